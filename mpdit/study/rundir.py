@@ -1,0 +1,218 @@
+"""The run directory: the contract between the science that writes it and everything that reads it.
+
+``results/<study>/<run>/`` holds
+
+==================  ===============================================================================
+config.yaml         the resolved config
+provenance.json     code version and diff, packages, host, device, threads; one entry a start
+state.json          stage, step, heartbeat; replaced atomically
+log.txt             what the run said
+metrics.jsonl       step, loss, mse, vlb, grad_norm, learning_rate, images_per_s, memory_mb, seconds
+magnitudes.jsonl    the probe: step, site, blocks (one magnitude a block)
+model.json          parameters in all and by part
+checkpoints/, ema/  resumable state; EMA snapshots as safetensors
+samples/            samples.npz (arr_0: uint8 N,H,W,C; arr_1: labels), grid.png
+evaluation.jsonl    one row a distance; a run is done when its first row is there
+lock                held (flock) by the process that is executing the run
+==================  ===============================================================================
+
+Writes are atomic, or append-only with a torn last line tolerated by the readers.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from mpdit.config import ConfigError, RunConfig, make_run
+
+STAGES = ("train", "sample", "evaluate", "done")
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_BUSY = 75  # sysexits' EX_TEMPFAIL: another process holds the run
+EXIT_INTERRUPTED = 85  # stopped by a signal with its state kept; the same command goes on
+
+
+class BusyError(RuntimeError):
+    """Another process is executing this run."""
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a run last said of itself: times in Unix seconds, eta in seconds, rate in images/s."""
+
+    stage: str = "train"
+    step: int = 0
+    steps: int = 0
+    heartbeat: float = 0.0
+    started: float = 0.0
+    rate: float | None = None
+    eta: float | None = None
+    loss: float | None = None
+    host: str = ""
+    pid: int = 0
+    job: str | None = None
+    error: str | None = None
+    """The last line of the exception that ended it."""
+    stopped: str | None = None
+    """The signal that ended it with its state kept."""
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """One run's folder."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def ema(self) -> Path:
+        return self.path / "ema"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    def write_config(self, config: RunConfig) -> None:
+        """Make the folder and its config.yaml."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(config.resolved(), sort_keys=False)
+        write_atomic(self.path / "config.yaml", text)
+
+    def config(self) -> RunConfig:
+        """The run's config.
+
+        Raises:
+            ConfigError: when there is none, or it is not one.
+        """
+        file = self.path / "config.yaml"
+        try:
+            tree = yaml.load(file.read_text(), Loader=_SafeLoader)
+        except FileNotFoundError:
+            raise ConfigError(f"{self.path} is no run directory: it has no config.yaml") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{file} is not YAML: {error}") from None
+        try:
+            return make_run(tree)
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {error}") from None
+
+    def state(self) -> RunState | None:
+        """The last state written, None before the first."""
+        try:
+            data = json.loads((self.path / "state.json").read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return RunState(**{key: data[key] for key in _STATE_KEYS if key in data})
+
+    def write_state(self, state: RunState) -> None:
+        write_atomic(self.path / "state.json", json.dumps(asdict(state)))
+
+    def is_done(self) -> bool:
+        """Whether its evaluation is there: at least one whole row."""
+        try:
+            with (self.path / "evaluation.jsonl").open("rb") as file:
+                return file.readline().endswith(b"\n")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def is_leased(self) -> bool:
+        """Whether a living process on a host that shares this file system's locks executes it."""
+        try:
+            with (self.path / "lock").open("rb") as file:
+                return not _try_lock(file, fcntl.LOCK_SH)
+        except FileNotFoundError:
+            return False
+
+    @contextmanager
+    def lease(self) -> Iterator[None]:
+        """Hold the run for this process; the kernel lets go of it however the process ends.
+
+        Raises:
+            BusyError: when another process holds it.
+        """
+        with (self.path / "lock").open("a") as file:
+            if not _try_lock(file, fcntl.LOCK_EX):
+                state = self.state() or RunState()
+                raise BusyError(
+                    f"{self.name} is being executed by process {state.pid} on {state.host}"
+                )
+            yield
+
+
+class _SafeLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """libyaml's, where PyYAML has it: ten times faster."""
+
+
+_STATE_KEYS = {field.name for field in fields(RunState)}
+
+
+def _try_lock(file: IO[Any], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Hold an exclusive lock on ``file``, waiting for it."""
+    with file.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def write_atomic(file: Path, content: str | bytes) -> None:
+    """Replace ``file``, so that a reader sees the old or the new content and never a part."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        with temporary.open("wb") as handle:
+            handle.write(data)
+        temporary.replace(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def append_row(file: Path, row: dict[str, Any]) -> None:
+    """Append one JSON line, in one write."""
+    with file.open("a") as handle:
+        handle.write(json.dumps(row) + "\n")
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """All whole rows of a JSON-lines file, without a torn last line; none when it is missing."""
+    try:
+        text = file.read_bytes()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+
+
+def keep_rows(file: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Replace the rows of a JSON-lines file (after a resume: without those past its step)."""
+    write_atomic(file, "".join(json.dumps(row) + "\n" for row in rows))
