@@ -154,10 +154,14 @@ class RunDir:
             BusyError: when another process holds it.
         """
         with (self.path / "lock").open("a") as file:
-            if not _try_lock(file, fcntl.LOCK_EX):
-                state = self.state() or RunState()
+            for _ in range(20):  # a reader in is_leased holds the lock for an instant
+                if _try_lock(file, fcntl.LOCK_EX):
+                    break
+                time.sleep(0.05)
+            else:
+                holder = self.state() or RunState()
                 raise BusyError(
-                    f"{self.name} is being executed by process {state.pid} on {state.host}"
+                    f"{self.name} is being executed by process {holder.pid} on {holder.host}"
                 )
             yield
 

@@ -1,0 +1,1 @@
+"""From run directories to tables, figures, statistics and a report. No torch is imported here."""

@@ -1,0 +1,1 @@
+"""The small classifiers shipped with the package, in whose features distances are taken."""
