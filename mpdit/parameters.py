@@ -1,0 +1,87 @@
+"""How many parameters a model has and what its forward pass costs, from the config alone.
+
+No torch is imported: `launch.py plan` counts thousands of configurations. A test holds the counts
+equal to the built models' and the FLOPs equal to `torch.utils.flop_counter`'s.
+"""
+
+from __future__ import annotations
+
+from mpdit.config import Dataset, ModelConfig
+
+TIMESTEPS = 1000
+"""Steps of the diffusion process; the rows of the time table."""
+FOURIER_FEATURES = 256
+MLP_RATIO = 4
+
+
+def part_width(part: str, width: int) -> int:
+    """Numbers that one part of a modulation takes: an angle for each pair, else one a channel."""
+    return width // 2 if part == "rotation" else width
+
+
+def time_features(model: ModelConfig) -> int:
+    """Length of what the time embedding hands to its MLP."""
+    return FOURIER_FEATURES if model.time_embedding == "fourier" else model.width
+
+
+def tokens(model: ModelConfig, data: Dataset) -> int:
+    """Tokens of one image."""
+    return (data.size // model.patch_size) ** 2
+
+
+def final_parts(model: ModelConfig) -> tuple[str, ...]:
+    """What the final layer is modulated by: its parts less the gate, for it has no sublayer."""
+    return tuple(part for part in model.final_parts if part != "gate")
+
+
+def _modulation(model: ModelConfig, parts: tuple[str, ...], sublayers: int) -> tuple[int, int]:
+    """(outputs, learned gains) of a block's or the final layer's modulation."""
+    outputs = sublayers * sum(part_width(part, model.width) for part in parts)
+    gains = sublayers * len(parts) if model.modulation == "separate" else min(1, len(parts))
+    return outputs, gains if model.weight_normalization else 0
+
+
+def count_parameters(model: ModelConfig, data: Dataset) -> dict[str, int]:
+    """Trainable parameters by part: embedders, attention, mlp, modulation, final.
+
+    ``modulation`` is the blocks'; the final layer's own is counted in ``final``.
+    """
+    width, depth = model.width, model.depth
+    patch = model.patch_size**2 * data.channels
+    block_outputs, block_gains = _modulation(model, model.parts, sublayers=2)
+    final_outputs, final_gains = _modulation(model, final_parts(model), sublayers=1)
+    final_gains += model.weight_normalization
+    return {
+        "embedders": (patch + 1) * width
+        + (time_features(model) + width) * width
+        + (TIMESTEPS * width if model.time_embedding == "table" else 0)
+        + (data.classes + 1) * width,
+        "attention": depth * 4 * width**2,
+        "mlp": depth * 2 * MLP_RATIO * width**2,
+        "modulation": depth * (block_outputs * width + block_gains),
+        "final": (2 * patch + final_outputs) * width + final_gains,
+    }
+
+
+def total_parameters(model: ModelConfig, data: Dataset) -> int:
+    """Trainable parameters of the whole model."""
+    return sum(count_parameters(model, data).values())
+
+
+def forward_flops(model: ModelConfig, data: Dataset) -> int:
+    """Floating-point operations of one image's forward pass, matrix products only.
+
+    A product of m×k and k×n counts 2·m·k·n. With T tokens of width D, patches of p numbers, f time
+    features, and modulations of M (a block's) and F (the final layer's) numbers:
+
+        T·(p+1)·D + (f + D)·D + depth·(12·T·D² + 2·T²·D + M·D) + T·D·2p + F·D,   all twice.
+    """
+    width, T = model.width, tokens(model, data)
+    patch = model.patch_size**2 * data.channels
+    block_outputs, _ = _modulation(model, model.parts, sublayers=2)
+    final_outputs, _ = _modulation(model, final_parts(model), sublayers=1)
+    embed = T * (patch + 1) * width + (time_features(model) + width) * width
+    projections = (4 + 2 * MLP_RATIO) * T * width**2
+    block = projections + 2 * T**2 * width + block_outputs * width
+    final = T * width * 2 * patch + final_outputs * width
+    return 2 * (embed + model.depth * block + final)
