@@ -1,0 +1,123 @@
+"""The data sets as arrays: where they lie, whether they are there, and their splits. No torch.
+
+Pixel values are float32 in [-1, 1]; every data set has a train and a test split that no seed moves.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float32, Int64, UInt8
+
+from mpdit.config import ConfigError, DataConfig
+
+FASHION_FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+FASHION_DEFAULT = Path("/usr/share/datasets/fashion-mnist")
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class Images:
+    """One split in memory."""
+
+    pixels: Float32[np.ndarray, "images channels height width"]
+    labels: Int64[np.ndarray, " images"]
+
+    @cached_property
+    def hash(self) -> str:
+        """Sixteen hex digits of the SHA-256 of pixels and labels."""
+        digest = hashlib.sha256(self.pixels.tobytes())
+        digest.update(self.labels.tobytes())
+        return digest.hexdigest()[:16]
+
+
+def to_uint8(
+    pixels: Float32[np.ndarray, "images channels height width"],
+) -> UInt8[np.ndarray, "images height width channels"]:
+    """[-1, 1] → 0..255, rounded, channels last."""
+    return np.clip(np.rint((pixels + 1) * 127.5), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def check_available(data: DataConfig) -> None:
+    """Whether the data can be read on this machine, without reading it.
+
+    Raises:
+        ConfigError: saying what to install, or where to put it.
+    """
+    if data.name == "fashion-mnist":
+        for names in FASHION_FILES.values():
+            for name in names:
+                _fashion_file(data, name)
+    elif data.name == "imagenet128-latents":
+        raise ConfigError(
+            "imagenet128-latents can be planned, but this version cannot train on it yet "
+            "(it reads digits and fashion-mnist)",
+            "data.name",
+        )
+
+
+def load(data: DataConfig, split: Split) -> Images:
+    """Read one split.
+
+    Raises:
+        ConfigError: when it is missing or damaged.
+    """
+    check_available(data)
+    return _digits(split) if data.name == "digits" else _fashion(data, split)
+
+
+def _digits(split: Split) -> Images:
+    """scikit-learn's 1,797 handwritten digits, 8×8, 17 grey levels; every sixth is for testing."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    chosen = (np.arange(len(labels)) % 6 == 5) == (split == "test")
+    scaled = (pixels.reshape(-1, 1, 8, 8) / 8 - 1).astype(np.float32)
+    return Images(scaled[chosen], labels[chosen].astype(np.int64))
+
+
+def _fashion(data: DataConfig, split: Split) -> Images:
+    """Fashion-MNIST, 28×28, 60,000 and 10,000 images, from its IDX files."""
+    images, labels = (_read_idx(_fashion_file(data, name)) for name in FASHION_FILES[split])
+    if images.ndim != 3 or len(images) != len(labels):
+        raise ConfigError(f"{FASHION_FILES[split]} do not belong together", "data.path")
+    return Images((images[:, None] / 127.5 - 1).astype(np.float32), labels.astype(np.int64))
+
+
+def _fashion_file(data: DataConfig, name: str) -> Path:
+    root = os.environ.get("MPDIT_DATA")
+    default = Path(root) / data.name if root else FASHION_DEFAULT
+    folder = Path(data.path) if data.path else default
+    for file in (folder / name, folder / f"{name}.gz"):
+        if file.exists():
+            return file
+    raise ConfigError(
+        f"fashion-mnist: no {name}[.gz] in {folder}. Install Debian's package "
+        "dataset-fashion-mnist, or set data.path to the folder of its four IDX files "
+        "(or MPDIT_DATA to the folder that holds fashion-mnist/)",
+        "data.path",
+    )
+
+
+def _read_idx(file: Path) -> UInt8[np.ndarray, "*axes"]:
+    """An IDX file of unsigned bytes: two zeros, type 8, rank, big-endian sizes, the bytes."""
+    try:
+        raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        if raw[:3] != b"\0\0\x08":
+            raise ValueError("it is no IDX file of bytes")
+        rank = raw[3]
+        shape = np.frombuffer(raw, ">u4", rank, offset=4)
+        return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape)
+    except (OSError, EOFError, ValueError) as error:
+        raise ConfigError(f"{file} is damaged: {error}", "data.path") from None

@@ -1,0 +1,72 @@
+"""Where a run's numbers come from: code, packages, machine; one entry for each start."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import socket
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import mpdit
+from mpdit.study.rundir import RunDir, write_atomic
+
+PACKAGES = ("torch", "numpy", "torch-fidelity", "safetensors", "scikit-learn", "pydantic")
+
+
+def record_start(run: RunDir, device: torch.device) -> dict[str, Any]:
+    """Append this start to provenance.json (and keep an uncommitted diff beside it).
+
+    The number of threads is the first start's: sums are split by thread, and a resumed run has to
+    add in the same order to come to the same bits.
+
+    Returns:
+        the entry written.
+    """
+    file = run.path / "provenance.json"
+    starts = json.loads(file.read_text())["starts"] if file.exists() else []
+    threads = starts[0]["threads"] if starts else int(os.environ.get("MPDIT_THREADS", 0))
+    commit, diff = _code()
+    diff_sha = hashlib.sha256(diff.encode()).hexdigest()[:16] if diff else None
+    if diff_sha:
+        write_atomic(run.path / f"uncommitted-{diff_sha}.diff", diff)
+    entry = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "version": mpdit.__version__,
+        "code": commit,
+        "diff_sha": diff_sha,
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "host": socket.gethostname(),
+        "device": _device_name(device),
+        "threads": threads or torch.get_num_threads(),
+        "job": os.environ.get("SLURM_JOB_ID"),
+    }
+    write_atomic(file, json.dumps({"starts": [*starts, entry]}, indent=1))
+    return entry
+
+
+def _code() -> tuple[str | None, str]:
+    """The commit and the uncommitted diff of the checkout that this code runs from."""
+    root = Path(mpdit.__file__).parents[1]
+
+    def git(*words: str) -> str:
+        done = subprocess.run(("git", "-C", root, *words), capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    if not (root / ".git").exists():
+        return None, ""
+    return git("rev-parse", "HEAD") or None, git("diff", "HEAD", "--", "mpdit")
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()

@@ -1,0 +1,147 @@
+"""What a run says of itself while it works, and whether it was asked to stop.
+
+Lines go to log.txt, a heartbeat to state.json, a bar to the terminal when a person watches.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import FrameType
+
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from mpdit.study.rundir import RunDir, RunState
+
+HEARTBEAT_S = 2.0
+LOG_S = 15.0
+
+log = logging.getLogger("mpdit")
+
+
+class Interrupted(Exception):
+    """The run was asked to stop by a signal, and has kept its state."""
+
+
+class Session:
+    """One process's work on one run."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.run = run
+        self.stop_signal: str | None = None
+        self.state = RunState(
+            started=time.time(),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            job=os.environ.get("SLURM_JOB_ID"),
+        )
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._beat = self._logged = 0.0
+        self._mark = (0.0, 0)
+
+    def stage(self, stage: str, step: int, steps: int) -> None:
+        """Enter a stage at ``step`` of ``steps``."""
+        self.state = replace(
+            self.state, stage=stage, step=step, steps=steps, rate=None, eta=None, loss=None
+        )
+        self._mark = (time.monotonic(), step)
+        self._logged = time.monotonic()
+        self._write()
+        if self._bar is not None:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(stage, total=steps, completed=step, note="")
+
+    def advance(self, step: int, images: float, loss: float | None = None) -> None:
+        """Step ``step`` of the stage is done, ``images`` images a step. Cheap when called often."""
+        now = time.monotonic()
+        if loss is not None:
+            self.state = replace(self.state, loss=loss)
+        if now - self._beat < HEARTBEAT_S and step < self.state.steps:
+            return
+        since, first = self._mark
+        speed = (step - first) / (now - since)  # steps/s since the stage was entered
+        eta = (self.state.steps - step) / speed
+        self.state = replace(self.state, step=step, rate=speed * images, eta=eta)
+        self._write()
+        note = f"{speed * images:,.0f} images/s"
+        if self.state.loss is not None:
+            note += f"  loss {self.state.loss:.4f}"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=step, note=note)
+        if now - self._logged >= LOG_S or step == self.state.steps:
+            self._logged = now
+            log.info(
+                "%s %d/%d  %s  %.0f s left", self.state.stage, step, self.state.steps, note, eta
+            )
+
+    def check_stop(self) -> None:
+        """Raise Interrupted when a signal has asked for it; call where the state has been kept."""
+        if self.stop_signal:
+            raise Interrupted(self.stop_signal)
+
+    def end(self, *, error: str | None = None, stopped: str | None = None) -> None:
+        """Say how the work ended, in state.json."""
+        stage = self.state.stage if error or stopped else "done"
+        self.state = replace(self.state, stage=stage, error=error, stopped=stopped, eta=None)
+        self._write()
+
+    def _write(self) -> None:
+        self._beat = time.monotonic()
+        self.state = replace(self.state, heartbeat=time.time())
+        self.run.write_state(self.state)
+
+
+@contextmanager
+def open_session(run: RunDir) -> Iterator[Session]:
+    """Log to the run's log.txt, show a bar on a terminal, turn TERM, INT, USR2 into a request."""
+    session = Session(run)
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if not _is_log(run):  # a launcher has sent stderr there already
+        handlers.append(logging.FileHandler(run.log))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+        log.addHandler(handler)
+    log.setLevel(logging.INFO)
+
+    def request_stop(number: int, _frame: FrameType | None) -> None:
+        session.stop_signal = signal.Signals(number).name
+
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+    before = {number: signal.signal(number, request_stop) for number in signals}
+    try:
+        if sys.stderr.isatty():
+            columns = (
+                TextColumn("{task.description:>8}"),
+                BarColumn(),
+                TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
+            log.removeHandler(handlers[0])
+            with Progress(*columns) as session._bar:
+                yield session
+        else:
+            yield session
+    finally:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()
+
+
+def _is_log(run: RunDir) -> bool:
+    """Whether stderr goes to the run's log already."""
+    try:
+        return os.path.samestat(os.fstat(sys.stderr.fileno()), run.log.stat())
+    except (OSError, ValueError):  # no such log yet, or a stderr without a file
+        return False
