@@ -1,0 +1,197 @@
+"""The Diffusion Transformer (DiT: Peebles & Xie, arXiv:2212.09748) with map-dit's options.
+
+Both generations of the official code (Bill et al., arXiv:2505.19122) are points of one
+`ModelConfig`. There are no biases anywhere.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mpdit.config import Dataset, ModelConfig
+from mpdit.model.embedding import Fourier, TimeEmbedding, patchify, position_table, unpatchify
+from mpdit.model.layers import (
+    EPS,
+    MLP,
+    Attention,
+    MPEmbedding,
+    MPLinear,
+    activation,
+    summed,
+)
+from mpdit.model.modulation import Modulation, Residual, Values, modulate
+from mpdit.parameters import final_parts
+
+Record = Callable[[int, str, Tensor], None]
+"""Called with the block's index, the site's name, and the tensor there."""
+SITES = ("conditioning", "modulated", "attention", "mlp", "residual")
+"""What is recorded: the conditioning vector (once, as block 0's), attention's input, the outputs of
+attention and MLP before their gates, the block's output."""
+
+Tokens = Float[Tensor, "batch tokens width"]
+Images = Float[Tensor, "batch channels height width"]
+Indices = Int[Tensor, "batch"]
+
+
+class LayerNorm(nn.Module):
+    """Without affine parameters, eps 1e-6; nothing at all when ``no_layernorm``."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.width = None if config.no_layernorm else config.width
+
+    def forward(self, x: Tokens) -> Tokens:
+        return x if self.width is None else F.layer_norm(x, (self.width,), eps=1e-6)
+
+
+class Block(nn.Module):
+    """x ← join(x, gate ⊙ attention(m(x))), x ← join(x, gate ⊙ mlp(m(x)))."""
+
+    def __init__(self, config: ModelConfig, index: int) -> None:
+        super().__init__()
+        self.index = index
+        self.norm = LayerNorm(config)
+        self.modulation = Modulation(config, config.parts, 2) if config.parts else None
+        self.attention = Attention(config)
+        self.mlp = MLP.of_block(config)
+        self.join = Residual(config)
+
+    def forward(
+        self, x: Tokens, c: Float[Tensor, "batch width"], record: Record | None = None
+    ) -> Tokens:
+        """``c`` is the conditioning vector after its activation."""
+        first, second = self.modulation(c) if self.modulation else ({}, {})
+        modulated = modulate(self.norm(x), first)
+        attended = self.attention(modulated)
+        x = self.join(x, attended, first)
+        mixed = self.mlp(modulate(self.norm(x), second))
+        x = self.join(x, mixed, second)
+        if record is not None:
+            sites = {"modulated": modulated, "attention": attended, "mlp": mixed, "residual": x}
+            for site, value in sites.items():
+                record(self.index, site, value)
+        return x
+
+
+class Final(nn.Module):
+    """Modulated tokens → the numbers of their patches, ε and variance; zero at initialization."""
+
+    def __init__(self, config: ModelConfig, numbers: int) -> None:
+        super().__init__()
+        parts = final_parts(config)
+        self.norm = LayerNorm(config)
+        self.modulation = Modulation(config, parts, 1) if parts else None
+        self.linear = MPLinear(
+            config.width, numbers, normalized=config.weight_normalization, zero=True
+        )
+
+    def forward(
+        self, x: Tokens, c: Float[Tensor, "batch width"]
+    ) -> Float[Tensor, "batch tokens numbers"]:
+        values: Values = self.modulation(c)[0] if self.modulation else {}
+        numbers: Tensor = self.linear(modulate(self.norm(x), values))
+        return numbers
+
+
+class DiT(nn.Module):
+    """A class-conditional Diffusion Transformer that predicts ε and the variance's interpolation.
+
+    Args:
+        model, data: what it is, and the images it is for.
+        generator: where all initial values come from (a CPU generator); None is torch's own.
+
+    Attributes:
+        null_class: the label that stands for no label, for label dropout and guidance.
+    """
+
+    positions: Tensor
+
+    def __init__(
+        self, model: ModelConfig, data: Dataset, *, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.config = model
+        self.channels = data.channels
+        self.null_class = data.classes
+        self.side = data.size // model.patch_size
+        width, normalized = model.width, model.weight_normalization
+        numbers = model.patch_size**2 * data.channels
+
+        table = position_table(model, self.side).to(torch.get_default_dtype())
+        self.register_buffer("positions", table, persistent=False)
+        self.patches = MPLinear(numbers + 1, width, normalized=normalized)
+        self.time = TimeEmbedding(model)
+        self.label = MPEmbedding(data.classes + 1, width, normalized=model.mp_embedding)
+        self.act = activation(model)
+        self.blocks = nn.ModuleList(Block(model, index) for index in range(model.depth))
+        self.final = Final(model, 2 * numbers)
+        for module in self.modules():
+            if isinstance(module, MPLinear | MPEmbedding | Fourier):
+                module.reset(generator)
+
+    def forward(
+        self, x: Images, t: Indices, y: Indices, record: Record | None = None
+    ) -> Float[Tensor, "batch outputs height width"]:
+        """Noisy images, original timesteps (0 … 999), labels → (B, 2C, H, W): ε, then variance.
+
+        ``record`` is handed the intermediates named in `SITES`.
+        """
+        tokens = F.pad(patchify(x, self.config.patch_size), (0, 1), value=1.0)  # (B, T, P·P·C + 1)
+        h = summed(self.config, self.patches(tokens), self.positions)  # (B, T, D)
+        c = summed(self.config, self.time(t), self.label(y))  # (B, D)
+        if record is not None:
+            record(0, "conditioning", c)
+        c = self.act(c)
+        for block in self.blocks:
+            h = block(h, c, record)
+        return unpatchify(self.final(h, c), self.config.patch_size, self.side)
+
+    def guided(
+        self, x: Images, t: Indices, y: Indices, guidance: float
+    ) -> Float[Tensor, "batch outputs height width"]:
+        """Classifier-free guidance: ε = ε_null + w(ε_class − ε_null), the variance of the class.
+
+        A guidance of 1 is the class-conditional model itself, at half the cost.
+        """
+        if guidance == 1:
+            return self.forward(x, t, y)
+        both = torch.cat((y, torch.full_like(y, self.null_class)))
+        of_class, of_null = self.forward(x.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2)
+        eps, null = of_class[:, : self.channels], of_null[:, : self.channels]
+        return torch.cat((null + guidance * (eps - null), of_class[:, self.channels :]), dim=1)
+
+    def _normalized(self) -> Iterator[tuple[nn.Parameter, bool]]:
+        """Weights that are normalized where they are used, and whether their storage is too."""
+        forced = self.config.forced_weight_normalization
+        for module in self.modules():
+            if isinstance(module, MPLinear | MPEmbedding) and module.normalized:
+                yield module.weight, forced or module is self.label
+
+    def mp_parameters(self) -> list[nn.Parameter]:
+        """The weights that are normalized where they are used; gains are not among them."""
+        return [weight for weight, _ in self._normalized()]
+
+    @torch.no_grad()
+    def normalize_weights(self) -> None:
+        """Forced weight normalization (EDM2 eq. 66) of all weights at once, in place.
+
+        Called before each training step; the same as normalizing in every training forward.
+        """
+        weights: list[Tensor] = [weight for weight, forced in self._normalized() if forced]
+        if not weights:
+            return
+        rows = [torch.linalg.vector_norm(weight, dim=-1, keepdim=True) for weight in weights]
+        torch._foreach_add_(rows, EPS)
+        torch._foreach_reciprocal_(rows)
+        torch._foreach_mul_(rows, [math.sqrt(weight.shape[-1]) for weight in weights])
+        torch._foreach_mul_(weights, rows)
+
+    def fold(self) -> None:
+        """Weight normalization folded into plain weights, for sampling; training ends here."""
+        for module in self.modules():
+            if isinstance(module, MPLinear | MPEmbedding):
+                module.fold()

@@ -1,0 +1,104 @@
+"""From timesteps, positions and pixels to vectors of the model's width, and back to pixels."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mpdit.config import ModelConfig
+from mpdit.model.layers import MLP, MPEmbedding, normalize
+from mpdit.parameters import FOURIER_FEATURES, TIMESTEPS, time_features
+
+
+def frequencies(count: int) -> Float[Tensor, "count"]:  # noqa: F821
+    """10000^(−i / count) for i = 0 … count − 1, float64."""
+    return 10000.0 ** -(torch.arange(count, dtype=torch.float64) / count)
+
+
+def position_table(config: ModelConfig, side: int) -> Float[Tensor, "tokens width"]:
+    """Sines and cosines of a token's column, then of its row (MAE's 2-D table), float64.
+
+    Args:
+        side: tokens in a row of the image.
+    """
+    omega = frequencies(config.width // 4)
+    rows, columns = torch.meshgrid(*[torch.arange(side, dtype=torch.float64)] * 2, indexing="ij")
+    angles = [place.flatten()[:, None] * omega for place in (columns, rows)]
+    table = torch.cat([wave for a in angles for wave in (a.sin(), a.cos())], dim=-1)
+    if config.mean_free_positions:
+        table = table - table.mean(-1, keepdim=True)
+    return normalize(table) if config.mp_pos_enc else table
+
+
+class Sinusoidal(nn.Module):
+    """[cos(t·f), sin(t·f)] with f_i = 10000^(−2i/D), t in 0 … 999 (DiT)."""
+
+    frequencies: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        table = frequencies(width // 2).to(torch.get_default_dtype())
+        self.register_buffer("frequencies", table, persistent=False)
+
+    def forward(self, t: Int[Tensor, "batch"]) -> Float[Tensor, "batch width"]:  # noqa: F821
+        angle = t[:, None] * self.frequencies
+        return torch.cat((angle.cos(), angle.sin()), dim=-1)
+
+
+class Fourier(nn.Module):
+    """cos(t·scale + shift), scale 2π·N(0, 1) and shift 2π·U(0, 1) drawn once (EDM2 eq. 75 less
+    its √2)."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.empty(FOURIER_FEATURES))
+        self.register_buffer("shift", torch.empty(FOURIER_FEATURES))
+
+    def reset(self, generator: torch.Generator | None) -> None:
+        self.scale.normal_(generator=generator).mul_(2 * math.pi)
+        self.shift.uniform_(generator=generator).mul_(2 * math.pi)
+
+    def forward(self, t: Int[Tensor, "batch"]) -> Float[Tensor, "batch features"]:  # noqa: F821
+        return (t[:, None] * self.scale + self.shift).cos()
+
+
+class TimeEmbedding(nn.Module):
+    """Features of the timestep, then an MLP."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.features: nn.Module
+        if config.time_embedding == "table":
+            # Follows the weight flags, not mp_embedding's own, as the official code has it.
+            self.features = MPEmbedding(TIMESTEPS, width, normalized=config.weight_normalization)
+        elif config.time_embedding == "fourier":
+            self.features = Fourier()
+        else:
+            self.features = Sinusoidal(width)
+        self.mlp = MLP(config, time_features(config), width, width)
+
+    def forward(self, t: Int[Tensor, "batch"]) -> Float[Tensor, "batch width"]:  # noqa: F821
+        embedded: Tensor = self.mlp(self.features(t))
+        return embedded
+
+
+def patchify(
+    x: Float[Tensor, "batch channels height width"], patch: int
+) -> Float[Tensor, "batch tokens numbers"]:
+    """Images → tokens row by row; a token's numbers by row in patch, column, channel."""
+    B, C, H, W = x.shape
+    x = x.view(B, C, H // patch, patch, W // patch, patch)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(B, -1, patch * patch * C)
+
+
+def unpatchify(
+    tokens: Float[Tensor, "batch tokens numbers"], patch: int, side: int
+) -> Float[Tensor, "batch channels height width"]:
+    """The inverse of `patchify` for a square image of ``side`` tokens."""
+    x = tokens.view(len(tokens), side, side, patch, patch, -1)
+    return x.permute(0, 5, 1, 3, 2, 4).reshape(len(tokens), -1, side * patch, side * patch)

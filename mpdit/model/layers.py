@@ -1,0 +1,195 @@
+"""Magnitude-preserving building blocks (EDM2: Karras et al., arXiv:2312.02696).
+
+An operation preserves magnitude when inputs of unit root mean square leave it at unit root mean
+square. Each block below is either that or its plain counterpart, as the config's flags say.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mpdit.config import ModelConfig
+from mpdit.parameters import MLP_RATIO
+
+EPS = 1e-4
+
+
+def magnitude(x: Float[Tensor, "... width"]) -> Float[Tensor, ""]:
+    """Root mean square over the last axis, averaged over all positions (EDM2, section 2.1)."""
+    return x.square().mean(-1).sqrt().mean()
+
+
+def normalize(x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
+    """Every row of the last axis at unit magnitude: x·√n / (‖x‖ + 1e-4)."""
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x * (math.sqrt(x.shape[-1]) / (norm + EPS))
+
+
+def mp_coefficients(t: float) -> tuple[float, float]:
+    """What a and b are multiplied by in ``mp_sum(a, b, t)``."""
+    length = math.hypot(1 - t, t)
+    return (1 - t) / length, t / length
+
+
+def mp_sum(a: Tensor, b: Tensor, t: float) -> Tensor:
+    """((1 − t)·a + t·b) / √((1 − t)² + t²), EDM2 eq. 88; the shapes broadcast."""
+    of_a, of_b = mp_coefficients(t)
+    return torch.add(b * of_b, a, alpha=of_a)
+
+
+def mp_silu(x: Tensor) -> Tensor:
+    """silu(x) / 0.596, EDM2 eq. 81: unit magnitude for normally distributed x."""
+    return F.silu(x).div_(0.596)
+
+
+def activation(config: ModelConfig) -> Callable[[Tensor], Tensor]:
+    return mp_silu if config.mp_silu else F.silu
+
+
+def summed(config: ModelConfig, a: Tensor, b: Tensor) -> Tensor:
+    """How embeddings are joined: an even magnitude-preserving sum, or ``+``."""
+    return mp_sum(a, b, 0.5) if config.mp_residual else a + b
+
+
+class MPLinear(nn.Module):
+    """A linear map without bias, its rows normalized when ``normalized`` (EDM2 eq. 47).
+
+    y = x Wᵀ with W = normalize(w)·gain / √inputs, or W = w without normalization.
+
+    Args:
+        inputs, outputs: features.
+        normalized: whether the rows of w are normalized where they are used.
+        zero: the map is zero at initialization: by a learned gain, or by w where not normalized.
+        gains: how the outputs are split into groups with one learned gain each (zero maps only);
+            None is one group.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        normalized: bool,
+        zero: bool = False,
+        gains: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.normalized = normalized
+        self.zero = zero
+        self.groups = tuple(gains or (outputs,))
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.gain = nn.Parameter(torch.empty(len(self.groups))) if zero and normalized else None
+
+    @torch.no_grad()
+    def reset(self, generator: torch.Generator | None) -> None:
+        if self.normalized:
+            self.weight.normal_(generator=generator)
+            if self.gain is not None:
+                self.gain.zero_()
+        elif self.zero:
+            self.weight.zero_()
+        else:
+            kaiming_uniform(self.weight, generator)
+
+    def matrix(self) -> Float[Tensor, "outputs inputs"]:
+        """W, the matrix that is applied."""
+        if not self.normalized:
+            return self.weight
+        gain: Tensor | float = 1.0
+        if self.gain is not None:
+            each = zip(self.gain, self.groups, strict=True)
+            gain = torch.cat([g.expand(n) for g, n in each])[:, None]
+        norm: Tensor = torch.linalg.vector_norm(self.weight, dim=-1, keepdim=True)
+        return self.weight * (gain / (norm + EPS))  # the two √inputs cancel
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Store W as a plain weight: the same map, no longer to be trained."""
+        self.weight.copy_(self.matrix())
+        self.normalized, self.gain = False, None
+
+    def forward(self, x: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
+        return F.linear(x, self.matrix())
+
+
+class MPEmbedding(nn.Module):
+    """A table of rows: normalize(w)[index] when ``normalized``, else w[index]."""
+
+    def __init__(self, rows: int, width: int, *, normalized: bool) -> None:
+        super().__init__()
+        self.normalized = normalized
+        self.weight = nn.Parameter(torch.empty(rows, width))
+
+    @torch.no_grad()
+    def reset(self, generator: torch.Generator | None) -> None:
+        if self.normalized:
+            self.weight.normal_(generator=generator)
+        else:
+            kaiming_uniform(self.weight, generator)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        if self.normalized:
+            self.weight.copy_(normalize(self.weight))
+            self.normalized = False
+
+    def forward(self, index: Int[Tensor, "batch"]) -> Float[Tensor, "batch width"]:  # noqa: F821
+        rows = F.embedding(index, self.weight)
+        return normalize(rows) if self.normalized else rows
+
+
+class MLP(nn.Module):
+    """Linear, SiLU, linear."""
+
+    def __init__(self, config: ModelConfig, inputs: int, hidden: int, outputs: int) -> None:
+        super().__init__()
+        normalized = config.weight_normalization
+        self.first = MPLinear(inputs, hidden, normalized=normalized)
+        self.act = activation(config)
+        self.second = MPLinear(hidden, outputs, normalized=normalized)
+
+    @classmethod
+    def of_block(cls, config: ModelConfig) -> "MLP":
+        return cls(config, config.width, MLP_RATIO * config.width, config.width)
+
+    def forward(self, x: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
+        y: Tensor = self.second(self.act(self.first(x)))
+        return y
+
+
+class Attention(nn.Module):
+    """softmax(q·k / √(D/H)) v in H heads; q and k normalized per head in cosine attention."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width, normalized = config.width, config.weight_normalization
+        self.heads = config.heads
+        self.cosine = config.cosine_attention
+        # Rows are normalized one by one, so one map to q, k, v is the same function as three.
+        self.qkv = MPLinear(width, 3 * width, normalized=normalized)
+        self.out = MPLinear(width, width, normalized=normalized)
+
+    def forward(
+        self, x: Float[Tensor, "batch tokens width"]
+    ) -> Float[Tensor, "batch tokens width"]:
+        B, T, D = x.shape
+        qkv = self.qkv(x).view(B, T, 3, self.heads, D // self.heads)
+        if self.cosine:
+            qk, v = qkv.split((2, 1), dim=2)
+            (q, k), v = normalize(qk).unbind(2), v.squeeze(2)
+        else:
+            q, k, v = qkv.unbind(2)
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, H, T, D/H)
+        heads = F.scaled_dot_product_attention(q, k, v)
+        joined: Tensor = self.out(heads.transpose(1, 2).flatten(2))  # (B, T, D)
+        return joined
+
+
+def kaiming_uniform(weight: Tensor, generator: torch.Generator | None) -> None:
+    """Uniform in ±√(6 / inputs), in place."""
+    bound = math.sqrt(6 / weight.shape[-1])
+    weight.uniform_(-bound, bound, generator=generator)

@@ -1,0 +1,105 @@
+"""How the conditioning vector acts on a sublayer: scale, shift, rotation, gate.
+
+To add a part: its name in `mpdit.config.PARTS`, its number of values in
+`mpdit.parameters.part_width`, and its function in `APPLY`.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mpdit.config import ModelConfig
+from mpdit.model.layers import MPLinear, mp_coefficients
+from mpdit.parameters import part_width
+
+Tokens = Float[Tensor, "batch tokens width"]
+PerChannel = Float[Tensor, "batch 1 width"]
+PerPair = Float[Tensor, "batch 1 pairs"]
+Values = dict[str, Tensor]
+"""Of one sublayer: what each part of the modulation takes, (batch, 1, its width)."""
+
+
+def scale(x: Tokens, s: PerChannel) -> Tokens:
+    """x(1 + s)."""
+    return x * (1 + s)
+
+
+def shift(x: Tokens, b: PerChannel) -> Tokens:
+    """x + b."""
+    return x + b
+
+
+def rotate(x: Tokens, angle: PerPair) -> Tokens:
+    """Each pair (x_i, x_{i+D/2}) turned by θ_i: the token's norm stays (map-dit, eq. 6).
+
+    The paper pairs neighbours; halves are the same function with the channels in another order.
+    """
+    cos, sin = angle.cos(), angle.sin()
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
+
+
+APPLY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "scale": scale,
+    "shift": shift,
+    "rotation": rotate,
+}
+"""What acts on a sublayer's input, in the order of application; the gate acts on its output."""
+
+LAYOUT = ("shift", "scale", "rotation", "gate")
+"""Order of the parts among a modulation's outputs (DiT's chunks)."""
+
+
+class Modulation(nn.Module):
+    """One linear map from the conditioning to the values of all parts of all sublayers.
+
+    ``modulation: joint`` has one learned gain; ``separate`` has one for each part of each sublayer,
+    which is the same function as linear maps of their own, since rows are normalized one by one.
+    """
+
+    def __init__(self, config: ModelConfig, parts: tuple[str, ...], sublayers: int) -> None:
+        super().__init__()
+        self.parts = tuple(part for part in LAYOUT if part in parts)
+        self.sublayers = sublayers
+        self.sizes = [part_width(part, config.width) for part in self.parts] * sublayers
+        self.linear = MPLinear(
+            config.width,
+            sum(self.sizes),
+            normalized=config.weight_normalization,
+            zero=True,
+            gains=self.sizes if config.modulation == "separate" else None,
+        )
+
+    def forward(self, c: Float[Tensor, "batch width"]) -> list[Values]:
+        """The activated conditioning → the values of each sublayer."""
+        values = iter(self.linear(c)[:, None].split(self.sizes, dim=-1))
+        return [dict(zip(self.parts, values, strict=False)) for _ in range(self.sublayers)]
+
+
+def modulate(x: Tokens, values: Values) -> Tokens:
+    """A sublayer's input under scale, shift and rotation."""
+    if "scale" in values and "shift" in values:  # both in one pass over the tokens
+        x = torch.addcmul(values["shift"], x, 1 + values["scale"])
+        values = {part: value for part, value in values.items() if part == "rotation"}
+    for part, apply in APPLY.items():
+        if part in values:
+            x = apply(x, values[part])
+    return x
+
+
+class Residual:
+    """x ← join(x, gate ⊙ branch): the gate is g (AdaLN-Zero) or 1 + g, the join mp_sum(·, ·, 0.3)
+    or ``+``."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.one_plus = config.gate == "one_plus"
+        self.of_x, self.of_branch = mp_coefficients(0.3) if config.mp_residual else (1.0, 1.0)
+
+    def __call__(self, x: Tokens, branch: Tokens, values: Values) -> Tokens:
+        if "gate" not in values:
+            return torch.add(branch * self.of_branch, x, alpha=self.of_x)
+        gate = 1 + values["gate"] if self.one_plus else values["gate"]
+        # The join's factor goes into the gate, D numbers instead of T·D.
+        return torch.add(branch * (self.of_branch * gate), x, alpha=self.of_x)

@@ -1,0 +1,119 @@
+"""Every stored number of the official code is ours, to 1e-9 in float64.
+
+All ``*.npz`` of tests/golden/ are checked, or of the folder that MPDIT_GOLDEN names.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mpdit.model import DiT
+from mpdit.reference import BUFFERS, dataset, from_official, model_config
+
+GOLDEN = Path(os.environ.get("MPDIT_GOLDEN") or Path(__file__).parent / "golden")
+FILES = sorted(GOLDEN.glob("*.npz"))
+MODELS = [path for path in FILES if "out_eval" in np.load(path)]
+EXACT, OWN_TABLES = 1e-9, 1e-4
+
+
+class Golden:
+    """One stored model: its arrays, its config, and ours built from both."""
+
+    def __init__(self, path: Path) -> None:
+        self.arrays = {key: value for key, value in np.load(path).items() if key != "meta"}
+        meta = json.loads(str(np.load(path)["meta"]))
+        self.kind = meta["kind"]
+        self.config = model_config(meta["config"], self.kind)
+        self.data = dataset(meta["config"])
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return torch.from_numpy(self.arrays[key])
+
+    def under(self, prefix: str) -> dict[str, torch.Tensor]:
+        return {
+            key.removeprefix(prefix): self[key] for key in self.arrays if key.startswith(prefix)
+        }
+
+    def parameters(self, prefix: str) -> dict[str, torch.Tensor]:
+        return from_official(self.under(prefix), self.config, self.kind)
+
+    def model(self, stored_tables: bool = True) -> DiT:
+        model = DiT(self.config, self.data).double()
+        parameters, ours = self.parameters("param/"), dict(model.named_parameters())
+        assert parameters.keys() == ours.keys()
+        for name, value in parameters.items():
+            assert value.shape == ours[name].shape, name
+            ours[name].data.copy_(value)
+        buffers = dict(model.named_buffers())
+        stored = self.under("buffer/")
+        assert stored.keys() == {BUFFERS[name] for name in buffers}
+        for name, buffer in buffers.items():
+            random = name in ("time.features.scale", "time.features.shift")
+            if stored_tables or random:
+                buffer.copy_(stored[BUFFERS[name]].reshape(buffer.shape))
+        return model
+
+    def inputs(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return self["x"], self["t"], self["y"]
+
+
+@pytest.fixture(params=MODELS, ids=lambda path: path.stem)
+def golden(request) -> Golden:
+    return Golden(request.param)
+
+
+def close(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float) -> bool:
+    """Largest difference relative to the largest number."""
+    return bool((ours - theirs).abs().max() <= tolerance * theirs.abs().max())
+
+
+def test_there_are_golden_models():
+    assert MODELS
+
+
+def test_every_file_is_understood():
+    assert {path.stem for path in FILES} - {path.stem for path in MODELS} <= {
+        "diffusion",
+        "posthoc_ema",
+    }
+
+
+def test_the_output_is_the_official_one(golden):
+    with torch.no_grad():
+        assert close(golden.model()(*golden.inputs()), golden["out_eval"], EXACT)
+
+
+def test_the_output_with_our_own_tables_is_nearly_the_official_one(golden):
+    with torch.no_grad():
+        output = golden.model(stored_tables=False)(*golden.inputs())
+    assert close(output, golden["out_eval"], OWN_TABLES)
+
+
+def test_the_guided_output_is_the_official_one(golden):
+    model, C = golden.model(), golden.data.channels
+    x, t, y = golden["x"][:2], torch.tensor([500, 300]), torch.tensor([1, 9])
+    with torch.no_grad():
+        guided = model.guided(x, t, y, 1.5)
+        null = model(x, t, torch.full_like(y, model.null_class))
+    halves = guided, torch.cat((guided[:, :C], null[:, C:]), dim=1)
+    assert close(torch.cat(halves), golden["out_cfg"], EXACT)
+
+
+def test_a_training_step_is_the_official_one(golden):
+    model = golden.model()
+    model.normalize_weights()
+    for name, stored in golden.parameters("param_after_forward/").items():
+        assert close(model.get_parameter(name), stored, EXACT), name
+    output = model(*golden.inputs())
+    assert close(output, golden["out_train"], EXACT)
+    (output * golden["loss_weight"]).sum().backward()
+    gradients = golden.parameters("grad/")
+    assert gradients.keys() == dict(model.named_parameters()).keys()
+    for name, stored in gradients.items():
+        gradient = model.get_parameter(name).grad
+        assert gradient is not None
+        assert close(gradient, stored, EXACT), name
