@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+from mpdit.diffusion import Diffusion
+from mpdit.ema import beta, gamma_of, posthoc_weights
 from mpdit.model import DiT
 from mpdit.reference import BUFFERS, dataset, from_official, model_config
 
 GOLDEN = Path(os.environ.get("MPDIT_GOLDEN") or Path(__file__).parent / "golden")
 FILES = sorted(GOLDEN.glob("*.npz"))
 MODELS = [path for path in FILES if "out_eval" in np.load(path)]
+DIFFUSION, POSTHOC = GOLDEN / "diffusion.npz", GOLDEN / "posthoc_ema.npz"
 EXACT, OWN_TABLES = 1e-9, 1e-4
 
 
@@ -117,3 +120,47 @@ def test_a_training_step_is_the_official_one(golden):
         gradient = model.get_parameter(name).grad
         assert gradient is not None
         assert close(gradient, stored, EXACT), name
+
+
+@pytest.mark.skipif(not DIFFUSION.exists(), reason="no diffusion.npz")
+def test_the_diffusion_process_is_the_official_one():
+    golden = {key: torch.from_numpy(value) for key, value in np.load(DIFFUSION).items()}
+    x0, t, noise, x_t = (golden[key] for key in ("x0", "t", "noise", "x_t"))
+    diffusion = Diffusion()
+    assert close(diffusion.q_sample(x0, t, noise), x_t, EXACT)
+    terms = diffusion.loss(golden["model_output"], x0, x_t, t, noise)
+    for ours, theirs in {"loss": "loss", "mse": "mse", "vlb": "vb"}.items():
+        assert close(terms[ours], golden[f"loss/{theirs}"], EXACT), ours
+
+
+def respaced() -> list[str]:
+    stored = np.load(DIFFUSION) if DIFFUSION.exists() else {}
+    return [key.split("/")[0] for key in stored if key.endswith("/timestep_map")]
+
+
+@pytest.mark.parametrize("name", respaced())
+def test_a_respaced_chain_is_the_official_one(name):
+    stored = {key: torch.from_numpy(value) for key, value in np.load(DIFFUSION).items()}
+    golden = {key.removeprefix(f"{name}/"): value for key, value in stored.items()}
+    chain = Diffusion().respace(int(name[4:]), spacing=name[:4])
+    i, output, x = golden["t"], stored["model_output"], stored["x0"]
+    assert torch.equal(chain.timestep_map, golden["timestep_map"])
+    assert torch.equal(chain.timestep_map[i], golden["t_seen_by_model"])
+    assert close(chain.betas, golden["betas"].float(), EXACT)
+    prediction = chain.p_mean_variance(output, x, i)
+    for field in ("mean", "log_variance", "pred_xstart"):
+        assert close(getattr(prediction, field), golden[field], EXACT), field
+    assert close(chain.ddim_step(output, x, i), golden["ddim_eta0_sample"], EXACT)
+
+
+@pytest.mark.skipif(not POSTHOC.exists(), reason="no posthoc_ema.npz")
+def test_the_averages_are_edm2s():
+    golden = np.load(POSTHOC)
+    gammas = [gamma_of(std) for std in golden["std"]]
+    np.testing.assert_allclose(gammas, golden["gamma"], rtol=EXACT)
+    for key in (key for key in golden if key.startswith("beta_std")):
+        gamma = gamma_of(float(key.removeprefix("beta_std")))
+        np.testing.assert_allclose([beta(int(t), gamma) for t in golden["t"]], golden[key], EXACT)
+    snapshots, wanted = ("in_step", "in_std"), ("out_step", "out_std")
+    weights = posthoc_weights(*(golden[key].tolist() for key in (*snapshots, *wanted)))
+    assert close(torch.from_numpy(weights), torch.from_numpy(golden["weights"]), EXACT)

@@ -34,7 +34,7 @@ attention and MLP before their gates, the block's output."""
 
 Tokens = Float[Tensor, "batch tokens width"]
 Images = Float[Tensor, "batch channels height width"]
-Indices = Int[Tensor, "batch"]
+Indices = Int[Tensor, " batch"]
 
 
 class LayerNorm(nn.Module):

@@ -11,7 +11,7 @@ from mpdit.model.layers import MLP, MPEmbedding, normalize
 from mpdit.parameters import FOURIER_FEATURES, TIMESTEPS, time_features
 
 
-def frequencies(count: int) -> Float[Tensor, "count"]:  # noqa: F821
+def frequencies(count: int) -> Float[Tensor, " count"]:
     """10000^(−i / count) for i = 0 … count − 1, float64."""
     return 10000.0 ** -(torch.arange(count, dtype=torch.float64) / count)
 
@@ -41,7 +41,7 @@ class Sinusoidal(nn.Module):
         table = frequencies(width // 2).to(torch.get_default_dtype())
         self.register_buffer("frequencies", table, persistent=False)
 
-    def forward(self, t: Int[Tensor, "batch"]) -> Float[Tensor, "batch width"]:  # noqa: F821
+    def forward(self, t: Int[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
         angle = t[:, None] * self.frequencies
         return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
@@ -62,7 +62,7 @@ class Fourier(nn.Module):
         self.scale.normal_(generator=generator).mul_(2 * math.pi)
         self.shift.uniform_(generator=generator).mul_(2 * math.pi)
 
-    def forward(self, t: Int[Tensor, "batch"]) -> Float[Tensor, "batch features"]:  # noqa: F821
+    def forward(self, t: Int[Tensor, " batch"]) -> Float[Tensor, "batch features"]:
         return (t[:, None] * self.scale + self.shift).cos()
 
 
@@ -82,7 +82,7 @@ class TimeEmbedding(nn.Module):
             self.features = Sinusoidal(width)
         self.mlp = MLP(config, time_features(config), width, width)
 
-    def forward(self, t: Int[Tensor, "batch"]) -> Float[Tensor, "batch width"]:  # noqa: F821
+    def forward(self, t: Int[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
         embedded: Tensor = self.mlp(self.features(t))
         return embedded
 

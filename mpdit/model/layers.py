@@ -137,7 +137,7 @@ class MPEmbedding(nn.Module):
             self.weight.copy_(normalize(self.weight))
             self.normalized = False
 
-    def forward(self, index: Int[Tensor, "batch"]) -> Float[Tensor, "batch width"]:  # noqa: F821
+    def forward(self, index: Int[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
         rows = F.embedding(index, self.weight)
         return normalize(rows) if self.normalized else rows
 
