@@ -1,0 +1,108 @@
+"""What a run asks of a cluster: the ``slurm:`` mapping of a study or of one of its variants."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
+
+from mpdit.config import nearest
+from mpdit.study.layers import Setting
+
+_TIME = re.compile(r"(?:(\d{1,4})-)?(\d{1,6})(?::(\d{1,2}))?(?::(\d{1,2}))?")
+
+
+def parse_minutes(value: object) -> int:
+    """Slurm's spellings of a time limit → whole minutes, rounded up.
+
+    ``90``, ``MM:SS``, ``HH:MM:SS``, ``D-HH``, ``D-HH:MM``, ``D-HH:MM:SS``.
+
+    Raises:
+        ValueError: for anything else, and for no time at all.
+    """
+    match = _TIME.fullmatch(str(value)) if isinstance(value, int | str) else None
+    if match is None or isinstance(value, bool):
+        raise ValueError("a time limit is minutes, or text like '12:00:00' or '1-06:00:00'")
+    days, *fields = match.groups()
+    numbers = [int(field) for field in fields if field is not None]
+    if days is not None:
+        hours, minutes, seconds = (*numbers, 0, 0)[:3]
+    elif len(numbers) == 3:
+        hours, minutes, seconds = numbers
+    else:
+        hours, (minutes, seconds) = 0, (*numbers, 0)[:2]
+    total = (int(days or 0) * 24 + hours) * 3600 + minutes * 60 + seconds
+    if total == 0:
+        raise ValueError("a time limit of nothing leaves no time")
+    return -(-total // 60)
+
+
+Word = Annotated[str, StringConstraints(pattern=r"^[\w.,&|*()\[\]:=%@+-]{1,200}$")]
+Count = Annotated[int, Field(gt=0)]
+Option = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,60}$")]
+
+
+class Resources(BaseModel):
+    """One allocation's resources; None leaves it to the cluster. ``time`` is in minutes."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    partition: Word | None = None
+    account: Word | None = None
+    qos: Word | None = None
+    constraint: Word | None = None
+    time: Annotated[int, BeforeValidator(parse_minutes)] | None = None
+    memory: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}[KMGT]B?$")] | None = None
+    gpus: Annotated[int, Field(ge=0)] | None = None
+    nodes: Count | None = None
+    cpus: Count | None = None
+    max_parallel: Count | None = None
+    """Tasks of the job array that run at once."""
+    runs_per_job: Count = 1
+    """Small runs packed side by side into one allocation."""
+    extra: dict[Option, Word | int | float | bool] = {}
+    """Any other option of sbatch, by its long name."""
+
+
+def read_resources(node: Setting, inherited: Resources) -> Resources:
+    """``inherited``, with what the mapping at ``node`` says instead.
+
+    Raises:
+        ConfigError: with the line of the first key that is wrong.
+    """
+    if not isinstance(node.value, dict):
+        raise node.error(f"should be a mapping of resources, not {node.value!r}")
+    try:
+        own = Resources.model_validate(node.value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        inside = node._replace(where=(*node.where, key))
+        raise inside.error(_explain(first, key)) from None
+    changes = {name: getattr(own, name) for name in own.model_fields_set}
+    changes["extra"] = inherited.extra | own.extra
+    return inherited.model_copy(update=changes)
+
+
+def _explain(first: Any, key: str) -> str:
+    match first["type"]:
+        case "extra_forbidden":
+            return (
+                f"unknown resource.{nearest(key, Resources.model_fields)}"
+                " Other options of sbatch go under 'extra'"
+            )
+        case "value_error":
+            return str(first["ctx"]["error"])
+        case _ if key == "memory":
+            return f"should be text like '16G', not {first['input']!r}"
+        case _:
+            wanted = first["msg"].removeprefix("Input should be ")
+            return f"should be {wanted}, not {first['input']!r}"
