@@ -114,7 +114,10 @@ def write_grid(images: UInt8[np.ndarray, "n height width channels"], file: Path)
     shown = images[: GRID_COLUMNS * GRID_ROWS]
     rows = [shown[i : i + GRID_COLUMNS] for i in range(0, len(shown), GRID_COLUMNS)]
     rows = [row for row in rows if len(row) == len(rows[0])]
-    tiled = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
+    margin = ((1, 1), (1, 1), (0, 0))  # dark digits on a dark ground need a line between them
+    tiled = np.concatenate(
+        [np.concatenate([np.pad(i, margin, constant_values=128) for i in row], 1) for row in rows]
+    )
     factor = max(1, 32 // images.shape[1])
     large = tiled.repeat(factor, axis=0).repeat(factor, axis=1)
     buffer = io.BytesIO()

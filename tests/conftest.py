@@ -1,0 +1,52 @@
+"""Under test, every tensor that crosses a function of the science is held against its shape."""
+
+from jaxtyping import install_import_hook
+
+CHECKED = ("model", "diffusion", "ema", "data", "datasets", "sample", "train", "probe", "evaluate")
+
+install_import_hook([f"mpdit.{name}" for name in CHECKED], "beartype.beartype")
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from mpdit.config import RunConfig, make_run  # noqa: E402
+from mpdit.study.rundir import RunDir  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def tiny_config(**changes: object) -> RunConfig:
+    """A run of a second: one block, 24 steps. ``changes`` are sections' options: train={...}."""
+    tree: dict[str, dict[str, object]] = {
+        "model": {"depth": 1, "width": 16, "heads": 2, "patch_size": 4},
+        "data": {"name": "digits"},
+        "train": {
+            "steps": 24,
+            "batch_size": 8,
+            "learning_rate": 1e-3,
+            "snapshot_every": 12,
+            "checkpoint_every": 10,
+            "log_every": 5,
+            "probe_every": 8,
+        },
+        "sample": {"count": 50, "steps": 4, "batch_size": 20},
+    }
+    for section, options in changes.items():
+        if isinstance(options, dict):
+            tree.setdefault(section, {}).update(options)
+        else:
+            tree[section] = options  # type: ignore[assignment]
+    return make_run(tree)
+
+
+@pytest.fixture
+def tiny_run(tmp_path: Path) -> RunDir:
+    """The folder of a tiny run that has not begun."""
+    run = RunDir(tmp_path / "study" / "tiny")
+    run.write_config(tiny_config())
+    return run

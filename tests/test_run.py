@@ -1,0 +1,202 @@
+"""One run as its own process: what it leaves behind, and that no interruption shows in it."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import tiny_config
+
+from mpdit.study.rundir import (
+    EXIT_BUSY,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    RunDir,
+    read_rows,
+)
+
+TIMED = ("images_per_s", "memory_mb", "seconds")
+
+
+def start(run: RunDir) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "mpdit.run", str(run.path)],
+        env={**os.environ, "MPDIT_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(run: RunDir) -> None:
+    process = start(run)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == EXIT_DONE, output
+
+
+def make(folder: Path, **changes: object) -> RunDir:
+    run = RunDir(folder)
+    run.write_config(tiny_config(**changes))
+    return run
+
+
+def science_of(run: RunDir) -> dict[str, object]:
+    """Everything a run measured and made, without clock times."""
+    rows = {
+        name: [
+            {key: value for key, value in row.items() if key not in TIMED}
+            for row in read_rows(run.path / name)
+        ]
+        for name in ("metrics.jsonl", "magnitudes.jsonl", "evaluation.jsonl")
+    }
+    weights = {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in run.ema.iterdir()
+    }
+    with np.load(run.samples / "samples.npz") as arrays:
+        samples = hashlib.sha256(arrays["arr_0"].tobytes()).hexdigest()
+    return {**rows, "weights": weights, "samples": samples}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    run = make(tmp_path_factory.mktemp("study") / "whole")
+    finish(run)
+    return run
+
+
+def test_a_run_leaves_everything_the_contract_names(uninterrupted: RunDir) -> None:
+    run = uninterrupted
+    assert run.is_done()
+    state = run.state()
+    assert state is not None
+    assert (state.stage, state.error, state.stopped) == ("done", None, None)
+    assert [row["step"] for row in read_rows(run.path / "metrics.jsonl")] == [5, 10, 15, 20, 24]
+    residual = [r for r in read_rows(run.path / "magnitudes.jsonl") if r["site"] == "residual"]
+    assert [row["step"] for row in residual] == [0, 8, 16, 24]
+    assert sorted(file.name for file in run.ema.iterdir()) == [
+        f"std{std}_step{step:08d}.safetensors" for std in ("0.050", "0.100") for step in (12, 24)
+    ]
+    with np.load(run.samples / "samples.npz") as arrays:
+        assert arrays["arr_0"].shape == (50, 8, 8, 1)
+        assert arrays["arr_0"].dtype == np.uint8
+        assert np.bincount(arrays["arr_1"]).tolist() == [5] * 10
+    record = read_rows(run.path / "evaluation.jsonl")[0]
+    assert record["metric"] == "FD-digits@50"
+    assert record["reference"]["count"] == 1498
+    model = json.loads((run.path / "model.json").read_text())
+    assert model["parameters"] == sum(model["parts"].values())
+    assert json.loads((run.path / "provenance.json").read_text())["starts"][0]["packages"]["torch"]
+
+
+def test_a_done_run_is_left_alone(uninterrupted: RunDir) -> None:
+    before = (uninterrupted.path / "evaluation.jsonl").read_bytes()
+    finish(uninterrupted)
+    assert (uninterrupted.path / "evaluation.jsonl").read_bytes() == before
+
+
+def test_the_same_config_and_seed_give_the_same_bits(uninterrupted: RunDir, tmp_path: Path) -> None:
+    again = make(tmp_path / "again")
+    finish(again)
+    assert science_of(again) == science_of(uninterrupted)
+
+
+def test_another_seed_gives_other_numbers(uninterrupted: RunDir, tmp_path: Path) -> None:
+    other = make(tmp_path / "other", seed=1)
+    finish(other)
+    assert science_of(other)["samples"] != science_of(uninterrupted)["samples"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGUSR2])
+def test_an_interrupted_run_goes_on_to_the_same_bits(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    steps = {"train": {"steps": 400, "checkpoint_every": 60, "snapshot_every": 200}}
+    whole = make(tmp_path / "whole", **steps)
+    finish(whole)
+    broken = make(tmp_path / "broken", **steps)
+    process = start(broken)
+    metrics = broken.path / "metrics.jsonl"
+    while len(read_rows(metrics)) < 20:  # about step 100: past the first checkpoint
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    killed = number == signal.SIGKILL
+    assert process.returncode == (-signal.SIGKILL if killed else EXIT_INTERRUPTED)
+    assert not broken.is_done()
+    assert not broken.is_leased()
+    state = broken.state()
+    assert state is not None
+    assert state.stopped == (None if killed else number.name)
+    finish(broken)
+    assert "going on from step" in broken.log.read_text()
+    assert science_of(broken) == science_of(whole)
+
+
+def test_a_run_killed_while_sampling_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    slow = {"sample": {"count": 60, "steps": 500, "batch_size": 20}}
+    whole, broken = make(tmp_path / "whole", **slow), make(tmp_path / "broken", **slow)
+    finish(whole)
+    process = start(broken)
+    while not list(broken.samples.glob("shard_*")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    finish(broken)
+    assert science_of(broken) == science_of(whole)
+
+
+def test_a_run_that_is_being_executed_is_left_alone(tiny_run: RunDir) -> None:
+    with tiny_run.lease():
+        assert tiny_run.is_leased()
+        process = start(tiny_run)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == EXIT_BUSY
+    assert "is being executed by process" in output
+    assert "Traceback" not in output
+
+
+def test_an_infinite_loss_stops_the_run_and_says_so(tmp_path: Path) -> None:
+    train = {"learning_rate": 10.0, "steps": 300, "warmup_steps": 0, "constant_steps": 300}
+    run = make(tmp_path / "hot", train={**train, "precision": "float32"})
+    # rates are bounded by the config; weights this large are what a diverged run comes to
+    script = (
+        "import sys, torch, mpdit.run, mpdit.train as t; from pathlib import Path\n"
+        "build = t.build_model\n"
+        "def broken(*a):\n"
+        "    model = build(*a); torch.nn.init.constant_(model.final.linear.weight, 1e30)\n"
+        "    return model\n"
+        "t.build_model = broken\n"
+        "sys.argv[1:] = [sys.argv[1]]; sys.exit(mpdit.run.main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(run.path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == EXIT_FAILED, done.stderr
+    state = run.state()
+    assert state is not None
+    assert "the loss is" in str(state.error)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("content", [None, "model: [", "model: {width: 3}", "- 1"])
+def test_a_folder_that_is_no_run_is_refused_in_one_line(
+    tmp_path: Path, content: str | None
+) -> None:
+    if content is not None:
+        (tmp_path / "config.yaml").write_text(content)
+    done = subprocess.run(
+        [sys.executable, "-m", "mpdit.run", str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == EXIT_USAGE
+    assert str(tmp_path) in done.stderr
+    assert "Traceback" not in done.stderr
