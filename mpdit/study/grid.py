@@ -54,20 +54,20 @@ class Exclusion:
 
 def conditions_text(conditions: dict[str, Any]) -> str:
     """A mapping as one would write it in a grid."""
+    return f"{{{', '.join(f'{key}: {yaml_text(value)}' for key, value in conditions.items())}}}"
 
-    def write(value: Any) -> str:
-        match value:
-            case bool():
-                return str(value).lower()
-            case tuple() | list():
-                return f"[{', '.join(write(item) for item in value)}]"
-            case None:
-                return "null"
-            case _:
-                return str(value)
 
-    pairs = (f"{key}: {write(value)}" for key, value in conditions.items())
-    return f"{{{', '.join(pairs)}}}"
+def yaml_text(value: Any) -> str:
+    """A value as one would write it in a grid."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case tuple() | list():
+            return f"[{', '.join(map(yaml_text, value))}]"
+        case None:
+            return "null"
+        case _:
+            return str(value)
 
 
 @dataclass(frozen=True)

@@ -175,8 +175,9 @@ def make_plan(grid: Grid) -> Plan:
     merged: dict[tuple[str, str], int] = {}
     for point in _points(grid):
         variant, label = point.variant, point.label
+        first, error = _try_run(point.layer, grid.seeds[0])
         for seed in grid.seeds:
-            config, error = _try_run(point.layer, seed)
+            config = first and first.model_copy(update={"seed": seed})
             index = _excluded_by(grid.exclusions, point, config, seed)
             if index is not None:
                 left_out[index].labels[label] = None

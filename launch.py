@@ -1,0 +1,343 @@
+#!/usr/bin/env python3
+"""The door: plan, submit and follow studies. ``launch.py GRID`` is short for ``submit GRID``."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shlex
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from mpdit.study.plan import Plan
+    from mpdit.study.screens import Paint
+    from mpdit.study.submission import Submission
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,  # rich's help takes three times as long to appear
+    help="Plan, run and follow studies of Diffusion Transformers. "
+    "'launch.py GRID' is short for 'launch.py submit GRID'.",
+)
+
+GridFile = Annotated[Path, typer.Argument(metavar="GRID", help="A grid: experiments/*.yaml")]
+StudyName = Annotated[
+    str, typer.Argument(metavar="STUDY", help="A study's folder, or its name under results/")
+]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, name or id")]
+Results = Annotated[
+    Path, typer.Option("--results", metavar="DIR", help="Where the studies' folders are")
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="A value over every run's, such as train.steps=100"
+    ),
+]
+Only = Annotated[
+    str | None,
+    typer.Option("--only", metavar="PATTERN", help="Only runs or variants so named: 'E-*'"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
+Parallel = Annotated[
+    int | None,
+    typer.Option("--max-parallel", metavar="N", min=1, help="Runs at once [one a GPU, or a core]"),
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Stay until all is done, and show how it goes")]
+RESULTS = Path("results")
+
+
+@app.command()
+def plan(grid: GridFile, sets: Sets = None, only: Only = None, as_json: AsJson = False) -> None:
+    """List the runs of a grid; write nothing."""
+    from mpdit.study.screens import plan_lines
+
+    part, _ = _load(grid, sets, only)
+    if as_json:
+        rows = (
+            {
+                "name": run.name,
+                "id": run.id,
+                "variant": run.variant,
+                "named": run.named,
+                "axes": run.axes,
+                "tune": run.tune,
+                "seed": run.seed,
+                "parameters": run.parameters,
+                "slurm": run.resources.model_dump(),
+                "config": run.config.resolved(),
+            }
+            for run in part.runs
+        )
+        _print_json(rows)
+    else:
+        print("\n".join(plan_lines(part, _paint())))
+
+
+@app.command()
+def submit(
+    grid: GridFile,
+    cluster: Annotated[str, typer.Option(metavar="auto|slurm|local")] = "auto",
+    results: Results = RESULTS,
+    max_parallel: Parallel = None,
+    wait: Wait = False,
+    sets: Sets = None,
+    only: Only = None,
+) -> None:
+    """Run what is missing of a grid.
+
+    What is done is skipped, what is running is left alone, what was interrupted goes on.
+    """
+    from mpdit.study.submission import submit as submit_plan
+
+    _check_cluster(cluster)
+    part, whole = _load(grid, sets, only)
+    submission = submit_plan(
+        part, results, whole=whole, grid_name=str(grid), max_parallel=max_parallel
+    )
+    _after_submit(submission, wait)
+
+
+@app.command()
+def retry(
+    study: StudyName, results: Results = RESULTS, max_parallel: Parallel = None, wait: Wait = False
+) -> None:
+    """Run again what failed or was lost."""
+    from mpdit.study.folder import find_study
+    from mpdit.study.submission import stored_plan
+    from mpdit.study.submission import submit as submit_plan
+
+    found = find_study(study, results)
+    submission = submit_plan(
+        stored_plan(found),
+        found.path.parent,
+        grid_name=found.table["grid"],
+        max_parallel=max_parallel,
+        states=("failed", "lost"),
+    )
+    _after_submit(submission, wait)
+
+
+@app.command()
+def status(
+    study: StudyName,
+    results: Results = RESULTS,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Where every run of a study stands."""
+    from mpdit.study.folder import find_study
+    from mpdit.study.screens import overview, status_lines
+    from mpdit.study.status import survey
+    from mpdit.study.watch import follow
+
+    found = find_study(study, results)
+    if watch and not as_json:
+        try:
+            follow(found, [entry["name"] for entry in found.entries], lambda: False, sys.stdout)
+        except KeyboardInterrupt:
+            print()
+    statuses = survey(found)
+    if as_json:
+        _print_json(status.row() for status in statuses)
+        return
+    paint = _paint()
+    print(overview(found.name, statuses, paint, None), *status_lines(statuses, paint), sep="\n")
+
+
+@app.command()
+def logs(
+    run: RunName,
+    results: Results = RESULTS,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it is written")] = False,
+) -> None:
+    """Print a run's log."""
+    from mpdit.study.folder import find_run
+    from mpdit.study.status import survey
+
+    study, found = find_run(run, results)
+    if not found.log.exists() and not follow:
+        print(f"{found.name} has not written a log yet", file=sys.stderr)
+        return
+    position = 0
+    while True:
+        (current,) = survey(study, [found.name]) if follow else (None,)
+        if found.log.exists():
+            with found.log.open("rb") as log:
+                log.seek(position)
+                shutil.copyfileobj(log, sys.stdout.buffer)
+                position = log.tell()
+            sys.stdout.buffer.flush()
+        if current is None or not current.is_active:
+            return
+        time.sleep(0.5)
+
+
+@app.command()
+def cancel(study: StudyName, results: Results = RESULTS) -> None:
+    """Stop a study's runs on this machine.
+
+    They keep their state, and submit goes on.
+    """
+    from mpdit.study.folder import find_study
+    from mpdit.study.screens import summary
+    from mpdit.study.status import survey
+    from mpdit.study.submission import cancel as cancel_study
+
+    found = find_study(study, results)
+    asked, stopped = cancel_study(found)
+    if asked > stopped:
+        _fail(f"{asked - stopped} of {asked} pools were asked to stop, and have not yet", 1)
+    if not asked:
+        print(f"nothing of {found.name} is running on this machine")
+        return
+    print(f"stopped; {summary(survey(found), _paint())}")
+
+
+def _load(grid: Path, sets: list[str] | None, only: str | None) -> tuple[Plan, Plan]:
+    """The part of a plan that was asked for, and the whole."""
+    from mpdit.study.plan import load_plan
+
+    gc.disable()  # ten thousand configs, none of them garbage
+    whole = load_plan(grid, sets or ())
+    gc.enable()
+    return (whole.only(only) if only is not None else whole), whole
+
+
+def _check_cluster(cluster: str) -> None:
+    from mpdit.config import ConfigError, nearest
+
+    known = ("auto", "slurm", "local")
+    if cluster == "slurm":
+        raise ConfigError("this version runs on this machine only: use --cluster local")
+    if cluster not in known:
+        hint = nearest(cluster, known)
+        raise ConfigError(f"--cluster {cluster!r} is not one of {', '.join(known)}.{hint}")
+
+
+def _after_submit(submission: Submission, wait: bool) -> None:
+    """Say what was submitted; then wait for it, or say how to follow it."""
+    from mpdit.study.screens import count, summary
+
+    study = submission.study
+    here = os.path.relpath(study.path)
+    where = study.name if Path(here) == RESULTS / study.name else here
+    paint = _paint()
+    left = f" ({summary(submission.left, paint)}, left alone)" if submission.left else ""
+    if submission.started:
+        print(
+            f"{paint(study.name, 'bold')}: {count(len(submission.started), 'run')} submitted,"
+            f" {submission.parallel} at a time on this machine{left}"
+        )
+    else:
+        print(f"{paint(study.name, 'bold')}: nothing to submit{left}")
+    if wait:
+        _wait(submission, paint)
+    elif submission.started:
+        for command in ("status --watch", "cancel"):
+            print(paint(f"  {_program()} {command.replace(' ', f' {where} ', 1)}", "dim"))
+
+
+def _wait(submission: Submission, paint: Paint) -> None:
+    """Follow a submission to its end; Ctrl-C stops it."""
+    from mpdit.study.status import survey
+    from mpdit.study.watch import follow, outcome
+
+    began = time.monotonic()
+    study = submission.study
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        statuses = follow(study, submission.runs, submission.is_working, sys.stdout)
+    except KeyboardInterrupt:
+        _stop(submission)
+        statuses = survey(study, submission.runs)
+        print("\n".join(outcome(study, statuses, time.monotonic() - began, paint)))
+        print(f"to go on:  {_program()} {shlex.join(sys.argv[1:])}")
+        raise typer.Exit(130) from None
+    print("\n".join(outcome(study, statuses, time.monotonic() - began, paint)))
+    if any(status.state != "done" for status in statuses):
+        print(f"to go on:  {_program()} {shlex.join(sys.argv[1:])}")
+        raise typer.Exit(1)
+    print(paint(f"next:  python -m analysis {os.path.relpath(study.path)}", "dim"))
+
+
+def _interrupt(_number: int, _frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _stop(submission: Submission) -> None:
+    """Ask the pool to stop, and wait for it unless a second Ctrl-C says not to."""
+    print("\nstopping: the runs keep their state …", flush=True)
+    submission.stop()
+    try:
+        while submission.is_working():
+            time.sleep(0.1)
+    except KeyboardInterrupt:
+        print("still stopping, without this terminal")
+
+
+def _program() -> str:
+    """How this program was called."""
+    return f"python {sys.argv[0]}"
+
+
+def _paint() -> Paint:
+    from mpdit.study.screens import Paint
+
+    return Paint(sys.stdout.isatty() and "NO_COLOR" not in os.environ)
+
+
+def _print_json(rows: Any) -> None:
+    """A JSON list, one object a line."""
+    print("[" + ",\n ".join(json.dumps(row) for row in rows) + "]")
+
+
+def _fail(message: str, code: int = 2) -> NoReturn:
+    from mpdit.study.screens import Paint, one_line
+
+    paint = Paint(sys.stderr.isatty() and "NO_COLOR" not in os.environ)
+    print(paint(f"error: {one_line(message, 1000)}", "red"), file=sys.stderr)
+    sys.exit(code)
+
+
+def _with_command(arguments: list[str]) -> list[str]:
+    """``launch.py GRID`` means ``launch.py submit GRID``."""
+    first = next((word for word in arguments if not word.startswith("-")), "")
+    commands = {
+        command.callback.__name__ for command in app.registered_commands if command.callback
+    }
+    is_grid = first.endswith((".yaml", ".yml")) or Path(first).is_file()
+    return ["submit", *arguments] if first and first not in commands and is_grid else arguments
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; what the user got wrong is one line, and exit status 2."""
+    words = _with_command(sys.argv[1:] if arguments is None else arguments)
+    try:
+        sys.exit(app(words, standalone_mode=False) or 0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # such as `plan | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # the command line itself is wrong
+            _fail(f"{error.format_message()} (see {sys.argv[0]} --help)")
+        from mpdit.config import ConfigError
+
+        if isinstance(error, ConfigError):
+            _fail(str(error))
+        raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""The study folder: ``results/<study>/``, what it says of its runs, and who is working on them.
+
+==================  ===============================================================================
+grid.yaml           the grid as it was last submitted
+study.json          its runs in the grid's order, then those on disk that are no longer in it
+<run>/              one folder a run (see ``rundir``)
+.lock               held (flock) by whoever changes any of these
+.jobs/*.jsonl       one claim a submission, held (flock) by its pool as long as that lives:
+                    ``{cluster, host, runs, …}``, ``{pid}``, then ``{finished}`` for each run
+==================  ===============================================================================
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+from mpdit.config import ConfigError, nearest
+from mpdit.study.names import id_in
+from mpdit.study.plan import Plan, PlannedRun
+from mpdit.study.rundir import RunDir, append_row, locked, read_rows, write_atomic
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A live submission, and the runs that it has still to bring to an end."""
+
+    file: Path
+    cluster: str
+    host: str
+    pid: int
+    runs: frozenset[str]
+
+    @property
+    def is_here(self) -> bool:
+        return self.cluster == "local" and self.host == socket.gethostname()
+
+
+@dataclass(frozen=True)
+class StudyDir:
+    """One study's folder."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def grid_file(self) -> Path:
+        return self.path / "grid.yaml"
+
+    @property
+    def jobs(self) -> Path:
+        return self.path / ".jobs"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Nobody else plans, claims or renames here meanwhile."""
+        with locked(self.path / ".lock"):
+            yield
+
+    @cached_property
+    def table(self) -> dict[str, Any]:
+        """What study.json says.
+
+        Raises:
+            ConfigError: when there is none.
+        """
+        file = self.path / "study.json"
+        try:
+            data = json.loads(file.read_bytes())
+        except FileNotFoundError:
+            raise ConfigError(f"{self.path} is no study: it has no study.json") from None
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{file} is damaged: {error}") from None
+        if not isinstance(data, dict) or not isinstance(data.get("runs"), list):
+            raise ConfigError(f"{file} is damaged: it lists no runs")
+        return data
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """study.json's runs."""
+        return list(self.table["runs"])
+
+    def run(self, name: str) -> RunDir:
+        return RunDir(self.path / name)
+
+    def folders(self) -> dict[str, str]:
+        """Run id → the name of its folder, whatever its readable part."""
+        found = ((id_in(entry.name), entry.name) for entry in os.scandir(self.path))
+        return {run_id: name for run_id, name in found if run_id is not None}
+
+    def write_table(self, plan: Plan, file: str) -> dict[str, str]:
+        """Write grid.yaml and study.json; run id → the name of its folder.
+
+        A folder that is there already keeps its name; one that the grid no longer has stays listed.
+        """
+        folders = self.folders()
+        names = {run.id: folders.get(run.id, run.name) for run in plan.runs}
+        rows = [_entry(run, names[run.id]) for run in plan.runs]
+        old: dict[str, dict[str, Any]] = {}
+        with suppress(ConfigError):
+            old = {entry["id"]: entry for entry in StudyDir(self.path).entries}
+        for run_id, name in folders.items():
+            if run_id not in names:
+                before = old.get(run_id, {"variant": name.removesuffix(f"-{run_id}")})
+                rows.append({**before, "name": name, "id": run_id, "in_grid": False})
+        table = {
+            "study": plan.study,
+            "description": plan.grid.description,
+            "grid": file,
+            "set": list(plan.grid.set_texts),
+            "runs": rows,
+        }
+        write_atomic(self.grid_file, plan.grid.text)
+        write_atomic(self.path / "study.json", _one_row_a_line(table))
+        return names
+
+    # Claims --------------------------------------------------------------------------------------
+
+    def new_claim(self, cluster: str, runs: list[str], **details: Any) -> tuple[Path, IO[bytes]]:
+        """A claim on ``runs``, and its file, locked: whoever inherits that holds the claim."""
+        self.jobs.mkdir(exist_ok=True)
+        file = self.jobs / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"
+        handle = file.open("ab")
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        row = {"cluster": cluster, "host": socket.gethostname(), "runs": runs, **details}
+        append_row(file, row)
+        return file, handle
+
+    def claims(self) -> list[Claim]:
+        """The live claims."""
+        return [_read_claim(file) for file in self._claim_files() if _is_held(file)]
+
+    def drop_dead_claims(self) -> None:
+        """Forget the submissions whose pool is gone. Call under the lock."""
+        for file in self._claim_files():
+            if not _is_held(file):
+                file.unlink(missing_ok=True)
+
+    def _claim_files(self) -> list[Path]:
+        return sorted(self.jobs.glob("*.jsonl"))
+
+
+def _read_claim(file: Path) -> Claim:
+    rows = read_rows(file)
+    merged = {key: value for row in rows for key, value in row.items()}
+    finished = {row["finished"] for row in rows if "finished" in row}
+    return Claim(
+        file=file,
+        cluster=merged.get("cluster", "local"),
+        host=merged.get("host", ""),
+        pid=merged.get("pid", 0),
+        runs=frozenset(merged.get("runs", ())) - finished,
+    )
+
+
+def _is_held(file: Path) -> bool:
+    try:
+        with file.open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+def _entry(run: PlannedRun, name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "id": run.id,
+        "variant": run.variant,
+        "named": run.named,
+        "axes": run.axes,
+        "tune": run.tune,
+        "seed": run.seed,
+        "parameters": run.parameters,
+        "steps": run.config.train.steps,
+        "in_grid": True,
+    }
+
+
+def _one_row_a_line(table: dict[str, Any]) -> str:
+    """JSON that a person can read and diff: every run on its own line."""
+    head = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in table.items()][:-1]
+    runs = ",\n".join(f"  {json.dumps(run)}" for run in table["runs"])
+    return "{" + ",\n".join(head) + ',\n"runs": [\n' + runs + "\n]}\n"
+
+
+# Finding what the user means ---------------------------------------------------------------------
+
+
+def find_study(word: str, results: Path) -> StudyDir:
+    """A folder, or the name of one under ``results``.
+
+    Raises:
+        ConfigError: when it is neither, with the nearest name.
+    """
+    for path in (Path(word), results / word):
+        if (path / "study.json").is_file():
+            return StudyDir(path.resolve())
+    known = [file.parent.name for file in results.glob("*/study.json")]
+    if Path(word).is_dir():
+        raise ConfigError(f"{word} is no study: it has no study.json")
+    there = f"There are: {', '.join(sorted(known))}." if known else f"There is none in {results}."
+    raise ConfigError(f"there is no study {word!r}.{nearest(word, known)} {there}")
+
+
+def find_run(word: str, results: Path) -> tuple[StudyDir, RunDir]:
+    """A run's folder, or the name, the id or the beginning of the name of one in any study.
+
+    Raises:
+        ConfigError: when there is none, or more than one.
+    """
+    path = Path(word)
+    if (path / "config.yaml").is_file():
+        path = path.resolve()
+        return StudyDir(path.parent), RunDir(path)
+    runs = [file.parent for file in results.glob("*/*/config.yaml")]
+    last = path.name
+    exact = [run for run in runs if last in (run.name, id_in(run.name))]
+    found = exact or [run for run in runs if run.name.startswith(last)]
+    if len(found) == 1:
+        return StudyDir(found[0].parent), RunDir(found[0])
+    if found:
+        listed = ", ".join(str(run) for run in found[:4]) + (", …" if len(found) > 4 else "")
+        raise ConfigError(f"{word!r} could be any of {len(found)} runs: {listed}")
+    raise ConfigError(
+        f"there is no run {word!r} under {results}.{nearest(last, [run.name for run in runs])}"
+    )

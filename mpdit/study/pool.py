@@ -1,0 +1,187 @@
+"""The local pool: ``python -m mpdit.study.pool CLAIM`` brings a claim's runs to their end.
+
+It executes at most so many at a time, each in a process of its own. It runs in a session of its
+own, and so outlives the terminal that started it; TERM or INT asks it to stop: its runs keep their
+state and are left resumable.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from mpdit.study.rundir import (
+    EXIT_BUSY,
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    BusyError,
+    RunDir,
+    RunState,
+    append_row,
+    read_rows,
+)
+
+RUN_COMMAND = (sys.executable, "-m", "mpdit.run")
+POLL_S = 0.1
+TAIL_BYTES = 4000
+
+
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS
+
+
+def find_gpus() -> list[str]:
+    """The GPUs that runs may use, as CUDA_VISIBLE_DEVICES names them."""
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is not None:
+        return [name for name in allowed.split(",") if name.strip()]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return [str(i) for i, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU")]
+
+
+def default_parallel() -> int:
+    """One run a GPU, or without any one run a core."""
+    return len(find_gpus()) or cores()
+
+
+@dataclass
+class _Child:
+    run: RunDir
+    slot: int
+    process: subprocess.Popen[bytes]
+    started: float = field(default_factory=time.time)
+
+
+class Pool:
+    """Executes runs, at most ``parallel`` at once, each by ``command RUN_DIR``."""
+
+    def __init__(self, claim: Path, runs: list[RunDir], command: list[str], parallel: int) -> None:
+        self.claim = claim
+        self.waiting = deque(runs)
+        self.command = command
+        self.gpus = find_gpus()
+        self.threads = max(1, cores() // parallel)
+        self.free = list(reversed(range(parallel)))
+        self.children: list[_Child] = []
+        self.stopping = False
+
+    def work(self) -> None:
+        """Until every run has ended, or a signal has stopped those that were running."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.stop)
+        while self.children or (self.waiting and not self.stopping):
+            while self.waiting and self.free and not self.stopping:
+                self.start(self.waiting.popleft())
+            time.sleep(POLL_S)
+            for child in [c for c in self.children if c.process.poll() is not None]:
+                self.finish(child)
+
+    def stop(self, _number: int, _frame: FrameType | None) -> None:
+        """Ask the running ones to keep their state and leave."""
+        self.stopping = True
+        for child in self.children:
+            child.process.terminate()
+
+    def start(self, run: RunDir) -> None:
+        slot = self.free.pop()
+        env = {**os.environ, "MPDIT_THREADS": str(self.threads)}
+        if self.gpus:
+            env["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
+        with run.log.open("ab") as log:
+            process = subprocess.Popen(
+                [*self.command, str(run.path)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=env,
+            )
+        self.children.append(_Child(run, slot, process))
+        if self.stopping:  # the signal came while the process was being made
+            process.terminate()
+
+    def finish(self, child: _Child) -> None:
+        code = child.process.returncode
+        self.children.remove(child)
+        self.free.append(child.slot)
+        stopped = self.stopping and code == -signal.SIGTERM  # before it could catch the signal
+        if code not in (EXIT_DONE, EXIT_BUSY, EXIT_INTERRUPTED) and not stopped:
+            record_crash(child.run, code, child.started)
+        append_row(self.claim, {"finished": child.run.name, "exit": code})
+
+
+def record_crash(run: RunDir, code: int, started: float) -> None:
+    """Leave the reason of a death in state.json, where the run could not do so itself."""
+    try:
+        with run.lease():
+            state = run.state() or RunState()
+            if state.error is None or state.heartbeat < started:
+                reason = _signal_text(-code) if code < 0 else _last_line(run)
+                run.write_state(
+                    replace(
+                        state,
+                        error=reason or f"ended with exit status {code}",
+                        stopped=None,
+                        heartbeat=time.time(),
+                        started=max(state.started, started),
+                        host=socket.gethostname(),
+                    )
+                )
+    except BusyError:
+        return  # somebody else has it already
+
+
+def _signal_text(number: int) -> str:
+    name = signal.Signals(number).name
+    return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+
+
+def _last_line(run: RunDir) -> str:
+    with run.log.open("rb") as log:
+        log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
+        lines = log.read().decode(errors="replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def start_pool(claim: Path, held: Any, log: Path) -> subprocess.Popen[bytes]:
+    """A pool in a session of its own, which inherits the lock on its claim."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "mpdit.study.pool", str(claim)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=[held.fileno()],
+        )
+
+
+def main(claim: Path) -> None:
+    """Work through a claim, and remove it."""
+    append_row(claim, {"pid": os.getpid()})
+    row = read_rows(claim)[0]
+    study = claim.parent.parent
+    runs = [RunDir(study / name) for name in row["runs"]]
+    Pool(claim, runs, row["command"], row["parallel"]).work()
+    claim.unlink()
+    log = claim.with_suffix(".log")
+    if log.stat().st_size == 0:
+        log.unlink()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
