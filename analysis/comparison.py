@@ -1,0 +1,215 @@
+"""Who is compared with whom, and by which number.
+
+Derived from the configs, never from names. Within a comparison the first variant in grid order is
+the baseline; where a study has several model sizes or data sets, each has its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis import statistics
+from analysis.load import NothingToShow, Study
+from analysis.statistics import Estimate
+
+CONDITIONING = ["model.conditioning", "model.final_conditioning"]
+SETTING = ["model", "data.name"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Variants in grid order, judged against the first."""
+
+    variants: tuple[str, ...]
+
+    @property
+    def baseline(self) -> str:
+        return self.variants[0]
+
+
+def ladder(study: Study) -> list[Comparison]:
+    """The variants that share the first one's conditioning: they differ by flags."""
+    designs = study.designs
+    if designs.empty:
+        return []
+    same = (designs[CONDITIONING] == designs[CONDITIONING].iloc[0]).all(axis=1)
+    return _groups(designs[same], SETTING)
+
+
+def modulation(study: Study) -> list[Comparison]:
+    """Sets of variants with the same flags that differ in conditioning."""
+    groups = _groups(study.designs, [*SETTING, "flags"])
+    return [
+        group
+        for group in groups
+        if len(study.designs.loc[list(group.variants), CONDITIONING].drop_duplicates()) > 1
+    ]
+
+
+def others(study: Study) -> list[Comparison]:
+    """What neither of the two takes up, judged against the study's first variant."""
+    designs = study.designs
+    seen = {v for group in ladder(study) + modulation(study) for v in group.variants}
+    rest = [v for v in designs.index if v not in seen]
+    return [Comparison((str(designs.index[0]), *map(str, rest)))] if rest else []
+
+
+def _groups(designs: pd.DataFrame, keys: list[str]) -> list[Comparison]:
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for variant, *key in designs[keys].itertuples(name=None):
+        groups.setdefault(tuple(key), []).append(str(variant))
+    return [Comparison(tuple(group)) for group in groups.values()]
+
+
+def label(study: Study) -> str:
+    """The distance by which the study is judged: the one that most runs have.
+
+    Raises:
+        NothingToShow: before the first evaluation.
+    """
+    rows = study.evaluations.drop_duplicates(["run", "metric"])
+    if rows.empty:
+        raise NothingToShow("no run has been evaluated yet")
+    return str(rows["metric"].value_counts(sort=True).index[0])
+
+
+def title(study: Study) -> str:
+    """``label`` as a heading. Only a distance in Inception's features may be called FID."""
+    name = label(study)
+    rows = study.evaluations[study.evaluations["metric"] == name]
+    extractor = str(rows["extractor"].iloc[0])
+    if name.startswith("FID") and not extractor.startswith("inception"):
+        name = f"FD-{extractor}" + name.removeprefix("FID")
+    return name
+
+
+def distances(study: Study) -> pd.DataFrame:
+    """One row a run with a distance: ``run``, ``variant``, ``seed``, ``value``, ``tuned``.
+
+    Where the study tunes an axis, only each variant's own best point (lowest mean over seeds) is
+    here, and ``tuned`` names it, else it is empty. The point is chosen on the very seeds that are
+    compared, so the intervals are optimistic.
+
+    Raises:
+        NothingToShow: before the first evaluation.
+    """
+    rows = study.evaluations
+    rows = rows[rows["metric"] == label(study)].drop_duplicates("run", keep="last")
+    rows = rows[np.isfinite(rows["value"].astype(float))]
+    table: pd.DataFrame = rows[["run", "variant", "seed", "value"]].reset_index(drop=True)
+    points = study.runs.set_index("run")[list(study.tune)]
+    words = {
+        run: ", ".join(f"{str(key).removeprefix('tune.')} {value}" for key, value in point.items())
+        for run, point in points.to_dict("index").items()
+    }
+    table["tuned"] = [words[run] for run in table["run"]]
+    best = table.groupby("variant", observed=True, sort=False).apply(_best_point)
+    return table[table["tuned"] == table["variant"].astype(str).map(best)].reset_index(drop=True)
+
+
+def _best_point(runs: pd.DataFrame) -> str:
+    """Among the points that have the most seeds."""
+    points = runs.groupby("tuned")["value"].agg(["size", "mean"])
+    return str(points.loc[points["size"] == points["size"].max(), "mean"].idxmin())
+
+
+def chosen(study: Study) -> pd.DataFrame:
+    """The rows of ``runs`` that stand for their variants: without those tuned out."""
+    if not study.tune:
+        return study.runs
+    try:
+        table = distances(study)
+    except NothingToShow:
+        return study.runs
+    out = study.runs["variant"].isin(table["variant"]) & ~study.runs["run"].isin(table["run"])
+    return study.runs[~out]
+
+
+def incomparable(study: Study) -> list[str]:
+    """Why some distances may not stand beside each other, in words; nothing when all may."""
+    name = label(study)
+    rows = study.evaluations.drop_duplicates(["run", "metric"], keep="last")
+    judged = rows[rows["metric"] == name]
+    reasons = [
+        f"{run} has {', '.join(group['metric'])} but not {name}: left out"
+        for run, group in rows.groupby("run", sort=False)
+        if name not in set(group["metric"])
+    ]
+    reasons += [
+        f"{run}: its {name} is not a number: left out"
+        for run in judged["run"][~np.isfinite(judged["value"].astype(float))]
+    ]
+    for key in ("weights", "reference.hash", "reference.split", "count"):
+        if key in judged and judged[key].nunique(dropna=False) > 1:
+            found = ", ".join(map(str, judged[key].unique()))
+            reasons.append(f"the runs' distances differ in {key} ({found}): not comparable")
+    return reasons
+
+
+def values(distances: pd.DataFrame, variant: str) -> pd.Series[float]:
+    """A variant's distances, by seed."""
+    rows = distances[distances["variant"] == variant]
+    return rows.set_index("seed")["value"].astype(float).sort_index()
+
+
+def paired(
+    distances: pd.DataFrame, variant: str, baseline: str
+) -> tuple[pd.Series[float], pd.Series[float]]:
+    """The two variants' distances at the seeds that both have."""
+    ours, theirs = values(distances, variant), values(distances, baseline)
+    seeds = ours.index.intersection(theirs.index)
+    return ours[seeds], theirs[seeds]
+
+
+def statements(study: Study) -> list[str]:
+    """What may be concluded, a sentence each: the ladder's end and each modulation.
+
+    ``E-all has FD-digits@1000 lower by 12 % [4, 20] than A-none (2 seeds).``
+    """
+    try:
+        table, name = distances(study), title(study)
+    except NothingToShow as nothing:
+        return [f"{str(nothing).capitalize()}."]
+    pairs = [(group.variants[-1], group.baseline) for group in ladder(study)]
+    pairs += [(v, group.baseline) for group in modulation(study) for v in group.variants[1:]]
+    pairs += [(v, group.baseline) for group in others(study) for v in group.variants[1:]]
+    return [
+        statement(
+            variant, baseline, name, statistics.relative_change(*paired(table, variant, baseline))
+        )
+        for variant, baseline in _distinct(pairs)
+        if variant != baseline
+    ]
+
+
+def _distinct(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys(pairs))
+
+
+def statement(variant: str, baseline: str, name: str, change: Estimate) -> str:
+    """One comparison in words; ``change`` as a fraction of the baseline."""
+    if change.n == 0:
+        return f"{variant} and {baseline} have no seed in common yet."
+    word, sign = ("lower", -1) if change.value < 0 else ("higher", 1)
+    amount = f"{abs(change.value):.1%}".replace("%", " %")
+    if change.n == 1:
+        return (
+            f"{variant} has {name} {word} by {amount} than {baseline} (1 seed): "
+            "one seed gives no interval, so nothing can be concluded."
+        )
+    low, high = sorted((sign * change.low, sign * change.high))
+    said = (
+        f"{variant} has {name} {word} by {amount} [{_percent(low)}, {_percent(high)}] "
+        f"than {baseline} (95 % interval, {change.n} seeds)"
+    )
+    if change.includes_zero:
+        return f"{said}: the interval includes zero, so these seeds do not tell the two apart."
+    return f"{said}."
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f}".replace("-", "−")

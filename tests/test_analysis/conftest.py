@@ -1,0 +1,24 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from analysis import Study, load
+from test_analysis import synthetic
+
+
+@pytest.fixture(scope="session")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven variants, two seeds, all done. For reading only."""
+    return synthetic.write_study(tmp_path_factory.mktemp("results") / "quickstart")
+
+
+@pytest.fixture(scope="session")
+def study(quickstart: Path) -> Study:
+    return load(quickstart)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Callable[..., Path]:
+    """A study that the test may spoil."""
+    return lambda **options: synthetic.write_study(tmp_path / "results" / "own", **options)

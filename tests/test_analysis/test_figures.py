@@ -1,0 +1,206 @@
+"""What the figures draw: their data and labels."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from analysis import NothingToShow, Study, figures, load, style
+from mpdit.study.rundir import RunDir
+from test_analysis import synthetic
+
+Own = Callable[..., Path]
+VARIANTS = list(synthetic.VARIANTS)
+COLORS = {variant: look.color for variant, look in style.looks(VARIANTS).items()}
+LONG = {
+    "A_none": "everything-off_baseline-of-all_with-a-name-that-does-not-end",
+    "E_all_rotation_scale": "all$eight$flags_rotation_{and}_scale%final\\adaln",
+    "B_cosine": "x" * 60,
+}
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_no_label_is_cut_off_however_long_the_names(own: Own, name: str) -> None:
+    figure = figures.FIGURES[name](load(own(**LONG)))
+    assert figure.get_size_inches()[0] == style.COLUMN
+    figure.draw_without_rendering()
+    box = figure.get_tightbbox()
+    width, height = figure.get_size_inches()
+    slack = 0.03
+    assert box.x0 >= -slack
+    assert box.y0 >= -slack
+    assert box.x1 <= width + slack
+    assert box.y1 <= height + slack
+
+
+def test_distance_shows_every_seed_the_mean_the_interval_and_n(study: Study) -> None:
+    axes = figures.distance(study).axes[0]
+    assert axes.get_xlabel() == "FD-digits@1000 (smaller is better)"
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        *VARIANTS[:-1],
+        "E-all_rotation-\nscale",
+    ]
+    points = [collection.get_offsets() for collection in axes.collections]
+    assert [sorted(np.asarray(p)[:, 0]) for p in points] == [
+        sorted(synthetic.DISTANCES[variant]) for variant in VARIANTS
+    ]
+    found = [to_hex(collection.get_facecolor()[0]) for collection in axes.collections]
+    assert found == list(COLORS.values())
+    assert [text.get_text() for text in axes.texts] == ["n = 2"] * 7
+    means = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "|"]
+    assert means == [np.mean(synthetic.DISTANCES[variant]) for variant in VARIANTS]
+    forced = next(line for line in axes.lines if list(line.get_ydata()) == [3, 3])
+    assert list(forced.get_xdata()) == pytest.approx([37.25 - 3.1766, 37.25 + 3.1766], abs=1e-4)
+    arrows = [(line.get_marker(), line.get_ydata()[0]) for line in axes.lines]
+    assert ("<", 0) in arrows  # 42 ± 25.4 leaves the axis on both sides
+    assert (">", 0) in arrows
+    assert ("<", 3) not in arrows
+
+
+def test_distance_keeps_the_row_of_a_variant_without_results(own: Own) -> None:
+    path = own(seeds=1)
+    (next(path.glob("C-weight-norm*")) / "evaluation.jsonl").unlink()
+    axes = figures.distance(load(path)).axes[0]
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == ["n = 1", "n = 1", "no result", *["n = 1"] * 4]
+    assert len(axes.get_yticklabels()) == 7
+
+
+def test_magnitude_over_depth_is_the_last_probes_mean_over_seeds(study: Study) -> None:
+    figure = figures.magnitude_depth(study)
+    assert [axes.get_title() for axes in figure.axes] == list(figures.SITES.values())
+    residual = figure.axes[0]
+    assert residual.get_yscale() == "log"
+    lines = {line.get_color(): line for line in residual.lines if len(line.get_xdata())}
+    first = lines[COLORS["A-none"]]
+    assert list(first.get_xdata()) == [1, 2, 3, 4]
+    assert list(first.get_ydata()) == pytest.approx([4.2**0.5, 4.2, 4.2**1.5, 4.2**2])
+    assert list(lines[COLORS["E-all"]].get_ydata()) == [1, 1, 1, 1]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == VARIANTS
+
+
+def test_magnitude_over_training_has_a_panel_a_variant_and_a_line_a_block(study: Study) -> None:
+    figure = figures.magnitude_training(study)
+    assert [axes.get_title().replace("\n", "") for axes in figure.axes] == VARIANTS
+    lines = figure.axes[0].lines
+    assert [line.get_label() for line in lines] == [f"block {i}" for i in (1, 2, 3, 4)]
+    assert list(lines[3].get_xdata()) == list(range(50, 1001, 50))
+    assert lines[3].get_ydata()[-1] == pytest.approx(4.2**2)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1", "4"]
+    assert [text.get_text() for text in figure.axes[4].texts] == ["1–4"]
+
+
+def test_loss_is_smoothed_and_averaged_over_seeds(study: Study) -> None:
+    axes = figures.loss(study).axes[0]
+    assert (axes.get_xlabel(), axes.get_yscale()) == ("step", "log")
+    line = next(line for line in axes.lines if line.get_color() == COLORS["A-none"])
+    rows = study.metrics[study.metrics["variant"] == "A-none"]
+    # 20 rows a run: the running mean over a twentieth is the row itself.
+    assert list(line.get_ydata()) == pytest.approx(list(rows.groupby("step")["loss"].mean()))
+
+
+def test_a_sample_column_is_one_noise_and_class_in_every_variant(study: Study) -> None:
+    figure = figures.samples(study)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == VARIANTS
+    for order, axes in enumerate(figure.axes):
+        strip = np.asarray(axes.images[0].get_array())
+        cell = strip.shape[1] // 10
+        assert strip.shape[0] == 64  # each of 8 pixels became 8
+        centres = [strip[32, 32 + cell * column, 0] for column in range(10)]
+        assert centres == [100 + 10 * label + order for label in range(10)]
+        assert axes.images[0].get_interpolation() == "nearest"
+    assert [text.get_text() for text in figure.axes[-1].texts] == [str(i) for i in range(10)]
+
+
+def test_samples_come_from_the_seed_that_most_variants_have(own: Own) -> None:
+    path = own()
+    for run in (*path.glob("A-none_s0*"), *path.glob("B-cosine_s0*")):
+        (run / "samples/samples.npz").write_bytes(b"torn")
+    (next(path.glob("E-all_s1*")) / "samples/samples.npz").unlink()
+    figure = figures.samples(load(path))
+    assert figure.get_supxlabel() == "class (seed 1)"
+    shown = [axes.get_title(loc="left") for axes in figure.axes]
+    assert shown == [variant for variant in VARIANTS if variant != "E-all"]
+
+
+def test_color_images_keep_their_colors(tmp_path: Path) -> None:
+    run = synthetic.config({}, 0)
+    folder = RunDir(tmp_path / f"a-{run.id}")
+    synthetic.write_run(folder, run, 1.0)
+    images = np.zeros((3, 16, 16, 3), dtype=np.uint8)
+    images[..., 1] = 200
+    np.savez_compressed(folder.samples / "samples.npz", images, np.array([7, 7, 7]))
+    study = load(synthetic.write_listing(tmp_path, [synthetic.entry(folder, run, "a")]))
+    strip = np.asarray(figures.samples(study).axes[0].images[0].get_array())
+    assert list(strip[0, 0]) == [0, 200, 0, 255]
+
+
+def test_a_variant_keeps_its_colour_when_others_are_missing(own: Own) -> None:
+    path = own(seeds=1)
+    for name in ("A-none", "D-forced"):
+        run = next(path.glob(f"{name}*"))
+        (run / "metrics.jsonl").unlink()
+        (run / "magnitudes.jsonl").unlink()
+    study = load(path)
+    drawn = {line.get_color() for line in figures.loss(study).axes[0].lines}
+    assert drawn == {COLORS[v] for v in VARIANTS if v not in ("A-none", "D-forced")}
+    legend = figures.loss(study).legends[0]
+    assert {text.get_text(): line.get_color() for text, line in zip(
+        legend.get_texts(), legend.get_lines(), strict=True
+    )}["E-all"] == COLORS["E-all"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_a_study_without_results_yet_has_nothing_to_show(own: Own, name: str) -> None:
+    path = own(seeds=1)
+    for run in path.glob("*_s0-*"):
+        for file in ("metrics.jsonl", "magnitudes.jsonl", "evaluation.jsonl"):
+            (run / file).unlink()
+        (run / "samples/samples.npz").unlink()
+    with pytest.raises(NothingToShow):
+        figures.FIGURES[name](load(path))
+
+
+def test_more_variants_than_one_can_tell_apart_are_cut_in_figures_of_lines(
+    tmp_path: Path,
+) -> None:
+    entries = []
+    for order in range(style.SHOWN + 3):
+        run = synthetic.config({"depth": order + 1}, 0)
+        folder = RunDir(tmp_path / f"v{order}-{run.id}")
+        synthetic.write_run(folder, run, 1.0 + order)
+        entries.append(synthetic.entry(folder, run, f"v{order}"))
+    study = load(synthetic.write_listing(tmp_path, entries))
+    figure = figures.loss(study)
+    assert len(figure.legends[0].get_texts()) == style.SHOWN
+    assert len(figures.samples(study).axes) == style.SHOWN
+    assert len(figures.distance(study).axes[0].get_yticks()) == style.SHOWN + 3
+
+
+def test_figures_are_the_same_bytes_every_time(study: Study, tmp_path: Path) -> None:
+    def files(folder: Path) -> list[bytes]:
+        folder.mkdir()
+        style.save(figures.distance(study), folder / "distance")
+        return [file.read_bytes() for file in sorted(folder.iterdir())]
+
+    first, second = files(tmp_path / "a"), files(tmp_path / "b")
+    assert len(first) == 3
+    assert first == second
+
+
+def test_drawing_leaves_matplotlibs_settings_alone(study: Study) -> None:
+    import matplotlib as mpl
+
+    before = json.dumps(dict(mpl.rcParams), default=str)
+    assert isinstance(figures.loss(study), Figure)
+    assert json.dumps(dict(mpl.rcParams), default=str) == before
+
+
+def test_names_break_at_their_own_separators() -> None:
+    assert style.wrap("E-all_rotation-scale") == "E-all_rotation-\nscale"
+    assert style.wrap("A-none") == "A-none"
+    assert style.wrap("x" * 40, 18) == "\n".join(["x" * 18, "x" * 18, "x" * 4])
