@@ -207,9 +207,7 @@ def _load(grid: Path, sets: list[str] | None, only: str | None) -> tuple[Plan, P
     """The part of a plan that was asked for, and the whole."""
     from mpdit.study.plan import load_plan
 
-    gc.disable()  # ten thousand configs, none of them garbage
     whole = load_plan(grid, sets or ())
-    gc.enable()
     return (whole.only(only) if only is not None else whole), whole
 
 
@@ -321,6 +319,7 @@ def _with_command(arguments: list[str]) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; what the user got wrong is one line, and exit status 2."""
+    gc.set_threshold(200_000, 20, 20)  # ten thousand runs are many objects, few of them garbage
     words = _with_command(sys.argv[1:] if arguments is None else arguments)
     try:
         sys.exit(app(words, standalone_mode=False) or 0)

@@ -74,14 +74,16 @@ def read_status(run: RunDir, entry: dict[str, Any], claimed: bool) -> RunStatus:
         "in_grid": entry.get("in_grid", True),
     }
     steps = entry.get("steps", 0)
-    if not os.path.isdir(run.path):  # noqa: PTH112 - 10,000 of these
-        state = "queued" if claimed else "planned"
-        return RunStatus(state=state, stage="train", step=0, steps=steps, **common)
+    try:
+        files = os.listdir(run.path)  # noqa: PTH208 - one look, instead of one for each file that is not there
+    except FileNotFoundError:
+        files = []
+    done = "evaluation.jsonl" in files and run.is_done()
     # Whoever has let go of a run has said its last word: look at the lock before the words.
-    done = run.is_done()
-    leased = not done and run.is_leased()
-    done = done or run.is_done()
-    said = run.state()
+    leased = not done and "lock" in files and run.is_leased()
+    said = run.state() if "state.json" in files else None
+    if said is not None and said.stage == "done" and not done:
+        done = run.is_done()
     if done:
         seconds = None if said is None else said.heartbeat - said.started
         return RunStatus(

@@ -1,0 +1,159 @@
+"""A run's id is its science: one config, one id, however it was written; another, another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpdit.config import FLAGS, OPERATIONAL, RunConfig, make_run
+from mpdit.study.grid import grid_from_text
+from mpdit.study.plan import make_plan
+
+OTHER: dict[str, list[Any]] = {
+    "model.depth": [3, 8],
+    "model.width": [128, 192],
+    "model.heads": [2, 8],
+    "model.patch_size": [1, 4],
+    **{f"model.{flag}": [True] for flag in FLAGS if flag != "forced_weight_normalization"},
+    "model.conditioning": ["rotation", "rotation_scale", "scale+gate", "none"],
+    "model.final_conditioning": ["scale", "none"],
+    "model.modulation": ["separate"],
+    "model.gate": ["one_plus"],
+    "model.time_embedding": ["table", "fourier"],
+    "model.mean_free_positions": [True],
+    "train.steps": [10, 2000],
+    "train.batch_size": [1, 128],
+    "train.learning_rate": [1e-4, 2e-3],
+    "train.mp_learning_rate": [1e-2],
+    "train.adam_betas": [[0.9, 0.999], [0.5, 0.99]],
+    "train.warmup_steps": [0, 7],
+    "train.constant_steps": [1, 999],
+    "train.clip_norm": [0.1, 1.0],
+    "train.label_dropout": [0.0, 0.2],
+    "train.precision": ["bfloat16"],
+    "train.ema_stds": [[0.05], [0.05, 0.1, 0.2]],
+    "train.snapshot_every": [1, 17],
+    "sample.count": [1, 500],
+    "sample.steps": [1, 50],
+    "sample.guidance": [0.0, 1.0, 3.0],
+    "sample.ema_std": [0.1],
+    "evaluate.extractor": ["inception"],
+    "seed": [1, 2**31 - 1],
+    "data.name": ["fashion-mnist"],
+}
+ELSEWHERE: dict[str, list[Any]] = {
+    "data.path": ["/data/digits"],
+    "train.checkpoint_every": [1, 77],
+    "train.log_every": [1, 77],
+    "train.probe_every": [1, 77],
+    "sample.batch_size": [1, 77],
+}
+
+
+def base() -> dict[str, dict[str, Any]]:
+    return {
+        "model": {"depth": 4, "width": 64, "heads": 4, "patch_size": 2},
+        "data": {"name": "digits"},
+        "train": {"steps": 1000, "learning_rate": 1e-3},
+        "sample": {},
+        "evaluate": {"extractor": "digits"},
+    }
+
+
+def changed(key: str, value: Any) -> RunConfig:
+    tree: dict[str, Any] = base()
+    section, _, name = key.partition(".")
+    if name:
+        tree[section][name] = value
+    else:
+        tree[section] = value
+    return make_run(tree)
+
+
+def choices(table: dict[str, list[Any]]) -> st.SearchStrategy[tuple[str, Any]]:
+    return st.sampled_from([(key, value) for key, values in table.items() for value in values])
+
+
+def test_every_field_is_either_science_or_operation() -> None:
+    fields = {
+        f"{section}.{name}"
+        for section, values in make_run(base()).resolved().items()
+        if isinstance(values, dict)
+        for name in values
+    } | {"seed"}
+    operational = {f"{section}.{name}" for section, names in OPERATIONAL.items() for name in names}
+    assert operational == set(ELSEWHERE)
+    assert fields - operational == set(OTHER) | {"model.forced_weight_normalization"}
+
+
+@given(choices(OTHER))
+def test_any_changed_science_field_is_another_run(change: tuple[str, Any]) -> None:
+    assert changed(*change).id != make_run(base()).id
+
+
+def test_forcing_the_weights_is_another_run() -> None:
+    normalized = base()
+    normalized["model"]["weight_normalization"] = True
+    forced = base()
+    forced["model"] |= {"weight_normalization": True, "forced_weight_normalization": True}
+    assert make_run(normalized).id != make_run(forced).id
+
+
+@given(choices(ELSEWHERE))
+def test_where_and_how_a_run_is_executed_is_no_part_of_it(change: tuple[str, Any]) -> None:
+    assert changed(*change).id == make_run(base()).id
+
+
+@given(choices(OTHER))
+def test_a_resolved_config_read_back_is_the_same_run(change: tuple[str, Any]) -> None:
+    config = changed(*change)
+    assert make_run(config.resolved()).id == config.id
+
+
+SETTINGS = {
+    "data": "digits",
+    "model.depth": 4,
+    "model.width": 64,
+    "model.heads": 4,
+    "model.patch_size": 2,
+    "cosine_attention": "true",
+    "mp_silu": "false",
+    "train.steps": "1_000",
+    "train.learning_rate": "1e-3",
+}
+
+
+@st.composite
+def spellings(draw: st.DrawFn) -> str:
+    """One set of settings, as somebody might write it."""
+    top: list[str] = []
+    nested: dict[str, list[str]] = {"model": [], "train": [], "data": []}
+    for key in draw(st.permutations(list(SETTINGS))):
+        value = SETTINGS[key]
+        full = {"data": "data.name"}.get(key, key if "." in key else f"model.{key}")
+        section, _, name = full.partition(".")
+        match draw(st.sampled_from(["as it is", "dotted", "nested"])):
+            case "nested":
+                nested[section].append(f"{name}: {value}")
+            case "dotted":
+                top.append(f"{full}: {value}")
+            case _:
+                top.append(f"{key}: {value}")
+    top += [f"{section}: {{{', '.join(items)}}}" for section, items in nested.items() if items]
+    body = draw(st.permutations(top))
+    return "study: s\nbase:\n" + "".join(f"  {line}\n" for line in body)
+
+
+@given(spellings())
+def test_one_config_is_one_run_however_it_is_spelled(text: str) -> None:
+    tree = base()
+    tree["model"]["cosine_attention"] = True
+    assert make_plan(grid_from_text(text)).runs[0].id == make_run(tree).id
+
+
+def test_a_named_size_and_its_numbers_are_one_run() -> None:
+    named = base() | {"model": {"name": "DiT-S/2"}}
+    spelled = base() | {"model": {"depth": 12, "width": 384, "heads": 6, "patch_size": 2}}
+    assert make_run(named).id == make_run(spelled).id
