@@ -4,9 +4,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from mpdit.config import DATASETS, FLAGS, ModelConfig
-from mpdit.parameters import count_parameters, total_parameters
+from mpdit.model import DiT
+from mpdit.parameters import count_parameters, forward_flops, total_parameters
 
 LATENTS = DATASETS["imagenet128-latents"]
 
@@ -61,3 +65,46 @@ def test_counts_are_the_published_ones(published, options):
 def test_counting_imports_no_torch():
     check = "import sys, mpdit.parameters; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+SIZES = {"depth": 2, "width": 16, "heads": 2, "patch_size": 4}
+MODELS = [
+    {},
+    ALL,
+    *({"preset": "mods", "conditioning": mode} for mode in ("adaln", "rotation", "none")),
+    {"preset": "mods", "conditioning": "rotation_scale", "final_conditioning": "adaln"},
+    {"preset": "mods", "modulation": "joint"},
+    {"weight_normalization": True, "conditioning": "scale+rotation", "modulation": "separate"},
+    {"conditioning": "shift", "modulation": "separate", "time_embedding": "table"},
+    {"patch_size": 2, "width": 32, "depth": 1, "final_conditioning": "none", **ALL},
+]
+
+
+@pytest.mark.parametrize("options", MODELS, ids=str)
+@pytest.mark.parametrize("data", DATASETS)
+def test_the_built_model_has_the_counted_parameters(data, options):
+    model, spec = config(**{**SIZES, **options}), DATASETS[data]
+    prefixes = {
+        "embedders": ("patches", "time", "label"),
+        "attention": ("attention",),
+        "mlp": ("mlp",),
+        "modulation": ("modulation",),
+        "final": ("final",),
+    }
+    built = dict.fromkeys(prefixes, 0)
+    for name, parameter in DiT(model, spec).named_parameters():
+        first, *rest = name.split(".")
+        place = rest[1] if first == "blocks" else first
+        built[next(part for part, names in prefixes.items() if place in names)] += parameter.numel()
+    assert count_parameters(model, spec) == built
+
+
+@pytest.mark.parametrize("options", MODELS, ids=str)
+def test_flops_are_the_flop_counters(options):
+    model, spec = config(**{**SIZES, **options}), DATASETS["imagenet128-latents"]
+    built = DiT(model, spec)
+    image = torch.zeros(1, spec.channels, spec.size, spec.size)
+    zero = torch.zeros(1, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        built(image, zero, zero)
+    assert forward_flops(model, spec) == counter.get_total_flops()
