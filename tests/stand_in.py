@@ -1,0 +1,77 @@
+"""A stand-in for ``mpdit.run``: the run directory's manners without the science.
+
+It notes every start, counts its steps, keeps them when TERM comes and goes on from them. What else
+it does is in its folder's name: ``slow`` takes a while, ``raises`` and ``dies`` fail at the start.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from mpdit.study.rundir import EXIT_BUSY, EXIT_INTERRUPTED, BusyError, RunDir, RunState, append_row
+
+COMMAND = (sys.executable, __file__)
+STEP_S = 0.02
+
+stopped = False
+
+
+def stop(_number: int, _frame: FrameType | None) -> None:
+    global stopped
+    stopped = True
+
+
+def execute(run: RunDir) -> int:
+    name = run.name
+    before = run.state() or RunState()
+    steps = 2000 if "slow" in name else 10
+    state = RunState(
+        step=before.step, steps=steps, host=socket.gethostname(), pid=os.getpid(), started=now()
+    )
+    run.write_state(replace(state, heartbeat=now()))
+    append_row(
+        run.path / "starts.jsonl",
+        {
+            "began": now(),
+            "step": before.step,
+            "threads": os.environ["MPDIT_THREADS"],
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        },
+    )
+    print(f"{name} begins at step {before.step}", flush=True)
+    if "raises" in name and not before.error:
+        raise RuntimeError("a first time always fails")
+    if "dies" in name:
+        os.kill(os.getpid(), signal.SIGKILL)
+    while state.step < steps:
+        state = replace(state, step=state.step + 1, heartbeat=now(), rate=100.0, eta=1.0, loss=0.5)
+        run.write_state(state)
+        if stopped:
+            run.write_state(replace(state, stopped="SIGTERM"))
+            return EXIT_INTERRUPTED
+        time.sleep(STEP_S)
+    append_row(run.path / "starts.jsonl", {"ended": now()})
+    append_row(run.path / "evaluation.jsonl", {"value": 1.0})
+    run.write_state(replace(state, stage="done", heartbeat=now()))
+    return 0
+
+
+def now() -> float:
+    return time.time()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, stop)
+    folder = RunDir(Path(sys.argv[1]))
+    try:
+        with folder.lease():
+            sys.exit(execute(folder))
+    except BusyError:
+        sys.exit(EXIT_BUSY)
