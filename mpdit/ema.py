@@ -31,19 +31,24 @@ def beta(step: int, gamma: float) -> float:
 class PowerEMA:
     """One average of the weights for each relative width.
 
+    Args:
+        parameters: the weights that are averaged, where they lie (they are read at each update).
+        stds: relative widths.
+
     Attributes:
         averages: width → tensors in the order of the parameters.
     """
 
     def __init__(self, parameters: Iterable[Tensor], stds: Sequence[float]) -> None:
         self.parameters = [parameter.detach() for parameter in parameters]
+        self.gammas = {std: gamma_of(std) for std in stds}
         self.averages = {std: [p.clone() for p in self.parameters] for std in stds}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """After optimizer step 1, 2, …: ema ← β ema + (1 − β) w."""
         for std, average in self.averages.items():
-            torch._foreach_lerp_(average, self.parameters, 1 - beta(step, gamma_of(std)))
+            torch._foreach_lerp_(average, self.parameters, 1 - beta(step, self.gammas[std]))
 
     def state_dict(self) -> dict[str, Any]:
         return {str(std): average for std, average in self.averages.items()}
