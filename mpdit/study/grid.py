@@ -251,8 +251,8 @@ def _exclusions(top: Setting) -> list[Exclusion]:
 def _exclusion(node: Setting) -> Exclusion:
     own = ("variant", "seed", "reason")
     layer = read_layer(node.source, node.where, node.value, own)
-    conditions = {key: setting.value for key, setting in layer.items()}
-    conditions |= {key: node.value[key] for key in own[:2] if key in (node.value or {})}
+    conditions = {key: node.value[key] for key in own[:2] if key in (node.value or {})}
+    conditions |= {key: setting.value for key, setting in layer.items()}
     if not conditions:
         raise node.error("should be a mapping of keys to values")
     reason = node.value.get("reason", "")

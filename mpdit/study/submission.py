@@ -23,7 +23,7 @@ class Submission:
 
     study: StudyDir
     runs: tuple[str, ...]
-    """All the runs that were asked for, by folder."""
+    """The runs that were asked for, by folder."""
     started: tuple[RunStatus, ...]
     left: tuple[RunStatus, ...]
     parallel: int = 0
@@ -92,9 +92,11 @@ def submit(
             statuses = survey(StudyDir(study.path), runs)
             todo = [s for s in statuses if not s.is_active and s.state in (states or _TO_DO)]
             left = tuple(s for s in statuses if s not in todo)
+            asked = tuple(status.name for status in (todo if states else statuses))
             if not todo:
-                return Submission(study, tuple(runs), (), left)
-            return _start(study, runs, todo, left, max_parallel, list(command or pool.RUN_COMMAND))
+                return Submission(study, asked, (), left)
+            claimed = _start(study, runs, todo, max_parallel, list(command or pool.RUN_COMMAND))
+            return Submission(study, asked, tuple(todo), left, *claimed)
     except OSError as error:
         raise ConfigError(f"cannot submit to {study.path}: {error}") from None
 
@@ -106,10 +108,10 @@ def _start(
     study: StudyDir,
     runs: dict[str, PlannedRun],
     todo: list[RunStatus],
-    left: tuple[RunStatus, ...],
     max_parallel: int | None,
     command: list[str],
-) -> Submission:
+) -> tuple[int, subprocess.Popen[bytes]]:
+    """Write the runs' configs, claim them, and start a pool: (runs at once, its process)."""
     for status in todo:
         study.run(status.name).write_config(runs[status.name].config)
     study.drop_dead_claims()
@@ -118,8 +120,7 @@ def _start(
         "local", [status.name for status in todo], command=command, parallel=parallel
     )
     with held:
-        process = pool.start_pool(claim, held, claim.with_suffix(".log"))
-    return Submission(study, tuple(runs), tuple(todo), left, parallel, process)
+        return parallel, pool.start_pool(claim, held, claim.with_suffix(".log"))
 
 
 def stored_plan(study: StudyDir) -> Plan:

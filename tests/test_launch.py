@@ -1,0 +1,248 @@
+"""launch.py as a person meets it: what it prints, where, and with which exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+GRID = """\
+study: s
+description: a study
+base:
+  data: digits
+  model: {depth: 4, width: 64, heads: 4, patch_size: 2}
+  train: {steps: 10}
+variants: {A: {}, B: {mp_silu: true}}
+seeds: 2
+"""
+SLOW = GRID.replace("A: {}, B", "slow: {}, B")
+WITH_STAND_IN = f"""\
+import sys
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+import stand_in
+from mpdit.study import pool
+pool.RUN_COMMAND = stand_in.COMMAND
+import launch
+launch.main()
+"""
+PATIENCE_S = 60
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "grid.yaml").write_text(GRID)
+    (tmp_path / "slow.yaml").write_text(SLOW)
+    yield tmp_path
+    if (tmp_path / "results" / "s").is_dir():
+        launch(tmp_path, "cancel", "s")
+
+
+def launch(here: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", WITH_STAND_IN, *arguments],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def begin(here: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WITH_STAND_IN, *arguments],
+        cwd=here,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def states(here: Path) -> list[str]:
+    done = launch(here, "status", "s", "--json")
+    return [run["state"] for run in json.loads(done.stdout)] if done.returncode == 0 else []
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def refused(here: Path, *arguments: str) -> str:
+    """The one line of an error; nothing may have been written."""
+    before = sorted(here.rglob("*"))
+    done = launch(here, *arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert sorted(here.rglob("*")) == before
+    return line
+
+
+def test_help_and_plans_do_not_wait_for_torch() -> None:
+    for module in ("torch", "rich", "numpy"):
+        code = (
+            "import sys, launch\n"
+            "try: launch.main(['plan', 'experiments/quickstart.yaml'])\n"
+            f"except SystemExit: print({module!r} in sys.modules)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_plan_lists_the_runs_with_what_differs_and_writes_nothing(here: Path) -> None:
+    done = launch(here, "plan", "grid.yaml")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0] == "s  a study"
+    assert lines[1] == "4 runs: 2 variants, 2 seeds; 40 training steps in all"
+    assert lines[3].split() == ["run", "flags", "parameters"]
+    assert lines[4].split()[1:] == ["none", "312,832"]
+    assert lines[6].split()[1:] == ["silu", "312,832"]
+    assert "\033" not in done.stdout
+    assert sorted(file.name for file in here.iterdir()) == ["grid.yaml", "slow.yaml"]
+
+
+def test_a_plan_in_a_pipe_is_never_cut(here: Path) -> None:
+    name = "x" * 80
+    grid = GRID.replace("A:", f"{name}:")
+    (here / "long.yaml").write_text(grid)
+    assert name in launch(here, "plan", "long.yaml").stdout
+
+
+def test_plan_as_json_is_a_list_of_whole_runs(here: Path) -> None:
+    runs = json.loads(launch(here, "plan", "grid.yaml", "--json").stdout)
+    assert [run["seed"] for run in runs] == [0, 1, 0, 1]
+    first = runs[0]
+    assert first["name"] == f"A_s0-{first['id']}"
+    assert first["variant"] == "A"
+    assert first["parameters"] == 312_832
+    assert first["config"]["model"]["mp_silu"] is False
+
+
+def test_plan_lists_what_was_left_out_and_what_was_merged(here: Path) -> None:
+    (here / "grid.yaml").write_text(
+        GRID + "leave_one_out: [mp_silu]\ngrid: {model.conditioning: [adaln, none]}\n"
+        "exclude: [{variant: A, model.conditioning: none, reason: nothing to see}]\n"
+    )
+    text = launch(here, "plan", "grid.yaml").stdout
+    assert "2 runs with {variant: A, model.conditioning: none}: nothing to see" in text
+    assert "full_adaln is the same as B_adaln (2 runs)" in text
+
+
+def test_a_waited_for_study_is_run_to_its_end_and_then_has_nothing_to_do(here: Path) -> None:
+    done = launch(here, "grid.yaml", "--wait", "--max-parallel", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "s: 4 runs submitted, 2 at a time on this machine" in done.stdout
+    assert done.stdout.count(" finished") == 4
+    assert "s: 4 of 4 done after" in done.stdout
+    assert states(here) == ["done"] * 4
+    again = launch(here, "submit", "grid.yaml", "--wait")
+    assert again.returncode == 0
+    assert "nothing to submit (4 of 4 done" in again.stdout
+
+
+def test_a_failed_run_is_named_with_its_log_and_can_be_tried_again(here: Path) -> None:
+    (here / "grid.yaml").write_text(GRID.replace("A:", "raises:"))
+    done = launch(here, "grid.yaml", "--wait", "--only", "*_s0-*")
+    assert done.returncode == 1
+    assert "RuntimeError: a first time always fails" in done.stdout
+    (log,) = (here / "results/s").glob("raises_s0-*/log.txt")
+    assert str(log) in done.stdout
+    status = launch(here, "status", "s").stdout
+    assert "1 of 4 done, 1 failed, 2 planned" in status
+    assert "RuntimeError" in launch(here, "logs", log.parent.name).stdout
+    again = launch(here, "retry", "s", "--wait")
+    assert again.returncode == 0, again.stdout
+    assert "s: 1 run submitted" in again.stdout
+    assert sorted(states(here)) == ["done", "done", "planned", "planned"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_runs_are_resumable_and_the_command_that_goes_on_is_said(
+    here: Path, number: signal.Signals
+) -> None:
+    process = begin(here, "slow.yaml", "--wait", "--max-parallel", "1")
+    wait_until(lambda: states(here)[:1] == ["running"])
+    os.kill(process.pid, number)
+    text, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
+    assert "the runs keep their state" in text
+    assert "s: 0 of 4 done, 4 planned" in text
+    assert text.splitlines()[-1].endswith("slow.yaml --wait --max-parallel 1")
+    (begun,) = (
+        run for run in json.loads(launch(here, "status", "s", "--json").stdout) if run["step"]
+    )
+    assert (begun["state"], begun["stopped"], begun["stage"]) == ("planned", "SIGTERM", "train")
+
+
+def test_a_study_left_alone_goes_on_and_can_be_cancelled(here: Path) -> None:
+    done = launch(here, "slow.yaml", "--max-parallel", "1")
+    assert done.returncode == 0
+    assert "status s --watch" in done.stdout
+    wait_until(lambda: states(here)[:1] == ["running"])
+    assert states(here)[1:] == ["queued"] * 3
+    assert "left alone" in launch(here, "slow.yaml").stdout
+    assert "stopped; 0 of 4 done, 4 planned" in launch(here, "cancel", "s").stdout
+    assert "nothing of s is running" in launch(here, "cancel", "s").stdout
+
+
+def test_set_values_are_kept_for_a_retry(here: Path) -> None:
+    (here / "grid.yaml").write_text(GRID.replace("A:", "raises:"))
+    arguments = ("--wait", "--set", "train.steps=3", "--set", "seeds=1")
+    assert launch(here, "grid.yaml", *arguments).returncode == 1
+    assert launch(here, "retry", "s", "--wait").returncode == 0
+    assert states(here) == ["done", "done"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "grd.yaml"], "there is no file grd.yaml. Did you mean 'grid.yaml'?"),
+        (["grd.yaml"], "there is no file grd.yaml."),
+        (["plam", "grid.yaml"], "plam"),
+        (["plan"], "GRID"),
+        (["plan", "grid.yaml", "--set", "train.stepz=3"], "Did you mean 'train.steps'?"),
+        (["plan", "grid.yaml", "--only", "C"], "--only 'C' matches none of the 4 runs"),
+        (["submit", "grid.yaml", "--cluster", "slurm"], "this version runs on this machine only"),
+        (["submit", "grid.yaml", "--cluster", "slrum"], "Did you mean 'slurm'?"),
+        (["submit", "grid.yaml", "--max-parallel", "0"], "--max-parallel"),
+        (["submit", "grid.yaml", "--results", "grid.yaml"], "grid.yaml is a file"),
+        (["submit", "grid.yaml", "--set", "data=imagenet128-latents"], "imagenet128-latents"),
+        (["status", "s"], "there is no study 's'. There is none in results"),
+        (["logs", "A"], "there is no run 'A'"),
+        (["retry", "/"], "/ is no study"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(here: Path, arguments: list[str], message: str) -> None:
+    assert message in refused(here, *arguments)
+
+
+def test_a_mistyped_study_or_run_suggests_the_nearest(here: Path) -> None:
+    launch(here, "grid.yaml", "--wait", "--only", "A")
+    (here / "results/s").rename(here / "results/ladder")
+    assert "Did you mean 'ladder'?" in refused(here, "status", "laddr")
+    name = next((here / "results/ladder").glob("A_s0-*")).name
+    assert f"Did you mean '{name}'" in refused(here, "logs", f"{name[:-1]}x")
+    assert "could be any of 2 runs" in refused(here, "logs", "A_s")
+
+
+def test_an_unwritable_results_folder_is_said_before_anything_is_written(here: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
+    (here / "sealed").mkdir(mode=0o500)
+    assert "read-only" in refused(here, "submit", "grid.yaml", "--results", "sealed")
