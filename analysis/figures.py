@@ -278,7 +278,7 @@ def _magnitude_axis(axes: Axes) -> None:
     """Logarithmic: a residual stream that doubles with every block is a straight line."""
     axes.set_yscale("log", base=2)
     low, high = axes.get_ylim()
-    axes.set_ylim(min(low, 0.45), max(high, 2.2))
+    axes.set_ylim(min(low / 1.1, 0.45), max(high * 1.1, 2.2))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
 

@@ -168,9 +168,9 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _decimals(means: pd.Series[float]) -> int:
-    """As many as give the smallest mean three significant digits."""
+    """As many as give the smallest mean four significant digits."""
     smallest = means.abs()[means.abs() > 0].min()
-    return 2 if math.isnan(smallest) else min(4, max(0, 2 - math.floor(math.log10(smallest))))
+    return 2 if math.isnan(smallest) else min(4, max(0, 3 - math.floor(math.log10(smallest))))
 
 
 def minus(text: str) -> str:

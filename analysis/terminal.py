@@ -29,7 +29,7 @@ def show(study: Study, console: Console | None = None) -> None:
             continue
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
         chosen = [c for c in text.columns if c in HEADINGS or c == text.columns[1]]
-        text["variant"] = text["variant"].map(lambda name: style.wrap(name, 20))
+        text["variant"] = text["variant"].map(lambda name: style.wrap(name, 17))
         for column in chosen:
             name = column == "variant"
             heading = HEADINGS.get(column, column.replace("@", "\n@"))

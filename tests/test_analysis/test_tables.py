@@ -76,8 +76,8 @@ def test_differences_use_only_the_seeds_that_both_have(own: Own) -> None:
     assert (table.loc["E-all", "pairs"], table.loc["E-all", "difference"]) == (1, -10)
     assert math.isnan(table.loc["E-all", "low"])
     text = tables.pretty(tables.ladder(load(path))).set_index("variant")
-    assert text.loc["A-none", "FD-digits@1000 ↓"] == "40.0"
-    assert text.loc["E-all", "Δ to baseline"] == "−10.0"
+    assert text.loc["A-none", "FD-digits@1000 ↓"] == "40.00"
+    assert text.loc["E-all", "Δ to baseline"] == "−10.00"
 
 
 def test_a_variant_without_results_keeps_its_row(own: Own) -> None:
@@ -185,7 +185,7 @@ def test_differences_between_runs_are_named(own: Own) -> None:
 def test_pretty_tables_read_as_in_print(study: Study) -> None:
     text = tables.pretty(tables.ladder(study)).set_index("variant")
     assert list(text.loc["E-all"]) == [
-        *("31.0 ± 12.7", "2", "−11.0 [−23.7, +1.7]", "−26.2 [−35.2, +10.3]"),
+        *("31.00 ± 12.71", "2", "−11.00 [−23.71, +1.71]", "−26.2 [−35.2, +10.3]"),
         *("500", "+25.00", "3 min 20 s"),
     ]
     assert list(text.loc["A-none"])[2:4] == ["baseline", "baseline"]
@@ -211,7 +211,7 @@ def test_writers_escape_names_and_keep_every_digit(study: Study, tmp_path: Path)
     assert {line.replace("\\|", "").count("|") for line in markdown.splitlines()} == {9}
     latex = (tmp_path / "ladder.v1.tex").read_text()
     assert r"A|50\%\_\$x\$\&\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}" in latex
-    assert r"31.0 $\pm$ 12.7 & 2 & $-$11.0 [$-$23.7, +1.7]" in latex
+    assert r"31.00 $\pm$ 12.71 & 2 & $-$11.00 [$-$23.71, +1.71]" in latex
     assert r"FD-digits@1000 $\downarrow$" in latex
     assert latex.isascii()
     assert {line.count(" & ") for line in latex.splitlines() if line.endswith(r"\\")} == {7}
