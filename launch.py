@@ -151,7 +151,7 @@ def status(
         _print_json(status.row() for status in statuses)
         return
     paint = _paint()
-    print(overview(found.name, statuses, paint, None), *status_lines(statuses, paint), sep="\n")
+    print(overview(found.name, statuses, paint, None), "", *status_lines(statuses, paint), sep="\n")
 
 
 @app.command()
@@ -224,13 +224,13 @@ def _check_cluster(cluster: str) -> None:
 
 def _after_submit(submission: Submission, wait: bool) -> None:
     """Say what was submitted; then wait for it, or say how to follow it."""
-    from mpdit.study.screens import count, summary
+    from mpdit.study.screens import count, tally
 
     study = submission.study
     here = os.path.relpath(study.path)
     where = study.name if Path(here) == RESULTS / study.name else here
     paint = _paint()
-    left = f" ({summary(submission.left, paint)}, left alone)" if submission.left else ""
+    left = f"; left alone: {tally(submission.left, paint)}" if submission.left else ""
     if submission.started:
         print(
             f"{paint(study.name, 'bold')}: {count(len(submission.started), 'run')} submitted,"
@@ -241,8 +241,8 @@ def _after_submit(submission: Submission, wait: bool) -> None:
     if wait:
         _wait(submission, paint)
     elif submission.started:
-        for command in ("status --watch", "cancel"):
-            print(paint(f"  {_program()} {command.replace(' ', f' {where} ', 1)}", "dim"))
+        for command in (f"status {where} --watch", f"cancel {where}"):
+            print(paint(f"  {_program()} {command}", "dim"))
 
 
 def _wait(submission: Submission, paint: Paint) -> None:

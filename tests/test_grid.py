@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpdit.config import FLAGS, ConfigError
+from mpdit.config import FLAGS, ConfigError, RunConfig
 from mpdit.study.grid import grid_from_text
 from mpdit.study.plan import Plan, load_plan, make_plan
 from mpdit.study.source import parse
@@ -419,3 +419,8 @@ def test_no_tree_under_a_right_beginning_does_either(text: str, tree: dict[str, 
 
 def grid_keys(text: str) -> set[str]:
     return set(parse(text).tree)
+
+
+def test_two_runs_with_one_id_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunConfig, "id", property(lambda _: "00000000"))
+    assert "different runs with the same id" in refusal("seeds: 2")

@@ -153,7 +153,7 @@ def test_a_waited_for_study_is_run_to_its_end_and_then_has_nothing_to_do(here: P
     assert states(here) == ["done"] * 4
     again = launch(here, "submit", "grid.yaml", "--wait")
     assert again.returncode == 0
-    assert "nothing to submit (4 of 4 done" in again.stdout
+    assert "nothing to submit; left alone: 4 done" in again.stdout
 
 
 def test_a_failed_run_is_named_with_its_log_and_can_be_tried_again(here: Path) -> None:
@@ -182,7 +182,7 @@ def test_interrupted_runs_are_resumable_and_the_command_that_goes_on_is_said(
     text, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert "the runs keep their state" in text
-    assert "s: 0 of 4 done, 4 planned" in text
+    assert "s: 0 of 4 done, 1 interrupted, 3 planned" in text
     assert text.splitlines()[-1].endswith("slow.yaml --wait --max-parallel 1")
     (begun,) = (
         run for run in json.loads(launch(here, "status", "s", "--json").stdout) if run["step"]
@@ -194,10 +194,11 @@ def test_a_study_left_alone_goes_on_and_can_be_cancelled(here: Path) -> None:
     done = launch(here, "slow.yaml", "--max-parallel", "1")
     assert done.returncode == 0
     assert "status s --watch" in done.stdout
+    assert "cancel s" in done.stdout
     wait_until(lambda: states(here)[:1] == ["running"])
     assert states(here)[1:] == ["queued"] * 3
     assert "left alone" in launch(here, "slow.yaml").stdout
-    assert "stopped; 0 of 4 done, 4 planned" in launch(here, "cancel", "s").stdout
+    assert "stopped; 0 of 4 done, 1 interrupted, 3 planned" in launch(here, "cancel", "s").stdout
     assert "nothing of s is running" in launch(here, "cancel", "s").stdout
 
 

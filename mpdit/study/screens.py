@@ -20,6 +20,7 @@ STATE_STYLES = {
     "queued": "",
     "failed": "red",
     "lost": "yellow",
+    "interrupted": "yellow",
     "planned": "dim",
 }
 MANY = 40
@@ -160,12 +161,17 @@ def bar(fraction: float, width: int) -> str:
     return "━" * full + "─" * (width - full)
 
 
+def tally(statuses: Sequence[RunStatus], paint: Paint) -> str:
+    """``8 done, 2 running, 4 queued``."""
+    states = counts(statuses).items()
+    return ", ".join(paint(f"{n:,} {state}", STATE_STYLES[state]) for state, n in states)
+
+
 def summary(statuses: Sequence[RunStatus], paint: Paint) -> str:
     """``8 of 14 done, 2 running, 4 queued``."""
-    states = counts(statuses)
-    parts = [f"{states.pop('done', 0):,} of {len(statuses):,} done"]
-    parts += [paint(f"{n:,} {state}", STATE_STYLES[state]) for state, n in states.items()]
-    return ", ".join(parts)
+    rest = [status for status in statuses if status.state != "done"]
+    done = f"{len(statuses) - len(rest):,} of {len(statuses):,} done"
+    return ", ".join(filter(None, (done, tally(rest, paint))))
 
 
 def overview(study: str, statuses: Sequence[RunStatus], paint: Paint, left: float | None) -> str:
@@ -173,7 +179,7 @@ def overview(study: str, statuses: Sequence[RunStatus], paint: Paint, left: floa
     done = sum(progress(status) for status in statuses) / max(1, len(statuses))
     tail = "" if left is None else f", about {duration(left)} left"
     return (
-        f"{paint(study, 'bold')}  {paint(bar(done, 30), 'cyan')}  {summary(statuses, paint)}{tail}"
+        f"{paint(study, 'bold')}  {paint(bar(done, 20), 'cyan')}  {summary(statuses, paint)}{tail}"
     )
 
 
@@ -204,7 +210,7 @@ def status_lines(
         used = [any(cell.strip() for cell in column) for column in zip(*body, strict=True)]
         yield paint("  ".join(itertools.compress(head, used)).rstrip(), "dim")
         for status, cells in zip(shown, body, strict=True):
-            cells[1] = paint(cells[1], STATE_STYLES[status.state])
+            cells[1] = paint(cells[1], STATE_STYLES[status.word])
             cells[4] = paint(cells[4], "cyan")
             note = paint(_note(status), "red" if status.error else "dim")
             yield "  ".join([*itertools.compress(cells, used), note]).rstrip()
@@ -215,7 +221,7 @@ def status_lines(
 
 
 def _interesting(statuses: Sequence[RunStatus], most: int = MANY) -> list[RunStatus]:
-    half_done = [s for s in statuses if s.state == "planned" and (s.step or s.stage != "train")]
+    half_done = [s for s in statuses if s.word == "interrupted"]
     shown = [s for s in statuses if s.state == "running"]
     for group in ([s for s in statuses if s.state in ("failed", "lost")], half_done):
         shown += group[:most]
@@ -234,7 +240,7 @@ def _cells(status: RunStatus) -> list[str]:
     running = status.state == "running"
     return [
         status.name,
-        status.state,
+        status.word,
         status.stage if begun and not done else "",
         f"{status.step:,}/{status.steps:,}" if begun and not done else "",
         bar(fraction, 10) if running else "",
@@ -244,6 +250,12 @@ def _cells(status: RunStatus) -> list[str]:
     ]
 
 
+def trouble(status: RunStatus, paint: Paint) -> str:
+    """One line on a run that has failed or got lost."""
+    reason = one_line(status.error or "its process is gone")
+    return paint(f"{status.name} {status.state}: {reason}", STATE_STYLES[status.state])
+
+
 def _note(status: RunStatus) -> str:
     notes = []
     if not status.in_grid:
@@ -251,7 +263,7 @@ def _note(status: RunStatus) -> str:
     if status.error:
         notes.append(one_line(status.error))
     if status.stopped:
-        notes.append(f"stopped by {status.stopped}, goes on when submitted")
+        notes.append(f"by {status.stopped}; goes on when submitted")
     if status.state == "lost":
         notes.append("its process is gone")
     if status.state == "done" and status.seconds:

@@ -13,7 +13,7 @@ from typing import Any
 from mpdit.study.folder import StudyDir
 from mpdit.study.rundir import RunDir, RunState
 
-STATES = ("done", "running", "queued", "failed", "lost", "planned")
+WORDS = ("done", "running", "queued", "failed", "lost", "interrupted", "planned")
 ACTIVE = ("running", "queued")
 FRESH_S = 120
 """A heartbeat younger than this, on another host, is a run that lives."""
@@ -43,6 +43,12 @@ class RunStatus:
     @property
     def is_active(self) -> bool:
         return self.state in ACTIVE
+
+    @property
+    def word(self) -> str:
+        """The state as a person is told it: a run stopped half-way is ``interrupted``."""
+        begun = self.step > 0 or self.stage != "train"
+        return "interrupted" if self.state == "planned" and begun else self.state
 
     def row(self) -> dict[str, Any]:
         return asdict(self)
@@ -122,6 +128,6 @@ def _idle_state(said: RunState | None, claimed: bool) -> str:
 
 
 def counts(statuses: Iterable[RunStatus]) -> dict[str, int]:
-    """How many are in each state; only states that occur."""
-    counter = Counter(status.state for status in statuses)
-    return {state: counter[state] for state in STATES if counter[state]}
+    """How many are in each state, in a person's words; only those that occur."""
+    counter = Counter(status.word for status in statuses)
+    return {word: counter[word] for word in WORDS if counter[word]}

@@ -17,6 +17,7 @@ from mpdit.study.screens import (
     progress,
     status_lines,
     summary,
+    trouble,
 )
 from mpdit.study.status import RunStatus, survey
 
@@ -83,11 +84,12 @@ class _Screen:
     def show(self, statuses: list[RunStatus]) -> None:
         paint = Paint(not self.console.no_color)
         left = self.pace.left(statuses)
-        shown = [s for s in statuses if s.state in ("running", "failed", "lost")]
-        room = max(1, self.console.height - 4)
+        running = [status for status in statuses if status.state == "running"]
         lines = [overview(self.study.name, statuses, paint, left), ""]
-        lines += list(status_lines(shown, paint, everything=True))[: room - 1]
-        self.live.update(fit(lines, self.console.width), refresh=True)
+        lines += status_lines(running, paint, everything=True)
+        lines += [trouble(s, paint) for s in statuses if s.state in ("failed", "lost")]
+        room = self.console.height - 2
+        self.live.update(fit(lines[:room], self.console.width), refresh=True)
 
 
 class _Lines:
@@ -152,8 +154,7 @@ def outcome(study: StudyDir, statuses: list[RunStatus], seconds: float, paint: P
     ended = [s for s in statuses if s.state in ("failed", "lost")]
     lines = [f"{paint(study.name, 'bold')}: {summary(statuses, paint)} after {duration(seconds)}"]
     for status in ended[:10]:
-        reason = one_line(status.error or "its process is gone")
-        lines.append(paint(f"  {status.name}: {reason}", "red"))
+        lines.append(f"  {trouble(status, paint)}")
         lines.append(f"    {study.run(status.name).log}")
     if len(ended) > 10:
         lines.append(f"  and {count(len(ended) - 10, 'run')} more")
