@@ -37,6 +37,7 @@ MODES = {
     "adaln": ("scale", "shift", "gate"),
     "rotation": ("rotation", "gate"),
     "rotation_scale": ("scale", "rotation", "gate"),
+    "rotation_only": ("rotation",),
     "none": (),
 }
 """The named conditioning modes; any other subset is written by its parts, ``scale+gate``."""
@@ -206,8 +207,8 @@ class ModelConfig(_Strict):
         if self.width % 4:
             raise ValueError(f"width {self.width} is not a multiple of 4 (2-D sin-cos positions)")
         final = self.final_conditioning
-        final_parts = self.parts if final == "same" else _parts(final)
-        _set(self, "final_conditioning", "+".join(p for p in final_parts if p != "gate") or "none")
+        parts = self.parts if final == "same" else _parts(final)
+        _set(self, "final_conditioning", _mode(tuple(part for part in parts if part != "gate")))
         if self.time_embedding is None:
             _set(self, "time_embedding", "table" if self.mp_embedding else "sinusoidal")
         return self

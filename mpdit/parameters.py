@@ -29,11 +29,6 @@ def tokens(model: ModelConfig, data: Dataset) -> int:
     return (data.size // model.patch_size) ** 2
 
 
-def final_parts(model: ModelConfig) -> tuple[str, ...]:
-    """What the final layer is modulated by: its parts less the gate, for it has no sublayer."""
-    return tuple(part for part in model.final_parts if part != "gate")
-
-
 def _modulation(model: ModelConfig, parts: tuple[str, ...], sublayers: int) -> tuple[int, int]:
     """(outputs, learned gains) of a block's or the final layer's modulation."""
     outputs = sublayers * sum(part_width(part, model.width) for part in parts)
@@ -49,7 +44,7 @@ def count_parameters(model: ModelConfig, data: Dataset) -> dict[str, int]:
     width, depth = model.width, model.depth
     patch = model.patch_size**2 * data.channels
     block_outputs, block_gains = _modulation(model, model.parts, sublayers=2)
-    final_outputs, final_gains = _modulation(model, final_parts(model), sublayers=1)
+    final_outputs, final_gains = _modulation(model, model.final_parts, sublayers=1)
     final_gains += model.weight_normalization
     return {
         "embedders": (patch + 1) * width
@@ -79,7 +74,7 @@ def forward_flops(model: ModelConfig, data: Dataset) -> int:
     width, T = model.width, tokens(model, data)
     patch = model.patch_size**2 * data.channels
     block_outputs, _ = _modulation(model, model.parts, sublayers=2)
-    final_outputs, _ = _modulation(model, final_parts(model), sublayers=1)
+    final_outputs, _ = _modulation(model, model.final_parts, sublayers=1)
     embed = T * (patch + 1) * width + (time_features(model) + width) * width
     projections = (4 + 2 * MLP_RATIO) * T * width**2
     block = projections + 2 * T**2 * width + block_outputs * width

@@ -131,5 +131,5 @@ def _shard(run: RunDir, start: int) -> Path:
 
 def _save(file: Path, **arrays: np.ndarray) -> None:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_atomic(file, buffer.getvalue())

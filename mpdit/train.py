@@ -222,15 +222,11 @@ class Trainer:
 
 def parameter_groups(model: DiT, train: TrainConfig) -> list[dict[str, Any]]:
     """Adam's groups: magnitude-preserving (weight-normalized) parameters, and the rest."""
-    preserving = {id(parameter) for parameter in model.mp_parameters()}
-    groups = [
-        {
-            "params": [p for p in model.parameters() if id(p) not in preserving],
-            "lr": train.learning_rate,
-        },
-        {
-            "params": [p for p in model.parameters() if id(p) in preserving],
-            "lr": train.mp_learning_rate,
-        },
+    preserving = model.mp_parameters()
+    ids = {id(parameter) for parameter in preserving}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in ids]
+    groups: list[dict[str, Any]] = [
+        {"params": others, "lr": train.learning_rate},
+        {"params": preserving, "lr": train.mp_learning_rate},
     ]
     return [group for group in groups if group["params"]]

@@ -1,7 +1,7 @@
 import torch
 from conftest import tiny_config
-from mpdit.diffusion import Diffusion
 
+from mpdit.diffusion import Diffusion
 from mpdit.sample import draw
 from mpdit.train import build_model
 

@@ -45,7 +45,8 @@ class Classifier(nn.Module):
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch classes"]:
         """Pixels in [-1, 1] → class logits."""
-        return self.out(self.features(x))
+        logits: Tensor = self.out(self.features(x))
+        return logits
 
 
 @dataclass(frozen=True)

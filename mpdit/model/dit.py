@@ -24,7 +24,6 @@ from mpdit.model.layers import (
     summed,
 )
 from mpdit.model.modulation import Modulation, Residual, Values, modulate
-from mpdit.parameters import final_parts
 
 Record = Callable[[int, str, Tensor], None]
 """Called with the block's index, the site's name, and the tensor there."""
@@ -82,7 +81,7 @@ class Final(nn.Module):
 
     def __init__(self, config: ModelConfig, numbers: int) -> None:
         super().__init__()
-        parts = final_parts(config)
+        parts = config.final_parts
         self.norm = LayerNorm(config)
         self.modulation = Modulation(config, parts, 1) if parts else None
         self.linear = MPLinear(
