@@ -63,14 +63,13 @@ class Session:
     def advance(self, step: int, images: float, loss: float | None = None) -> None:
         """Step ``step`` of the stage is done, ``images`` images a step. Cheap when called often."""
         now = time.monotonic()
-        if loss is not None:
-            self.state = replace(self.state, loss=loss)
+        self.state = replace(self.state, step=step, loss=self.state.loss if loss is None else loss)
         if now - self._beat < HEARTBEAT_S and step < self.state.steps:
             return
         since, first = self._mark
         speed = (step - first) / (now - since)  # steps/s since the stage was entered
         eta = (self.state.steps - step) / speed
-        self.state = replace(self.state, step=step, rate=speed * images, eta=eta)
+        self.state = replace(self.state, rate=speed * images, eta=eta)
         self._write()
         note = f"{speed * images:,.0f} images/s"
         if self.state.loss is not None:

@@ -97,11 +97,9 @@ class Trainer:
             self.step += 1
             self._train_step()
             last = self.step == train.steps
-            if self.step % train.log_every == 0 or last:
-                self.seconds += time.perf_counter() - began
-                self._log_row()
-                began = time.perf_counter()
             self.seconds += time.perf_counter() - began
+            loss = self._log_row() if self.step % train.log_every == 0 or last else None
+            self.session.advance(self.step, train.batch_size, loss)
             if self.step % (train.probe_every or 1) == 0 or last:
                 self._probe()
             if self.step % (train.snapshot_every or 1) == 0 or last:
@@ -109,7 +107,6 @@ class Trainer:
             if self.step % train.checkpoint_every == 0 or last or self.session.stop_signal:
                 self._save()
                 self.session.check_stop()
-            self.session.advance(self.step, train.batch_size)
             began = time.perf_counter()
 
     def _train_step(self) -> None:
@@ -150,7 +147,8 @@ class Trainer:
         terms = self.diffusion.loss(output.float(), x0, x_t, t, noise)
         return {name: terms[name].mean() for name in ("loss", "mse", "vlb")}
 
-    def _log_row(self) -> None:
+    def _log_row(self) -> float:
+        """Append to metrics.jsonl the means since the last row; return the loss."""
         since = self.step - self._last_logged()
         means = (self.sums / since).tolist()  # the one synchronization with the device
         self.sums.zero_()
@@ -165,7 +163,7 @@ class Trainer:
         row["memory_mb"] = self._peak_memory_mb()
         row["seconds"] = self.seconds
         append_row(self.run.path / "metrics.jsonl", row)
-        self.session.advance(self.step, self.config.train.batch_size, loss=row["loss"])
+        return float(row["loss"])
 
     def _last_logged(self) -> int:
         every = self.config.train.log_every
