@@ -6,6 +6,7 @@ the baseline; where a study has several model sizes or data sets, each has its o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,7 +15,6 @@ import pandas as pd
 
 from analysis import statistics
 from analysis.load import NothingToShow, Study
-from analysis.statistics import Estimate
 
 CONDITIONING = ["model.conditioning", "model.final_conditioning"]
 SETTING = ["model", "data.name"]
@@ -168,7 +168,7 @@ def paired(
 def statements(study: Study) -> list[str]:
     """What may be concluded, a sentence each: the ladder's end and each modulation.
 
-    ``E-all has FD-digits@1000 lower by 12 % [4, 20] than A-none (2 seeds).``
+    ``E-all has FD-digits@1000 lower by 4.8 [1.6, 8] than A-none (12 % [4, 20]; …, 2 seeds).``
     """
     try:
         table, name = distances(study), title(study)
@@ -178,9 +178,7 @@ def statements(study: Study) -> list[str]:
     pairs += [(v, group.baseline) for group in modulation(study) for v in group.variants[1:]]
     pairs += [(v, group.baseline) for group in others(study) for v in group.variants[1:]]
     return [
-        statement(
-            variant, baseline, name, statistics.relative_change(*paired(table, variant, baseline))
-        )
+        statement(variant, baseline, name, *paired(table, variant, baseline))
         for variant, baseline in _distinct(pairs)
         if variant != baseline
     ]
@@ -190,26 +188,31 @@ def _distinct(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return list(dict.fromkeys(pairs))
 
 
-def statement(variant: str, baseline: str, name: str, change: Estimate) -> str:
-    """One comparison in words; ``change`` as a fraction of the baseline."""
-    if change.n == 0:
+def statement(
+    variant: str, baseline: str, name: str, values: pd.Series[float], others: pd.Series[float]
+) -> str:
+    """One comparison in words: the difference with its interval, and what share that is."""
+    difference = statistics.difference(values, others)
+    change = statistics.relative_change(values, others)
+    if difference.n == 0:
         return f"{variant} and {baseline} have no seed in common yet."
-    word, sign = ("lower", -1) if change.value < 0 else ("higher", 1)
-    amount = f"{abs(change.value):.1%}".replace("%", " %")
-    if change.n == 1:
+    word, sign = ("lower", -1) if difference.value < 0 else ("higher", 1)
+    said = f"{variant} has {name} {word} by {abs(difference.value):.3g}"
+    share = f"{100 * abs(change.value):.1f} %"
+    if difference.n == 1:
         return (
-            f"{variant} has {name} {word} by {amount} than {baseline} (1 seed): "
+            f"{said} than {baseline} ({share}; 1 seed): "
             "one seed gives no interval, so nothing can be concluded."
         )
-    low, high = sorted((sign * change.low, sign * change.high))
-    said = (
-        f"{variant} has {name} {word} by {amount} [{_percent(low)}, {_percent(high)}] "
-        f"than {baseline} (95 % interval, {change.n} seeds)"
-    )
-    if change.includes_zero:
+    if math.isfinite(change.low):  # else the baseline itself cannot be told from zero
+        share += f" {_interval(100 * sign * change.low, 100 * sign * change.high, '.1f')}"
+    bounds = _interval(sign * difference.low, sign * difference.high, ".3g")
+    said += f" {bounds} than {baseline} ({share}; 95 % intervals, {difference.n} seeds)"
+    if difference.includes_zero:
         return f"{said}: the interval includes zero, so these seeds do not tell the two apart."
     return f"{said}."
 
 
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f}".replace("-", "−")
+def _interval(one_end: float, other_end: float, form: str) -> str:
+    low, high = sorted((one_end, other_end))
+    return f"[{low:{form}}, {high:{form}}]".replace("-", "−")

@@ -200,7 +200,8 @@ def explanation(study: Study) -> str:
         f"in the features of the {get('extractor')} network (weights {get('weights')}, reference "
         f"{get('reference.hash')}); smaller is better. Sampled in {get('sampling.steps')} steps "
         f"with guidance {get('sampling.guidance')} and EMA width {get('sampling.ema_std')}. "
-        "Intervals are 95 % t intervals over seeds; differences are paired by seed."
+        "Intervals are 95 % t intervals over seeds; differences are paired by seed. "
+        "A change in % has no interval where the baseline itself cannot be told from zero."
     )
 
 

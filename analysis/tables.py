@@ -145,7 +145,8 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
         value, low, high = (scale * row[name] for name in names)
         if math.isnan(value):
             return DASH
-        interval = "" if math.isnan(low) else f" [{low:+.{places}f}, {high:+.{places}f}]"
+        bounded = math.isfinite(low) and math.isfinite(high)
+        interval = f" [{low:+.{places}f}, {high:+.{places}f}]" if bounded else ""
         return minus(f"{value:+.{places}f}{interval}")
 
     text = pd.DataFrame(
