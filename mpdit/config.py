@@ -172,9 +172,12 @@ class ModelConfig(_Strict):
     """One linear map for all of a block's modulation, or one for each part of each sublayer."""
     gate: Literal["zero", "one_plus"] = "zero"
     """A sublayer's output is multiplied by ``g`` (AdaLN-Zero) or by ``1 + g``; g starts at 0."""
-    time_embedding: Literal["sinusoidal", "table", "fourier"] | None = None
-    """None follows ``mp_embedding``: a table of 1000 rows when on, else sinusoidal."""
+    time_embedding: Literal["sinusoidal", "table", "fourier", "mp_fourier"] | None = None
+    """None follows ``mp_embedding``: a table of 1000 rows when on, else sinusoidal. ``fourier`` is
+    map-dit's, of magnitude 0.707; ``mp_fourier`` has EDM2's √2."""
     mean_free_positions: bool = False
+    mp_attention: bool = False
+    """Each head's output at unit magnitude: the shrinking by softmax's average is divided out."""
 
     @model_validator(mode="before")
     @classmethod
@@ -251,18 +254,36 @@ def parse_model_name(name: object) -> tuple[Size, int]:
 
 
 class DataConfig(_Strict):
-    """Which data. ``path`` says where it lies on this machine and is no part of the identity."""
+    """Which data. ``path`` says where it lies on this machine and is no part of the identity.
 
-    name: Literal[tuple(DATASETS)]  # type: ignore[valid-type]
+    ``latents`` are of any shape, which ``channels``, ``size`` and ``classes`` say; the other data
+    sets have their own.
+    """
+
+    name: Literal[(*DATASETS, "latents")]  # type: ignore[valid-type]
     path: str | None = None
+    channels: Positive | None = None
+    size: Positive | None = None
+    classes: Positive | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _name_alone(cls, data: Any) -> Any:
         return {"name": data} if isinstance(data, str) else data
 
+    @model_validator(mode="after")
+    def _shape_where_it_is_free(self) -> DataConfig:
+        given = [value is not None for value in (self.channels, self.size, self.classes)]
+        if self.name == "latents" and not all(given):
+            raise ValueError("latents need channels, size and classes")
+        if self.name != "latents" and any(given):
+            raise ValueError(f"{self.name} has its own channels, size and classes")
+        return self
+
     @property
     def spec(self) -> Dataset:
+        if self.channels and self.size and self.classes:
+            return Dataset(self.channels, self.size, self.classes, extractor="inception")
         return DATASETS[self.name]
 
 
@@ -287,6 +308,8 @@ class TrainConfig(_Strict):
     snapshot_every: Positive | None = None
     """Steps between EMA snapshots; None: steps / 250."""
 
+    gradient_checkpointing: bool = False
+    """Blocks are computed twice, so that their intermediates need not be kept: the same bits."""
     checkpoint_every: Positive = 1000
     log_every: Positive = 50
     probe_every: Positive | None = None
@@ -369,7 +392,7 @@ class RunConfig(_Strict):
 
 OPERATIONAL: Any = {
     "data": {"path"},
-    "train": {"checkpoint_every", "log_every", "probe_every"},
+    "train": {"checkpoint_every", "gradient_checkpointing", "log_every", "probe_every"},
     "sample": {"batch_size"},
 }
 """The fields that are no part of a run's identity."""

@@ -21,7 +21,8 @@ def part_width(part: str, width: int) -> int:
 
 def time_features(model: ModelConfig) -> int:
     """Length of what the time embedding hands to its MLP."""
-    return FOURIER_FEATURES if model.time_embedding == "fourier" else model.width
+    fourier = model.time_embedding in ("fourier", "mp_fourier")
+    return FOURIER_FEATURES if fourier else model.width
 
 
 def tokens(model: ModelConfig, data: Dataset) -> int:

@@ -2,10 +2,13 @@
 
 Both generations are covered: `flags` (commit 4e3b269) and `mods` (branch old-mod_opts, c799d37).
 Our fused tensors (q, k, v; all parts of a modulation) are rows of several official ones.
+
+``python -m mpdit.reference convert OLD_RUN_DIR NEW_RUN_DIR`` makes an official run one of ours.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,27 +26,41 @@ BUFFERS = {
 }
 """Our fixed tables → theirs."""
 
+SIZE = {
+    "depth": "depth",
+    "width": "hidden_size",
+    "heads": "num_heads",
+    "patch_size": "patch_size",
+}
 
-def model_config(official: Mapping[str, Any], kind: str) -> ModelConfig:
-    """The official constructor's arguments → our config.
+
+def model_options(official: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The official arguments → the options of our model.
 
     Args:
-        official: `depth`, `hidden_size`, …, and `use_<flag>` or `<part>_mod` switches.
+        official: the constructor's `depth`, `hidden_size`, … or the command line's `model:
+            DiT-S/2`, and `use_<flag>` or `<part>_mod` switches.
         kind: the generation, `flags` or `mods`.
+
+    Raises:
+        KeyError: for a size that is not there.
     """
-    options: dict[str, Any] = {
-        "preset": kind,
-        "depth": official["depth"],
-        "width": official["hidden_size"],
-        "heads": official["num_heads"],
-        "patch_size": official["patch_size"],
-    }
+    options: dict[str, Any] = {"preset": kind}
+    if "model" in official:
+        options |= {"name": official["model"]}
+    else:
+        options |= {ours: official[theirs] for ours, theirs in SIZE.items()}
     if kind == "flags":
         options |= {flag: official.get(f"use_{flag}", False) for flag in FLAGS}
     else:
         parts = [part for part in PARTS if official.get(f"{part}_mod", False)]
         options |= {"conditioning": parts}
-    return ModelConfig.model_validate(options)
+    return options
+
+
+def model_config(official: Mapping[str, Any], kind: str) -> ModelConfig:
+    """The same as a config."""
+    return ModelConfig.model_validate(model_options(official, kind))
 
 
 def dataset(official: Mapping[str, Any]) -> Dataset:
@@ -126,3 +143,9 @@ def from_official(
     if unknown := sorted(set(official) - used):
         raise KeyError(f"no place in the model for {', '.join(unknown)}")
     return found
+
+
+if __name__ == "__main__":
+    from mpdit.conversion import main
+
+    sys.exit(main())

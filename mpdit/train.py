@@ -18,7 +18,7 @@ from mpdit.data import Batches
 from mpdit.diffusion import Diffusion
 from mpdit.ema import PowerEMA
 from mpdit.model import DiT
-from mpdit.probe import Probe
+from mpdit.probe import Magnitudes, Probe, StepProbe
 from mpdit.randomness import generator
 from mpdit.session import Session, log
 from mpdit.study.rundir import append_row, keep_rows, read_rows
@@ -51,10 +51,7 @@ def load_snapshot(config: RunConfig, folder: Path, device: torch.device) -> DiT:
     """The model with the EMA weights that samples are drawn from."""
     file = snapshot_file(folder, config.sample.ema_std, config.train.steps)
     model = build_model(config, device)
-    state = load_file(file, device=str(device))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(state[name])
+    model.load_state_dict(load_file(file, device=str(device)))
     return model.eval()
 
 
@@ -67,6 +64,7 @@ class Trainer:
         self.batches = Batches(config, device)
         self.diffusion = Diffusion().to(device)
         self.model = build_model(config, device)
+        self.model.recompute = config.train.gradient_checkpointing
         self.parameters = list(self.model.parameters())
         self.optimizer = torch.optim.Adam(
             parameter_groups(self.model, config.train),
@@ -76,6 +74,7 @@ class Trainer:
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.ema = PowerEMA(self.parameters, config.train.ema_stds)
         self.probe = Probe(config, self.batches, self.diffusion)
+        self.learning: Magnitudes = {}  # how the last step changed the weights, where probed
         self.step = 0
         self.seconds = 0.0  # spent in training steps, over all starts
         self.sums = torch.zeros(len(MEASURES), device=device)  # since the last row of metrics
@@ -100,7 +99,7 @@ class Trainer:
             self.seconds += time.perf_counter() - began
             loss = self._log_row() if self.step % train.log_every == 0 or last else None
             self.session.advance(self.step, train.batch_size, loss)
-            if self.step % (train.probe_every or 1) == 0 or last:
+            if self._probed():
                 self._probe()
             if self.step % (train.snapshot_every or 1) == 0 or last:
                 self._snapshot()
@@ -119,10 +118,13 @@ class Trainer:
         random = generator(self.config.seed, "train", step, self.device)
         loss = self._losses(x0, y, random)
         loss["loss"].backward()
+        step_probe = StepProbe(self.model) if self._probed() else None
         # the norm is taken always: it is one of the measures
         limit = train.clip_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
         self.optimizer.step()
+        if step_probe is not None:
+            self.learning = step_probe.after()
         self.optimizer.zero_grad()
         self.ema.update(step)
         values = [loss["loss"].detach(), loss["mse"].detach(), loss["vlb"].detach(), norm]
@@ -176,18 +178,25 @@ class Trainer:
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
+    def _probed(self) -> bool:
+        """Whether this step's magnitudes are wanted."""
+        train = self.config.train
+        return self.step % (train.probe_every or 1) == 0 or self.step == train.steps
+
     def _probe(self) -> None:
-        for site, blocks in self.probe(self.model).items():
+        measured = {**self.probe(self.model), **self.learning}
+        for site, blocks in measured.items():
             row = {"step": self.step, "site": site, "blocks": blocks}
             append_row(self.run.path / "magnitudes.jsonl", row)
 
     def _snapshot(self) -> None:
         self.run.ema.mkdir(exist_ok=True)
         names = [name for name, _ in self.model.named_parameters()]
+        fixed = self.model.state_dict()  # of which only tables remain: a snapshot is a whole model
         for std, average in self.ema.averages.items():
             file = snapshot_file(self.run.ema, std, self.step)
             temporary = file.with_suffix(".tmp")
-            save_file(dict(zip(names, average, strict=True)), temporary)
+            save_file({**fixed, **dict(zip(names, average, strict=True))}, temporary)
             temporary.replace(file)
 
     def _save(self) -> None:

@@ -21,8 +21,9 @@ OTHER: dict[str, list[Any]] = {
     "model.final_conditioning": ["scale", "none"],
     "model.modulation": ["separate"],
     "model.gate": ["one_plus"],
-    "model.time_embedding": ["table", "fourier"],
+    "model.time_embedding": ["table", "fourier", "mp_fourier"],
     "model.mean_free_positions": [True],
+    "model.mp_attention": [True],
     "train.steps": [10, 2000],
     "train.batch_size": [1, 128],
     "train.learning_rate": [1e-4, 2e-3],
@@ -43,9 +44,12 @@ OTHER: dict[str, list[Any]] = {
     "seed": [1, 2**31 - 1],
     "data.name": ["fashion-mnist"],
 }
+LATENTS = {"channels": 4, "size": 16, "classes": 1000}
+"""Given all three, or none."""
 ELSEWHERE: dict[str, list[Any]] = {
     "data.path": ["/data/digits"],
     "train.checkpoint_every": [1, 77],
+    "train.gradient_checkpointing": [True],
     "train.log_every": [1, 77],
     "train.probe_every": [1, 77],
     "sample.batch_size": [1, 77],
@@ -85,7 +89,8 @@ def test_every_field_is_either_science_or_operation() -> None:
     } | {"seed"}
     operational = {f"{section}.{name}" for section, names in OPERATIONAL.items() for name in names}
     assert operational == set(ELSEWHERE)
-    assert fields - operational == set(OTHER) | {"model.forced_weight_normalization"}
+    together = {"model.forced_weight_normalization", *(f"data.{key}" for key in LATENTS)}
+    assert fields - operational == set(OTHER) | together
 
 
 @given(choices(OTHER))
@@ -99,6 +104,12 @@ def test_forcing_the_weights_is_another_run() -> None:
     forced = base()
     forced["model"] |= {"weight_normalization": True, "forced_weight_normalization": True}
     assert make_run(normalized).id != make_run(forced).id
+
+
+def test_latents_of_another_shape_are_another_run() -> None:
+    shapes = [LATENTS] + [{**LATENTS, key: 2 * value} for key, value in LATENTS.items()]
+    trees = [base() | {"data": {"name": "latents", **shape}} for shape in shapes]
+    assert len({make_run(tree).id for tree in trees}) == 4
 
 
 @given(choices(ELSEWHERE))

@@ -29,9 +29,9 @@ class Golden:
     def __init__(self, path: Path) -> None:
         self.arrays = {key: value for key, value in np.load(path).items() if key != "meta"}
         meta = json.loads(str(np.load(path)["meta"]))
-        self.kind = meta["kind"]
-        self.config = model_config(meta["config"], self.kind)
-        self.data = dataset(meta["config"])
+        self.kind, self.arguments = meta["kind"], meta["config"]
+        self.config = model_config(self.arguments, self.kind)
+        self.data = dataset(self.arguments)
 
     def __getitem__(self, key: str) -> torch.Tensor:
         return torch.from_numpy(self.arrays[key])

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mpdit.config import Dataset, ModelConfig
 from mpdit.model.embedding import Fourier, TimeEmbedding, patchify, position_table, unpatchify
@@ -105,6 +106,8 @@ class DiT(nn.Module):
 
     Attributes:
         null_class: the label that stands for no label, for label dropout and guidance.
+        recompute: gradient checkpointing: of each block only the input is kept for the backward
+            pass, which computes the block again. False unless set; the gradients are the same bits.
     """
 
     positions: Tensor
@@ -116,6 +119,7 @@ class DiT(nn.Module):
         self.config = model
         self.channels = data.channels
         self.null_class = data.classes
+        self.recompute = False
         self.side = data.size // model.patch_size
         width, normalized = model.width, model.weight_normalization
         numbers = model.patch_size**2 * data.channels
@@ -146,7 +150,10 @@ class DiT(nn.Module):
             record(0, "conditioning", c)
         c = self.act(c)
         for block in self.blocks:
-            h = block(h, c, record)
+            if self.recompute and torch.is_grad_enabled():
+                h = checkpoint(block, h, c, record, use_reentrant=False, preserve_rng_state=False)
+            else:
+                h = block(h, c, record)
         return unpatchify(self.final(h, c), self.config.patch_size, self.side)
 
     def guided(

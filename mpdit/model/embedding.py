@@ -47,14 +47,17 @@ class Sinusoidal(nn.Module):
 
 
 class Fourier(nn.Module):
-    """cos(t·scale + shift), scale 2π·N(0, 1) and shift 2π·U(0, 1) drawn once (EDM2 eq. 75 less
-    its √2)."""
+    """a·cos(t·scale + shift), scale 2π·N(0, 1) and shift 2π·U(0, 1) drawn once (EDM2 eq. 75).
+
+    a is EDM2's √2, for unit magnitude, or the official map-dit code's 1, for a magnitude of 1/√2.
+    """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, amplitude: float) -> None:
         super().__init__()
+        self.amplitude = amplitude
         self.register_buffer("scale", torch.empty(FOURIER_FEATURES))
         self.register_buffer("shift", torch.empty(FOURIER_FEATURES))
 
@@ -63,7 +66,7 @@ class Fourier(nn.Module):
         self.shift.uniform_(generator=generator).mul_(2 * math.pi)
 
     def forward(self, t: Int[Tensor, " batch"]) -> Float[Tensor, "batch features"]:
-        return (t[:, None] * self.scale + self.shift).cos()
+        return self.amplitude * (t[:, None] * self.scale + self.shift).cos()
 
 
 class TimeEmbedding(nn.Module):
@@ -77,7 +80,9 @@ class TimeEmbedding(nn.Module):
             # Follows the weight flags, not mp_embedding's own, as the official code has it.
             self.features = MPEmbedding(TIMESTEPS, width, normalized=config.weight_normalization)
         elif config.time_embedding == "fourier":
-            self.features = Fourier()
+            self.features = Fourier(1.0)
+        elif config.time_embedding == "mp_fourier":
+            self.features = Fourier(math.sqrt(2))
         else:
             self.features = Sinusoidal(width)
         self.mlp = MLP(config, time_features(config), width, width)

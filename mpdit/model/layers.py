@@ -188,13 +188,20 @@ class MLP(nn.Module):
 
 
 class Attention(nn.Module):
-    """softmax(q·k / √(D/H)) v in H heads; q and k normalized per head in cosine attention."""
+    """softmax(q·k / √(D/H)) v in H heads; q and k normalized per head in cosine attention.
+
+    A softmax averages: from values of unit magnitude that are independent, weights a make a head's
+    output o = Σ a_j v_j of magnitude √(Σ a_j²) < 1, and of 1 when all v_j are alike. The true
+    factor lies between and is measured, not assumed: with ``mp_attention``, o ← o·√(D/H) / ‖o‖ per
+    token and head, as q and k have it.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width, normalized = config.width, config.weight_normalization
         self.heads = config.heads
         self.cosine = config.cosine_attention
+        self.restored = config.mp_attention
         # Rows are normalized one by one, so one map to q, k, v is the same function as three.
         self.qkv = MPLinear(width, 3 * width, normalized=normalized)
         self.out = MPLinear(width, width, normalized=normalized)
@@ -211,6 +218,8 @@ class Attention(nn.Module):
             q, k, v = qkv.unbind(2)
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, H, T, D/H)
         heads = F.scaled_dot_product_attention(q, k, v)
+        if self.restored:
+            heads = normalize(heads)
         joined: Tensor = self.out(heads.transpose(1, 2).flatten(2))  # (B, T, D)
         return joined
 
