@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mpdit.config import RunConfig
@@ -25,16 +26,25 @@ Magnitudes = dict[str, list[float]]
 
 
 class Probe:
-    """Measures a model on one batch of the train split, noised to timesteps of the whole range."""
+    """Measures models on one batch: noisy images, their original timesteps, their labels."""
 
-    def __init__(self, config: RunConfig, batches: Batches, diffusion: Diffusion) -> None:
+    def __init__(
+        self,
+        x_t: Float[Tensor, "batch channels height width"],
+        t: Int64[Tensor, " batch"],
+        y: Int64[Tensor, " batch"],
+    ) -> None:
+        self.x_t, self.t, self.y = x_t, t, y
+
+    @classmethod
+    def of_run(cls, config: RunConfig, batches: Batches, diffusion: Diffusion) -> Probe:
+        """On images of the train split, noised to timesteps of the whole range."""
         random = generator(config.seed, "probe")
         rows = torch.randperm(len(batches.x), generator=random)[:IMAGES]
-        x0 = batches.x[rows.to(batches.x.device)]  # (N, C, H, W)
-        self.y = batches.y[rows.to(batches.x.device)]
-        self.t = torch.linspace(0, 999, len(rows)).long().to(x0.device)
+        x0, y = batches.x[rows.to(batches.x.device)], batches.y[rows.to(batches.y.device)]
+        t = torch.linspace(0, 999, len(rows)).long().to(x0.device)
         noise = torch.randn(x0.shape, generator=random).to(x0.device)
-        self.x_t = diffusion.q_sample(x0, self.t, noise)
+        return cls(diffusion.q_sample(x0, t, noise), t, y)
 
     @torch.no_grad()
     def __call__(self, model: DiT) -> Magnitudes:

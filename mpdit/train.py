@@ -73,7 +73,7 @@ class Trainer:
         )
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.ema = PowerEMA(self.parameters, config.train.ema_stds)
-        self.probe = Probe(config, self.batches, self.diffusion)
+        self.probe = Probe.of_run(config, self.batches, self.diffusion)
         self.learning: Magnitudes = {}  # how the last step changed the weights, where probed
         self.step = 0
         self.seconds = 0.0  # spent in training steps, over all starts

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mpdit.config import FLAGS, Dataset, ModelConfig
 from mpdit.model import SITES, DiT, magnitude
+from mpdit.model.embedding import Fourier
 from mpdit.model.layers import (
     Attention,
     MPEmbedding,
@@ -20,6 +21,7 @@ from mpdit.model.layers import (
     to_length,
 )
 from mpdit.model.modulation import LAYOUT, Modulation, modulate, rotate
+from mpdit.probe import Probe
 
 DATA = Dataset(channels=2, size=8, classes=5, extractor="digits")
 TINY = {"depth": 2, "width": 16, "heads": 2, "patch_size": 4}
@@ -106,26 +108,70 @@ def test_rotation_turns_the_pair_i_and_i_plus_half():
     torch.testing.assert_close(rotate(x, quarter), torch.tensor([[[-3.0, -4.0, 1.0, 2.0]]]))
 
 
-def test_the_official_models_magnitude_falls_with_depth_as_published():
-    # Mods DiT-S/2 at random initialization: about 0.97 after block 1, about 0.75 after block 12
-    # (attention averages v). It varies by some 0.05 with the seed, and more with the input.
+def probed(**options) -> dict[str, torch.Tensor]:
+    """Each site's magnitude by block, DiT-S/2 at random initialization, the mean of six models.
+
+    The latents have unit variance, 0.3 of it between the channel means of images: about what real
+    ones have. (Where all pixels are independent, tokens differ more and are averaged away more.)
+    """
     latents = Dataset(channels=4, size=16, classes=1000, extractor="inception")
-    model_config = ModelConfig.model_validate({"name": "DiT-S/2", "preset": "mods"})
-    measured = torch.zeros(2, model_config.depth)
-    for seed, row in enumerate(measured):
+    options = {"name": "DiT-S/2", "preset": "mods", **options}
+    models = []
+    for seed in range(6):
+        random = seeded(seed)
+        model = DiT(ModelConfig.model_validate(options), latents, generator=random)
+        means, pixels = (torch.randn(8, 4, side, side, generator=random) for side in (1, 16))
+        t, y = (torch.randint(0, 1000, (8,), generator=random) for _ in range(2))
+        measured = Probe(math.sqrt(0.3) * means + math.sqrt(0.7) * pixels, t, y)(model)
+        models.append(measured)
+    return {site: torch.tensor([m[site] for m in models]).mean(0) for site in models[0]}
 
-        def record(block: int, site: str, value: torch.Tensor, row: torch.Tensor = row) -> None:
-            if site == "residual":
-                row[block] = magnitude(value)
 
-        x = torch.randn(4, 4, 16, 16, generator=seeded(seed))
-        t = torch.arange(4) * 250
-        with torch.no_grad():
-            DiT(model_config, latents, generator=seeded(seed))(x, t, t, record=record)
-    falling = measured.mean(0)
-    assert falling[0].item() == pytest.approx(0.97, abs=0.04)
-    assert falling[-1].item() == pytest.approx(0.75, abs=0.1)
-    assert (falling[::3].diff() < 0).all()
+def test_the_official_models_magnitude_falls_with_depth_as_published():
+    # About 0.97 after block 1, about 0.75 after block 12; 0.707 is the features' magnitude.
+    sites = probed()
+    residual = sites["residual"]
+    assert residual[0].item() == pytest.approx(0.97, abs=0.02)
+    assert residual[-1].item() == pytest.approx(0.75, abs=0.03)
+    assert (residual[::3].diff() < 0).all()
+    assert sites["attention"].max() < 0.8
+    assert sites["conditioning"].item() < 0.9
+
+
+def test_the_repairs_keep_the_magnitude_through_all_blocks():
+    sites = probed(mp_attention=True, time_embedding="mp_fourier")
+    for site in ("residual", "attention", "mlp"):
+        assert (sites[site] - 1).abs().max() < 0.1, site
+    assert sites["conditioning"].item() == pytest.approx(1, abs=0.03)
+
+
+def test_the_repairs_are_off_in_both_generations():
+    for preset in ("flags", "mods"):
+        official = config(preset=preset)
+        assert not official.mp_attention
+        assert official.time_embedding != "mp_fourier"
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(1, 6), st.integers(0, 1000))
+def test_restored_attention_has_unit_magnitude_at_any_width(heads, seed):
+    attention = Attention(config(**ALL, width=32 * heads, heads=heads, mp_attention=True))
+    for module in attention.children():
+        module.reset(seeded(seed))
+    x = normalize(torch.randn(16, 9, 32 * heads, generator=seeded(seed)))
+    tolerance = 0.1 + 1 / math.sqrt(32 * heads)
+    assert magnitude(attention(x)).item() == pytest.approx(1, abs=tolerance)
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(0, 1000))
+def test_time_features_have_the_magnitude_that_they_say(seed):
+    t = torch.arange(0, 1000, 7)
+    for amplitude in (1.0, math.sqrt(2)):
+        features = Fourier(amplitude)
+        features.reset(seeded(seed))
+        expected = amplitude / math.sqrt(2)
+        assert magnitude(features(t)).item() == pytest.approx(expected, abs=0.05)
 
 
 # Normalized weights.
@@ -223,6 +269,8 @@ CONFIGS = [
     {"preset": "mods", "conditioning": "none"},
     {"mp_residual": True, "gate": "one_plus", "final_conditioning": "scale"},
     {"time_embedding": "fourier", "mp_pos_enc": True, "mean_free_positions": True},
+    {"mp_attention": True, "time_embedding": "mp_fourier"},
+    {**MODS, "mp_attention": True},
 ]
 
 
@@ -260,6 +308,38 @@ def test_recording_changes_nothing_and_names_every_site(options):
     expected = {(i, site) for i in blocks for site in SITES if site != "conditioning"}
     assert set(seen) == expected | {(0, "conditioning")}
     assert len(seen) == len(set(seen))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("options", CONFIGS, ids=str)
+def test_gradient_checkpointing_is_the_same_bits(options, dtype):
+    gradients = []
+    for recompute in (False, True):
+        model = build(**options).float()
+        model.recompute = recompute
+        x, t, y = inputs()
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            output = model(x.float(), t, y)
+        output.float().square().sum().backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        recomputed = gradients[1][name]
+        assert (gradient is None) == (recomputed is None), name
+        assert gradient is None or torch.equal(gradient, recomputed), name
+
+
+def test_gradient_checkpointing_keeps_less():
+    kept = []
+    for recompute in (False, True):
+        model = build(**ALL)
+        model.recompute = recompute
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, sizes=sizes: (sizes.append(tensor.numel()), tensor)[1], lambda t: t
+        ):
+            model(*inputs())
+        kept.append(sum(sizes))
+    assert kept[1] < kept[0] / 2
 
 
 def test_guidance_extrapolates_from_the_null_class():

@@ -79,3 +79,11 @@ def test_weights_are_copied_only_in_the_steps_that_are_probed(tmp_path, monkeypa
     )
     trained(tmp_path / "run", train={"probe_every": 10})
     assert len(steps) == 3  # 10, 20, 24
+
+
+def test_a_run_that_recomputes_its_blocks_ends_with_the_same_bits(tmp_path):
+    kept, recomputed = (
+        final_weights(trained(tmp_path / str(on), train={"gradient_checkpointing": on}))
+        for on in (False, True)
+    )
+    assert all(torch.equal(kept[name], recomputed[name]) for name in kept)
