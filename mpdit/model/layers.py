@@ -17,6 +17,8 @@ from mpdit.config import ModelConfig
 from mpdit.parameters import MLP_RATIO
 
 EPS = 1e-4
+SILU_MAGNITUDE = 0.596
+"""Of silu(x) for normally distributed x."""
 
 
 def magnitude(x: Float[Tensor, "... width"]) -> Float[Tensor, ""]:
@@ -71,7 +73,7 @@ def mp_sum(a: Tensor, b: Tensor, t: float) -> Tensor:
 
 def mp_silu(x: Tensor) -> Tensor:
     """silu(x) / 0.596, EDM2 eq. 81: unit magnitude for normally distributed x."""
-    return F.silu(x).div_(0.596)
+    return F.silu(x).div_(SILU_MAGNITUDE)
 
 
 def activation(config: ModelConfig) -> Callable[[Tensor], Tensor]:
@@ -107,6 +109,7 @@ class MPLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.normalized = normalized
+        self.length = 1.0  # of W's rows, where there is no gain
         self.zero = zero
         self.groups = tuple(gains or (outputs,))
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
@@ -128,7 +131,9 @@ class MPLinear(nn.Module):
         if not self.normalized:
             return self.weight
         if self.gain is None:
-            return to_length(self.weight, 1.0)  # normalize's √inputs and 1 / √inputs cancel
+            return to_length(self.weight, self.length)  # √inputs and 1 / √inputs cancel
+        if len(self.groups) == 1:
+            return to_length(self.weight, self.gain)
         gains = [g.expand(n) for g, n in zip(self.gain, self.groups, strict=True)]
         return to_length(self.weight, torch.cat(gains)[:, None])
 
@@ -177,6 +182,9 @@ class MLP(nn.Module):
         self.first = MPLinear(inputs, hidden, normalized=normalized)
         self.act = activation(config)
         self.second = MPLinear(hidden, outputs, normalized=normalized)
+        if config.mp_silu and normalized:
+            # The activation's factor goes into the rows: no passes over T·hidden numbers for it.
+            self.act, self.second.length = F.silu, 1 / SILU_MAGNITUDE
 
     @classmethod
     def of_block(cls, config: ModelConfig) -> "MLP":
