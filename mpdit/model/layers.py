@@ -225,11 +225,20 @@ class Attention(nn.Module):
         else:
             q, k, v = qkv.unbind(2)
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, H, T, D/H)
-        heads = F.scaled_dot_product_attention(q, k, v)
+        heads = self.attend(q, k, v)
         if self.restored:
             heads = normalize(heads)
         joined: Tensor = self.out(heads.transpose(1, 2).flatten(2))  # (B, T, D)
         return joined
+
+    def attend(
+        self,
+        q: Float[Tensor, "batch heads tokens channels"],
+        k: Float[Tensor, "batch heads tokens channels"],
+        v: Float[Tensor, "batch heads tokens channels"],
+    ) -> Float[Tensor, "batch heads tokens channels"]:
+        """softmax(q·k / √channels) v."""
+        return F.scaled_dot_product_attention(q, k, v)
 
 
 def kaiming_uniform(weight: Tensor, generator: torch.Generator | None) -> None:

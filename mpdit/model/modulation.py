@@ -1,7 +1,6 @@
 """How the conditioning vector acts on a sublayer: scale, shift, rotation, gate.
 
-To add a part: its name in `mpdit.config.PARTS`, its number of values in
-`mpdit.parameters.part_width`, and its function in `APPLY`.
+docs/adding.md shows how to add a part.
 """
 
 from collections.abc import Callable
@@ -82,7 +81,7 @@ def modulate(x: Tokens, values: Values) -> Tokens:
     """A sublayer's input under scale, shift and rotation."""
     if "scale" in values and "shift" in values:  # both in one pass over the tokens
         x = torch.addcmul(values["shift"], x, 1 + values["scale"])
-        values = {part: value for part, value in values.items() if part == "rotation"}
+        values = {part: v for part, v in values.items() if part not in ("scale", "shift")}
     for part, apply in APPLY.items():
         if part in values:
             x = apply(x, values[part])
