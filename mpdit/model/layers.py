@@ -42,10 +42,12 @@ class _ToLength(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
         x, norm, factor = ctx.saved_tensors
-        dot = (grad * x).sum(-1, keepdim=True)
+        product = grad * x
+        dot = product.sum(-1, keepdim=True)
         along = factor * dot / (norm * (norm + EPS)).clamp(min=torch.finfo(norm.dtype).tiny)
         of_length = dot / (norm + EPS) if ctx.needs_input_grad[1] else None
-        return (grad * factor).addcmul_(x, along, value=-1), of_length
+        # into the product's memory: for weights, fresh memory costs more than the arithmetic
+        return torch.mul(grad, factor, out=product).addcmul_(x, along, value=-1), of_length
 
 
 def to_length(x: Tensor, length: Tensor | float) -> Tensor:
