@@ -59,9 +59,9 @@ def check_available(data: DataConfig) -> None:
         for names in FASHION_FILES.values():
             for name in names:
                 _fashion_file(data, name)
-    elif data.name == "imagenet128-latents":
+    elif data.name != "digits":
         raise ConfigError(
-            "imagenet128-latents can be planned, but this version cannot train on it yet "
+            f"{data.name} can be planned, but this version cannot train on it yet "
             "(it reads digits and fashion-mnist)",
             "data.name",
         )

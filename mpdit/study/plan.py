@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mpdit.config import DATASETS, ConfigError, ModelConfig, RunConfig, nearest
+from mpdit.config import ConfigError, Dataset, ModelConfig, RunConfig, nearest
 from mpdit.parameters import total_parameters
 from mpdit.study.grid import Axis, Exclusion, Grid, conditions_text, load_grid
 from mpdit.study.layers import Layer, blame, fold, is_alone, shortest, to_run, written
@@ -42,12 +42,12 @@ class PlannedRun:
     @property
     def parameters(self) -> int:
         """Of its model, in all."""
-        return _parameters(self.config.model, self.config.data.name)
+        return _parameters(self.config.model, self.config.data.spec)
 
 
 @cache
-def _parameters(model: ModelConfig, data: str) -> int:
-    return total_parameters(model, DATASETS[data])
+def _parameters(model: ModelConfig, data: Dataset) -> int:
+    return total_parameters(model, data)
 
 
 @dataclass(frozen=True)
