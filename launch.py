@@ -19,6 +19,7 @@ import typer
 if TYPE_CHECKING:
     from mpdit.study.plan import Plan
     from mpdit.study.screens import Paint
+    from mpdit.study.status import RunStatus
     from mpdit.study.submission import Submission
 
 app = typer.Typer(
@@ -97,14 +98,9 @@ def submit(
 
     What is done is skipped, what is running is left alone, what was interrupted goes on.
     """
-    from mpdit.study.submission import submit as submit_plan
-
     _check_cluster(cluster)
     part, whole = _load(grid, sets, only)
-    submission = submit_plan(
-        part, results, whole=whole, grid_name=str(grid), max_parallel=max_parallel
-    )
-    _after_submit(submission, wait)
+    _submit(part, results, wait, whole=whole, grid_name=str(grid), max_parallel=max_parallel)
 
 
 @app.command()
@@ -114,17 +110,16 @@ def retry(
     """Run again what failed or was lost."""
     from mpdit.study.folder import find_study
     from mpdit.study.submission import stored_plan
-    from mpdit.study.submission import submit as submit_plan
 
     found = find_study(study, results)
-    submission = submit_plan(
+    _submit(
         stored_plan(found),
         found.path.parent,
+        wait,
         grid_name=found.table["grid"],
         max_parallel=max_parallel,
         states=("failed", "lost"),
     )
-    _after_submit(submission, wait)
 
 
 @app.command()
@@ -196,7 +191,7 @@ def cancel(study: StudyName, results: Results = RESULTS) -> None:
     found = find_study(study, results)
     asked, stopped = cancel_study(found)
     if asked > stopped:
-        _fail(f"{asked - stopped} of {asked} pools were asked to stop, and have not yet", 1)
+        _fail(f"{asked - stopped} of {asked} processes were asked to stop, and have not yet", 1)
     if not asked:
         print(f"nothing of {found.name} is running on this machine")
         return
@@ -222,50 +217,72 @@ def _check_cluster(cluster: str) -> None:
         raise ConfigError(f"--cluster {cluster!r} is not one of {', '.join(known)}.{hint}")
 
 
-def _after_submit(submission: Submission, wait: bool) -> None:
-    """Say what was submitted; then wait for it, or say how to follow it."""
+def _submit(part: Plan, results: Path, wait: bool, **options: Any) -> None:
+    """Submit; then wait for the end, or say how to follow it. Ctrl-C stops what was started."""
+    # all of it now: once a pool lives, Ctrl-C has to meet the try below
+    from mpdit.study.status import survey
+    from mpdit.study.submission import submit
+    from mpdit.study.watch import follow
+
+    began = time.monotonic()
+    if wait:
+        signal.signal(signal.SIGTERM, _interrupt)
+    submission = submit(part, results, **options)
+    if not wait:
+        _announce(submission)
+        if submission.started:
+            for command in ("status {} --watch", "cancel {}"):
+                print(_paint()(f"  {_program()} {command.format(_where(submission))}", "dim"))
+        return
+    interrupted = False
+    try:
+        _announce(submission)
+        statuses = follow(submission.study, submission.runs, submission.is_working, sys.stdout)
+    except KeyboardInterrupt:
+        interrupted = True
+        if submission.is_working():
+            _stop(submission)
+        statuses = survey(submission.study, submission.runs)
+    _conclude(submission, statuses, time.monotonic() - began)
+    if interrupted or any(status.state != "done" for status in statuses):
+        raise typer.Exit(130 if interrupted else 1)
+
+
+def _announce(submission: Submission) -> None:
     from mpdit.study.screens import count, tally
 
-    study = submission.study
-    here = os.path.relpath(study.path)
-    where = study.name if Path(here) == RESULTS / study.name else here
     paint = _paint()
+    name = paint(submission.study.name, "bold")
     left = f"; left alone: {tally(submission.left, paint)}" if submission.left else ""
     if submission.started:
         print(
-            f"{paint(study.name, 'bold')}: {count(len(submission.started), 'run')} submitted,"
+            f"{name}: {count(len(submission.started), 'run')} submitted,"
             f" {submission.parallel} at a time on this machine{left}"
         )
     else:
-        print(f"{paint(study.name, 'bold')}: nothing to submit{left}")
-    if wait:
-        _wait(submission, paint)
-    elif submission.started:
-        for command in (f"status {where} --watch", f"cancel {where}"):
-            print(paint(f"  {_program()} {command}", "dim"))
+        print(f"{name}: nothing to submit{left}")
 
 
-def _wait(submission: Submission, paint: Paint) -> None:
-    """Follow a submission to its end; Ctrl-C stops it."""
-    from mpdit.study.status import survey
-    from mpdit.study.watch import follow, outcome
+def _conclude(submission: Submission, statuses: list[RunStatus], seconds: float) -> None:
+    """What has become of the runs, and what to do next."""
+    from mpdit.study.watch import outcome
 
-    began = time.monotonic()
+    paint = _paint()
     study = submission.study
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        statuses = follow(study, submission.runs, submission.is_working, sys.stdout)
-    except KeyboardInterrupt:
-        _stop(submission)
-        statuses = survey(study, submission.runs)
-        print("\n".join(outcome(study, statuses, time.monotonic() - began, paint)))
+    print("\n".join(outcome(study, statuses, seconds, paint)))
+    if any(status.is_active for status in statuses) and not submission.is_working():
+        print("what was submitted elsewhere goes on; to stop it too:")
+        print(f"  {_program()} cancel {_where(submission)}")
+    elif any(status.state != "done" for status in statuses):
         print(f"to go on:  {_program()} {shlex.join(sys.argv[1:])}")
-        raise typer.Exit(130) from None
-    print("\n".join(outcome(study, statuses, time.monotonic() - began, paint)))
-    if any(status.state != "done" for status in statuses):
-        print(f"to go on:  {_program()} {shlex.join(sys.argv[1:])}")
-        raise typer.Exit(1)
-    print(paint(f"next:  python -m analysis {os.path.relpath(study.path)}", "dim"))
+    else:
+        print(paint(f"next:  python -m analysis {os.path.relpath(study.path)}", "dim"))
+
+
+def _where(submission: Submission) -> str:
+    """The study, as the commands find it from here."""
+    here = os.path.relpath(submission.study.path)
+    return submission.study.name if Path(here) == RESULTS / submission.study.name else here
 
 
 def _interrupt(_number: int, _frame: Any) -> NoReturn:
@@ -308,13 +325,20 @@ def _fail(message: str, code: int = 2) -> NoReturn:
 
 
 def _with_command(arguments: list[str]) -> list[str]:
-    """``launch.py GRID`` means ``launch.py submit GRID``."""
-    first = next((word for word in arguments if not word.startswith("-")), "")
+    """``launch.py GRID`` means ``launch.py submit GRID``, and so it does after options."""
     commands = {
         command.callback.__name__ for command in app.registered_commands if command.callback
     }
-    is_grid = first.endswith((".yaml", ".yml")) or Path(first).is_file()
-    return ["submit", *arguments] if first and first not in commands and is_grid else arguments
+    first = next(iter(arguments), "-")
+    if first.startswith("-"):
+        is_grid = commands.isdisjoint(arguments) and any(map(_is_yaml, arguments))
+    else:
+        is_grid = first not in commands and (_is_yaml(first) or Path(first).is_file())
+    return ["submit", *arguments] if is_grid else arguments
+
+
+def _is_yaml(word: str) -> bool:
+    return word.endswith((".yaml", ".yml"))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -91,17 +92,22 @@ def refused(here: Path, *arguments: str) -> str:
     return line
 
 
-def test_help_and_plans_do_not_wait_for_torch() -> None:
-    for module in ("torch", "rich", "numpy"):
-        code = (
-            "import sys, launch\n"
-            "try: launch.main(['plan', 'experiments/quickstart.yaml'])\n"
-            f"except SystemExit: print({module!r} in sys.modules)"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        assert done.stdout.splitlines()[-1] == "False"
+@pytest.mark.parametrize(
+    "words", [["--help"], ["plan", "experiments/quickstart.yaml"], ["status", "STUDY"]]
+)
+def test_help_plans_and_states_do_not_wait_for_torch(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "study.json").write_text('{"runs": []}')
+    words = [str(tmp_path) if word == "STUDY" else word for word in words]
+    code = (
+        "import sys, launch\n"
+        f"try: launch.main({words!r})\n"
+        "except SystemExit as end:\n"
+        "    print(end.code, *{'torch', 'rich', 'numpy'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "0"
 
 
 def test_plan_lists_the_runs_with_what_differs_and_writes_nothing(here: Path) -> None:
@@ -148,7 +154,7 @@ def test_a_waited_for_study_is_run_to_its_end_and_then_has_nothing_to_do(here: P
     done = launch(here, "grid.yaml", "--wait", "--max-parallel", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "s: 4 runs submitted, 2 at a time on this machine" in done.stdout
-    assert done.stdout.count(" finished") == 4
+    assert len(re.findall(r" finished, \d s after its last start", done.stdout)) == 4
     assert "s: 4 of 4 done after" in done.stdout
     assert states(here) == ["done"] * 4
     again = launch(here, "submit", "grid.yaml", "--wait")
@@ -200,6 +206,72 @@ def test_a_study_left_alone_goes_on_and_can_be_cancelled(here: Path) -> None:
     assert "left alone" in launch(here, "slow.yaml").stdout
     assert "stopped; 0 of 4 done, 1 interrupted, 3 planned" in launch(here, "cancel", "s").stdout
     assert "nothing of s is running" in launch(here, "cancel", "s").stdout
+
+
+def test_what_another_submitter_runs_goes_on_after_ctrl_c_and_that_is_said(here: Path) -> None:
+    launch(here, "slow.yaml", "--max-parallel", "1")
+    wait_until(lambda: states(here)[:1] == ["running"])
+    process = begin(here, "slow.yaml", "--wait")
+    assert process.stdout is not None
+    assert "nothing to submit" in process.stdout.readline()
+    os.kill(process.pid, signal.SIGINT)
+    text, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
+    assert "stopping" not in text
+    assert "what was submitted elsewhere goes on" in text
+    assert text.splitlines()[-1].endswith("cancel s")
+    assert states(here) == ["running", *["queued"] * 3]
+
+
+def test_ctrl_c_before_the_first_word_stops_what_was_submitted(here: Path) -> None:
+    code = """
+from mpdit.study import screens
+def count(*_):
+    screens.count = count_before
+    raise KeyboardInterrupt
+count_before, screens.count = screens.count, count
+import launch
+"""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            WITH_STAND_IN.replace("import launch\n", code),
+            "slow.yaml",
+            "--wait",
+        ],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 130, done.stderr
+    assert "the runs keep their state" in done.stdout
+    assert "nothing of s is running" in launch(here, "cancel", "s").stdout
+
+
+def test_a_renamed_studys_runs_are_tried_again_where_they_are(here: Path) -> None:
+    (here / "grid.yaml").write_text(GRID.replace("A:", "raises:"))
+    launch(here, "grid.yaml", "--wait", "--only", "raises_s0-*")
+    (here / "results/s").rename(here / "results/renamed")
+    again = launch(here, "retry", "renamed", "--wait")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "renamed: 1 of 1 done" in again.stdout
+    assert not (here / "results/s").exists()
+
+
+def test_a_grid_after_options_is_submitted(here: Path) -> None:
+    done = launch(here, "--results", "res", "grid.yaml", "--wait", "--only", "A_s0-*")
+    assert done.returncode == 0, done.stderr
+    assert len(list((here / "res/s").glob("A_s0-*"))) == 1
+
+
+def test_latents_of_any_shape_can_be_planned_and_not_yet_run(here: Path) -> None:
+    data = "data: {name: latents, channels: 4, size: 16, classes: 10}"
+    (here / "grid.yaml").write_text(GRID.replace("data: digits", data))
+    assert launch(here, "plan", "grid.yaml").returncode == 0
+    assert "latents can be planned, but this version cannot" in refused(here, "grid.yaml")
 
 
 def test_set_values_are_kept_for_a_retry(here: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -219,6 +221,10 @@ def test_every_gpu_gets_its_own_run(results: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_no_gpu_is_used_where_none_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,-1,2")
+    assert pool.find_gpus() == ["1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert pool.find_gpus() == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert pool.find_gpus() == []
     assert pool.default_parallel() == pool.cores()
@@ -260,7 +266,9 @@ def test_nothing_is_written_where_it_could_not_run(results: Path, tmp_path: Path
         start(plan(""), tmp_path / "file")
 
 
-def test_status_of_a_run_never_calls_a_finishing_one_lost(tmp_path: Path) -> None:
+def test_status_of_a_run_never_calls_a_finishing_one_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = RunDir(tmp_path / "r_s0-00000000")
     run.path.mkdir()
     run.write_state(RunState(stage="done", step=10, steps=10))
@@ -268,4 +276,93 @@ def test_status_of_a_run_never_calls_a_finishing_one_lost(tmp_path: Path) -> Non
     (tmp_path / "study.json").write_text(
         json.dumps({"runs": [{"name": run.name, "id": "00000000", "variant": "r", "steps": 10}]})
     )
+    # the look at the folder was a moment before its last file was there
+    monkeypatch.setattr(os, "listdir", lambda _: ["state.json", "lock"])
     assert states(survey(StudyDir(tmp_path))) == {"r": "done"}
+
+
+def test_a_deleted_run_does_not_stop_the_others(results: Path) -> None:
+    text = "variants: {slow: {}, gone: {mp_silu: true}, good: {mp_residual: true}}"
+    submission = start(plan(text), results, max_parallel=1)
+    study = submission.study
+    wait_until(lambda: stepping(study))
+    slow, gone, _ = look(study)
+    said = study.run(slow.name).state()
+    assert said is not None
+    shutil.rmtree(study.path / gone.name)
+    (study.path / slow.name).rename(results / "elsewhere")
+    os.kill(said.pid, signal.SIGKILL)
+    assert states(finish(submission)) == {"slow": "planned", "gone": "planned", "good": "done"}
+    assert list(study.jobs.iterdir()) == []
+
+
+def test_a_deleted_study_is_the_end_of_its_pool(results: Path) -> None:
+    submission = start(plan("variants: {slow: {}, next: {mp_silu: true}}"), results, max_parallel=1)
+    study = submission.study
+    wait_until(lambda: stepping(study))
+    said = study.run(look(study)[0].name).state()
+    assert said is not None
+    study.path.rename(results / "moved")
+    os.kill(said.pid, signal.SIGKILL)
+    assert submission.process is not None
+    assert submission.process.wait(PATIENCE_S) == 0
+
+
+def test_no_room_for_a_word_does_not_stop_the_pool(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = RunDir(results / "r_s0-00000000")
+    run.path.mkdir(parents=True)
+    monkeypatch.setattr(pool, "append_row", full)
+    monkeypatch.setattr(RunDir, "write_state", full)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest's own stay
+    pool.Pool(results / "claim.jsonl", [run], [sys.executable, "-c", "exit(3)"], 1).work()
+
+
+def test_a_pool_that_has_just_started_can_be_cancelled(results: Path) -> None:
+    submission = start(plan("variants: {slow: {}}"), results)
+    assert submission.process is not None
+    assert [claim.pid for claim in submission.study.claims()] == [submission.process.pid]
+    assert cancel(submission.study) == (1, 1)
+    assert states(look(submission.study)) == {"slow": "planned"}
+
+
+def test_a_run_without_a_pool_is_cancelled_too(results: Path) -> None:
+    submission = start(plan("variants: {slow: {}}"), results)
+    study = submission.study
+    wait_until(lambda: stepping(study))
+    assert submission.process is not None
+    submission.process.kill()
+    submission.process.wait()
+    assert cancel(study) == (1, 1)
+    (slow,) = look(study)
+    assert (slow.state, slow.stopped) == ("planned", "SIGTERM")
+    assert cancel(study) == (0, 0)
+
+
+def test_anothers_pool_is_named_and_not_a_traceback(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(_pid: int, _number: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    submission = start(plan("variants: {slow: {}}"), results)
+    assert submission.process is not None
+    owner = results.owner()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "kill", forbidden)
+        with pytest.raises(ConfigError, match=f"{submission.process.pid} of {owner} on "):
+            cancel(submission.study, 0)
+
+
+def test_a_dead_pools_claim_and_its_last_words_go_at_the_next_submission(results: Path) -> None:
+    study = start(plan("variants: {slow: {}}"), results).study
+    (study.jobs / "20000101-000000-1.jsonl").write_text('{"runs": []}\n')
+    (study.jobs / "20000101-000000-1.log").write_text("a traceback")
+    (study.jobs / "20000101-000000-2.log").write_text("")
+    start(plan("variants: {slow: {}, new: {mp_silu: true}}"), results)
+    assert not list(study.jobs.glob("2000*"))
+    assert len(list(study.jobs.glob("*.jsonl"))) == len(list(study.jobs.glob("*.log"))) > 0

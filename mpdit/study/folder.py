@@ -143,9 +143,9 @@ class StudyDir:
         return [_read_claim(file) for file in self._claim_files() if _is_held(file)]
 
     def drop_dead_claims(self) -> None:
-        """Forget the submissions whose pool is gone. Call under the lock."""
-        for file in self._claim_files():
-            if not _is_held(file):
+        """Forget the submissions whose pool is gone, and its log. Call under the lock."""
+        for file in self.jobs.glob("*"):
+            if not _is_held(file.with_suffix(".jsonl")):
                 file.unlink(missing_ok=True)
 
     def _claim_files(self) -> list[Path]:

@@ -7,6 +7,7 @@ state and are left resumable.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -47,7 +49,9 @@ def find_gpus() -> list[str]:
     """The GPUs that runs may use, as CUDA_VISIBLE_DEVICES names them."""
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:
-        return [name for name in allowed.split(",") if name.strip()]
+        names = [name for name in allowed.split(",") if name.strip()]
+        # CUDA sees those before the first impossible one, and so none for the usual -1
+        return list(itertools.takewhile(lambda name: not name.strip().startswith("-"), names))
     if shutil.which("nvidia-smi") is None:
         return []
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
@@ -98,18 +102,24 @@ class Pool:
             child.process.terminate()
 
     def start(self, run: RunDir) -> None:
-        slot = self.free.pop()
+        """Begin a run; where it cannot even have a log, such as in a deleted folder, go on."""
+        slot = self.free[-1]
         env = {**os.environ, "MPDIT_THREADS": str(self.threads)}
         if self.gpus:
             env["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
-        with run.log.open("ab") as log:
-            process = subprocess.Popen(
-                [*self.command, str(run.path)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=env,
-            )
+        try:
+            with run.log.open("ab") as log:
+                process = subprocess.Popen(
+                    [*self.command, str(run.path)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=env,
+                )
+        except OSError:
+            self.note(run, None)
+            return
+        self.free.pop()
         self.children.append(_Child(run, slot, process))
         if self.stopping:  # the signal came while the process was being made
             process.terminate()
@@ -121,7 +131,12 @@ class Pool:
         stopped = self.stopping and code == -signal.SIGTERM  # before it could catch the signal
         if code not in (EXIT_DONE, EXIT_BUSY, EXIT_INTERRUPTED) and not stopped:
             record_crash(child.run, code, child.started)
-        append_row(self.claim, {"finished": child.run.name, "exit": code})
+        self.note(child.run, code)
+
+    def note(self, run: RunDir, code: int | None) -> None:
+        """Let go of a run; without room for the row, it stays claimed until the pool has ended."""
+        with suppress(OSError):
+            append_row(self.claim, {"finished": run.name, "exit": code})
 
 
 def record_crash(run: RunDir, code: int, started: float) -> None:
@@ -141,8 +156,8 @@ def record_crash(run: RunDir, code: int, started: float) -> None:
                         host=socket.gethostname(),
                     )
                 )
-    except BusyError:
-        return  # somebody else has it already
+    except (BusyError, OSError):
+        return  # somebody else has it already, or its folder is gone, or the disk is full
 
 
 def _signal_text(number: int) -> str:
@@ -172,15 +187,15 @@ def start_pool(claim: Path, held: Any, log: Path) -> subprocess.Popen[bytes]:
 
 def main(claim: Path) -> None:
     """Work through a claim, and remove it."""
-    append_row(claim, {"pid": os.getpid()})
     row = read_rows(claim)[0]
     study = claim.parent.parent
     runs = [RunDir(study / name) for name in row["runs"]]
     Pool(claim, runs, row["command"], row["parallel"]).work()
-    claim.unlink()
-    log = claim.with_suffix(".log")
-    if log.stat().st_size == 0:
-        log.unlink()
+    with suppress(FileNotFoundError):  # the whole study may have been deleted
+        claim.unlink()
+        log = claim.with_suffix(".log")
+        if log.stat().st_size == 0:
+            log.unlink()
 
 
 if __name__ == "__main__":

@@ -267,7 +267,7 @@ def _note(status: RunStatus) -> str:
     if status.state == "lost":
         notes.append("its process is gone")
     if status.state == "done" and status.seconds:
-        notes.append(f"took {duration(status.seconds)}")
+        notes.append(f"{duration(status.seconds)} after its last start")
     return "; ".join(notes)
 
 

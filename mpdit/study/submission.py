@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mpdit.config import ConfigError
 from mpdit.study import pool
 from mpdit.study.folder import StudyDir
 from mpdit.study.plan import Plan, PlannedRun, load_plan
+from mpdit.study.rundir import RunDir, append_row
 from mpdit.study.status import RunStatus, survey
 
 
@@ -120,36 +122,72 @@ def _start(
         "local", [status.name for status in todo], command=command, parallel=parallel
     )
     with held:
-        return parallel, pool.start_pool(claim, held, claim.with_suffix(".log"))
+        process = pool.start_pool(claim, held, claim.with_suffix(".log"))
+        append_row(claim, {"pid": process.pid})  # here, so that cancel finds it at once
+        return parallel, process
 
 
 def stored_plan(study: StudyDir) -> Plan:
-    """The plan of a study as it was last submitted.
+    """The plan of a study as it was last submitted, under the name that its folder has now.
 
     Raises:
         ConfigError: when its grid.yaml is no longer one.
     """
-    return load_plan(study.grid_file, study.table.get("set", ()))
+    plan = load_plan(study.grid_file, study.table.get("set", ()))
+    return replace(plan, grid=replace(plan.grid, study=study.name))
 
 
 def cancel(study: StudyDir, patience_s: float = 60) -> tuple[int, int]:
-    """Ask this host's live pools of a study to stop, and wait for them.
+    """Stop what works on a study on this host, and wait for it.
+
+    First its pools, which stop their runs; then the runs that no pool looks after, such as those
+    started by hand and those whose pool was killed.
 
     Returns:
-        how many were asked, and how many of these have stopped.
+        how many processes were asked to stop, and how many of these have.
+
+    Raises:
+        ConfigError: when one belongs to another user; the others are stopped all the same.
     """
-    asked = {claim.file for claim in study.claims() if claim.is_here and _terminate(claim.pid)}
     end = time.monotonic() + patience_s
-    while (alive := asked & {claim.file for claim in study.claims()}) and time.monotonic() < end:
+    others: list[str] = []
+    pools = {
+        claim.file
+        for claim in study.claims()
+        if claim.is_here and _terminate(claim.pid, claim.file, others)
+    }
+    while (alive := pools & {claim.file for claim in study.claims()}) and time.monotonic() < end:
         time.sleep(0.1)
-    return len(asked), len(asked) - len(alive)
+    runs = [run for run, pid in _alone(study) if _terminate(pid, run.path / "state.json", others)]
+    while (left := [run for run in runs if run.is_leased()]) and time.monotonic() < end:
+        time.sleep(0.1)
+    if others:
+        raise ConfigError(f"not stopped, as only its owner can: {', '.join(others)}")
+    asked = len(pools) + len(runs)
+    return asked, asked - len(alive) - len(left)
 
 
-def _terminate(pid: int) -> bool:
+def _alone(study: StudyDir) -> Iterator[tuple[RunDir, int]]:
+    """The runs that execute on this host without a live pool, and their processes."""
+    claimed = {run for claim in study.claims() for run in claim.runs}
+    for status in survey(study):
+        run = study.run(status.name)
+        if status.state != "running" or status.name in claimed or not (said := run.state()):
+            continue
+        # a run that has just been started again may still have its last, ended process there
+        if said.host == socket.gethostname() and said.error is None and said.stopped is None:
+            yield run, said.pid
+
+
+def _terminate(pid: int, file: Path, others: list[str]) -> bool:
+    """Ask the process that wrote ``file`` to stop; into ``others`` when it is another user's."""
     if pid <= 0:
         return False
     try:
         os.kill(pid, signal.SIGTERM)
     except ProcessLookupError:
+        return False
+    except PermissionError:
+        others.append(f"process {pid} of {file.owner()} on {socket.gethostname()}")
         return False
     return True

@@ -129,8 +129,10 @@ class _Lines:
                 at = f" at {status.stage} {status.step:,}" if status.step else ""
                 self.say(f"{status.name} started{at}")
             case "done":
-                took = f" in {duration(status.seconds)}" if status.seconds else ""
-                self.say(f"{status.name} finished{took}")
+                after = (
+                    f", {duration(status.seconds)} after its last start" if status.seconds else ""
+                )
+                self.say(f"{status.name} finished{after}")
             case "failed":
                 self.say(f"{status.name} failed: {one_line(status.error or '')}")
             case "planned" | "lost":
