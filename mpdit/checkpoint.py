@@ -36,7 +36,10 @@ def save(folder: Path, step: int, payload: dict[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
         raise
     write_atomic(file.with_suffix(".json"), json.dumps({"step": step, "sha256": digest}))
-    for old in sorted(folder.glob("step_*.pt"))[:-KEPT]:
+    files = sorted(folder.glob("step_*.pt"))
+    # what lies past this step was damaged, or training would not have come by here again
+    kept = files[: files.index(file) + 1][-KEPT:]
+    for old in set(files) - set(kept):
         old.with_suffix(".json").unlink(missing_ok=True)
         old.unlink()
 
@@ -48,7 +51,7 @@ def load_newest(
     for file in sorted(folder.glob("step_*.pt"), reverse=True):
         try:
             expected = json.loads(file.with_suffix(".json").read_text())["sha256"]
-        except FileNotFoundError:
+        except (FileNotFoundError, json.JSONDecodeError):
             warn(f"checkpoint {file.name} was not finished; using the one before")
             continue
         if _sha256(file) != expected:

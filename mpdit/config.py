@@ -315,6 +315,13 @@ class TrainConfig(_Strict):
     probe_every: Positive | None = None
     """Steps between magnitude probes; None: steps / 20."""
 
+    @field_validator("ema_stds")
+    @classmethod
+    def _distinct(cls, stds: tuple[float, ...]) -> tuple[float, ...]:
+        if len({f"{std:.3f}" for std in stds}) < len(stds):
+            raise ValueError(f"{list(stds)}: widths have to differ in their first three decimals")
+        return stds
+
     @model_validator(mode="after")
     def _derive(self) -> TrainConfig:
         derived = {

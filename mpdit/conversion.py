@@ -287,6 +287,7 @@ def _save_checkpoint(run: RunDir, config: RunConfig, model: DiT, weights: State)
         "step": config.train.steps,
         "seconds": 0.0,
         "sums": torch.zeros(len(MEASURES)),
+        "summed": 0,
         "model": weights,
         "optimizer": torch.optim.Adam(parameter_groups(model, config.train)).state_dict(),
         "ema": PowerEMA(parameters, config.train.ema_stds).state_dict(),

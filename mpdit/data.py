@@ -31,15 +31,14 @@ class Batches:
         self, step: int
     ) -> tuple[Float[Tensor, "batch channels height width"], Int64[Tensor, " batch"]]:
         """Images in [-1, 1] and labels of training step ``step``."""
-        rows = self._rows((step - 1) * self.size, self.size).to(self.x.device)
+        rows = self._rows((step - 1) * self.size, self.size)
         return self.x[rows], self.y[rows]
 
     def _rows(self, start: int, count: int) -> Int64[Tensor, " rows"]:
         epoch, offset = divmod(start, len(self.x))
         if epoch != self._epoch:
-            self._order = torch.randperm(
-                len(self.x), generator=generator(self.seed, "epoch", epoch)
-            )
+            order = torch.randperm(len(self.x), generator=generator(self.seed, "epoch", epoch))
+            self._order = order.to(self.x.device)
             self._epoch = epoch
         rows = self._order[offset : offset + count]
         if len(rows) < count:

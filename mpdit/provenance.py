@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import socket
 import subprocess
 import time
@@ -61,7 +62,7 @@ def _code() -> tuple[str | None, str]:
         done = subprocess.run(("git", "-C", root, *words), capture_output=True, text=True)
         return done.stdout.strip() if done.returncode == 0 else ""
 
-    if not (root / ".git").exists():
+    if not (root / ".git").exists() or shutil.which("git") is None:
         return None, ""
     return git("rev-parse", "HEAD") or None, git("diff", "HEAD", "--", "mpdit")
 

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -46,12 +47,12 @@ def execute(run: RunDir) -> int:
     """
     config = run.config()
     try:
-        with run.lease(), open_session(run) as session:
+        with run.lease():
             if run.is_done():
-                log.info("%s is done already", run.name)
-                session.end()
+                print(f"{run.name} is done already", file=sys.stderr)
                 return EXIT_DONE
-            return _guarded(config, session)
+            with open_session(run) as session:
+                return _guarded(config, session)
     except BusyError as error:
         print(error, file=sys.stderr)
         return EXIT_BUSY
@@ -72,7 +73,8 @@ def _guarded(config: RunConfig, session: Session) -> int:
         return EXIT_INTERRUPTED
     except (ConfigError, NonFiniteLossError, OSError) as error:
         log.error("failed: %s", error)
-        session.end(error=str(error))
+        with suppress(OSError):  # a full disk takes no state either
+            session.end(error=str(error))
         return EXIT_FAILED
     except Exception as error:
         session.end(error=f"{type(error).__name__}: {error}")
@@ -117,7 +119,7 @@ def main() -> int:
     run = RunDir(parser.parse_args().run)
     try:
         return execute(run)
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
 

@@ -20,7 +20,7 @@ from mpdit.datasets import to_uint8
 from mpdit.diffusion import Diffusion
 from mpdit.model import DiT
 from mpdit.randomness import generator
-from mpdit.session import Session
+from mpdit.session import Session, log
 from mpdit.study.rundir import RunDir, write_atomic
 from mpdit.train import load_snapshot
 
@@ -72,11 +72,13 @@ def sample_run(config: RunConfig, session: Session, device: torch.device) -> Non
     if samples_file(run).exists():
         return
     run.samples.mkdir(exist_ok=True)
-    starts = range(0, count, size)
-    pending = [start for start in starts if not _shard(run, start).exists()]
+    batches = [range(start, min(start + size, count)) for start in range(0, count, size)]
+    pending = [indices for indices in batches if not _shard(run, indices).exists()]
     steps = config.sample.steps
-    done = (len(starts) - len(pending)) * steps
-    session.stage("sample", done, len(starts) * steps)
+    done = (len(batches) - len(pending)) * steps
+    if done:
+        log.info("going on after %d of %d batches of samples", done // steps, len(batches))
+    session.stage("sample", done, len(batches) * steps)
     model = load_snapshot(config, run.ema, device)
     model.fold()
     diffusion = Diffusion().to(device)
@@ -88,19 +90,17 @@ def sample_run(config: RunConfig, session: Session, device: torch.device) -> Non
         # a step is the share of an image's steps: images/s counts finished images
         session.advance(done, size / steps)
 
-    for start in pending:
-        indices = range(start, min(start + size, count))
+    for indices in pending:
         x = draw(model, diffusion, config, indices, device, on_step)
-        _save(_shard(run, start), arr_0=to_uint8(x.float().cpu().numpy()))
-    shards = [_shard(run, start) for start in starts]
-    images = np.concatenate([np.load(shard)["arr_0"] for shard in shards])
+        _save(_shard(run, indices), arr_0=to_uint8(x.float().cpu().numpy()))
+    images = np.concatenate([np.load(_shard(run, indices))["arr_0"] for indices in batches])
     write_grid(images, run.samples / "grid.png")
     _save(
         samples_file(run),
         arr_0=images,
         arr_1=labels(range(count), config.data.spec.classes).numpy(),
     )
-    for shard in shards:
+    for shard in run.samples.glob("shard_*"):
         shard.unlink()
 
 
@@ -125,8 +125,9 @@ def write_grid(images: UInt8[np.ndarray, "n height width channels"], file: Path)
     write_atomic(file, buffer.getvalue())
 
 
-def _shard(run: RunDir, start: int) -> Path:
-    return run.samples / f"shard_{start:08d}.npz"
+def _shard(run: RunDir, indices: range) -> Path:
+    """By both ends: the batch size may be another after a resume."""
+    return run.samples / f"shard_{indices.start:08d}-{indices.stop:08d}.npz"
 
 
 def _save(file: Path, **arrays: np.ndarray) -> None:

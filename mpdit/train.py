@@ -78,6 +78,7 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0  # spent in training steps, over all starts
         self.sums = torch.zeros(len(MEASURES), device=device)  # since the last row of metrics
+        self.summed = 0  # steps in the sums
 
     def fit(self) -> None:
         """Train to the last step from the newest checkpoint.
@@ -96,8 +97,12 @@ class Trainer:
             self.step += 1
             self._train_step()
             last = self.step == train.steps
+            logged = self.step % train.log_every == 0 or last
+            means = self._means() if logged else None  # waits for the device: before the clock
             self.seconds += time.perf_counter() - began
-            loss = self._log_row() if self.step % train.log_every == 0 or last else None
+            if means is not None:
+                self._log_row(means)
+            loss = means["loss"] if means is not None else None
             self.session.advance(self.step, train.batch_size, loss)
             if self._probed():
                 self._probe()
@@ -129,6 +134,7 @@ class Trainer:
         self.ema.update(step)
         values = [loss["loss"].detach(), loss["mse"].detach(), loss["vlb"].detach(), norm]
         self.sums += torch.stack(values)
+        self.summed += 1
 
     def _losses(
         self,
@@ -149,27 +155,33 @@ class Trainer:
         terms = self.diffusion.loss(output.float(), x0, x_t, t, noise)
         return {name: terms[name].mean() for name in ("loss", "mse", "vlb")}
 
-    def _log_row(self) -> float:
-        """Append to metrics.jsonl the means since the last row; return the loss."""
-        since = self.step - self._last_logged()
-        means = (self.sums / since).tolist()  # the one synchronization with the device
-        self.sums.zero_()
-        row: dict[str, Any] = {"step": self.step, **dict(zip(MEASURES, means, strict=True))}
-        if not math.isfinite(row["loss"]):
+    def _means(self) -> dict[str, float]:
+        """The measures' means over the steps since the last row.
+
+        Raises:
+            NonFiniteLossError: when they are no numbers any more.
+        """
+        means = dict(zip(MEASURES, (self.sums / self.summed).tolist(), strict=True))
+        if not math.isfinite(means["loss"]):
             raise NonFiniteLossError(
-                f"the loss is {row['loss']} at step {self.step}; "
+                f"the loss is {means['loss']} at step {self.step}; "
                 "the state up to the last checkpoint is kept. A smaller learning rate may help"
             )
-        row["learning_rate"] = self.optimizer.param_groups[0]["lr"]
-        row["images_per_s"] = self.step * self.config.train.batch_size / self.seconds
-        row["memory_mb"] = self._peak_memory_mb()
-        row["seconds"] = self.seconds
-        append_row(self.run.path / "metrics.jsonl", row)
-        return float(row["loss"])
+        return means
 
-    def _last_logged(self) -> int:
-        every = self.config.train.log_every
-        return (self.step - 1) // every * every
+    def _log_row(self, means: dict[str, float]) -> None:
+        """Append to metrics.jsonl the means since the last row, and begin anew."""
+        row = {
+            "step": self.step,
+            **means,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "images_per_s": self.step * self.config.train.batch_size / self.seconds,
+            "memory_mb": self._peak_memory_mb(),
+            "seconds": self.seconds,
+        }
+        append_row(self.run.path / "metrics.jsonl", row)
+        self.sums.zero_()
+        self.summed = 0
 
     def _peak_memory_mb(self) -> float:
         if self.device.type == "cuda":
@@ -200,10 +212,13 @@ class Trainer:
             temporary.replace(file)
 
     def _save(self) -> None:
+        if self.summed:
+            self._means()  # a broken state does not take the place of a good one
         state = {
             "step": self.step,
             "seconds": self.seconds,
             "sums": self.sums,
+            "summed": self.summed,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict(),
@@ -213,7 +228,8 @@ class Trainer:
     def _resume(self) -> None:
         state = checkpoint.load_newest(self.run.checkpoints, self.device, log.warning)
         if state is not None:
-            self.step, self.seconds, self.sums = state["step"], state["seconds"], state["sums"]
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.sums, self.summed = state["sums"], state["summed"]
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.ema.load_state_dict(state["ema"])

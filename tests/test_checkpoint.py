@@ -26,7 +26,7 @@ def test_the_newest_two_checkpoints_are_kept_and_the_newest_is_loaded(tmp_path: 
     assert loaded["w"].tolist() == [3, 3, 3]
 
 
-@pytest.mark.parametrize("damage", ["torn", "flipped", "unfinished"])
+@pytest.mark.parametrize("damage", ["torn", "flipped", "unfinished", "empty sum"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     tmp_path: Path, damage: str
 ) -> None:
@@ -38,8 +38,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     elif damage == "flipped":
         middle = len(content) // 2
         newest.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
-    else:
+    elif damage == "unfinished":
         newest.with_suffix(".json").unlink()
+    else:
+        newest.with_suffix(".json").write_text("")
     warnings: list[str] = []
     loaded = checkpoint.load_newest(tmp_path, CPU, warnings.append)
     assert loaded is not None
@@ -49,6 +51,17 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
 
 def test_without_any_whole_checkpoint_there_is_none(tmp_path: Path) -> None:
     assert checkpoint.load_newest(tmp_path, CPU, pytest.fail) is None
+
+
+def test_damaged_checkpoints_of_later_steps_do_not_outlive_new_ones(tmp_path: Path) -> None:
+    save(tmp_path, 100, 200)
+    for file in tmp_path.glob("*.pt"):
+        file.write_bytes(b"")
+    assert checkpoint.load_newest(tmp_path, CPU, lambda _: None) is None
+    save(tmp_path, 50)
+    loaded = checkpoint.load_newest(tmp_path, CPU, pytest.fail)
+    assert loaded is not None
+    assert loaded["step"] == 50
 
 
 def test_a_failed_write_leaves_what_was_there(

@@ -97,9 +97,12 @@ def test_a_run_leaves_everything_the_contract_names(uninterrupted: RunDir) -> No
 
 
 def test_a_done_run_is_left_alone(uninterrupted: RunDir) -> None:
-    before = (uninterrupted.path / "evaluation.jsonl").read_bytes()
+    def files() -> dict[Path, bytes]:
+        return {f: f.read_bytes() for f in uninterrupted.path.rglob("*") if f.is_file()}
+
+    before = files()
     finish(uninterrupted)
-    assert (uninterrupted.path / "evaluation.jsonl").read_bytes() == before
+    assert files() == before
 
 
 def test_the_same_config_and_seed_give_the_same_bits(uninterrupted: RunDir, tmp_path: Path) -> None:
@@ -142,7 +145,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
 
 
 def test_a_run_killed_while_sampling_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    slow = {"sample": {"count": 60, "steps": 500, "batch_size": 20}}
+    slow = {"sample": {"count": 60, "steps": 200, "batch_size": 20}}
     whole, broken = make(tmp_path / "whole", **slow), make(tmp_path / "broken", **slow)
     finish(whole)
     process = start(broken)
@@ -152,7 +155,37 @@ def test_a_run_killed_while_sampling_goes_on_to_the_same_bits(tmp_path: Path) ->
     process.kill()
     process.communicate()
     finish(broken)
+    assert "of 3 batches of samples" in broken.log.read_text()
     assert science_of(broken) == science_of(whole)
+
+
+def test_a_batch_of_another_size_after_a_resume_loses_and_doubles_no_sample(tmp_path: Path) -> None:
+    sample = {"count": 60, "steps": 200, "batch_size": 20}
+    run = make(tmp_path / "run", sample=sample)
+    process = start(run)
+    while not list(run.samples.glob("shard_*")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    process.terminate()
+    process.communicate()
+    run.write_config(tiny_config(sample={**sample, "batch_size": 50}))
+    finish(run)
+    with np.load(run.samples / "samples.npz") as arrays:
+        assert len(arrays["arr_0"]) == len(arrays["arr_1"]) == 60
+    assert sorted(file.name for file in run.samples.iterdir()) == ["grid.png", "samples.npz"]
+
+
+def test_a_torn_evaluation_is_neither_done_nor_in_the_way(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    (run.path / "evaluation.jsonl").write_text('{"metric": "FD-d')
+    assert not run.is_done()
+    finish(run)
+    assert [row["metric"] for row in read_rows(run.path / "evaluation.jsonl")] == ["FD-digits@50"]
+
+
+def test_an_empty_state_is_no_state(tiny_run: RunDir) -> None:
+    (tiny_run.path / "state.json").write_text("")
+    assert tiny_run.state() is None
 
 
 def test_a_run_that_is_being_executed_is_left_alone(tiny_run: RunDir) -> None:
@@ -166,9 +199,9 @@ def test_a_run_that_is_being_executed_is_left_alone(tiny_run: RunDir) -> None:
 
 
 def test_an_infinite_loss_stops_the_run_and_says_so(tmp_path: Path) -> None:
-    train = {"learning_rate": 10.0, "steps": 300, "warmup_steps": 0, "constant_steps": 300}
-    run = make(tmp_path / "hot", train={**train, "precision": "float32"})
-    # rates are bounded by the config; weights this large are what a diverged run comes to
+    # a checkpoint is due before the next row of metrics: it must not keep the broken state
+    run = make(tmp_path / "hot", train={"checkpoint_every": 3})
+    # weights this large are what a diverged run comes to
     script = (
         "import sys, torch, mpdit.run, mpdit.train as t; from pathlib import Path\n"
         "build = t.build_model\n"
@@ -176,7 +209,7 @@ def test_an_infinite_loss_stops_the_run_and_says_so(tmp_path: Path) -> None:
         "    model = build(*a); torch.nn.init.constant_(model.final.linear.weight, 1e30)\n"
         "    return model\n"
         "t.build_model = broken\n"
-        "sys.argv[1:] = [sys.argv[1]]; sys.exit(mpdit.run.main())"
+        "sys.exit(mpdit.run.main())"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(run.path)], capture_output=True, text=True, timeout=120
@@ -185,6 +218,7 @@ def test_an_infinite_loss_stops_the_run_and_says_so(tmp_path: Path) -> None:
     state = run.state()
     assert state is not None
     assert "the loss is" in str(state.error)
+    assert not list(run.checkpoints.glob("*.pt"))
     assert "Traceback" not in done.stderr
 
 

@@ -8,8 +8,8 @@ provenance.json     code version and diff, packages, host, device, threads; one 
 state.json          stage, step, heartbeat; replaced atomically
 log.txt             what the run said
 metrics.jsonl       step, loss, mse, vlb, grad_norm, learning_rate, images_per_s, memory_mb, seconds
-magnitudes.jsonl    the probe: step, site, blocks (one magnitude a block)
-model.json          parameters in all and by part
+magnitudes.jsonl    the probe: step, site (mpdit.probe), blocks (one magnitude a block)
+model.json          parameters in all and by part, forward FLOPs of one image
 checkpoints/, ema/  resumable state; EMA snapshots as safetensors
 samples/            samples.npz (arr_0: uint8 N,H,W,C; arr_1: labels), grid.png
 evaluation.jsonl    one row a distance; a run is done when its first row is there
@@ -110,8 +110,10 @@ class RunDir:
         file = self.path / "config.yaml"
         try:
             tree = yaml.load(file.read_text(), Loader=_SafeLoader)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise ConfigError(f"{self.path} is no run directory: it has no config.yaml") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read {file}: {error}") from None
         except yaml.YAMLError as error:
             raise ConfigError(f"{file} is not YAML: {error}") from None
         try:
@@ -123,7 +125,7 @@ class RunDir:
         """The last state written, None before the first."""
         try:
             data = json.loads((self.path / "state.json").read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
             return None
         return RunState(**{key: data[key] for key in _STATE_KEYS if key in data})
 
@@ -195,7 +197,7 @@ def locked(file: Path) -> Iterator[None]:
 
 def write_atomic(file: Path, content: str | bytes) -> None:
     """Replace ``file``, so that a reader sees the old or the new content and never a part."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    temporary = file.with_name(f".{file.name}.tmp")
     data = content.encode() if isinstance(content, str) else content
     try:
         with temporary.open("wb") as handle:
@@ -207,9 +209,13 @@ def write_atomic(file: Path, content: str | bytes) -> None:
 
 
 def append_row(file: Path, row: dict[str, Any]) -> None:
-    """Append one JSON line, in one write."""
-    with file.open("a") as handle:
-        handle.write(json.dumps(row) + "\n")
+    """Append one JSON line; a torn last line, left by a write that broke off, is dropped first."""
+    with file.open("a+b") as handle:
+        end = handle.seek(0, os.SEEK_END)
+        if end and (handle.seek(end - 1), handle.read(1))[1] != b"\n":
+            handle.seek(0)
+            handle.truncate(handle.read().rfind(b"\n") + 1)
+        handle.write(json.dumps(row).encode() + b"\n")
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
