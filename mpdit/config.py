@@ -8,15 +8,18 @@ and its hash means the same science tomorrow. No torch is imported here.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from mpdit.errors import ConfigError as ConfigError
+from mpdit.errors import explain
+from mpdit.errors import nearest as nearest
 
 FLAGS = (
     "cosine_attention",
@@ -89,21 +92,6 @@ DATASETS = {
     "fashion-mnist": Dataset(channels=1, size=28, classes=10, extractor="fashion-mnist"),
     "imagenet128-latents": Dataset(channels=4, size=16, classes=1000, extractor="inception"),
 }
-
-
-class ConfigError(ValueError):
-    """Something the user wrote cannot be a run. ``key`` is dotted, '' where no key is to blame."""
-
-    def __init__(self, message: str, key: str = "") -> None:
-        super().__init__(f"{key}: {message}" if key else message)
-        self.message = message
-        self.key = key
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`` Did you mean …?`` with the closest of ``known``, or nothing when none is close."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 class _Strict(BaseModel):
@@ -434,25 +422,4 @@ def make_run(tree: Mapping[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise _explain(error) from None
-
-
-def _explain(error: ValidationError) -> ConfigError:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"] if part != "function-after")
-    match first["type"]:
-        case "extra_forbidden":
-            return ConfigError(f"unknown key.{nearest(key, known_keys())}", key)
-        case "missing":
-            return ConfigError("is not set, and has no default", key)
-        case "value_error":
-            return ConfigError(str(first["ctx"]["error"]), key)
-        case "literal_error":
-            given = repr(first["input"])
-            expected = first["ctx"]["expected"].replace("'", "").split(" or ")
-            words = [w.strip() for part in expected for w in part.split(",")]
-            hint = nearest(str(first["input"]), words)
-            return ConfigError(f"{given} is not one of {', '.join(words)}.{hint}", key)
-        case _:
-            message = first["msg"].removeprefix("Input should be ")
-            return ConfigError(f"should be {message}, not {first['input']!r}", key)
+        raise explain(error, known_keys()) from None
