@@ -66,14 +66,8 @@ def plan(grid: GridFile, sets: Sets = None, only: Only = None, as_json: AsJson =
     if as_json:
         rows = (
             {
-                "name": run.name,
-                "id": run.id,
-                "variant": run.variant,
-                "named": run.named,
-                "axes": run.axes,
-                "tune": run.tune,
-                "seed": run.seed,
-                "parameters": run.parameters,
+                **run.summary(),
+                "parts": run.parts,
                 "slurm": run.resources.model_dump(),
                 "config": run.config.resolved(),
             }

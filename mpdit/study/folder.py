@@ -178,14 +178,8 @@ def _is_held(file: Path) -> bool:
 
 def _entry(run: PlannedRun, name: str) -> dict[str, Any]:
     return {
+        **run.summary(),
         "name": name,
-        "id": run.id,
-        "variant": run.variant,
-        "named": run.named,
-        "axes": run.axes,
-        "tune": run.tune,
-        "seed": run.seed,
-        "parameters": run.parameters,
         "steps": run.config.train.steps,
         "in_grid": True,
     }

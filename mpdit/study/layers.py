@@ -28,7 +28,10 @@ _FIELDS: dict[str, Any] = {
     section: RunConfig.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
     for section in SECTIONS
 }
-SUPERSEDES = {"model.name": SIZE_KEYS, "data.name": ("data.path",)}
+SUPERSEDES = {
+    "model.name": SIZE_KEYS,
+    "data.name": ("data.path", "data.channels", "data.size", "data.classes"),
+}
 """A key that, set in a later layer, makes nothing of these set in an earlier one."""
 
 

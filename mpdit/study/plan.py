@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mpdit.config import ConfigError, Dataset, ModelConfig, RunConfig, nearest
-from mpdit.parameters import total_parameters
+from mpdit.parameters import count_parameters
 from mpdit.study.grid import Axis, Exclusion, Grid, conditions_text, load_grid
 from mpdit.study.layers import Layer, blame, fold, is_alone, shortest, to_run, written
 from mpdit.study.names import axis_label, run_name, slug
@@ -42,12 +42,22 @@ class PlannedRun:
     @property
     def parameters(self) -> int:
         """Of its model, in all."""
-        return _parameters(self.config.model, self.config.data.spec)
+        return sum(self.parts.values())
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """The parameters by part: embedders, attention, mlp, modulation, final."""
+        return _parts(self.config.model, self.config.data.spec)
+
+    def summary(self) -> dict[str, Any]:
+        """What tells it from the study's other runs, ready for JSON."""
+        keys = ("name", "id", "variant", "named", "axes", "tune", "seed", "parameters")
+        return {key: getattr(self, key) for key in keys}
 
 
 @cache
-def _parameters(model: ModelConfig, data: Dataset) -> int:
-    return total_parameters(model, data)
+def _parts(model: ModelConfig, data: Dataset) -> dict[str, int]:
+    return count_parameters(model, data)
 
 
 @dataclass(frozen=True)

@@ -85,12 +85,13 @@ def plan_lines(plan: Plan, paint: Paint) -> Iterator[str]:
     yield f"{count(len(runs), 'run')}: {', '.join(factors)}; {total:,} training steps in all"
     yield ""
     columns = _columns(plan)
-    header = ["run", *(title for title, _ in columns), "parameters"]
-    rows = [
-        [run.name, *cells, f"{run.parameters:,}"]
-        for run, *cells in zip(runs, *(cells for _, cells in columns), strict=True)
-    ]
-    head, *body = align([header, *rows], [False] * (len(header) - 1) + [True])
+    numbers = [("parameters", [f"{run.parameters:,}" for run in runs])]
+    sizes = _relative_sizes(runs)
+    numbers += [("vs first", sizes)] if any(sizes) else []
+    everything = [("run", [run.name for run in runs]), *columns, *numbers]
+    header = [title for title, _ in everything]
+    rows = list(zip(*(cells for _, cells in everything), strict=True))
+    head, *body = align([header, *rows], [cells in numbers for cells in everything])
     yield paint("  ".join(head), "dim")
     for cells in body:
         yield "  ".join(cells)
@@ -98,6 +99,17 @@ def plan_lines(plan: Plan, paint: Paint) -> Iterator[str]:
         legend = ", ".join(f"{code} {flag}" for flag, code in FLAG_CODES.items())
         yield paint(f"flags: {legend}", "dim")
     yield from _left_out(plan, paint)
+
+
+def _relative_sizes(runs: Sequence[PlannedRun]) -> list[str]:
+    """How many more parameters than the first run of the same model name has; '' for as many."""
+    first: dict[str, int] = {}
+    sizes = []
+    for run in runs:
+        base = first.setdefault(run.config.model.name, run.parameters)
+        change = f"{100 * (run.parameters / base - 1):+.2f} %".replace("-", "−")
+        sizes.append("" if run.parameters == base else change)
+    return sizes
 
 
 def _columns(plan: Plan) -> list[tuple[str, list[str]]]:
