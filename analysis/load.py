@@ -279,11 +279,7 @@ class _Reader:
 
     def _state(self, run: RunDir, done: bool) -> tuple[RunState | None, str]:
         """What the run says of itself, and the one word for it; what is unfinished is missing."""
-        try:
-            state = run.state()
-        except ValueError:
-            state = None
-            self._lacks(run, "state.json is damaged")
+        state = run.state()
         if done:
             return state, "done"
         if state is None:

@@ -90,7 +90,6 @@ def test_torn_and_damaged_files_cost_only_themselves(own: Own) -> None:
         file.write('{"step": 1050, "lo')
     (damaged.path / "metrics.jsonl").write_bytes(b"\0\0\0\n")
     (damaged.path / "model.json").write_text("{")
-    (damaged.path / "state.json").write_text("")
     (damaged.path / "config.yaml").write_text("model: {depth: [}")
     (damaged.samples / "samples.npz").write_bytes(b"PK")
     study = load(path)
@@ -98,7 +97,7 @@ def test_torn_and_damaged_files_cost_only_themselves(own: Own) -> None:
     assert (study.metrics["run"] == damaged.name).sum() == 0
     assert lacks(study, "A-none_s0") == []
     said = " ".join(lacks(study, "A-none_s1"))
-    for name in ("metrics.jsonl", "model.json", "state.json", "config.yaml"):
+    for name in ("metrics.jsonl", "model.json", "config.yaml"):
         assert name in said
     assert (study.evaluations["run"] == damaged.name).sum() == 1
     with pytest.raises(NothingToShow, match="damaged"):
