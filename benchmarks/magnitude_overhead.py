@@ -17,6 +17,7 @@ from collections.abc import Callable
 import torch
 
 from mpdit.config import DATASETS, FLAGS, ModelConfig
+from mpdit.memory import keep_freed_memory
 from mpdit.model import DiT
 
 PROMISED = {"eager": 1.08, "compiled": 1.03}
@@ -64,6 +65,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--only", choices=list(PROMISED))
     given = parser.parse_args()
+    keep_freed_memory()  # as the trainer does
     kept = []
     for name in [given.only] if given.only else PROMISED:
         all_flags, none, measured = ratio(name == "compiled", given.batch_size, given.rounds)

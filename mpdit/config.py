@@ -92,6 +92,8 @@ DATASETS = {
     "fashion-mnist": Dataset(channels=1, size=28, classes=10, extractor="fashion-mnist"),
     "imagenet128-latents": Dataset(channels=4, size=16, classes=1000, extractor="inception"),
 }
+FREE_DATASETS = ("latents", "folder")
+"""Of any shape, which the config says: a latent store, a folder of images."""
 
 
 class _Strict(BaseModel):
@@ -244,11 +246,11 @@ def parse_model_name(name: object) -> tuple[Size, int]:
 class DataConfig(_Strict):
     """Which data. ``path`` says where it lies on this machine and is no part of the identity.
 
-    ``latents`` are of any shape, which ``channels``, ``size`` and ``classes`` say; the other data
-    sets have their own.
+    ``latents`` and ``folder`` (images, a sub-folder per class) are of any shape, which
+    ``channels``, ``size`` and ``classes`` say; the other data sets have their own.
     """
 
-    name: Literal[(*DATASETS, "latents")]  # type: ignore[valid-type]
+    name: Literal[(*DATASETS, *FREE_DATASETS)]  # type: ignore[valid-type]
     path: str | None = None
     channels: Positive | None = None
     size: Positive | None = None
@@ -262,9 +264,10 @@ class DataConfig(_Strict):
     @model_validator(mode="after")
     def _shape_where_it_is_free(self) -> DataConfig:
         given = [value is not None for value in (self.channels, self.size, self.classes)]
-        if self.name == "latents" and not all(given):
-            raise ValueError("latents need channels, size and classes")
-        if self.name != "latents" and any(given):
+        free = self.name in FREE_DATASETS
+        if free and not all(given):
+            raise ValueError(f"{self.name} needs channels, size and classes")
+        if not free and any(given):
             raise ValueError(f"{self.name} has its own channels, size and classes")
         return self
 
@@ -290,7 +293,9 @@ class TrainConfig(_Strict):
     """The rate falls as 1/sqrt(step) from here; None: steps / 10."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     label_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Of matrix products: ``tf32`` is float32's range with 10 bits of mantissa (NVIDIA GPUs only);
+    ``bfloat16`` is autocast, with norms, cos/sin, residual stream and loss in float32."""
     ema_stds: Annotated[tuple[Std, ...], Field(strict=False, min_length=1)] = (0.05, 0.10)
     """Relative widths of the power-function EMAs (EDM2, algorithm 3)."""
     snapshot_every: Positive | None = None
@@ -298,6 +303,13 @@ class TrainConfig(_Strict):
 
     gradient_checkpointing: bool = False
     """Blocks are computed twice, so that their intermediates need not be kept: the same bits."""
+    micro_batch_size: Positive | None = None
+    """Most images that one device takes at once: larger shares of the batch are taken in turns and
+    their gradients accumulated. The same sums in another order. None: no limit."""
+    compile: bool = False
+    """`torch.compile` of the blocks: faster after half a minute of waiting, other last bits."""
+    tensorboard: bool = False
+    """The rows of metrics.jsonl also as TensorBoard events, under ``tensorboard/``."""
     checkpoint_every: Positive = 1000
     log_every: Positive = 50
     probe_every: Positive | None = None
@@ -387,7 +399,15 @@ class RunConfig(_Strict):
 
 OPERATIONAL: Any = {
     "data": {"path"},
-    "train": {"checkpoint_every", "gradient_checkpointing", "log_every", "probe_every"},
+    "train": {
+        "checkpoint_every",
+        "compile",
+        "gradient_checkpointing",
+        "log_every",
+        "micro_batch_size",
+        "probe_every",
+        "tensorboard",
+    },
     "sample": {"batch_size"},
 }
 """The fields that are no part of a run's identity."""

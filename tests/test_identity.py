@@ -33,7 +33,7 @@ OTHER: dict[str, list[Any]] = {
     "train.constant_steps": [1, 999],
     "train.clip_norm": [0.1, 1.0],
     "train.label_dropout": [0.0, 0.2],
-    "train.precision": ["bfloat16"],
+    "train.precision": ["bfloat16", "tf32"],
     "train.ema_stds": [[0.05], [0.05, 0.1, 0.2]],
     "train.snapshot_every": [1, 17],
     "sample.count": [1, 500],
@@ -52,6 +52,9 @@ ELSEWHERE: dict[str, list[Any]] = {
     "train.gradient_checkpointing": [True],
     "train.log_every": [1, 77],
     "train.probe_every": [1, 77],
+    "train.compile": [True],
+    "train.micro_batch_size": [1, 16],
+    "train.tensorboard": [True],
     "sample.batch_size": [1, 77],
 }
 

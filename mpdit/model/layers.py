@@ -221,11 +221,9 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "batch tokens width"]:
         B, T, D = x.shape
         qkv = self.qkv(x).view(B, T, 3, self.heads, D // self.heads)
+        q, k, v = qkv.unbind(2)
         if self.cosine:
-            qk, v = qkv.split((2, 1), dim=2)
-            (q, k), v = normalize(qk).unbind(2), v.squeeze(2)
-        else:
-            q, k, v = qkv.unbind(2)
+            q, k = normalize(q), normalize(k)
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, H, T, D/H)
         heads = self.attend(q, k, v)
         if self.restored:
