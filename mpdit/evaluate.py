@@ -19,8 +19,8 @@ from torch_fidelity.metric_fid import (
     fid_statistics_to_metric,
 )
 
-from mpdit import datasets
 from mpdit.config import ConfigError, RunConfig
+from mpdit.data import datasets
 from mpdit.extractors import classifier
 from mpdit.sample import samples_file
 from mpdit.session import Session

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mpdit.config import RunConfig
-from mpdit.data import Batches
+from mpdit.data.batches import Batches
 from mpdit.diffusion import Diffusion
 from mpdit.model import DiT, magnitude
 from mpdit.randomness import generator

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from mpdit.config import ConfigError, RunConfig
-from mpdit.datasets import check_available
+from mpdit.data.datasets import check_available
 from mpdit.evaluate import evaluate_run
 from mpdit.parameters import count_parameters, forward_flops, total_parameters
 from mpdit.provenance import record_start

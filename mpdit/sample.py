@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from mpdit.config import RunConfig
-from mpdit.datasets import to_uint8
+from mpdit.data.datasets import to_uint8
 from mpdit.diffusion import Diffusion
 from mpdit.model import DiT
 from mpdit.randomness import generator

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mpdit import checkpoint
 from mpdit.config import RunConfig, TrainConfig
-from mpdit.data import Batches
+from mpdit.data.batches import Batches
 from mpdit.diffusion import Diffusion
 from mpdit.ema import PowerEMA
 from mpdit.model import DiT

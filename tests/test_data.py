@@ -1,7 +1,7 @@
 import torch
 from conftest import tiny_config
 
-from mpdit.data import Batches
+from mpdit.data.batches import Batches
 from mpdit.randomness import generator
 
 CPU = torch.device("cpu")

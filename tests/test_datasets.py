@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpdit import datasets
 from mpdit.config import ConfigError, DataConfig
+from mpdit.data import datasets
 
 
 def fashion(path: Path) -> DataConfig:

@@ -4,8 +4,8 @@ import scipy.linalg
 import torch
 from scipy.ndimage import gaussian_filter
 
-from mpdit import datasets
 from mpdit.config import DataConfig
+from mpdit.data import datasets
 from mpdit.evaluate import frechet_distance
 from mpdit.extractors import classifier
 

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from rich.progress import track
 from safetensors.torch import save_file
 
-from mpdit import datasets
 from mpdit.config import DataConfig
+from mpdit.data import datasets
 from mpdit.extractors.classifier import Classifier, weights_file
 from mpdit.randomness import generator
 

@@ -47,7 +47,7 @@ def check_plan(plan: Plan, results: Path) -> None:
     Raises:
         ConfigError: when the results folder cannot be written, or data is missing.
     """
-    from mpdit.datasets import check_available
+    from mpdit.data.datasets import check_available
 
     folder = (results / plan.study).absolute()
     while not folder.exists():

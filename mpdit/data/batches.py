@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from mpdit import datasets
 from mpdit.config import RunConfig
+from mpdit.data import datasets
 from mpdit.randomness import generator
 
 
