@@ -29,10 +29,11 @@ from torch import Tensor
 from mpdit import checkpoint, reference
 from mpdit.config import DATASETS, FLAGS, ConfigError, RunConfig, make_run
 from mpdit.ema import PowerEMA
+from mpdit.meters import Meters
 from mpdit.model import DiT
 from mpdit.provenance import record_start
 from mpdit.study.rundir import EXIT_DONE, EXIT_USAGE, RunDir, write_atomic
-from mpdit.train import MEASURES, parameter_groups, snapshot_file
+from mpdit.train import parameter_groups, snapshot_file
 
 State = dict[str, Tensor]
 
@@ -285,9 +286,7 @@ def _save_checkpoint(run: RunDir, config: RunConfig, model: DiT, weights: State)
     parameters = [weights[name].float() for name, _ in model.named_parameters()]
     state = {
         "step": config.train.steps,
-        "seconds": 0.0,
-        "sums": torch.zeros(len(MEASURES)),
-        "summed": 0,
+        "meters": Meters(config, torch.device("cpu"), devices=1).state_dict(),
         "model": weights,
         "optimizer": torch.optim.Adam(parameter_groups(model, config.train)).state_dict(),
         "ema": PowerEMA(parameters, config.train.ema_stds).state_dict(),
@@ -297,7 +296,7 @@ def _save_checkpoint(run: RunDir, config: RunConfig, model: DiT, weights: State)
 
 def _record(run: RunDir, old: Path, notes: list[str]) -> None:
     """Where the run comes from, in provenance.json and log.txt."""
-    entry = record_start(run, torch.device("cpu"))
+    entry = record_start(run, torch.device("cpu"), processes=1)
     entry |= {"converted_from": str(old.resolve()), "notes": notes}
     write_atomic(run.path / "provenance.json", json.dumps({"starts": [entry]}, indent=1))
     now = time.strftime("%Y-%m-%d %H:%M:%S")

@@ -17,12 +17,13 @@ from typing import Any
 import torch
 
 import mpdit
+from mpdit.devices import device_name
 from mpdit.study.rundir import RunDir, write_atomic
 
 PACKAGES = ("torch", "numpy", "torch-fidelity", "safetensors", "scikit-learn", "pydantic")
 
 
-def record_start(run: RunDir, device: torch.device) -> dict[str, Any]:
+def record_start(run: RunDir, device: torch.device, processes: int) -> dict[str, Any]:
     """Append this start to provenance.json (and keep an uncommitted diff beside it).
 
     The number of threads is the first start's: sums are split by thread, and a resumed run has to
@@ -46,7 +47,8 @@ def record_start(run: RunDir, device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "host": socket.gethostname(),
-        "device": _device_name(device),
+        "device": device_name(device),
+        "processes": processes,
         "threads": threads or torch.get_num_threads(),
         "job": os.environ.get("SLURM_JOB_ID"),
     }
@@ -65,9 +67,3 @@ def _code() -> tuple[str | None, str]:
     if not (root / ".git").exists() or shutil.which("git") is None:
         return None, ""
     return git("rev-parse", "HEAD") or None, git("diff", "HEAD", "--", "mpdit")
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return platform.processor() or platform.machine()

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mpdit.config import ConfigError, RunConfig
 from mpdit.data.datasets import check_available
+from mpdit.devices import prepare
+from mpdit.distributed import World, join, leave
 from mpdit.evaluate import evaluate_run
+from mpdit.memory import keep_freed_memory
+from mpdit.meters import NonFiniteLossError
 from mpdit.parameters import count_parameters, forward_flops, total_parameters
 from mpdit.provenance import record_start
 from mpdit.sample import sample_run, samples_file
@@ -32,7 +37,7 @@ from mpdit.study.rundir import (
     RunDir,
     write_atomic,
 )
-from mpdit.train import NonFiniteLossError, Trainer
+from mpdit.train import Trainer
 
 
 def execute(run: RunDir) -> int:
@@ -47,21 +52,41 @@ def execute(run: RunDir) -> int:
     """
     config = run.config()
     try:
-        with run.lease():
+        with join() as world, _held(run, world):
             if run.is_done():
-                print(f"{run.name} is done already", file=sys.stderr)
+                if world.main:
+                    print(f"{run.name} is done already", file=sys.stderr)
                 return EXIT_DONE
-            with open_session(run) as session:
-                return _guarded(config, session)
+            with open_session(run, world.main) as session:
+                return _guarded(config, session, world)
     except BusyError as error:
         print(error, file=sys.stderr)
         return EXIT_BUSY
 
 
-def _guarded(config: RunConfig, session: Session) -> int:
+@contextmanager
+def _held(run: RunDir, world: World) -> Iterator[None]:
+    """The main process holds the run for all of them.
+
+    Raises:
+        BusyError: when another process holds it, in every process.
+    """
+    busy = None
+    with ExitStack() as stack:
+        if world.main:
+            try:
+                stack.enter_context(run.lease())
+            except BusyError as error:
+                busy = error
+        if world.largest(busy is not None):
+            raise busy or BusyError(f"{run.name} is being executed elsewhere")
+        yield
+
+
+def _guarded(config: RunConfig, session: Session, world: World) -> int:
     """Do the work, and leave in state.json how it ended."""
     try:
-        _work(config, session)
+        _work(config, session, world)
     except Interrupted as signal_name:
         log.info(
             "stopped by %s at %s %d; the same command goes on",
@@ -83,22 +108,32 @@ def _guarded(config: RunConfig, session: Session) -> int:
     return EXIT_DONE
 
 
-def _work(config: RunConfig, session: Session) -> None:
+def _work(config: RunConfig, session: Session, world: World) -> None:
+    """Train with all processes; sample and evaluate with the main one alone."""
     run = session.run
     check_available(config.data)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    # set before CUDA starts: its matrix products are the same each time only with a fixed workspace
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    start = record_start(run, device)
-    torch.set_num_threads(start["threads"])
-    log.info("%s on %s of %s", run.name, start["device"], start["host"])
-    _describe(config, run)
+    device = prepare(config.train.precision, world.local_rank)
+    keep_freed_memory()
+    threads = torch.get_num_threads()
+    if world.main:
+        start = record_start(run, device, world.size)
+        threads = start["threads"]
+        log.info("%s on %s", run.name, _place(start))
+        _describe(config, run)
+    torch.set_num_threads(world.largest(threads if world.main else 0))
     if not samples_file(run).exists():
-        Trainer(config, session, device).fit()
-        sample_run(config, session, device)
+        Trainer(config, session, device, world).fit()
+        leave()
+    if not world.main:
+        return
+    sample_run(config, session, device)
     record = evaluate_run(config, session)
     log.info("done: %s = %.3f", record["metric"], record["value"])
+
+
+def _place(start: dict[str, Any]) -> str:
+    count = start["processes"]
+    return f"{start['device']} of {start['host']}" + (f", {count} processes" if count > 1 else "")
 
 
 def _describe(config: RunConfig, run: RunDir) -> None:

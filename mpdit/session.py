@@ -27,15 +27,26 @@ log = logging.getLogger("mpdit")
 
 
 class Interrupted(Exception):
-    """The run was asked to stop by a signal, and has kept its state."""
+    """The run was asked to stop by a signal (its number), and has kept its state."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
 
 
 class Session:
-    """One process's work on one run."""
+    """One process's work on one run.
 
-    def __init__(self, run: RunDir) -> None:
+    Args:
+        main: whether it is the process that speaks; the others of a run only listen to signals.
+
+    Attributes:
+        stop_signal: the number of the signal that asked to stop; 0 before.
+    """
+
+    def __init__(self, run: RunDir, main: bool = True) -> None:
         self.run = run
-        self.stop_signal: str | None = None
+        self.main = main
+        self.stop_signal = 0
         self.state = RunState(
             started=time.time(),
             host=socket.gethostname(),
@@ -62,6 +73,8 @@ class Session:
 
     def advance(self, step: int, images: float, loss: float | None = None) -> None:
         """Step ``step`` of the stage is done, ``images`` images a step. Cheap when called often."""
+        if not self.main:
+            return
         now = time.monotonic()
         self.state = replace(self.state, step=step, loss=self.state.loss if loss is None else loss)
         if now - self._beat < HEARTBEAT_S and step < self.state.steps:
@@ -94,30 +107,35 @@ class Session:
         self._write()
 
     def _write(self) -> None:
+        if not self.main:
+            return
         self._beat = time.monotonic()
         self.state = replace(self.state, heartbeat=time.time())
         self.run.write_state(self.state)
 
 
 @contextmanager
-def open_session(run: RunDir) -> Iterator[Session]:
-    """Log to the run's log.txt, show a bar on a terminal, turn TERM, INT, USR2 into a request."""
-    session = Session(run)
+def open_session(run: RunDir, main: bool = True) -> Iterator[Session]:
+    """Log to the run's log.txt, show a bar on a terminal, turn TERM, INT, USR2 into a request.
+
+    Of several processes only the main one speaks, save for errors.
+    """
+    session = Session(run, main)
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    if not _is_log(run):  # a launcher has sent stderr there already
+    if main and not _is_log(run):  # a launcher has sent stderr there already
         handlers.append(logging.FileHandler(run.log))
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
         log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.INFO if main else logging.ERROR)
 
     def request_stop(number: int, _frame: FrameType | None) -> None:
-        session.stop_signal = signal.Signals(number).name
+        session.stop_signal = number
 
     signals = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
     before = {number: signal.signal(number, request_stop) for number in signals}
     try:
-        if sys.stderr.isatty():
+        if main and sys.stderr.isatty():
             columns = (
                 TextColumn("{task.description:>8}"),
                 BarColumn(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,21 @@ import torch
 from jaxtyping import Float, Int64
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from mpdit import checkpoint
 from mpdit.config import RunConfig, TrainConfig
 from mpdit.data.batches import Batches
 from mpdit.diffusion import Diffusion
+from mpdit.distributed import World
 from mpdit.ema import PowerEMA
+from mpdit.meters import Meters
 from mpdit.model import DiT
 from mpdit.probe import Magnitudes, Probe, StepProbe
 from mpdit.randomness import generator
-from mpdit.session import Session, log
+from mpdit.session import Interrupted, Session, log
 from mpdit.study.rundir import append_row, keep_rows, read_rows
-
-MEASURES = ("loss", "mse", "vlb", "grad_norm")
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss is no number any more; the state from before is kept."""
+from mpdit.tensorboard import Events
 
 
 def learning_rate_factor(step: int, train: TrainConfig) -> float:
@@ -56,15 +55,23 @@ def load_snapshot(config: RunConfig, folder: Path, device: torch.device) -> DiT:
 
 
 class Trainer:
-    """Everything that changes in training, and the step that changes it."""
+    """Everything that changes in training, and the step that changes it.
 
-    def __init__(self, config: RunConfig, session: Session, device: torch.device) -> None:
-        self.config, self.session, self.device = config, session, device
+    Several processes each take their share of every batch (`World`); all hold the same weights.
+    """
+
+    def __init__(
+        self, config: RunConfig, session: Session, device: torch.device, world: World
+    ) -> None:
+        self.config, self.session, self.device, self.world = config, session, device, world
         self.run = session.run
         self.batches = Batches(config, device)
         self.diffusion = Diffusion().to(device)
         self.model = build_model(config, device)
         self.model.recompute = config.train.gradient_checkpointing
+        if config.train.compile:
+            self.model.compile_blocks()
+        self.replica = replicate(self.model) if world.size > 1 else None
         self.parameters = list(self.model.parameters())
         self.optimizer = torch.optim.Adam(
             parameter_groups(self.model, config.train),
@@ -73,12 +80,10 @@ class Trainer:
         )
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.ema = PowerEMA(self.parameters, config.train.ema_stds)
+        self.meters = Meters(config, device, world.size)
         self.probe = Probe.of_run(config, self.batches, self.diffusion)
         self.learning: Magnitudes = {}  # how the last step changed the weights, where probed
         self.step = 0
-        self.seconds = 0.0  # spent in training steps, over all starts
-        self.sums = torch.zeros(len(MEASURES), device=device)  # since the last row of metrics
-        self.summed = 0  # steps in the sums
 
     def fit(self) -> None:
         """Train to the last step from the newest checkpoint.
@@ -86,44 +91,54 @@ class Trainer:
         Raises:
             Interrupted: when a signal asked to stop; the state is kept.
             NonFiniteLossError: when the loss has become infinite or NaN.
+            ConfigError: when TensorBoard is asked for and not installed.
         """
-        train = self.config.train
+        train, main = self.config.train, self.world.main
         self._resume()
+        if self.replica is not None:
+            self._settle()
+        events = Events(self.run, self.step) if train.tensorboard and main else None
         self.session.stage("train", self.step, train.steps)
-        if self.step == 0:
+        if self.step == 0 and main:
             self._probe()
         began = time.perf_counter()
         while self.step < train.steps:
             self.step += 1
-            self._train_step()
+            self.train_step()
             last = self.step == train.steps
             logged = self.step % train.log_every == 0 or last
-            means = self._means() if logged else None  # waits for the device: before the clock
-            self.seconds += time.perf_counter() - began
+            # the means wait for the device: before the clock
+            means = self.meters.means(self.step) if logged else None
+            self.meters.seconds += time.perf_counter() - began
             if means is not None:
-                self._log_row(means)
-            loss = means["loss"] if means is not None else None
-            self.session.advance(self.step, train.batch_size, loss)
-            if self._probed():
+                row = self.meters.row(self.step, means, self.optimizer.param_groups[0]["lr"])
+                if main:
+                    append_row(self.run.path / "metrics.jsonl", row)
+                if events is not None:
+                    events.add(row)
+            self.session.advance(self.step, train.batch_size, means["loss"] if means else None)
+            if self._probed() and main:
                 self._probe()
-            if self.step % (train.snapshot_every or 1) == 0 or last:
+            if main and (self.step % (train.snapshot_every or 1) == 0 or last):
                 self._snapshot()
-            if self.step % train.checkpoint_every == 0 or last or self.session.stop_signal:
+            stop = self.world.largest(self.session.stop_signal)
+            if self.step % train.checkpoint_every == 0 or last or stop:
                 self._save()
-                self.session.check_stop()
+            if stop:
+                raise Interrupted(stop)
             began = time.perf_counter()
+        if events is not None:
+            events.close()
 
-    def _train_step(self) -> None:
+    def train_step(self) -> None:
+        """Step ``self.step``: gradients of the batch, Adam, the averages."""
         train, step = self.config.train, self.step
         factor = learning_rate_factor(step, train)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
         self.model.normalize_weights()
-        x0, y = self.batches.batch(step)
-        random = generator(self.config.seed, "train", step, self.device)
-        loss = self._losses(x0, y, random)
-        loss["loss"].backward()
-        step_probe = StepProbe(self.model) if self._probed() else None
+        losses = self.gradients(step)
+        step_probe = StepProbe(self.model) if self._probed() and self.world.main else None
         # the norm is taken always: it is one of the measures
         limit = train.clip_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
@@ -132,63 +147,70 @@ class Trainer:
             self.learning = step_probe.after()
         self.optimizer.zero_grad()
         self.ema.update(step)
-        values = [loss["loss"].detach(), loss["mse"].detach(), loss["vlb"].detach(), norm]
-        self.sums += torch.stack(values)
-        self.summed += 1
+        self.meters.add(torch.cat((losses, norm[None])))
+
+    def gradients(self, step: int) -> Float[Tensor, 3]:
+        """Leave the batch's gradients in the parameters.
+
+        Timesteps, noise and dropped labels are drawn for the whole batch, of which this process
+        takes its share, in turns of at most ``micro_batch_size`` images.
+
+        Returns:
+            The whole batch's means of loss, mse and vlb.
+        """
+        train, B = self.config.train, self.config.train.batch_size
+        random = generator(self.config.seed, "train", step, self.device)
+        spec = self.config.data.spec
+        t = torch.randint(0, 1000, (B,), generator=random, device=self.device)
+        shape = (B, spec.channels, spec.size, spec.size)
+        noise = torch.randn(shape, generator=random, device=self.device)
+        dropped = torch.rand(B, generator=random, device=self.device) < train.label_dropout
+
+        share = self.world.share(B)
+        x0, y = self.batches.batch(step, share)  # (share, C, H, W), (share,)
+        t, noise, dropped = t[share], noise[share], dropped[share]
+        y = torch.where(dropped, self.model.null_class, y)
+        turns = math.ceil(len(y) / (train.micro_batch_size or len(y)))
+        parts = zip(*(values.tensor_split(turns) for values in (x0, t, noise, y)), strict=True)
+        sums = torch.zeros(3, device=self.device)
+        for turn, part in enumerate(parts, start=1):
+            with self._exchanged(turn == turns):
+                losses = self._losses(*part) / B
+                # replicas' gradients are averaged, and are to be added up
+                (losses[0] * self.world.size).backward()
+            sums += losses.detach()
+        return self.world.add_up(sums)
+
+    def _exchanged(self, last: bool) -> AbstractContextManager[None]:
+        """Where replicas' gradients are exchanged: in the last turn only."""
+        if self.replica is None or last:
+            return nullcontext()
+        return self.replica.no_sync()
 
     def _losses(
         self,
         x0: Float[Tensor, "batch channels height width"],
+        t: Int64[Tensor, " batch"],
+        noise: Float[Tensor, "batch channels height width"],
         y: Int64[Tensor, " batch"],
-        random: torch.Generator,
-    ) -> dict[str, Float[Tensor, ""]]:
-        """Batch means of loss, mse and vlb at random timesteps, some labels dropped."""
-        train, B = self.config.train, len(x0)
-        t = torch.randint(0, 1000, (B,), generator=random, device=self.device)
-        noise = torch.randn(x0.shape, generator=random, device=self.device)
-        dropped = torch.rand(B, generator=random, device=self.device) < train.label_dropout
-        y = torch.where(dropped, self.model.null_class, y)
+    ) -> Float[Tensor, 3]:
+        """Sums over the images of loss, mse and vlb."""
         x_t = self.diffusion.q_sample(x0, t, noise)
-        bf16 = train.precision == "bfloat16"
+        bf16 = self.config.train.precision == "bfloat16"
+        model = self.model if self.replica is None else self.replica
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            output = self.model(x_t, t, y)  # (B, 2C, H, W)
+            output = model(x_t, t, y)  # (B, 2C, H, W)
         terms = self.diffusion.loss(output.float(), x0, x_t, t, noise)
-        return {name: terms[name].mean() for name in ("loss", "mse", "vlb")}
+        return torch.stack([terms[name].sum() for name in ("loss", "mse", "vlb")])
 
-    def _means(self) -> dict[str, float]:
-        """The measures' means over the steps since the last row.
+    def _settle(self) -> None:
+        """Let the replicas agree on the order in which gradients are exchanged.
 
-        Raises:
-            NonFiniteLossError: when they are no numbers any more.
+        They choose it anew after their first backward pass; without one whose gradients are thrown
+        away, the first step after a resume would add in another order than it did before.
         """
-        means = dict(zip(MEASURES, (self.sums / self.summed).tolist(), strict=True))
-        if not math.isfinite(means["loss"]):
-            raise NonFiniteLossError(
-                f"the loss is {means['loss']} at step {self.step}; "
-                "the state up to the last checkpoint is kept. A smaller learning rate may help"
-            )
-        return means
-
-    def _log_row(self, means: dict[str, float]) -> None:
-        """Append to metrics.jsonl the means since the last row, and begin anew."""
-        row = {
-            "step": self.step,
-            **means,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "images_per_s": self.step * self.config.train.batch_size / self.seconds,
-            "memory_mb": self._peak_memory_mb(),
-            "seconds": self.seconds,
-        }
-        append_row(self.run.path / "metrics.jsonl", row)
-        self.sums.zero_()
-        self.summed = 0
-
-    def _peak_memory_mb(self) -> float:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) / 2**20
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        self.gradients(1)
+        self.optimizer.zero_grad()
 
     def _probed(self) -> bool:
         """Whether this step's magnitudes are wanted."""
@@ -212,13 +234,13 @@ class Trainer:
             temporary.replace(file)
 
     def _save(self) -> None:
-        if self.summed:
-            self._means()  # a broken state does not take the place of a good one
+        if self.meters.summed:
+            self.meters.means(self.step)  # a broken state does not take the place of a good one
+        if not self.world.main:
+            return
         state = {
             "step": self.step,
-            "seconds": self.seconds,
-            "sums": self.sums,
-            "summed": self.summed,
+            "meters": self.meters.state_dict(),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict(),
@@ -228,12 +250,14 @@ class Trainer:
     def _resume(self) -> None:
         state = checkpoint.load_newest(self.run.checkpoints, self.device, log.warning)
         if state is not None:
-            self.step, self.seconds = state["step"], state["seconds"]
-            self.sums, self.summed = state["sums"], state["summed"]
+            self.step = state["step"]
+            self.meters.load_state_dict(state["meters"])
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.ema.load_state_dict(state["ema"])
             log.info("going on from step %d", self.step)
+        if not self.world.main:
+            return
         for name in ("metrics.jsonl", "magnitudes.jsonl"):
             file = self.run.path / name
             rows = read_rows(file)
@@ -241,6 +265,18 @@ class Trainer:
             kept = [row for row in rows if row["step"] <= self.step and state is not None]
             if file.exists():
                 keep_rows(file, kept)
+
+
+def replicate(model: DiT) -> DistributedDataParallel:
+    """The model with gradients averaged over all processes, while the backward pass goes on."""
+    config = model.config
+    return DistributedDataParallel(
+        model,
+        gradient_as_bucket_view=True,
+        broadcast_buffers=False,
+        # without any modulation the conditioning's embedders have no part in the output
+        find_unused_parameters=not (config.parts or config.final_parts),
+    )
 
 
 def parameter_groups(model: DiT, train: TrainConfig) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from jaxtyping import install_import_hook
 
-CHECKED = ("model", "diffusion", "ema", "data", "sample", "train", "probe", "evaluate")
+CHECKED = ("model", "diffusion", "ema", "data", "sample", "train", "meters", "probe", "evaluate")
 
 install_import_hook([f"mpdit.{name}" for name in CHECKED], "beartype.beartype")
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from mpdit import probe
 from mpdit.config import FLAGS
+from mpdit.distributed import World
 from mpdit.model import DiT
 from mpdit.probe import StepProbe, rms, weights_of_blocks
 from mpdit.session import open_session
@@ -22,7 +23,7 @@ def trained(folder: Path, **changes: object) -> RunDir:
     run = RunDir(folder)
     run.write_config(tiny_config(**changes))
     with open_session(run) as session:
-        Trainer(run.config(), session, torch.device("cpu")).fit()
+        Trainer(run.config(), session, torch.device("cpu"), World()).fit()
     return run
 
 

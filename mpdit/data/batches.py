@@ -28,11 +28,11 @@ class Batches:
         self._order = torch.empty(0)
 
     def batch(
-        self, step: int
+        self, step: int, rows: slice = slice(None)
     ) -> tuple[Float[Tensor, "batch channels height width"], Int64[Tensor, " batch"]]:
         """Images in [-1, 1] and labels of training step ``step``."""
-        rows = self._rows((step - 1) * self.size, self.size)
-        return self.x[rows], self.y[rows]
+        chosen = self._rows((step - 1) * self.size, self.size)[rows]
+        return self.x[chosen], self.y[chosen]
 
     def _rows(self, start: int, count: int) -> Int64[Tensor, " rows"]:
         epoch, offset = divmod(start, len(self.x))

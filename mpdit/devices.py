@@ -1,0 +1,75 @@
+"""Where a run computes: the device, the precision of its matrix products, its peak."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+
+import torch
+
+from mpdit.config import ConfigError
+
+PEAKS = {
+    "B200": (2250, 1125, 75),
+    "H200": (989, 494, 67),
+    "H100 PCIe": (756, 378, 51),
+    "H100 NVL": (835, 417, 60),
+    "H100": (989, 494, 67),
+    "A100": (312, 156, 19.5),
+    "L40S": (362, 183, 91.6),
+    "A40": (150, 75, 37.4),
+    "A10": (125, 62.5, 31.2),
+    "L4": (121, 60, 30.3),
+    "RTX 4090": (165, 82.6, 82.6),
+    "RTX 3090": (71, 35.6, 35.6),
+}
+"""Dense TFLOP/s of matrix products in bfloat16, tf32, float32, from NVIDIA's data sheets, by a part
+of the device's name; the first that fits."""
+
+PRECISIONS = ("bfloat16", "tf32", "float32")
+
+
+def prepare(precision: str, local_rank: int = 0) -> torch.device:
+    """This process's device, set to compute deterministically in ``precision``.
+
+    Raises:
+        ConfigError: when the device has no such precision.
+    """
+    # set before CUDA starts: its matrix products are the same each time only with a fixed workspace
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    cuda = torch.cuda.is_available()
+    if precision == "tf32" and not (cuda and torch.cuda.get_device_capability()[0] >= 8):
+        raise ConfigError(
+            "tf32 needs an NVIDIA GPU of the Ampere generation or later; "
+            "float32 and bfloat16 run everywhere",
+            "train.precision",
+        )
+    if not cuda:
+        return torch.device("cpu")
+    # one GPU alone is the only one visible to a process that Slurm has bound to it
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """As its maker calls it; a CPU's architecture."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
+
+
+def peak_flops(name: str, precision: str) -> float | None:
+    """FLOP/s of matrix products at best, None for a device that is not in the table."""
+    column = PRECISIONS.index(precision)
+    return next((peak[column] * 1e12 for part, peak in PEAKS.items() if part in name), None)
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most that this process has had at once, MiB: of the GPU's memory, or resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -1,0 +1,84 @@
+"""What training measures: sums on the device between the rows of metrics.jsonl."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mpdit.config import RunConfig
+from mpdit.devices import device_name, peak_flops, peak_memory_mb
+from mpdit.parameters import forward_flops
+
+MEASURES = ("loss", "mse", "vlb", "grad_norm")
+Row = dict[str, float | int]
+BACKWARD = 2  # a backward pass has two matrix products for each one of the forward pass
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss is no number any more; the state from before is kept."""
+
+
+class Meters:
+    """Means since the last row, speed, memory, and where they are written.
+
+    Args:
+        devices: of how many alike the speed is.
+
+    Attributes:
+        seconds: spent in training steps, over all starts.
+    """
+
+    def __init__(self, config: RunConfig, device: torch.device, devices: int) -> None:
+        self.config, self.device = config, device
+        self.sums = torch.zeros(len(MEASURES), device=device)  # since the last row
+        self.summed = 0  # steps in the sums
+        self.seconds = 0.0
+        peak = peak_flops(device_name(device), config.train.precision)
+        self.peak = peak * devices if peak else None  # FLOP/s
+        self.flops = (1 + BACKWARD) * forward_flops(config.model, config.data.spec)  # an image's
+
+    def add(self, measures: Float[Tensor, " measures"]) -> None:
+        """One step's; the device is not waited for."""
+        self.sums += measures
+        self.summed += 1
+
+    def means(self, step: int) -> dict[str, float]:
+        """The measures' means over the steps since the last row; waits for the device.
+
+        Raises:
+            NonFiniteLossError: when they are no numbers any more.
+        """
+        means = dict(zip(MEASURES, (self.sums / self.summed).tolist(), strict=True))
+        if not math.isfinite(means["loss"]):
+            raise NonFiniteLossError(
+                f"the loss is {means['loss']} at step {step}; "
+                "the state up to the last checkpoint is kept. A smaller learning rate may help"
+            )
+        return means
+
+    def row(self, step: int, means: dict[str, float], learning_rate: float) -> Row:
+        """The row of metrics.jsonl for the steps since the last one; the sums begin anew."""
+        speed = step * self.config.train.batch_size / self.seconds
+        row = {
+            "step": step,
+            **means,
+            "learning_rate": learning_rate,
+            "images_per_s": speed,
+            "memory_mb": peak_memory_mb(self.device),
+            "seconds": self.seconds,
+        }
+        if self.peak:
+            row["mfu"] = speed * self.flops / self.peak
+        self.sums.zero_()
+        self.summed = 0
+        return row
+
+    def state_dict(self) -> dict[str, Tensor | float]:
+        return {"sums": self.sums, "summed": self.summed, "seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Tensor | float]) -> None:
+        self.sums.copy_(torch.as_tensor(state["sums"]))
+        self.summed, self.seconds = int(state["summed"]), float(state["seconds"])

@@ -1,0 +1,28 @@
+"""One process of several: writes the gradients of a run's first batch, as process 0 has them."""
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from mpdit.distributed import join
+from mpdit.session import Session
+from mpdit.study.rundir import RunDir
+from mpdit.train import Trainer
+
+
+def main(folder: Path, target: Path) -> None:
+    torch.set_num_threads(1)
+    run = RunDir(folder)
+    with join() as world:
+        trainer = Trainer(run.config(), Session(run, world.main), torch.device("cpu"), world)
+        means = trainer.gradients(1)
+        if world.main:
+            named = trainer.model.named_parameters()
+            gradients = {name: p.grad.clone() for name, p in named if p.grad is not None}
+            save_file({**gradients, "means": means}, target)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,137 @@
+"""A run by several processes (gloo, on the CPU) is the run by one, save for the order of sums."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny_config
+from safetensors.torch import load_file
+
+from mpdit.distributed import World
+from mpdit.study.rundir import EXIT_BUSY, EXIT_DONE, EXIT_INTERRUPTED, RunDir, read_rows
+
+WORKER = [sys.executable, str(Path(__file__).with_name("gradients_worker.py"))]
+RUN = [sys.executable, "-m", "mpdit.run"]
+
+
+def make(folder: Path, **changes: object) -> RunDir:
+    run = RunDir(folder)
+    run.write_config(tiny_config(**changes))
+    return run
+
+
+def start(command: list[str], processes: int) -> list[subprocess.Popen[str]]:
+    """As torchrun starts them: each knows its rank and where rank 0 listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    return [
+        subprocess.Popen(
+            command,
+            env={
+                **os.environ,
+                **place,
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "MPDIT_THREADS": "1",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(processes)
+    ]
+
+
+def finish(processes: list[subprocess.Popen[str]], status: int = EXIT_DONE) -> str:
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [status] * len(processes), outputs
+    return "\n".join(outputs)
+
+
+def gradients(folder: Path, processes: int, **changes: object) -> dict[str, torch.Tensor]:
+    run, target = make(folder, **changes), folder / "gradients.safetensors"
+    finish(start([*WORKER, str(run.path), str(target)], processes))
+    return load_file(target)
+
+
+@pytest.mark.parametrize(
+    ("processes", "train"),
+    [
+        (2, {}),
+        (1, {"micro_batch_size": 3}),
+        (3, {"micro_batch_size": 2}),  # shares of 2, 3 and 3 images of the eight
+    ],
+)
+def test_gradients_and_losses_are_those_of_one_process(
+    tmp_path: Path, processes: int, train: dict[str, int]
+) -> None:
+    one = gradients(tmp_path / "one", 1)
+    many = gradients(tmp_path / "many", processes, train=train)
+    assert one.keys() == many.keys()
+    for name, gradient in one.items():
+        torch.testing.assert_close(many[name], gradient, rtol=1e-4, atol=1e-7, msg=name)
+
+
+def test_a_model_without_conditioning_trains_on_two_processes(tmp_path: Path) -> None:
+    model = {"conditioning": "none"}
+    one, two = (gradients(tmp_path / str(n), n, model=model) for n in (1, 2))
+    for name, gradient in one.items():
+        torch.testing.assert_close(two[name], gradient, rtol=1e-4, atol=1e-7, msg=name)
+
+
+def test_the_loss_curve_is_that_of_one_process(tmp_path: Path) -> None:
+    one, two = make(tmp_path / "one"), make(tmp_path / "two")
+    finish(start([*RUN, str(one.path)], 1))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    subprocess.run(
+        [*torchrun, "--master-port", "0", "-m", "mpdit.run", str(two.path)],
+        check=True,
+        timeout=120,
+        capture_output=True,
+    )
+    assert two.is_done()
+    curves = [read_rows(run.path / "metrics.jsonl") for run in (one, two)]
+    for alone, shared in zip(*curves, strict=True):
+        for measure in ("step", "loss", "mse", "vlb", "grad_norm", "learning_rate"):
+            assert shared[measure] == pytest.approx(alone[measure], rel=1e-3)
+
+
+def test_a_signal_to_any_process_stops_all_and_the_run_goes_on_to_the_same_bits(
+    tmp_path: Path,
+) -> None:
+    steps = {"train": {"steps": 300, "checkpoint_every": 1000, "snapshot_every": 300}}
+    whole, broken = make(tmp_path / "whole", **steps), make(tmp_path / "broken", **steps)
+    finish(start([*RUN, str(whole.path)], 2))
+    processes = start([*RUN, str(broken.path)], 2)
+    while len(read_rows(broken.path / "metrics.jsonl")) < 10:
+        assert processes[0].poll() is None, processes[0].communicate()[0]
+        time.sleep(0.01)
+    processes[1].send_signal(signal.SIGUSR2)
+    output = finish(processes, EXIT_INTERRUPTED)
+    assert output.count("stopped by SIGUSR2") == 1
+    finish(start([*RUN, str(broken.path)], 2))
+    assert "going on from step" in broken.log.read_text()
+    last = [run.ema / "std0.050_step00000300.safetensors" for run in (whole, broken)]
+    assert last[0].read_bytes() == last[1].read_bytes()
+
+
+def test_a_run_that_is_held_is_left_alone_by_all_processes(tiny_run: RunDir) -> None:
+    with tiny_run.lease():
+        output = finish(start([*RUN, str(tiny_run.path)], 2), EXIT_BUSY)
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_shares_cover_the_batch_once(size: int) -> None:
+    batch = list(range(8))
+    parts = [batch[World(rank, size).share(8)] for rank in range(size)]
+    assert sum(parts, []) == batch
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
