@@ -32,22 +32,18 @@ def start(command: list[str], processes: int) -> list[subprocess.Popen[str]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-    return [
-        subprocess.Popen(
-            command,
-            env={
-                **os.environ,
-                **place,
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "MPDIT_THREADS": "1",
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(processes)
-    ]
+    ranks = [{**place, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+    return [popen(command, environment) for environment in ranks]
+
+
+def popen(command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        env={**os.environ, **environment, "MPDIT_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def finish(processes: list[subprocess.Popen[str]], status: int = EXIT_DONE) -> str:
@@ -90,13 +86,8 @@ def test_a_model_without_conditioning_trains_on_two_processes(tmp_path: Path) ->
 def test_the_loss_curve_is_that_of_one_process(tmp_path: Path) -> None:
     one, two = make(tmp_path / "one"), make(tmp_path / "two")
     finish(start([*RUN, str(one.path)], 1))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    subprocess.run(
-        [*torchrun, "--master-port", "0", "-m", "mpdit.run", str(two.path)],
-        check=True,
-        timeout=120,
-        capture_output=True,
-    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    finish([popen([*torchrun, "--nproc-per-node", "2", "-m", "mpdit.run", str(two.path)], {})])
     assert two.is_done()
     curves = [read_rows(run.path / "metrics.jsonl") for run in (one, two)]
     for alone, shared in zip(*curves, strict=True):
