@@ -21,9 +21,11 @@ Writes are atomic, or append-only with a torn last line tolerated by the readers
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -195,27 +197,74 @@ def locked(file: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def written_aside(file: Path, *, sync: bool = True) -> Iterator[Path]:
+    """A path to write to, which becomes ``file`` when all went well.
+
+    A reader sees the old or the new content and never a part; with ``sync``, so does one after a
+    power failure.
+
+    Raises:
+        OSError: of the writing, naming ``file``; what was there before is untouched.
+    """
+    temporary = file.with_name(f".{file.name}.tmp")
+    with _naming(file):
+        try:
+            yield temporary
+            if sync:
+                sync_path(temporary)
+            temporary.replace(file)
+            if sync:
+                sync_path(file.parent)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
 def write_atomic(file: Path, content: str | bytes) -> None:
     """Replace ``file``, so that a reader sees the old or the new content and never a part."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    data = content.encode() if isinstance(content, str) else content
+    with written_aside(file, sync=False) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sync_path(path: Path) -> None:
+    """Have what was written to a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        with temporary.open("wb") as handle:
-            handle.write(data)
-        temporary.replace(file)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def append_row(file: Path, row: dict[str, Any]) -> None:
     """Append one JSON line; a torn last line, left by a write that broke off, is dropped first."""
-    with file.open("a+b") as handle:
+    with _naming(file), file.open("a+b") as handle:
         end = handle.seek(0, os.SEEK_END)
         if end and (handle.seek(end - 1), handle.read(1))[1] != b"\n":
             handle.seek(0)
             handle.truncate(handle.read().rfind(b"\n") + 1)
         handle.write(json.dumps(row).encode() + b"\n")
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Put the file's name into an OSError: a write that fails has none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(file)
+        raise
+
+
+def explain_os_error(error: OSError) -> str:
+    """One message; where there was no room, with the room there is."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or not error.filename:
+        return str(error)
+    free = shutil.disk_usage(Path(error.filename).parent).free / 1e6
+    return (
+        f"no room to write {error.filename} ({error.strerror}): {free:,.1f} MB are free there. "
+        "What was saved before is kept; with room again, the same command goes on"
+    )
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,87 @@
+"""Runs as processes of their own, and what they leave: shared by the tests of mpdit.run."""
+
+import hashlib
+import multiprocessing
+import os
+import subprocess
+import sys
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import numpy as np
+from conftest import tiny_config
+
+from mpdit.study.rundir import EXIT_DONE, RunDir, read_rows
+
+TIMED = ("images_per_s", "memory_mb", "seconds")
+"""What differs between two runs of one config: clock times, and the process's memory."""
+
+FORKED = multiprocessing.get_context("forkserver")
+"""Processes forked from one that has imported everything: importing takes seconds each time."""
+FORKED.set_forkserver_preload(
+    ["mpdit.run", "sklearn.datasets", "mpdit.extractors.classifier", "mpdit.ema"]
+)
+
+
+def make(folder: Path, **changes: object) -> RunDir:
+    """The folder of a tiny run that has not begun (`tiny_config`)."""
+    run = RunDir(folder)
+    run.write_config(tiny_config(**changes))
+    return run
+
+
+def start(run: RunDir) -> subprocess.Popen[str]:
+    """``python -m mpdit.run`` on it, as a user would."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "mpdit.run", str(run.path)],
+        env={**os.environ, "MPDIT_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(run: RunDir) -> None:
+    process = start(run)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == EXIT_DONE, output
+
+
+def fork(run: RunDir) -> ForkServerProcess:
+    """The same without the wait for imports: ``mpdit.run``'s main in a forked process."""
+    process = FORKED.Process(target=_main, args=(run.path,))
+    process.start()
+    return process
+
+
+def finish_forked(run: RunDir) -> None:
+    process = fork(run)
+    process.join(timeout=120)
+    assert process.exitcode == EXIT_DONE, run.log.read_text()
+
+
+def _main(folder: Path) -> None:
+    import mpdit.run
+
+    os.environ["MPDIT_THREADS"] = "1"
+    sys.argv = ["mpdit.run", str(folder)]
+    sys.exit(mpdit.run.main())
+
+
+def science_of(run: RunDir) -> dict[str, object]:
+    """Everything a run measured and made, without clock times."""
+    rows = {
+        name: [
+            {key: value for key, value in row.items() if key not in TIMED}
+            for row in read_rows(run.path / name)
+        ]
+        for name in ("metrics.jsonl", "magnitudes.jsonl", "evaluation.jsonl")
+    }
+    files = {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in (*run.ema.iterdir(), run.samples / "grid.png")
+    }
+    with np.load(run.samples / "samples.npz") as arrays:
+        arrays_bytes = {key: arrays[key].tobytes() for key in arrays}
+    samples = {key: hashlib.sha256(data).hexdigest() for key, data in arrays_bytes.items()}
+    return {**rows, **files, "samples": samples}
