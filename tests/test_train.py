@@ -2,8 +2,10 @@
 
 import math
 import signal
+import time
 from pathlib import Path
 
+import interrupted
 import pytest
 import torch
 from conftest import tiny_config
@@ -29,8 +31,6 @@ def trainer(run: RunDir, config: RunConfig) -> Trainer:
     [
         {"precision": "bfloat16"},
         {"gradient_checkpointing": True, "micro_batch_size": 3},
-        pytest.param({"compile": True}, marks=pytest.mark.slow),
-        pytest.param({"compile": True, "precision": "bfloat16"}, marks=pytest.mark.slow),
     ],
     ids=lambda train: "+".join(train),
 )
@@ -48,6 +48,25 @@ def test_a_stop_after_every_step_changes_no_bit(tmp_path: Path, train: dict[str,
         files = [snapshot_file(run.ema, std, 6) for run in (whole, broken)]
         before, after = map(load_file, files)
         assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_compiled_run_goes_on_to_the_same_bits(tmp_path: Path, precision: str) -> None:
+    train = {"compile": True, "precision": precision, "steps": 2000, "snapshot_every": 2000}
+    whole, broken = (
+        interrupted.make(tmp_path / name, model=ALL, train=train) for name in ("whole", "broken")
+    )
+    interrupted.finish(whole)
+    process = interrupted.start(broken)
+    while len(read_rows(broken.path / "metrics.jsonl")) < 100:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGUSR2)
+    process.communicate()
+    interrupted.finish(broken)
+    assert "going on from step" in broken.log.read_text()
+    assert interrupted.science_of(broken) == interrupted.science_of(whole)
 
 
 def test_gradient_checkpointing_changes_no_bit(tmp_path: Path) -> None:
