@@ -88,7 +88,8 @@ def make_floor(config: RunConfig, device: torch.device) -> Callable[[], float]:
 
     def note(linear: nn.Module, inputs: tuple[Tensor]) -> None:
         assert isinstance(linear, MPLinear)
-        rows.append((inputs[0].numel() // inputs[0].shape[-1], *reversed(linear.weight.shape)))
+        outputs, features = linear.weight.shape
+        rows.append((inputs[0].numel() // features, features, outputs))
 
     for module in model.modules():
         if isinstance(module, MPLinear):
