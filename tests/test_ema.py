@@ -322,6 +322,6 @@ def test_memory_is_that_of_one_model_however_many_snapshots_there_are(tmp_path):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[-1]) < 1.75 * size  # the result, a sixteenth of it in float64, and code; measured: 1.52
+    assert int(done.stdout.split()[-1]) < 1.75 * size  # measured: 1.52
     made = load_file(snapshot_file(run.ema, 0.07, 16))
     assert all(torch.allclose(made[name], tensors[name], atol=1e-5) for name in tensors)
