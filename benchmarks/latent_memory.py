@@ -34,7 +34,7 @@ def sparse_store(path: Path, plan: Plan) -> None:
     for shard in range(plan.shards):
         start, stop = plan.shard_range(shard)
         shape = (stop - start, plan.flips, *plan.row_shape)
-        np.lib.format.open_memmap(path / shard_name(shard), "w+", np.float16, shape)  # type: ignore[no-untyped-call]
+        np.lib.format.open_memmap(path / shard_name(shard), "w+", np.float16, shape)
     np.save(path / LABELS, np.arange(plan.images) % plan.classes)
     statistics = {"mean": (0.0,) * plan.channels, "std": (1.0,) * plan.channels}
     manifest = Manifest(**dict(plan), **statistics, sha256={})  # type: ignore[arg-type]
