@@ -1,10 +1,11 @@
 """A training step beside its matrix products alone: ``python benchmarks/train_step.py``.
 
-The step is the trainer's: forced weight normalization, forward and loss, backward, gradient norm,
-fused Adam, two EMAs. The floor is every product of it (of each linear map y = x Wᵀ, dx = dy W and
-dW = dyᵀ x; of attention Q Kᵀ and A V and their four of the backward pass), in the same dtype, on
-operands that lie as they lie in the step, and nothing else. The two take turns, so that what else
-the machine does falls on both; seconds are medians.
+The step is `Trainer.train_step` on latents 4×16×16 from a store: batch, forward and loss; backward;
+optimizer (forced weight normalization, gradient norm, fused Adam); two EMAs. The floor is every
+product of it (of each linear map y = x Wᵀ, dx = dy W and dW = dyᵀ x; of attention Q Kᵀ and A V and
+their four of the backward pass), in the same dtype, on operands that lie as they lie in the step,
+and nothing else. The two take turns, so that what else the machine does falls on both; seconds are
+medians.
 """
 
 from __future__ import annotations
@@ -13,70 +14,79 @@ import argparse
 import json
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
+from latent_memory import sparse_store
 from torch import Tensor, nn
 
 from mpdit.config import FLAGS, RunConfig, make_run
-from mpdit.diffusion import Diffusion
-from mpdit.ema import PowerEMA
+from mpdit.data.latents import Plan, Source
+from mpdit.devices import prepare
+from mpdit.distributed import World
 from mpdit.errors import ConfigError
 from mpdit.memory import keep_freed_memory
 from mpdit.model import DiT
 from mpdit.model.layers import MPLinear
-from mpdit.train import parameter_groups
+from mpdit.session import Session
+from mpdit.study.rundir import RunDir
+from mpdit.train import Trainer
 
 PARTS = ("forward", "backward", "optimizer", "ema")
 WARM_UP = 3
+LATENTS = Plan(
+    images=1024,
+    classes=1000,
+    channels=4,
+    size=16,
+    flips=2,
+    shard_images=1024,
+    source=Source(data="none", hash="", pixels=128, vae="none", vae_hash=None),
+)
 
 
 class Clock:
-    """Seconds since it was last asked, when the device is done."""
+    """The time when the device is done."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.lap()
 
-    def lap(self) -> float:
+    def now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        now = time.perf_counter()
-        passed, self.last = now - getattr(self, "last", now), now
-        return passed
+        return time.perf_counter()
 
 
 def make_step(config: RunConfig, device: torch.device) -> Callable[[], dict[str, float]]:
-    """A training step on random latents that says how long its parts took."""
-    data, train = config.data.spec, config.train
-    model = DiT(config.model, data).to(device)
-    if train.compile:
-        model.compile_blocks()
-    diffusion, parameters = Diffusion().to(device), list(model.parameters())
-    optimizer = torch.optim.Adam(parameter_groups(model, train), betas=train.adam_betas, fused=True)
-    ema = PowerEMA(parameters, train.ema_stds)
-    x0, noise = torch.randn(2, train.batch_size, data.channels, data.size, data.size, device=device)
-    t, y = torch.randint(0, data.classes, (2, train.batch_size), device=device)
-    bf16 = train.precision == "bfloat16"
+    """The trainer's own step, on latents from a store, that says how long its parts took."""
+    run = RunDir(Path(config.data.path or "."))
+    trainer = Trainer(config, Session(run), device, World())
+    clock, spent = Clock(device), dict.fromkeys(("losses", "gradients", "ema", "step"), 0.0)
+
+    def timed(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def run_timed(*given: Any) -> Any:
+            began = clock.now()
+            result = call(*given)
+            spent[name] = clock.now() - began
+            return result
+
+        return run_timed
+
+    trainer._losses = timed("losses", trainer._losses)  # type: ignore[method-assign]
+    trainer.gradients = timed("gradients", trainer.gradients)  # type: ignore[method-assign]
+    trainer.ema.update = timed("ema", trainer.ema.update)  # type: ignore[method-assign]
+    train_step = timed("step", trainer.train_step)
 
     def step() -> dict[str, float]:
-        clock = Clock(device)
-        model.normalize_weights()
-        normalization = clock.lap()
-        x_t = diffusion.q_sample(x0, t, noise)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            output = model(x_t, t, y)
-        loss = diffusion.loss(output.float(), x0, x_t, t, noise)["loss"].mean()
-        forward = clock.lap()
-        loss.backward()
-        backward = clock.lap()
-        torch.nn.utils.clip_grad_norm_(parameters, train.clip_norm or float("inf"), foreach=True)
-        optimizer.step()
-        optimizer.zero_grad()
-        optimization = normalization + clock.lap()
-        ema.update(2)
-        return dict(zip(PARTS, (forward, backward, optimization, clock.lap()), strict=True))
+        trainer.step += 1
+        train_step()
+        forward, gradients, ema = spent["losses"], spent["gradients"], spent["ema"]
+        parts = forward, gradients - forward, spent["step"] - gradients - ema, ema
+        return dict(zip(PARTS, parts, strict=True))
 
     return step
 
@@ -112,6 +122,8 @@ def make_floor(config: RunConfig, device: torch.device) -> Callable[[], float]:
         for _ in range(config.model.depth)
     ]
 
+    clock = Clock(device)
+
     def products() -> Iterator[Tensor]:
         for x, weight, _ in linears:
             yield x @ weight.T
@@ -128,10 +140,10 @@ def make_floor(config: RunConfig, device: torch.device) -> Callable[[], float]:
             yield ds.mT @ q
 
     def floor() -> float:
-        clock = Clock(device)
+        began = clock.now()
         for _ in products():
             pass
-        return clock.lap()
+        return clock.now() - began
 
     return floor
 
@@ -180,27 +192,24 @@ def main() -> None:
         "compile": given.compile,
         "device": str(given.device),
     }
-    try:
-        config = make_run(
-            {
-                "model": {
-                    "name": given.model,
-                    "conditioning": given.conditioning,
-                    **dict.fromkeys(FLAGS, given.flags == "all"),
-                },
-                "data": "imagenet128-latents",
-                "train": {
-                    "steps": 1,
-                    "batch_size": given.batch_size,
-                    "precision": given.dtype,
-                    "compile": given.compile,
-                },
-            }
-        )
-    except ConfigError as error:
-        sys.exit(f"train_step: {error}")
+    flags = dict.fromkeys(FLAGS, given.flags == "all")
+    model = {"name": given.model, "conditioning": given.conditioning, **flags}
+    train = {
+        "steps": 1_000_000,  # of which a few are taken, without probes
+        "batch_size": given.batch_size,
+        "precision": given.dtype,
+        "compile": given.compile,
+    }
     keep_freed_memory()  # as the trainer does
-    measured = measure(config, given.device, given.rounds)
+    with tempfile.TemporaryDirectory() as store:
+        sparse_store(Path(store), LATENTS)
+        data = {"name": "imagenet128-latents", "path": store}
+        try:
+            config = make_run({"model": model, "data": data, "train": train})
+            prepare(config.train.precision)
+        except ConfigError as error:
+            sys.exit(f"train_step: {error}")
+        measured = measure(config, given.device, given.rounds)
     if given.json:
         print(json.dumps({**what, **measured}))
         return

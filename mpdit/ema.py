@@ -58,8 +58,11 @@ class PowerEMA:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """After optimizer step 1, 2, …: ema ← β ema + (1 − β) w."""
-        for std, average in self.averages.items():
-            torch._foreach_lerp_(average, self.parameters, 1 - beta(step, self.gammas[std]))
+        shares = [1 - beta(step, gamma) for gamma in self.gammas.values()]
+        # a weight's averages follow one another: on a CPU it is read from memory once for all
+        averages = [a for of_weight in zip(*self.averages.values(), strict=True) for a in of_weight]
+        weights = [weight for weight in self.parameters for _ in shares]
+        torch._foreach_lerp_(averages, weights, shares * len(self.parameters))
 
     def state_dict(self) -> dict[str, Any]:
         return {str(std): average for std, average in self.averages.items()}

@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
 
+from rich.console import Console
+from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mpdit.study.rundir import RunDir, RunState
@@ -121,11 +123,17 @@ def open_session(run: RunDir, main: bool = True) -> Iterator[Session]:
     Of several processes only the main one speaks, save for errors.
     """
     session = Session(run, main)
+    watched = main and sys.stderr.isatty()
+    console = Console(stderr=True)
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if watched:  # lines go above the bar, which shows the progress itself
+        handlers = [RichHandler(console=console, show_level=False, show_path=False)]
+        handlers[0].addFilter(lambda record: record.funcName != Session.advance.__name__)
     if main and not _is_log(run):  # a launcher has sent stderr there already
         handlers.append(_LogFile(run.log))
     for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+        if not isinstance(handler, RichHandler):  # it has a column for the time
+            handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
         log.addHandler(handler)
     log.setLevel(logging.INFO if main else logging.ERROR)
 
@@ -135,7 +143,7 @@ def open_session(run: RunDir, main: bool = True) -> Iterator[Session]:
     signals = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
     before = {number: signal.signal(number, request_stop) for number in signals}
     try:
-        if main and sys.stderr.isatty():
+        if watched:
             columns = (
                 TextColumn("{task.description:>8}"),
                 BarColumn(),
@@ -143,8 +151,7 @@ def open_session(run: RunDir, main: bool = True) -> Iterator[Session]:
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
             )
-            log.removeHandler(handlers[0])
-            with Progress(*columns) as session._bar:
+            with Progress(*columns, console=console) as session._bar:
                 yield session
         else:
             yield session

@@ -25,8 +25,10 @@ from mpdit.model import DiT
 from mpdit.probe import Magnitudes, Probe, StepProbe
 from mpdit.randomness import generator
 from mpdit.session import Interrupted, Session, log
-from mpdit.study.rundir import append_row, keep_rows, read_rows
+from mpdit.study.rundir import append_row, keep_rows, read_rows, sync_path
 from mpdit.tensorboard import Events
+
+ROWS = ("metrics.jsonl", "magnitudes.jsonl")
 
 
 def learning_rate_factor(step: int, train: TrainConfig) -> float:
@@ -134,9 +136,12 @@ class Trainer:
         self.model.normalize_weights()
         losses = self.gradients(step)
         step_probe = StepProbe(self.model) if self._probed() and self.world.main else None
-        # the norm is taken always: it is one of the measures
-        limit = train.clip_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        if train.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(
+                self.parameters, train.clip_norm, norm, foreach=True
+            )
         self.optimizer.step()
         if step_probe is not None:
             self.learning = step_probe.after()
@@ -238,6 +243,9 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict(),
         }
+        for name in ROWS:  # the rows up to here are counted on from now on
+            if (self.run.path / name).exists():
+                sync_path(self.run.path / name)
         checkpoint.save(self.run.checkpoints, self.step, state)
 
     def _resume(self) -> None:
@@ -251,7 +259,7 @@ class Trainer:
             log.info("going on from step %d", self.step)
         if not self.world.main:
             return
-        for name in ("metrics.jsonl", "magnitudes.jsonl"):
+        for name in ROWS:
             file = self.run.path / name
             rows = read_rows(file)
             # a run without a checkpoint starts over, its first probe included
