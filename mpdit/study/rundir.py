@@ -7,8 +7,8 @@ config.yaml         the resolved config
 provenance.json     code version and diff, packages, host, device, threads; one entry a start
 state.json          stage, step, heartbeat; replaced atomically
 log.txt             what the run said
-metrics.jsonl       step, loss, mse, vlb, grad_norm, learning_rate, images_per_s, memory_mb, seconds,
-                    mfu (share of the devices' peak FLOP/s, where that is known)
+metrics.jsonl       step, loss, mse, vlb, grad_norm, learning_rate, images_per_s, memory_mb,
+                    seconds, mfu (share of the devices' peak FLOP/s, where that is known)
 tensorboard/        the same as events, where train.tensorboard is set
 magnitudes.jsonl    the probe: step, site (mpdit.probe), blocks (one magnitude a block)
 model.json          parameters in all and by part, forward FLOPs of one image
