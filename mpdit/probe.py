@@ -40,8 +40,8 @@ class Probe:
     def of_run(cls, config: RunConfig, batches: Batches, diffusion: Diffusion) -> Probe:
         """On images of the train split, noised to timesteps of the whole range."""
         random = generator(config.seed, "probe")
-        rows = torch.randperm(len(batches.x), generator=random)[:IMAGES]
-        x0, y = batches.x[rows.to(batches.x.device)], batches.y[rows.to(batches.y.device)]
+        rows = torch.randperm(len(batches), generator=random)[:IMAGES]
+        x0, y = batches.images(rows)
         t = torch.linspace(0, 999, len(rows)).long().to(x0.device)
         noise = torch.randn(x0.shape, generator=random).to(x0.device)
         return cls(diffusion.q_sample(x0, t, noise), t, y)

@@ -11,12 +11,13 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
 from mpdit.config import ConfigError, DataConfig
+from mpdit.data.images import MODES, ImageFolder, Split
+from mpdit.data.latents import LatentStore
 
 FASHION_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -24,7 +25,7 @@ FASHION_FILES = {
 }
 FASHION_DEFAULT = Path("/usr/share/datasets/fashion-mnist")
 
-Split = Literal["train", "test"]
+LATENTS = ("imagenet128-latents", "latents")
 
 
 @dataclass(frozen=True)
@@ -59,22 +60,72 @@ def check_available(data: DataConfig) -> None:
         for names in FASHION_FILES.values():
             for name in names:
                 _fashion_file(data, name)
-    elif data.name != "digits":
-        raise ConfigError(
-            f"{data.name} can be planned, but this version cannot train on it yet "
-            "(it reads digits and fashion-mnist)",
-            "data.name",
-        )
+    elif data.name == "folder":
+        image_folder(data)
+    elif data.name in LATENTS:
+        latent_store(data)
 
 
 def load(data: DataConfig, split: Split) -> Images:
-    """Read one split.
+    """Read one split into memory.
 
     Raises:
-        ConfigError: when it is missing or damaged.
+        ConfigError: when it is missing or damaged, or holds latents, which are no images.
     """
-    check_available(data)
-    return _digits(split) if data.name == "digits" else _fashion(data, split)
+    match data.name:
+        case "digits":
+            return _digits(split)
+        case "fashion-mnist":
+            return _fashion(data, split)
+        case "folder":
+            return _folder(data, split)
+        case _:
+            raise ConfigError(f"{data.name} are no images to compare with", "data.name")
+
+
+def latent_store(data: DataConfig) -> LatentStore:
+    """The latent store of a data set, of the shape that the config says.
+
+    Raises:
+        ConfigError: saying what to run when there is none; when it is damaged or of another shape.
+    """
+    store = LatentStore(_place(data))
+    store.check_fits(data.spec)
+    return store
+
+
+def image_folder(data: DataConfig) -> ImageFolder:
+    """The image files of a data set, both splits.
+
+    Raises:
+        ConfigError: when there are none, or of another number of classes than the config says.
+    """
+    spec = data.spec
+    if spec.channels not in MODES:
+        raise ConfigError(f"images have 1 or 3 channels, not {spec.channels}", "data.channels")
+    folder = ImageFolder.scan(_place(data))
+    if len(folder.classes) != spec.classes:
+        raise ConfigError(
+            f"{folder.root} holds images of {len(folder.classes)} classes, "
+            f"but the run is configured for {spec.classes}",
+            "data.classes",
+        )
+    return folder
+
+
+def _place(data: DataConfig) -> Path:
+    """Where a data set lies that comes from no package."""
+    if data.path:
+        return Path(data.path)
+    if root := os.environ.get("MPDIT_DATA"):
+        return Path(root, data.name)
+    what = "a folder of images"
+    if data.name in LATENTS:
+        what = "a latent store (made by: python -m mpdit.data encode IMAGES STORE)"
+    raise ConfigError(
+        f"{data.name}: set it to {what}, or MPDIT_DATA to the folder that holds {data.name}/",
+        "data.path",
+    )
 
 
 def _digits(split: Split) -> Images:
@@ -93,6 +144,16 @@ def _fashion(data: DataConfig, split: Split) -> Images:
     if images.ndim != 3 or len(images) != len(labels):
         raise ConfigError(f"{FASHION_FILES[split]} do not belong together", "data.path")
     return Images((images[:, None] / 127.5 - 1).astype(np.float32), labels.astype(np.int64))
+
+
+def _folder(data: DataConfig, split: Split) -> Images:
+    spec, folder = data.spec, image_folder(data).split(split)
+    if not folder.names:
+        raise ConfigError(f"{folder.root} has too few images for a {split} split", "data.path")
+    pixels = np.empty((len(folder.names), spec.channels, spec.size, spec.size), np.float32)
+    for index, image in enumerate(pixels):
+        image[:] = folder.pixels(index, spec.size, spec.channels) / np.float32(127.5) - 1
+    return Images(pixels, folder.labels.astype(np.int64))
 
 
 def _fashion_file(data: DataConfig, name: str) -> Path:

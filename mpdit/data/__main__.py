@@ -1,0 +1,128 @@
+"""Make and check latent stores: ``python -m mpdit.data encode SOURCE STORE``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from mpdit.data.latents import Manifest, read_manifest, verify
+from mpdit.data.progress import Progress
+from mpdit.errors import ConfigError
+
+DEFAULT_VAE = "stabilityai/sd-vae-ft-mse"
+
+ENCODE = """\
+Encode images, each as it is and mirrored, into a latent store that a run reads
+(data: {name: latents, path: STORE, ...}).
+
+SOURCE is one of
+  a folder of images      a sub-folder per class, in alphabetical order, or a flat one (one class)
+  hf:NAME[:SPLIT]         a Hugging Face data set (split: train unless said otherwise)
+  a folder with the official code's posterior_means.pt, posterior_stds.pt, labels.pt, stats.pt,
+                          which are taken over as they are
+
+Stopped at any moment, the same command goes on. On several GPUs:
+  torchrun --nproc-per-node 8 -m mpdit.data encode SOURCE STORE
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m mpdit.data", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    encode = commands.add_parser(
+        "encode",
+        help="make a latent store from images or from the official code's latents",
+        description=ENCODE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    encode.add_argument("source", metavar="SOURCE")
+    encode.add_argument("store", metavar="STORE", type=Path, help="the folder to make")
+    encode.add_argument(
+        "--vae",
+        default=DEFAULT_VAE,
+        metavar="NAME",
+        help=f"a diffusers AutoencoderKL, by name or folder (default: {DEFAULT_VAE})",
+    )
+    encode.add_argument(
+        "--size",
+        type=int,
+        default=128,
+        metavar="PIXELS",
+        help="side of the square that images are cropped to, as ADM does it (default: 128)",
+    )
+    encode.add_argument(
+        "--batch-size", type=int, default=64, metavar="N", help="images at once (default: 64)"
+    )
+    check = commands.add_parser(
+        "verify",
+        help="compare every file of a latent store with its checksum",
+        description="Read a whole latent store and compare every file with its checksum.",
+    )
+    check.add_argument("store", metavar="STORE", type=Path)
+    return parser
+
+
+def _encode(arguments: argparse.Namespace) -> str:
+    if arguments.size < 1 or arguments.batch_size < 1:
+        raise ConfigError("--size and --batch-size have to be at least 1")
+    import torch
+
+    from mpdit.data.build import Encoder, build_store
+    from mpdit.data.encode import OFFICIAL, OfficialLatents, VaeEncoder, open_pictures
+
+    rank, processes, local = (
+        int(os.environ.get(key, default))
+        for key, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+    )
+    encoder: Encoder
+    if (Path(arguments.source) / OFFICIAL[0]).exists():
+        encoder = OfficialLatents(Path(arguments.source), arguments.vae)
+    else:
+        device = torch.device(f"cuda:{local}" if torch.cuda.is_available() else "cpu")
+        encoder = VaeEncoder(
+            open_pictures(arguments.source),
+            arguments.vae,
+            arguments.size,
+            arguments.batch_size,
+            device,
+        )
+    manifest = build_store(encoder, arguments.store, rank, processes)
+    return f"{arguments.store}: {_describe(manifest)}" if manifest else ""
+
+
+def _verify(arguments: argparse.Namespace) -> str:
+    images = read_manifest(arguments.store).images
+    with Progress("verify", images) as progress:
+        verify(arguments.store, progress.advance)
+    return f"{arguments.store} is whole: {_describe(read_manifest(arguments.store))}"
+
+
+def _describe(manifest: Manifest) -> str:
+    shape = f"{manifest.channels}×{manifest.size}×{manifest.size}"
+    flips = "both orientations" if manifest.flips == 2 else "one orientation"
+    return (
+        f"{manifest.images:,} images of {manifest.classes:,} classes, latents {shape}, "
+        f"{flips}, {manifest.bytes / 1e6:,.1f} MB"
+    )
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    try:
+        said = {"encode": _encode, "verify": _verify}[arguments.command](arguments)
+    except (ConfigError, OSError) as error:
+        said = error.message if isinstance(error, ConfigError) else str(error)  # without data.path
+        print(f"error: {said}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last whole shard", file=sys.stderr)
+        return 130
+    if said:
+        print(said)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""The latent store: a folder of posteriors of a VAE, read a row at a time. No torch.
+
+==================  ===============================================================================
+manifest.json       `Manifest`: shape, statistics, source, checksums; there when the store is whole
+labels.npy          int64 (images)
+moments-00000.npy   float16 (images, flips, 2, channels, size, size): the posterior's mean and
+                    standard deviation of the image, and of the mirrored image where flips is 2
+...                 further shards of ``shard_images`` images, the last with what is left
+==================  ===============================================================================
+
+Rows are read by ``preadv`` into the batch's own memory: the pages of a mapped file would count as
+the process's own, and its resident memory would grow until it holds the whole store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float16, Int64
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mpdit.config import Dataset
+from mpdit.errors import ConfigError
+
+MANIFEST = "manifest.json"
+LABELS = "labels.npy"
+
+
+class Source(BaseModel):
+    """Where latents come from."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    data: str
+    """What was encoded: ``folder``, ``hf:NAME:SPLIT``, or ``official`` (latents of the official
+    code)."""
+    hash: str
+    """Sixteen hex digits of the SHA-256 of the images' names, or the data set's fingerprint."""
+    pixels: int | None
+    """The side to which the images were cropped (ADM's centre crop)."""
+    vae: str
+    vae_hash: str | None
+    """Sixteen hex digits of the SHA-256 of the VAE's weights."""
+
+
+class Plan(BaseModel):
+    """What a store will hold, known before anything is encoded."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    images: int
+    classes: int
+    channels: int
+    size: int
+    """The side of a latent."""
+    flips: Literal[1, 2]
+    shard_images: int
+    source: Source
+
+    @property
+    def row_shape(self) -> tuple[int, int, int, int]:
+        """Of one orientation of one image: mean and std, channels, height, width."""
+        return 2, self.channels, self.size, self.size
+
+    @property
+    def row_bytes(self) -> int:
+        return 2 * int(np.prod(self.row_shape))
+
+    @property
+    def bytes(self) -> int:
+        """Of all moments."""
+        return self.images * self.flips * self.row_bytes
+
+    @property
+    def shards(self) -> int:
+        return -(-self.images // self.shard_images)
+
+    def shard_range(self, shard: int) -> tuple[int, int]:
+        """Its first image, and the one after its last."""
+        start = shard * self.shard_images
+        return start, min(start + self.shard_images, self.images)
+
+
+class Manifest(Plan):
+    """What a store holds."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    """Per channel, of latents drawn from the posteriors, both orientations alike."""
+    sha256: dict[str, str]
+    """Of every other file."""
+
+
+def shard_name(shard: int) -> str:
+    return f"moments-{shard:05d}.npy"
+
+
+class LatentStore:
+    """A store that has been looked over: its files are there, and of the sizes they should have.
+
+    The labels (8 bytes an image) are held in memory, the moments are not. Threads may read at once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open a store.
+
+        Raises:
+            ConfigError: saying what to run when there is none, or which file is damaged.
+        """
+        self.path = path
+        self.manifest = manifest = read_manifest(path)
+        self.labels: Int64[np.ndarray, " images"] = np.array(_map(path / LABELS, path))
+        self._files: list[int] = []
+        headers = []
+        weakref.finalize(self, _close, self._files)
+        for shard in range(manifest.shards):
+            start, stop = manifest.shard_range(shard)
+            file = path / shard_name(shard)
+            moments = _map(file, path)
+            if moments.shape != (stop - start, manifest.flips, *manifest.row_shape):
+                raise _damaged(file, path, f"it holds an array of {moments.shape}")
+            headers.append(moments.offset)
+            self._files.append(os.open(file, os.O_RDONLY))
+        self._headers = np.array(headers)  # bytes before each shard's first row
+        if self.labels.shape != (manifest.images,) or self.labels.max() >= manifest.classes:
+            raise _damaged(path / LABELS, path, "its labels are not those of the manifest")
+
+    def read(
+        self, images: Int64[np.ndarray, " batch"], flips: Int64[np.ndarray, " batch"]
+    ) -> Float16[np.ndarray, "batch 2 channels size size"]:
+        """The moments of one orientation of each image.
+
+        Raises:
+            ConfigError: when a file has become shorter.
+        """
+        plan = self.manifest
+        moments = np.empty((len(images), *plan.row_shape), np.float16)
+        shards, rows = np.divmod(images, plan.shard_images)
+        offsets = self._headers[shards] + (rows * plan.flips + flips) * plan.row_bytes
+        for row, shard, offset in zip(moments, shards.tolist(), offsets.tolist(), strict=True):
+            if os.preadv(self._files[shard], [row.data], offset) != plan.row_bytes:
+                raise _damaged(self.path / shard_name(shard), self.path, "it has become shorter")
+        return moments
+
+    def read_shard(self, shard: int) -> Float16[np.ndarray, "images flips 2 channels size size"]:
+        """All of a shard."""
+        moments: np.ndarray = np.load(self.path / shard_name(shard))
+        return moments
+
+    def check_fits(self, spec: Dataset) -> None:
+        """Whether a run on latents of this shape can read the store.
+
+        Raises:
+            ConfigError: naming both shapes.
+        """
+        plan = self.manifest
+        held = (plan.channels, plan.size, plan.classes)
+        wanted = (spec.channels, spec.size, spec.classes)
+        if held != wanted:
+            text = "{} channels, size {}, {} classes"
+            raise ConfigError(
+                f"{self.path} holds latents of {text.format(*held)}, "
+                f"but the run is configured for {text.format(*wanted)}",
+                "data",
+            )
+
+
+def read_manifest(path: Path) -> Manifest:
+    """A store's manifest.
+
+    Raises:
+        ConfigError: when there is none, or it is damaged.
+    """
+    try:
+        return Manifest.model_validate_json((path / MANIFEST).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(
+            f"{path} is no latent store: it has no {MANIFEST}. "
+            f"Make it with: python -m mpdit.data encode IMAGES {path}",
+            "data.path",
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _damaged(path / MANIFEST, path, f"{where}: {first['msg']}") from None
+
+
+def verify(path: Path, advance: Callable[[int], None]) -> None:
+    """Read a whole store and compare every file with its checksum.
+
+    Args:
+        advance: called with the number of images of each shard that was found whole.
+
+    Raises:
+        ConfigError: naming the damaged files.
+    """
+    manifest = LatentStore(path).manifest
+    damaged = []
+    for shard, name in enumerate([*map(shard_name, range(manifest.shards)), LABELS]):
+        if checksum(path / name) != manifest.sha256.get(name):
+            damaged.append(name)
+        if name != LABELS:
+            start, stop = manifest.shard_range(shard)
+            advance(stop - start)
+    if damaged:
+        raise ConfigError(
+            f"{path}: the contents of {', '.join(damaged)} are not those that were written. "
+            "Delete these files and manifest.json, and run the command that made the store again"
+        )
+
+
+def checksum(file: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _map(file: Path, store: Path) -> np.memmap:
+    """The file as a mapped array: of a file that is whole, and without reading it."""
+    try:
+        array: np.memmap = np.load(file, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise _damaged(file, store, str(error)) from None
+    return array
+
+
+def _damaged(file: Path, store: Path, why: str) -> ConfigError:
+    return ConfigError(
+        f"the latent store {store} is damaged: {file.name}: {why}. "
+        "Run the command that made it again after deleting that file and manifest.json",
+        "data.path",
+    )
+
+
+def _close(files: list[int]) -> None:
+    for file in files:
+        os.close(file)

@@ -1,0 +1,246 @@
+"""Latent stores from images through a tiny VAE with random weights, and from official files."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mpdit.data import __main__ as command
+from mpdit.data import build, encode
+from mpdit.data.images import ImageFolder, centre_crop
+from mpdit.data.latents import LatentStore, read_manifest
+
+SIZE = 16
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory: pytest.TempPathFactory) -> str:
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("vae")
+    diffusers.AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        latent_channels=4,
+    ).save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Three classes of 10 images of 40×30 random pixels."""
+    random = np.random.default_rng(0)
+    for name in ("cat", "ant", "bee"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(10):
+            pixels = random.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{number}.png")
+    return tmp_path / "pictures"
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "SMALLEST_SHARD", 8)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["mpdit.data", *map(str, arguments)])
+    return command.main()
+
+
+def test_a_store_holds_what_the_vae_says_of_every_image_and_its_mirror(
+    tmp_path, pictures, vae, monkeypatch
+):
+    options = ("--vae", vae, "--size", SIZE, "--batch-size", 4)
+    assert run(monkeypatch, "encode", pictures, tmp_path / "store", *options) == 0
+    store = LatentStore(tmp_path / "store")
+    assert store.labels.tolist() == [0] * 10 + [1] * 10 + [2] * 10
+    model, folder = encode.load_vae(vae), ImageFolder.scan(pictures)
+    assert folder.classes == ("ant", "bee", "cat")
+    for index in (0, 7, 29):
+        pixels = folder.pixels(index, SIZE, 3).astype(np.float32) / 127.5 - 1
+        for flip, image in enumerate((pixels, pixels[..., ::-1].copy())):
+            posterior = model.encode(torch.from_numpy(image[None])).latent_dist
+            stored = store.read(np.array([index]), np.array([flip]))[0].astype(np.float32)
+            assert np.allclose(stored[0], posterior.mean[0], rtol=2e-3, atol=1e-4)
+            assert np.allclose(stored[1], posterior.std[0], rtol=2e-3, atol=1e-4)
+    assert store.manifest.source.vae_hash
+    assert run(monkeypatch, "verify", tmp_path / "store") == 0
+
+
+def test_an_image_that_cannot_be_read_is_named_and_what_was_done_is_kept(
+    tmp_path, pictures, vae, monkeypatch, capsys
+):
+    broken = pictures / "cat" / "3.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:500])
+    command_line = ("encode", pictures, tmp_path / "store", "--vae", vae, "--size", SIZE)
+    assert run(monkeypatch, *command_line) == 2
+    assert f"error: {broken} cannot be read" in capsys.readouterr().err
+    made = (tmp_path / "store" / "moments-00001.npy").stat().st_mtime_ns
+    broken.write_bytes(whole)
+    assert run(monkeypatch, *command_line) == 0
+    assert (tmp_path / "store" / "moments-00001.npy").stat().st_mtime_ns == made
+
+
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, pictures, vae):
+    code = "import sys; from mpdit.data import build, encode; build.SMALLEST_SHARD = 2;"
+    slow = (
+        "import time; first = encode.VaeEncoder._encode;"
+        "encode.VaeEncoder._encode = lambda *a: (time.sleep(0.2), first(*a))[1];"
+    )
+    main = "from mpdit.data.__main__ import main; sys.exit(main())"
+    arguments = ["encode", pictures, tmp_path / "store", "--vae", vae, "--size", str(SIZE)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code + slow + main, *arguments], stderr=subprocess.PIPE, text=True
+    )
+    first = tmp_path / "store" / "moments-00001.json"
+    deadline = time.monotonic() + 60
+    while not first.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.strip() == "stopped; the same command goes on from the last whole shard"
+    before = first.stat().st_mtime_ns
+    subprocess.run([sys.executable, "-c", code + main, *arguments], check=True)
+    assert first.stat().st_mtime_ns == before
+    assert read_manifest(tmp_path / "store").images == 30
+
+
+def test_two_processes_make_the_same_store_as_one(tmp_path, pictures, vae):
+    code = (
+        "import sys; from mpdit.data import build; build.SMALLEST_SHARD = 8;"
+        "from mpdit.data.__main__ import main; sys.exit(main())"
+    )
+
+    def start(store: str, rank: int, processes: int) -> subprocess.Popen[bytes]:
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+        arguments = ["encode", pictures, tmp_path / store, "--vae", vae, "--size", str(SIZE)]
+        environment = os.environ | place | {"OMP_NUM_THREADS": "1"}
+        return subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment)
+
+    started = [start("one", 0, 1), start("two", 0, 2), start("two", 1, 2)]
+    assert [process.wait(timeout=100) for process in started] == [0, 0, 0]
+    assert read_manifest(tmp_path / "one") == read_manifest(tmp_path / "two")
+
+
+def test_a_hugging_face_data_set_makes_the_store_that_its_images_in_a_folder_make(
+    tmp_path, pictures, vae, monkeypatch
+):
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    folder = ImageFolder.scan(pictures)
+    rows = {
+        "picture": [str(pictures / name) for name in folder.names],
+        "animal": folder.labels.tolist(),
+    }
+    features = datasets.Features(
+        picture=datasets.Image(), animal=datasets.ClassLabel(names=list(folder.classes))
+    )
+    held = datasets.Dataset.from_dict(rows, features)
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda name, split: (asked.append((name, split)), held)[1]
+    )
+    for source in ("hf:some/animals", "hf:some/animals:test", pictures):
+        store = tmp_path / str(source).replace("/", "-")
+        assert run(monkeypatch, "encode", source, store, "--vae", vae, "--size", SIZE) == 0
+    assert asked == [("some/animals", "train"), ("some/animals", "test")]
+    first, other = (
+        read_manifest(tmp_path / str(source).replace("/", "-"))
+        for source in ("hf:some/animals", pictures)
+    )
+    assert first.sha256 == other.sha256
+    assert first.source.data == "hf:some/animals:train"
+
+
+@pytest.fixture
+def official(tmp_path: Path) -> Path:
+    folder = tmp_path / "official"
+    folder.mkdir()
+    random = torch.Generator().manual_seed(0)
+    means = torch.randn((20, 4, 8, 8), generator=random)
+    torch.save(means, folder / "posterior_means.pt")
+    torch.save(torch.full_like(means, 0.25), folder / "posterior_stds.pt")
+    torch.save(torch.arange(20) % 5, folder / "labels.pt")
+    stats = {"mean": torch.arange(4.0), "std": torch.arange(4.0) + 1}
+    torch.save(stats, folder / "stats.pt")
+    return folder
+
+
+def test_official_latents_are_taken_over_with_their_own_statistics(tmp_path, official, monkeypatch):
+    assert run(monkeypatch, "encode", official, tmp_path / "store") == 0
+    store = LatentStore(tmp_path / "store")
+    rows = np.arange(20)
+    moments = store.read(rows, np.zeros_like(rows))
+    assert (moments[:, 0] == torch.load(official / "posterior_means.pt").half().numpy()).all()
+    assert (moments[:, 1] == 0.25).all()
+    assert (store.manifest.mean, store.manifest.std) == ((0, 1, 2, 3), (1, 2, 3, 4))
+    assert (store.manifest.flips, store.manifest.classes) == (1, 5)
+
+
+@pytest.mark.parametrize("name", encode.OFFICIAL[1:])
+@pytest.mark.parametrize("damage", ["gone", "torn"])
+def test_an_official_file_that_is_missing_or_damaged_is_named(
+    tmp_path, official, monkeypatch, capsys, name, damage
+):
+    file = official / name
+    file.unlink() if damage == "gone" else file.write_bytes(file.read_bytes()[:300])
+    assert run(monkeypatch, "encode", official, tmp_path / "store") == 2
+    assert name in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("nowhere", (), "there is no folder"),
+        ("empty", (), "no images (.bmp"),
+        ("pictures", ("--size", 15), "--size 15 is no multiple of 2"),
+        ("pictures", ("--size", 0), "have to be at least 1"),
+        ("pictures", ("--vae", "empty"), "cannot load the VAE empty"),
+        ("hf:nosuch", (), "cannot load the Hugging Face data set nosuch, split train: it is away"),
+    ],
+)
+@pytest.mark.usefixtures("pictures")
+def test_what_cannot_be_encoded_is_one_message_and_status_2(
+    tmp_path, vae, monkeypatch, capsys, source, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    if source.startswith("hf:"):
+        datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+
+        def away(*_: object, **__: object) -> None:
+            raise ConnectionError("it is away\nand more of it")
+
+        monkeypatch.setattr(datasets, "load_dataset", away)
+    assert run(monkeypatch, "encode", source, "store", "--vae", vae, *options) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert message in said[0]
+    assert not Path("store").exists()
+
+
+def test_a_library_that_is_missing_is_named_with_how_to_install_it(
+    tmp_path, pictures, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    assert run(monkeypatch, "encode", pictures, tmp_path / "store") == 2
+    assert "diffusers: pip install 'mpdit[latents]'" in capsys.readouterr().err
+
+
+def test_the_middle_square_is_taken_and_large_images_are_averaged():
+    pixels = np.zeros((64, 128), np.uint8)
+    pixels[:, 32:96] = np.indices((64, 64)).sum(0) % 2 * 200  # a checkerboard in the middle
+    cropped = np.asarray(centre_crop(Image.fromarray(pixels), 32))
+    assert cropped.shape == (32, 32)
+    assert (cropped == 100).all()
