@@ -2,7 +2,10 @@
 
 from jaxtyping import install_import_hook
 
-CHECKED = ("model", "diffusion", "ema", "data", "sample", "train", "meters", "probe", "evaluate")
+CHECKED = (
+    *("model", "diffusion", "ema", "data", "solvers", "drawing", "sample", "vae"),
+    *("train", "meters", "probe", "evaluate"),
+)
 
 install_import_hook([f"mpdit.{name}" for name in CHECKED], "beartype.beartype")
 
