@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 
@@ -79,7 +79,7 @@ def _write(file: Path, payload: dict[str, Any]) -> str:
     hashed = _Hashed(file.open("wb"))
     try:
         with hashed.file:
-            torch.save(payload, hashed)
+            torch.save(payload, cast("IO[bytes]", hashed))  # it writes and flushes, no more
             if hashed.error:
                 raise hashed.error
             hashed.file.flush()

@@ -28,12 +28,12 @@ from torch import Tensor
 
 from mpdit import checkpoint, reference
 from mpdit.config import DATASETS, FLAGS, ConfigError, RunConfig, make_run
-from mpdit.ema import PowerEMA
+from mpdit.ema import PowerEMA, snapshot_file
 from mpdit.meters import Meters
 from mpdit.model import DiT
 from mpdit.provenance import record_start
 from mpdit.study.rundir import EXIT_DONE, EXIT_USAGE, RunDir, write_atomic
-from mpdit.train import parameter_groups, snapshot_file
+from mpdit.train import parameter_groups
 
 State = dict[str, Tensor]
 

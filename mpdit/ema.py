@@ -2,15 +2,26 @@
 
 EDM2 (Karras et al., arXiv:2312.02696), section 3 and algorithm 3. The official map-dit code has
 the update the wrong way round, with β on the new weights; here it is the paper's.
+
+``python -m mpdit.ema RUN --std 0.03`` makes the average of another width (`mpdit.posthoc`).
 """
 
+import errno
+import os
+import re
+import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
+
+from mpdit.study.rundir import written_aside
 
 
 def gamma_of(std: float) -> float:
@@ -60,6 +71,28 @@ class PowerEMA:
             torch._foreach_copy_(average, state[str(std)])
 
 
+def snapshot_file(folder: Path, std: float, step: int) -> Path:
+    """Where the EMA of relative width ``std`` after ``step`` steps is kept."""
+    return folder / f"std{std:.3f}_step{step:08d}.safetensors"
+
+
+def write_snapshot(file: Path, tensors: dict[str, Tensor]) -> None:
+    """Replace ``file`` by a whole model's weights and tables.
+
+    Raises:
+        OSError: when the disk is full; what was there is untouched.
+    """
+    with written_aside(file) as temporary:
+        try:
+            save_file(tensors, temporary)
+        except SafetensorError as error:  # the system's error number is only in its text
+            code = re.search(r"(?:os error|code:) (\d+)", str(error))
+            number = int(code[1]) if code else errno.EIO
+            size = sum(tensor.nbytes for tensor in tensors.values()) / 1e6
+            reason = f"{os.strerror(number)}; a snapshot takes {size:,.1f} MB"
+            raise OSError(number, reason) from None
+
+
 def posthoc_weights(
     in_steps: Sequence[int],
     in_stds: Sequence[float],
@@ -75,13 +108,38 @@ def posthoc_weights(
     Returns:
         The least-squares weights of the snapshots, one column a wanted average, each of sum 1.
     """
-    in_gammas = np.array([gamma_of(std) for std in in_stds])
-    out_gammas = np.array([gamma_of(std) for std in out_stds])
-    given = np.asarray(in_steps, float), in_gammas
-    wanted = np.asarray(out_steps, float), out_gammas
+    given, wanted = _profiles(in_steps, in_stds), _profiles(out_steps, out_stds)
     weights = np.linalg.solve(_inner_products(*given, *given), _inner_products(*given, *wanted))
     normalized: np.ndarray = weights / weights.sum(axis=0)
     return normalized
+
+
+def posthoc_errors(
+    weights: Float[np.ndarray, "snapshots profiles"],
+    in_steps: Sequence[int],
+    in_stds: Sequence[float],
+    out_steps: Sequence[int],
+    out_stds: Sequence[float],
+) -> Float[np.ndarray, " profiles"]:
+    """How far each combined profile is from the wanted one: ‖Σ wᵢ pᵢ − p‖ / ‖p‖ in L².
+
+    The arguments are those of `posthoc_weights` and what it returns. Rounding hides what is below
+    about 1e-7.
+    """
+    given, wanted = _profiles(in_steps, in_stds), _profiles(out_steps, out_stds)
+    squared = _inner_products(*wanted, *wanted).diagonal()  # ‖p‖²
+    cross = (weights * _inner_products(*given, *wanted)).sum(axis=0)
+    combined = (weights * (_inner_products(*given, *given) @ weights)).sum(axis=0)
+    errors: np.ndarray = np.sqrt(np.maximum(combined - 2 * cross + squared, 0) / squared)
+    return errors
+
+
+def _profiles(
+    steps: Sequence[int], stds: Sequence[float]
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Where profiles end, and their γ."""
+    gammas = {std: gamma_of(std) for std in set(stds)}
+    return np.asarray(steps, float), np.array([gammas[std] for std in stds])
 
 
 def _inner_products(
@@ -99,3 +157,9 @@ def _inner_products(
         (g_a + 1) * (g_b + 1) / (g_a + g_b + 1) * common / np.maximum(t_a, t_b)
     )
     return overlap
+
+
+if __name__ == "__main__":
+    from mpdit.posthoc import main
+
+    sys.exit(main())

@@ -35,6 +35,7 @@ from mpdit.study.rundir import (
     EXIT_USAGE,
     BusyError,
     RunDir,
+    explain_os_error,
     write_atomic,
 )
 from mpdit.train import Trainer
@@ -97,9 +98,10 @@ def _guarded(config: RunConfig, session: Session, world: World) -> int:
         session.end(stopped=str(signal_name))
         return EXIT_INTERRUPTED
     except (ConfigError, NonFiniteLossError, OSError) as error:
-        log.error("failed: %s", error)
+        message = explain_os_error(error) if isinstance(error, OSError) else str(error)
+        log.error("failed: %s", message)
         with suppress(OSError):  # a full disk takes no state either
-            session.end(error=str(error))
+            session.end(error=message)
         return EXIT_FAILED
     except Exception as error:
         session.end(error=f"{type(error).__name__}: {error}")

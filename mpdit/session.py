@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
 
@@ -125,7 +125,7 @@ def open_session(run: RunDir, main: bool = True, recorded: bool = True) -> Itera
     session = Session(run, main, recorded)
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if main and recorded and not _is_log(run):  # a launcher has sent stderr there already
-        handlers.append(logging.FileHandler(run.log))
+        handlers.append(_LogFile(run.log))
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
         log.addHandler(handler)
@@ -156,6 +156,17 @@ def open_session(run: RunDir, main: bool = True, recorded: bool = True) -> Itera
         for handler in handlers:
             log.removeHandler(handler)
             handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """log.txt; a line for which the disk has no room is lost, without a word of its own."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802
+        return
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
 
 
 def _is_log(run: RunDir) -> bool:

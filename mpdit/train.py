@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -19,7 +19,7 @@ from mpdit.config import RunConfig, TrainConfig
 from mpdit.data.batches import Batches
 from mpdit.diffusion import Diffusion
 from mpdit.distributed import World
-from mpdit.ema import PowerEMA
+from mpdit.ema import PowerEMA, snapshot_file, write_snapshot
 from mpdit.meters import Meters
 from mpdit.model import DiT
 from mpdit.probe import Magnitudes, Probe, StepProbe
@@ -33,11 +33,6 @@ def learning_rate_factor(step: int, train: TrainConfig) -> float:
     """Linear warm-up, constant, then 1/sqrt(step); ``step`` counts from 1."""
     warm = min(1.0, step / max(1, train.warmup_steps or 0))
     return warm * min(1.0, math.sqrt((train.constant_steps or 1) / step))
-
-
-def snapshot_file(folder: Path, std: float, step: int) -> Path:
-    """Where the EMA of relative width ``std`` after ``step`` steps is kept."""
-    return folder / f"std{std:.3f}_step{step:08d}.safetensors"
 
 
 def build_model(config: RunConfig, device: torch.device) -> DiT:
@@ -229,9 +224,7 @@ class Trainer:
         fixed = self.model.state_dict()  # of which only tables remain: a snapshot is a whole model
         for std, average in self.ema.averages.items():
             file = snapshot_file(self.run.ema, std, self.step)
-            temporary = file.with_suffix(".tmp")
-            save_file({**fixed, **dict(zip(names, average, strict=True))}, temporary)
-            temporary.replace(file)
+            write_snapshot(file, {**fixed, **dict(zip(names, average, strict=True))})
 
     def _save(self) -> None:
         if self.meters.summed:

@@ -3,6 +3,7 @@
 import hashlib
 import multiprocessing
 import os
+import resource
 import subprocess
 import sys
 from multiprocessing.context import ForkServerProcess
@@ -47,9 +48,14 @@ def finish(run: RunDir) -> None:
     assert process.returncode == EXIT_DONE, output
 
 
-def fork(run: RunDir) -> ForkServerProcess:
-    """The same without the wait for imports: ``mpdit.run``'s main in a forked process."""
-    process = FORKED.Process(target=_main, args=(run.path,))
+def fork(run: RunDir, said: Path | None = None, largest_file: int = 0) -> ForkServerProcess:
+    """The same without the wait for imports: mpdit.run's main in a forked process.
+
+    Args:
+        said: a file for what it prints.
+        largest_file: bytes that a file may grow to, as if the disk were full; 0 is no limit.
+    """
+    process = FORKED.Process(target=_main, args=(run.path, said, largest_file))
     process.start()
     return process
 
@@ -60,9 +66,13 @@ def finish_forked(run: RunDir) -> None:
     assert process.exitcode == EXIT_DONE, run.log.read_text()
 
 
-def _main(folder: Path) -> None:
+def _main(folder: Path, said: Path | None, largest_file: int) -> None:
     import mpdit.run
 
+    if said is not None:
+        sys.stderr = sys.stdout = said.open("w", buffering=1)
+    if largest_file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     os.environ["MPDIT_THREADS"] = "1"
     sys.argv = ["mpdit.run", str(folder)]
     sys.exit(mpdit.run.main())

@@ -1,9 +1,12 @@
 import gzip
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mpdit.config import ConfigError, DataConfig
 from mpdit.data import datasets
@@ -74,3 +77,61 @@ def test_the_real_fashion_mnist_is_whole() -> None:
     images = datasets.load(DataConfig(name="fashion-mnist"), "test")
     assert images.pixels.shape == (10_000, 1, 28, 28)
     assert np.bincount(images.labels).tolist() == [1000] * 10
+
+
+def pictures(path: Path, **shape: int) -> DataConfig:
+    return DataConfig(name="folder", path=str(path), **{"size": 4, "classes": 2} | shape)
+
+
+@pytest.fixture
+def small_folder(tmp_path: Path) -> Path:
+    """Two classes of 20 grey images of one level each: 10 × number + class."""
+    for label, name in enumerate(("bee", "wasp")):
+        (tmp_path / name).mkdir()
+        for number in range(20):
+            Image.new("L", (9, 6), 10 * number + label).save(tmp_path / name / f"{number:02}.png")
+    (tmp_path / ".thumbnails").mkdir()
+    return tmp_path
+
+
+def test_an_image_folder_is_split_by_name_and_read_as_grey_or_colour(small_folder: Path) -> None:
+    train, test = (
+        datasets.load(pictures(small_folder, channels=1), split) for split in ("train", "test")
+    )
+    assert datasets.to_uint8(test.pixels)[:, 0, 0, 0].tolist() == [90, 190, 91, 191]
+    assert (len(train.labels), test.labels.tolist()) == (36, [0, 0, 1, 1])
+    assert datasets.load(pictures(small_folder, channels=3), "test").pixels.shape == (4, 3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"channels": 1, "classes": 3}, "holds images of 2 classes, but the run is configured"),
+        ({"channels": 4}, "images have 1 or 3 channels, not 4"),
+    ],
+)
+def test_a_folder_of_another_shape_is_refused(
+    small_folder: Path, shape: dict[str, int], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        datasets.check_available(pictures(small_folder, **shape))
+
+
+def test_data_without_a_path_is_looked_for_under_mpdit_data(
+    small_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = pictures(small_folder, channels=1).model_copy(update={"path": None})
+    monkeypatch.delenv("MPDIT_DATA", raising=False)
+    with pytest.raises(ConfigError, match=r"data\.path: folder: set it to a folder of images"):
+        datasets.check_available(data)
+    monkeypatch.setenv("MPDIT_DATA", str(small_folder.parent))
+    small_folder.rename(small_folder.parent / "folder")
+    datasets.check_available(data)
+    latents = DataConfig(name="imagenet128-latents")
+    with pytest.raises(ConfigError, match=r"mpdit\.data encode IMAGES .*/imagenet128"):
+        datasets.check_available(latents)
+
+
+def test_whether_data_is_there_can_be_asked_without_torch() -> None:
+    code = "import sys, mpdit.data.datasets, mpdit.data.latents; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

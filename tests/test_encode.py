@@ -92,7 +92,7 @@ def test_an_image_that_cannot_be_read_is_named_and_what_was_done_is_kept(
     assert (tmp_path / "store" / "moments-00001.npy").stat().st_mtime_ns == made
 
 
-def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, pictures, vae):
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, pictures, vae, monkeypatch):
     code = "import sys; from mpdit.data import build, encode; build.SMALLEST_SHARD = 2;"
     slow = (
         "import time; first = encode.VaeEncoder._encode;"
@@ -112,25 +112,28 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, pictures, vae
     assert process.returncode == 130
     assert said.strip() == "stopped; the same command goes on from the last whole shard"
     before = first.stat().st_mtime_ns
-    subprocess.run([sys.executable, "-c", code + main, *arguments], check=True)
+    monkeypatch.setattr(build, "SMALLEST_SHARD", 2)
+    assert run(monkeypatch, *arguments) == 0
     assert first.stat().st_mtime_ns == before
     assert read_manifest(tmp_path / "store").images == 30
 
 
-def test_two_processes_make_the_same_store_as_one(tmp_path, pictures, vae):
+def test_two_processes_make_the_same_store_as_one(tmp_path, pictures, vae, monkeypatch):
     code = (
         "import sys; from mpdit.data import build; build.SMALLEST_SHARD = 8;"
         "from mpdit.data.__main__ import main; sys.exit(main())"
     )
+    options = ("--vae", vae, "--size", str(SIZE))
 
-    def start(store: str, rank: int, processes: int) -> subprocess.Popen[bytes]:
-        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-        arguments = ["encode", pictures, tmp_path / store, "--vae", vae, "--size", str(SIZE)]
+    def start(rank: int) -> subprocess.Popen[bytes]:
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+        arguments = ["encode", pictures, tmp_path / "two", *options]
         environment = os.environ | place | {"OMP_NUM_THREADS": "1"}
         return subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment)
 
-    started = [start("one", 0, 1), start("two", 0, 2), start("two", 1, 2)]
-    assert [process.wait(timeout=100) for process in started] == [0, 0, 0]
+    started = [start(0), start(1)]
+    assert run(monkeypatch, "encode", pictures, tmp_path / "one", *options) == 0
+    assert [process.wait(timeout=100) for process in started] == [0, 0]
     assert read_manifest(tmp_path / "one") == read_manifest(tmp_path / "two")
 
 

@@ -1,6 +1,7 @@
 """The latent store says what it holds, notices what is damaged, and takes no memory."""
 
 import json
+import resource
 import runpy
 import subprocess
 import sys
@@ -115,17 +116,15 @@ def test_a_disk_that_is_too_small_is_noticed_before_anything_is_encoded(
     assert encoder.made == []
 
 
-def test_a_disk_that_fills_up_leaves_no_half_shard(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
+def test_a_disk_that_fills_up_is_named_and_leaves_no_half_shard(tmp_path: Path) -> None:
     (tmp_path / build.PLAN).write_text(MadeUp(50).plan.model_dump_json())
-    with monkeypatch.context() as patch:
-        patch.setattr(build.os, "fsync", full)
-        with pytest.raises(OSError, match="No space"):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"moments-00000\.npy"):
             build_store(MadeUp(50), tmp_path, 0, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [file.name for file in tmp_path.iterdir()] == [build.PLAN]
     assert make_store(tmp_path, 50)
 

@@ -288,11 +288,13 @@ def test_a_grid_after_options_is_submitted(here: Path) -> None:
     assert len(list((here / "res/s").glob("A_s0-*"))) == 1
 
 
-def test_latents_of_any_shape_can_be_planned_and_not_yet_run(here: Path) -> None:
+def test_latents_can_be_planned_without_a_store_which_submit_says_how_to_make(
+    here: Path,
+) -> None:
     data = "data: {name: latents, channels: 4, size: 16, classes: 10}"
     (here / "grid.yaml").write_text(GRID.replace("data: digits", data))
     assert launch(here, "plan", "grid.yaml").returncode == 0
-    assert "latents can be planned, but this version cannot" in refused(here, "grid.yaml")
+    assert "python -m mpdit.data encode IMAGES" in refused(here, "grid.yaml")
 
 
 def test_set_values_are_kept_for_a_retry(here: Path) -> None:

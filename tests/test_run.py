@@ -1,68 +1,21 @@
-"""One run as its own process: what it leaves behind, and that no interruption shows in it."""
+"""One run as its own process: what it leaves behind, and how it says what is wrong."""
 
-import hashlib
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import tiny_config
+from interrupted import finish, make, science_of, start
 
 from mpdit.study.rundir import (
     EXIT_BUSY,
-    EXIT_DONE,
     EXIT_FAILED,
-    EXIT_INTERRUPTED,
     EXIT_USAGE,
     RunDir,
     read_rows,
 )
-
-TIMED = ("images_per_s", "memory_mb", "seconds")
-
-
-def start(run: RunDir) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "mpdit.run", str(run.path)],
-        env={**os.environ, "MPDIT_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(run: RunDir) -> None:
-    process = start(run)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == EXIT_DONE, output
-
-
-def make(folder: Path, **changes: object) -> RunDir:
-    run = RunDir(folder)
-    run.write_config(tiny_config(**changes))
-    return run
-
-
-def science_of(run: RunDir) -> dict[str, object]:
-    """Everything a run measured and made, without clock times."""
-    rows = {
-        name: [
-            {key: value for key, value in row.items() if key not in TIMED}
-            for row in read_rows(run.path / name)
-        ]
-        for name in ("metrics.jsonl", "magnitudes.jsonl", "evaluation.jsonl")
-    }
-    weights = {
-        file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in run.ema.iterdir()
-    }
-    with np.load(run.samples / "samples.npz") as arrays:
-        samples = hashlib.sha256(arrays["arr_0"].tobytes()).hexdigest()
-    return {**rows, "weights": weights, "samples": samples}
 
 
 @pytest.fixture(scope="module")
@@ -115,64 +68,6 @@ def test_another_seed_gives_other_numbers(uninterrupted: RunDir, tmp_path: Path)
     other = make(tmp_path / "other", seed=1)
     finish(other)
     assert science_of(other)["samples"] != science_of(uninterrupted)["samples"]
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGUSR2])
-def test_an_interrupted_run_goes_on_to_the_same_bits(
-    tmp_path: Path, number: signal.Signals
-) -> None:
-    steps = {"train": {"steps": 400, "checkpoint_every": 60, "snapshot_every": 200}}
-    whole = make(tmp_path / "whole", **steps)
-    finish(whole)
-    broken = make(tmp_path / "broken", **steps)
-    process = start(broken)
-    metrics = broken.path / "metrics.jsonl"
-    while len(read_rows(metrics)) < 20:  # about step 100: past the first checkpoint
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-    process.send_signal(number)
-    process.communicate(timeout=60)
-    killed = number == signal.SIGKILL
-    assert process.returncode == (-signal.SIGKILL if killed else EXIT_INTERRUPTED)
-    assert not broken.is_done()
-    assert not broken.is_leased()
-    state = broken.state()
-    assert state is not None
-    assert state.stopped == (None if killed else number.name)
-    finish(broken)
-    assert "going on from step" in broken.log.read_text()
-    assert science_of(broken) == science_of(whole)
-
-
-def test_a_run_killed_while_sampling_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    slow = {"sample": {"count": 60, "steps": 200, "batch_size": 20}}
-    whole, broken = make(tmp_path / "whole", **slow), make(tmp_path / "broken", **slow)
-    finish(whole)
-    process = start(broken)
-    while not list(broken.samples.glob("shard_*")):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
-    finish(broken)
-    assert "of 3 batches of samples" in broken.log.read_text()
-    assert science_of(broken) == science_of(whole)
-
-
-def test_a_batch_of_another_size_after_a_resume_loses_and_doubles_no_sample(tmp_path: Path) -> None:
-    sample = {"count": 60, "steps": 200, "batch_size": 20}
-    run = make(tmp_path / "run", sample=sample)
-    process = start(run)
-    while not list(run.samples.glob("shard_*")):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-    process.terminate()
-    process.communicate()
-    run.write_config(tiny_config(sample={**sample, "batch_size": 50}))
-    finish(run)
-    with np.load(run.samples / "samples.npz") as arrays:
-        assert len(arrays["arr_0"]) == len(arrays["arr_1"]) == 60
-    assert sorted(file.name for file in run.samples.iterdir()) == ["grid.png", "samples.npz"]
 
 
 def test_a_torn_evaluation_is_neither_done_nor_in_the_way(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from mpdit.data.latents import Manifest, read_manifest, verify
 from mpdit.data.progress import Progress
 from mpdit.errors import ConfigError
+from mpdit.study.rundir import explain_os_error
 
 DEFAULT_VAE = "stabilityai/sd-vae-ft-mse"
 
@@ -113,7 +114,8 @@ def main() -> int:
     try:
         said = {"encode": _encode, "verify": _verify}[arguments.command](arguments)
     except (ConfigError, OSError) as error:
-        said = error.message if isinstance(error, ConfigError) else str(error)  # without data.path
+        # a config's key (data.path) is none of this command's words
+        said = error.message if isinstance(error, ConfigError) else explain_os_error(error)
         print(f"error: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ writes the manifest when all shards are there. They do not talk to each other ot
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -176,6 +177,9 @@ def _write(file: Path, content: str | np.ndarray) -> None:
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(file)
+    except OSError as error:  # numpy's own, for a short write, says neither why nor where
+        why = error.errno or errno.ENOSPC
+        raise OSError(why, os.strerror(why), str(file)) from None
     finally:
         temporary.unlink(missing_ok=True)
 

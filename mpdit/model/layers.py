@@ -27,27 +27,31 @@ def magnitude(x: Float[Tensor, "... width"]) -> Float[Tensor, ""]:
 
 
 class _ToLength(torch.autograd.Function):
-    """Rows of x at a given length: x·length / (‖x‖ + 1e-4).
+    """Rows of x at a given length: x·length / (‖x‖ + 1e-4), in x's dtype.
 
-    Autograd's own chain through the norm costs twice to three times the passes over x.
+    Half-precision rows have their norms and sums in float32. Autograd's own chain through the norm
+    costs twice to three times the passes over x.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, length: Tensor | float) -> Tensor:
-        norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        exact = torch.promote_types(x.dtype, torch.float32)
+        norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=exact)
         factor = length / (norm + EPS)
         ctx.save_for_backward(x, norm, factor)
-        return x * factor
+        return (x * factor).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
         x, norm, factor = ctx.saved_tensors
-        product = grad * x
+        exact = x.to(norm.dtype)
+        product = grad * exact
         dot = product.sum(-1, keepdim=True)
         along = factor * dot / (norm * (norm + EPS)).clamp(min=torch.finfo(norm.dtype).tiny)
         of_length = dot / (norm + EPS) if ctx.needs_input_grad[1] else None
         # into the product's memory: for weights, fresh memory costs more than the arithmetic
-        return torch.mul(grad, factor, out=product).addcmul_(x, along, value=-1), of_length
+        rows = torch.mul(grad, factor, out=product).addcmul_(exact, along, value=-1)
+        return rows.to(x.dtype), of_length
 
 
 def to_length(x: Tensor, length: Tensor | float) -> Tensor:

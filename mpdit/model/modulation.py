@@ -72,8 +72,11 @@ class Modulation(nn.Module):
         )
 
     def forward(self, c: Float[Tensor, "batch width"]) -> list[Values]:
-        """The activated conditioning → the values of each sublayer."""
-        values = iter(self.linear(c)[:, None].split(self.sizes, dim=-1))
+        """The activated conditioning → the values of each sublayer.
+
+        They have the conditioning's dtype: under autocast float32, for rotation's cos and sin.
+        """
+        values = iter(self.linear(c).to(c.dtype)[:, None].split(self.sizes, dim=-1))
         return [dict(zip(self.parts, values, strict=False)) for _ in range(self.sublayers)]
 
 
