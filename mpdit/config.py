@@ -389,7 +389,8 @@ class RunConfig(_Strict):
                 f"the {spec.size}x{spec.size} images of {self.data.name}"
             )
         if self.evaluate.extractor is None:
-            _set(self, "evaluate", EvaluateConfig.model_validate({"extractor": spec.extractor}))
+            told = self.evaluate.model_dump() | {"extractor": spec.extractor}
+            _set(self, "evaluate", EvaluateConfig.model_validate(told))
         return self
 
     @cached_property

@@ -192,9 +192,10 @@ class Evaluation:
     def _is_of(self, row: Row, drawing: Drawing) -> bool:
         """Rows of older versions say less of the sampling, and count when that agrees."""
         record = json.loads(json.dumps(drawing.record()))
-        told = row.get("sampling", {None: None})
+        told = row.get("sampling", {})
         return (
-            row["count"] == drawing.count
+            bool(told)  # the floor is of no sample set
+            and row["count"] == drawing.count
             and row["weights"] == self.extractor.weights
             and all(record.get(key) == value for key, value in told.items())
         )

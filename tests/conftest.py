@@ -3,8 +3,9 @@
 from jaxtyping import install_import_hook
 
 CHECKED = (
-    *("model", "diffusion", "ema", "data", "solvers", "drawing", "sample", "vae"),
-    *("train", "meters", "probe", "evaluate"),
+    *("model", "diffusion", "ema", "data", "solvers", "drawing", "sample", "sampleset", "vae"),
+    *("train", "meters", "probe", "evaluate", "metrics", "features", "references"),
+    "extractors",
 )
 
 install_import_hook([f"mpdit.{name}" for name in CHECKED], "beartype.beartype")

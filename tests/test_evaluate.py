@@ -33,7 +33,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Sample sets are noisy real digits instead of a model's; the names of those drawn."""
     names: list[str] = []
 
-    def draw_set(config: RunConfig, session: Session, drawing: Drawing, device: object) -> Path:
+    def draw_set(_config: RunConfig, session: Session, drawing: Drawing, _device: object) -> Path:
         file = session.run.samples / f"{drawing.name}.npz"
         if not file.exists():
             names.append(drawing.name)
