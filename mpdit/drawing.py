@@ -90,7 +90,7 @@ _PREFIX = {"solver": "", "ema_std": "ema", "precision": "", "to_uint8": "", "sna
 """Of a part of a set's name, where it is not the field itself."""
 
 
-def _short(value: float | str | tuple[int, ...]) -> str:
+def _short(value: object) -> str:
     if isinstance(value, tuple):
         return "-".join(map(str, value))
     return str(value).removesuffix(".0").replace("++", "pp")

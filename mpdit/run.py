@@ -39,6 +39,7 @@ from mpdit.study.rundir import (
     write_atomic,
 )
 from mpdit.train import Trainer
+from mpdit.vae import open_decoder
 
 
 def execute(run: RunDir) -> int:
@@ -115,6 +116,7 @@ def _work(config: RunConfig, session: Session, world: World) -> None:
     run = session.run
     check_available(config.data)
     check_evaluable(config)
+    open_decoder(config.data, torch.device("cpu"))  # samples of latents will need their VAE
     device = prepare(config.train.precision, world.local_rank)
     keep_freed_memory()
     threads = torch.get_num_threads()

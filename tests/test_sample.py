@@ -86,16 +86,11 @@ def test_a_sample_is_the_same_image_whatever_it_is_batched_with(solver: str) -> 
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_the_noise_of_a_sample_is_the_same_bits_whatever_it_is_batched_with(solver: str) -> None:
-    drawing = Drawing.of_run(tiny_config(sample={"solver": solver, "steps": 8}))
-
-    class Silent:
-        """Without matrix products nothing rounds by the batch."""
-
-        def guided(self, x: torch.Tensor, *_: object) -> torch.Tensor:
-            return torch.zeros_like(x).repeat(1, 2, 1, 1)
-
-    together = draw.__wrapped__(Silent(), drawing, range(6), CPU)
-    alone = [draw.__wrapped__(Silent(), drawing, range(i, i + 1), CPU) for i in range(6)]
+    config = tiny_config(sample={"solver": solver, "steps": 8})
+    drawing = Drawing.of_run(config)
+    silent = build_model(config, CPU)  # its output is zero: nothing rounds by the batch
+    together = draw(silent, drawing, range(6), CPU)
+    alone = [draw(silent, drawing, range(i, i + 1), CPU) for i in range(6)]
     assert torch.equal(torch.cat(alone), together)
     assert len(together.flatten(1).unique(dim=0)) == 6
 
@@ -327,7 +322,7 @@ def latent_run(tmp_path: Path, vae: Path) -> RunDir:
     from mpdit.data.encode import load_vae, weights_hash
 
     source = Source(
-        images="folder",
+        data="folder",
         hash="0" * 16,
         pixels=16,
         vae=str(vae),
