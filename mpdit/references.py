@@ -119,7 +119,7 @@ def reference_file(data: DataConfig) -> Path:
 
 
 def _of_latents(data: DataConfig) -> bool:
-    return data.name.endswith("latents")
+    return str(data.name).endswith("latents")
 
 
 def _record(data: str, split: str, count: int | None, digest: str) -> Record:
