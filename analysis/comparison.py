@@ -18,6 +18,8 @@ from analysis.load import NothingToShow, Study
 
 CONDITIONING = ["model.conditioning", "model.final_conditioning"]
 SETTING = ["model", "data.name"]
+DISTANCES = ("FD", "FID", "KD", "KID")
+"""Smaller is better; precision, recall and scores are not what a study is judged by."""
 
 
 @dataclass(frozen=True)
@@ -65,26 +67,73 @@ def _groups(designs: pd.DataFrame, keys: list[str]) -> list[Comparison]:
     return [Comparison(tuple(group)) for group in groups.values()]
 
 
+def own(study: Study) -> pd.DataFrame:
+    """The evaluations of the runs as they were configured: no sweep, repeat, limit or floor."""
+    return study.evaluations[study.evaluations["role"] == "run"]
+
+
 def label(study: Study) -> str:
-    """The distance by which the study is judged: the one that most runs have.
+    """The distance by which the study is judged: the one that most runs have, of equals the first.
 
     Raises:
-        NothingToShow: before the first evaluation.
+        NothingToShow: before the first evaluation by a distance.
     """
-    rows = study.evaluations.drop_duplicates(["run", "metric"])
+    rows = own(study).drop_duplicates(["run", "metric"])
+    rows = rows[[name.split("@")[0].split("-")[0] in DISTANCES for name in rows["metric"]]]
     if rows.empty:
         raise NothingToShow("no run has been evaluated yet")
-    return str(rows["metric"].value_counts(sort=True).index[0])
+    counts = rows.groupby("metric", sort=False).size()
+    return str(counts.idxmax())
 
 
 def title(study: Study) -> str:
     """``label`` as a heading. Only a distance in Inception's features may be called FID."""
     name = label(study)
-    rows = study.evaluations[study.evaluations["metric"] == name]
-    extractor = str(rows["extractor"].iloc[0])
+    rows = own(study)
+    extractor = str(rows.loc[rows["metric"] == name, "extractor"].iloc[0])
     if name.startswith("FID") and not extractor.startswith("inception"):
         name = f"FD-{extractor}" + name.removeprefix("FID")
     return name
+
+
+def companions(study: Study, role: str) -> pd.DataFrame:
+    """The same distance in another role (limit, repeat, floor), also of another count.
+
+    One row an evaluation of the runs that stand for their variants.
+    """
+    kind = label(study).split("@")[0]
+    rows = study.evaluations[study.evaluations["role"] == role]
+    rows = rows[rows["metric"].str.split("@").str[0] == kind]
+    if role != "repeat":
+        rows = rows.drop_duplicates("run", keep="last")
+    return rows[rows["run"].isin(distances(study)["run"])]
+
+
+def sampling_sd(study: Study, variant: str) -> float:
+    """The standard deviation between sample sets of one model, pooled over the variant's runs; NaN
+    where none has repeats."""
+    table, repeats = distances(study), companions(study, "repeat")
+    sets = pd.concat([table[["run", "variant", "value"]], repeats[["run", "variant", "value"]]])
+    sets = sets[sets["variant"] == variant]
+    variances = sets.astype({"value": float}).groupby("run")["value"].var(ddof=1)
+    return float(variances.mean() ** 0.5)
+
+
+def floor(study: Study) -> tuple[str, float] | None:
+    """The label and value of real held-out images' distance; None where runs differ in it."""
+    rows = companions(study, "floor")
+    if rows.empty or rows["metric"].nunique() > 1 or np.ptp(rows["value"].astype(float)) > 1e-6:
+        return None
+    return str(rows["metric"].iloc[0]), float(rows["value"].iloc[0])
+
+
+def floor_statement(study: Study) -> str:
+    """The floor in words; nothing where there is none, or several."""
+    try:
+        found = floor(study)
+    except NothingToShow:
+        return ""
+    return f"Real held-out images have {found[0]} {found[1]:.3g}: the floor." if found else ""
 
 
 def distances(study: Study) -> pd.DataFrame:
@@ -97,7 +146,7 @@ def distances(study: Study) -> pd.DataFrame:
     Raises:
         NothingToShow: before the first evaluation.
     """
-    rows = study.evaluations
+    rows = own(study)
     rows = rows[rows["metric"] == label(study)].drop_duplicates("run", keep="last")
     rows = rows[np.isfinite(rows["value"].astype(float))]
     table: pd.DataFrame = rows[["run", "variant", "seed", "value"]].reset_index(drop=True)
@@ -132,7 +181,7 @@ def chosen(study: Study) -> pd.DataFrame:
 def incomparable(study: Study) -> list[str]:
     """Why some distances may not stand beside each other, in words; nothing when all may."""
     name = label(study)
-    rows = study.evaluations.drop_duplicates(["run", "metric"], keep="last")
+    rows = own(study).drop_duplicates(["run", "metric"], keep="last")
     judged = rows[rows["metric"] == name]
     reasons = [
         f"{run} has {', '.join(group['metric'])} but not {name}: left out"

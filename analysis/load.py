@@ -15,9 +15,10 @@ is the run's folder name, ``variant`` a categorical in grid order, ``seed`` an i
 ``magnitudes``, one row a probed block
     ``step``, ``site`` (residual, attention, mlp, modulated, conditioning), ``block`` (from 1),
     ``magnitude`` (mean over positions of the RMS over channels; no unit).
-``evaluations``, one row a distance
-    ``metric`` (``FD-digits@1000``), ``value``, ``extractor``, ``weights``, ``count`` (samples),
-    ``reference.*`` and ``sampling.*`` as evaluation.jsonl has them, ``seconds``.
+``evaluations``, one row a number
+    ``metric`` (``FD-digits@1000``), ``value``, ``role`` (run, limit, repeat, floor, sweep: what
+    docs/evaluation.md says of each), ``extractor``, ``weights``, ``count`` (samples),
+    ``reference.*``, ``sampling.*`` and the rest as evaluation.jsonl has them, ``seconds``.
 ``provenance``, one row a start of a run
     ``time``, ``code``, ``diff_sha``, ``python``, ``host``, ``device``, ``threads``, ``job``,
     ``packages.<name>``.
@@ -46,7 +47,7 @@ METRICS = (
     "step loss mse vlb grad_norm learning_rate images_per_s memory_mb seconds".split()  # noqa: SIM905
 )
 MAGNITUDES = ["step", "site", "block", "magnitude"]
-EVALUATIONS = ["metric", "value", "extractor", "weights", "count", "seconds"]
+EVALUATIONS = ["metric", "value", "role", "extractor", "weights", "count", "seconds"]
 STARTS = ["time", "code", "diff_sha", "python", "host", "device", "threads", "job"]
 RUNS = [
     *("run", "id", "variant", "seed", "state", "stage", "step", "steps", "trained"),
@@ -262,7 +263,7 @@ class _Reader:
         )
         self._keep(self.metrics, run, metrics)
         self._keep(self.magnitudes, run, [row for probe in magnitudes for row in _blocks(probe)])
-        self._keep(self.evaluations, run, [_flat(row) for row in evaluations])
+        self._keep(self.evaluations, run, [{"role": "run", **_flat(row)} for row in evaluations])
         starts = self._json(run, "provenance.json").get("starts", [])
         self._keep(self.starts, run, [_flat(row) for row in starts])
         if evaluations and not (run.samples / "samples.npz").is_file():

@@ -159,8 +159,9 @@ class Page:
     def runs(self) -> Iterator[dict[str, Any]]:
         study = self.study
         try:
-            judged = study.evaluations["metric"] == comparison.label(study)
-            rows = study.evaluations[judged].drop_duplicates("run", keep="last")
+            rows = comparison.own(study)
+            rows = rows[rows["metric"] == comparison.label(study)]
+            rows = rows.drop_duplicates("run", keep="last")
             values = rows.set_index("run")["value"].astype(float)
         except NothingToShow:
             values = pd.Series(dtype=float)
@@ -188,21 +189,41 @@ def explanation(study: Study) -> str:
         label = comparison.label(study)
     except NothingToShow:
         return ""
-    row = study.evaluations[study.evaluations["metric"] == label].iloc[0].dropna()
+    rows = comparison.own(study)
+    row = rows[rows["metric"] == label].iloc[0].dropna()
+    kind = "kernel" if label.startswith("K") else "Fréchet"
+    images = f"{row['reference.count']:.0f} images" if "reference.count" in row else "the images"
 
     def get(key: str) -> object:
         value = row.get(key, "?")
         return f"{value:g}" if isinstance(value, float | np.floating) else value
 
     return (
-        f"{comparison.title(study)} is the Fréchet distance between {get('count')} samples and "
-        f"{get('reference.count')} images of {get('reference.data')} ({get('reference.split')}), "
+        f"{comparison.title(study)} is the {kind} distance between {get('count')} samples and "
+        f"{images} of {get('reference.data')} ({get('reference.split')}), "
         f"in the features of the {get('extractor')} network (weights {get('weights')}, reference "
         f"{get('reference.hash')}); smaller is better. Sampled in {get('sampling.steps')} steps "
         f"with guidance {get('sampling.guidance')} and EMA width {get('sampling.ema_std')}. "
         "Intervals are 95 % t intervals over seeds; differences are paired by seed. "
-        "A change in % has no interval where the baseline itself cannot be told from zero."
+        "A change in % has no interval where the baseline itself cannot be told from zero. "
+        f"{_further(study)}"
     )
+
+
+def _further(study: Study) -> str:
+    """What the records beside the distance are, where there are any."""
+    said = [comparison.floor_statement(study)]
+    if not comparison.companions(study, "limit").empty:
+        said.append(
+            "N → ∞ is a line in 1/N through this distance over disjoint halves and quarters of "
+            "the samples."
+        )
+    if not comparison.companions(study, "repeat").empty:
+        said.append(
+            "Sampling SD is the standard deviation between sample sets that one model drew from "
+            "different noise."
+        )
+    return " ".join(filter(None, said))
 
 
 def _warnings(study: Study) -> list[str]:

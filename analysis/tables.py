@@ -7,6 +7,9 @@ variant, baseline      names; the baseline's own row has an empty difference
 metric                 the distance's own label; smaller is better
 mean, half_width       over seeds; half of the 95 % t interval (NaN for one seed)
 seeds                  how many stand behind the mean
+limit, limit_half      the same of the distance at N → ∞ (NaN where it was not taken)
+sampling_sd            standard deviation between sample sets of one model (NaN without repeats)
+floor, floor_metric    the distance of real held-out images, and its label; mean over seeds
 difference, low, high  to the baseline, paired by seed, with its 95 % interval
 relative, …_low/_high  the same as a fraction of the baseline's mean
 pairs                  how many seeds both have
@@ -32,6 +35,8 @@ from analysis.load import NothingToShow, Study
 from mpdit.study.rundir import write_atomic
 
 DASH = "–"
+MAYBE = ("N → ∞", "sampling SD", "floor")
+"""Columns that are left out where no run has them."""
 
 
 def ladder(study: Study) -> pd.DataFrame:
@@ -101,6 +106,7 @@ def _compare(study: Study, groups: list[Comparison]) -> pd.DataFrame:
                 "mean": average.value,
                 "half_width": average.half_width,
                 "seeds": average.n,
+                **_companions(study, variant),
                 **_differences(distances, variant, group.baseline),
                 "parameters": parameters[variant],
                 "relative_size": parameters[variant] / parameters[group.baseline] - 1,
@@ -110,6 +116,21 @@ def _compare(study: Study, groups: list[Comparison]) -> pd.DataFrame:
                 row["tuned"] = next(iter(distances["tuned"][distances["variant"] == variant]), DASH)
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _companions(study: Study, variant: str) -> dict[str, Any]:
+    limits, floors = (
+        rows[rows["variant"] == variant]
+        for rows in (comparison.companions(study, role) for role in ("limit", "floor"))
+    )
+    limit = statistics.mean(limits["value"])
+    return {
+        "limit": limit.value,
+        "limit_half": limit.half_width,
+        "sampling_sd": comparison.sampling_sd(study, variant),
+        "floor": statistics.mean(floors["value"]).value,
+        "floor_metric": next(iter(floors["metric"]), DASH),
+    }
 
 
 def _differences(distances: pd.DataFrame, variant: str, baseline: str) -> dict[str, float]:
@@ -135,11 +156,11 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
     digits = _decimals(table["mean"])
     rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
 
-    def average(row: dict[str, Any]) -> str:
-        if not row["seeds"]:
+    def average(value: float, half_width: float = math.nan) -> str:
+        if math.isnan(value):
             return DASH
-        spread = f" ± {row['half_width']:.{digits}f}" if row["seeds"] > 1 else ""
-        return minus(f"{row['mean']:.{digits}f}{spread}")
+        spread = "" if math.isnan(half_width) else f" ± {half_width:.{digits}f}"
+        return minus(f"{value:.{digits}f}{spread}")
 
     def change(row: dict[str, Any], names: tuple[str, str, str], scale: int, places: int) -> str:
         value, low, high = (scale * row[name] for name in names)
@@ -152,7 +173,10 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
     text = pd.DataFrame(
         {
             "variant": row["variant"],
-            f"{row['metric']} ↓": average(row),
+            f"{row['metric']} ↓": average(row["mean"], row["half_width"]),
+            "N → ∞": average(row["limit"], row["limit_half"]),
+            "sampling SD": average(row["sampling_sd"]),
+            "floor": average(row["floor"]),
             "seeds": str(row["seeds"]),
             "Δ to baseline": change(row, ("difference", "low", "high"), 1, digits),
             "Δ, %": change(row, ("relative", "relative_low", "relative_high"), 100, 1),
@@ -162,6 +186,10 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
         }
         for row in rows
     )
+    text = text.drop(columns=[name for name in MAYBE if (text[name] == DASH).all()])
+    floors = table["floor_metric"].unique()
+    if len(floors) == 1 and "floor" in text:
+        text = text.rename(columns={"floor": f"floor@{floors[0].split('@')[1]}"})
     text.loc[table["variant"] == table["baseline"], ["Δ to baseline", "Δ, %", "size, %"]] = (
         "baseline"
     )
@@ -205,8 +233,8 @@ def markdown(table: pd.DataFrame) -> str:
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "±": r"$\pm$", "−": r"$-$", "Δ": r"$\Delta$", "↓": r"$\downarrow$", "–": "--",
-    "<": r"\textless{}", ">": r"\textgreater{}",
+    "±": r"$\pm$", "−": r"$-$", "Δ": r"$\Delta$", "↓": r"$\downarrow$",
+    "→": r"$\to$", "∞": r"$\infty$", "–": "--", "<": r"\textless{}", ">": r"\textgreater{}",
 }  # fmt: skip
 
 

@@ -37,7 +37,8 @@ def show(study: Study, console: Console | None = None) -> None:
         for row in text[chosen].itertuples(index=False, name=None):
             table.add_row(*map(Text, row))
         console.print(table, Text())
-    for statement in comparison.statements(study):
-        console.print(Text(statement))
+    for statement in (*comparison.statements(study), comparison.floor_statement(study)):
+        if statement:
+            console.print(Text(statement))
     if len(study.missing):
         console.print(Text(f"missing: {len(study.missing)} (named in the report)"))

@@ -338,21 +338,36 @@ class TrainConfig(_Strict):
 
 
 class SampleConfig(_Strict):
-    """How samples are drawn: respaced DDPM with learned variance and classifier-free guidance."""
+    """How samples are drawn from the EMA weights, with classifier-free guidance."""
 
     count: Positive = 10_000
+    solver: Literal["ddpm", "ddim", "dpm++"] = "ddpm"
+    """Ancestral with learned variance; deterministic first order; DPM-Solver++(2M)."""
     steps: Annotated[int, Field(gt=0, le=1000)] = 250
     guidance: Annotated[float, Field(ge=0)] = 1.5
     """1 is unguided (and costs half)."""
     ema_std: Std = 0.05
+    """One of train.ema_stds as it was stored, any other by reconstruction."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    to_uint8: Literal["round", "truncate"] = "round"
+    """``truncate`` is what the official code does, for comparison."""
     batch_size: Positive = 250
+    compile: bool = False
+    """`torch.compile` of the blocks."""
+
+
+METRICS = ("fd", "kid", "precision_recall", "inception_score")
 
 
 class EvaluateConfig(_Strict):
-    """Which features the Fréchet distance is taken in."""
+    """Which features samples and real images are compared in, how, and how often."""
 
     extractor: Literal["digits", "fashion-mnist", "inception"] | None = None
     """None: the data set's own."""
+    metrics: Annotated[tuple[Literal[METRICS], ...], Field(strict=False, min_length=1)] = ("fd",)  # type: ignore[valid-type]
+    """Fréchet distance, kernel distance, precision and recall, Inception score."""
+    repeats: Positive = 1
+    """Sample sets, each from a sampling seed of its own; their spread is sampling noise."""
 
 
 class RunConfig(_Strict):
@@ -373,13 +388,9 @@ class RunConfig(_Strict):
                 f"model.patch_size {self.model.patch_size} does not divide "
                 f"the {spec.size}x{spec.size} images of {self.data.name}"
             )
-        if self.sample.ema_std not in self.train.ema_stds:
-            raise ValueError(
-                f"sample.ema_std {self.sample.ema_std} is not among "
-                f"train.ema_stds {list(self.train.ema_stds)}"
-            )
         if self.evaluate.extractor is None:
-            _set(self, "evaluate", EvaluateConfig.model_validate({"extractor": spec.extractor}))
+            told = self.evaluate.model_dump() | {"extractor": spec.extractor}
+            _set(self, "evaluate", EvaluateConfig.model_validate(told))
         return self
 
     @cached_property
@@ -408,7 +419,7 @@ OPERATIONAL: Any = {
         "probe_every",
         "tensorboard",
     },
-    "sample": {"batch_size"},
+    "sample": {"batch_size", "compile"},
 }
 """The fields that are no part of a run's identity."""
 

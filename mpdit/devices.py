@@ -39,20 +39,29 @@ def prepare(precision: str, local_rank: int = 0) -> torch.device:
     # set before CUDA starts: its matrix products are the same each time only with a fixed workspace
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    cuda = torch.cuda.is_available()
-    if precision == "tf32" and not (cuda and torch.cuda.get_device_capability()[0] >= 8):
-        raise ConfigError(
-            "tf32 needs an NVIDIA GPU of the Ampere generation or later; "
-            "float32 and bfloat16 run everywhere",
-            "train.precision",
-        )
-    if not cuda:
+    set_precision(precision, "train.precision")
+    if not torch.cuda.is_available():
         return torch.device("cpu")
     # one GPU alone is the only one visible to a process that Slurm has bound to it
     device = torch.device("cuda", local_rank % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
+
+
+def set_precision(precision: str, key: str) -> None:
+    """Compute matrix products in ``precision`` (bfloat16 is autocast's, over float32).
+
+    Raises:
+        ConfigError: about ``key``, when the device has no such precision.
+    """
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    ampere = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8
+    if precision == "tf32" and not ampere:
+        raise ConfigError(
+            "tf32 needs an NVIDIA GPU of the Ampere generation or later; "
+            "float32 and bfloat16 run everywhere",
+            key,
+        )
 
 
 def device_name(device: torch.device) -> str:

@@ -17,6 +17,7 @@ Images = Float[Tensor, "batch channels height width"]
 Outputs = Float[Tensor, "batch outputs height width"]
 Indices = Int[Tensor, " batch"]
 PerSample = Float[Tensor, " batch"]
+Spacing = Literal["ddpm", "ddim", "log_snr"]
 
 TINY = 1e-12
 
@@ -83,11 +84,12 @@ class Diffusion(nn.Module):
     def steps(self) -> int:
         return len(self.timestep_map)
 
-    def respace(self, steps: int, spacing: Literal["ddpm", "ddim"] = "ddpm") -> "Diffusion":
+    def respace(self, steps: int, spacing: Spacing = "ddpm") -> "Diffusion":
         """A shorter chain through ``steps`` of the original 1000, with the same ᾱ there.
 
         ``ddpm`` (IDDPM, section 4) spreads them evenly from first to last; ``ddim`` (DDIM, appendix
-        D.3) takes every k-th from 0.
+        D.3) takes every k-th from 0; ``log_snr`` spreads them evenly in log(√ᾱ / √(1 − ᾱ)), each
+        the nearest timestep that is not taken yet.
 
         Raises:
             ValueError: when no whole stride k makes that many steps.
@@ -97,13 +99,31 @@ class Diffusion(nn.Module):
             if not strides:
                 raise ValueError(f"no whole stride through {TIMESTEPS} makes {steps} DDIM steps")
             kept = list(range(0, TIMESTEPS, strides[0]))
+        elif spacing == "log_snr":
+            kept = self._even_in_log_snr(steps)
         else:
             kept = [round(i * (TIMESTEPS - 1) / max(1, steps - 1)) for i in range(steps)]
         return Diffusion(kept).to(self.betas.device)
 
+    def _even_in_log_snr(self, steps: int) -> list[int]:
+        log_snr = (self.signal.double() / self.noise.double()).log().cpu()  # falls with t
+        wanted = torch.linspace(log_snr[0], log_snr[-1], steps, dtype=torch.float64)
+        nearest = (log_snr - wanted[:, None]).abs().argmin(1).tolist()
+        kept: list[int] = []
+        for i, t in enumerate(nearest):
+            first = kept[-1] + 1 if kept else 0
+            last = self.steps - (steps - i)  # as many are left as are still to be taken
+            kept.append(min(max(t, first), last))
+        return kept
+
     def q_sample(self, x0: Images, t: Indices, noise: Images) -> Images:
         """x_t = √ᾱ x_0 + √(1 − ᾱ) ε (DDPM eq. 4)."""
         return _at(self.signal, t) * x0 + _at(self.noise, t) * noise
+
+    def pred_xstart(self, model_output: Outputs, x_t: Images, i: Indices) -> Images:
+        """The x_0 that the model's ε implies (DDPM eq. 4 solved for it), not clipped."""
+        eps = model_output.chunk(2, dim=1)[0]
+        return _at(self.from_x, i) * x_t - _at(self.from_eps, i) * eps
 
     def p_mean_variance(self, model_output: Outputs, x_t: Images, i: Indices) -> Prediction:
         """What the model's output says of the step before; x_0 is not clipped.
@@ -112,8 +132,8 @@ class Diffusion(nn.Module):
             model_output: ε and the variance's interpolation v in [-1, 1], one after the other.
             i: step of this chain (not the original timestep).
         """
-        eps, v = model_output.chunk(2, dim=1)
-        x0 = _at(self.from_x, i) * x_t - _at(self.from_eps, i) * eps
+        x0 = self.pred_xstart(model_output, x_t, i)
+        v = model_output.chunk(2, dim=1)[1]
         share = (v + 1) / 2  # IDDPM eq. 15
         log_variance = share * _at(self.log_beta, i) + (1 - share) * _at(self.log_posterior, i)
         return Prediction(self._posterior_mean(x0, x_t, i), log_variance, x0)
@@ -143,7 +163,7 @@ class Diffusion(nn.Module):
     def ddim_step(self, model_output: Outputs, x_t: Images, i: Indices) -> Images:
         """One deterministic step x_i → x_{i−1} (DDIM, arXiv:2010.02502, eq. 12 with σ = 0)."""
         eps = model_output.chunk(2, dim=1)[0]
-        x0 = _at(self.from_x, i) * x_t - _at(self.from_eps, i) * eps
+        x0 = self.pred_xstart(model_output, x_t, i)
         before = _at(self.alphas_bar_before, i)
         return x0 * before.sqrt() + (1 - before).sqrt() * eps
 

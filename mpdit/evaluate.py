@@ -1,83 +1,332 @@
-"""The Fréchet distance between a run's samples and the training data, through torch-fidelity.
+"""How far a run's samples are from real images, appended to its evaluation.jsonl.
 
-It is labelled with its extractor and the number of samples (``FD-digits@500``): a distance in
-another feature space, or from another number of samples, is another quantity. FID is only what
-Inception measures.
+A run is measured at its end; ``python -m mpdit.evaluate RUN`` measures a finished one again, with
+further metrics, or over EMA widths and guidance scales. What is there is never overwritten, and
+the same command goes on. A row's ``role`` says what the number is of:
+
+=======  ==========================================================================================
+run      the run's own samples
+limit    the same at N → ∞, with standard error and the points of the fit
+repeat   another sampling seed of the same model
+floor    real held-out images, as many as there are samples where there are as many
+sweep    another EMA width, guidance scale or count
+=======  ==========================================================================================
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 import time
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch_fidelity.metric_fid import (
-    KEY_METRIC_FID,
-    fid_features_to_statistics,
-    fid_statistics_to_metric,
+from pydantic import BaseModel, ValidationError
+
+from mpdit import extractors, features, metrics, references
+from mpdit.config import METRICS, ConfigError, RunConfig, SampleConfig
+from mpdit.devices import prepare
+from mpdit.errors import explain
+from mpdit.extractors import Extractor, Features
+from mpdit.metrics import labels
+from mpdit.references import HeldOut, Reference
+from mpdit.sample import Drawing, draw_set
+from mpdit.session import Interrupted, Session, log, open_session
+from mpdit.study.rundir import (
+    EXIT_BUSY,
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    BusyError,
+    RunDir,
+    explain_os_error,
+    keep_rows,
+    read_rows,
 )
 
-from mpdit.config import ConfigError, RunConfig
-from mpdit.data import datasets
-from mpdit.extractors import classifier
-from mpdit.sample import samples_file
-from mpdit.session import Session
-from mpdit.study.rundir import append_row
+Row = dict[str, Any]
+Section = TypeVar("Section", bound=BaseModel)
+NEED_FEATURES = {"kid", "precision_recall"}
 
 
-def frechet_distance(
-    a: Float[np.ndarray, "m features"], b: Float[np.ndarray, "n features"]
-) -> float:
-    """|μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½) of two sets of features, in float64."""
-    statistics = [
-        fid_features_to_statistics(torch.from_numpy(x.astype(np.float64))) for x in (a, b)
-    ]
-    return float(fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID])
-
-
-def evaluate_run(config: RunConfig, session: Session) -> dict[str, Any]:
-    """Measure samples.npz against the train split and append the record to evaluation.jsonl.
-
-    Returns:
-        the record.
+def check_evaluable(config: RunConfig) -> None:
+    """Whether a run of this config can be evaluated on this machine, before anything is trained.
 
     Raises:
-        ConfigError: when the extractor is not to be had.
+        ConfigError: saying which file to put where, or what to change.
     """
-    began = time.perf_counter()
-    session.stage("evaluate", 0, 1)
-    name = config.evaluate.extractor
-    if name not in ("digits", "fashion-mnist"):
-        raise ConfigError(f"extractor {name} is not in this version", "evaluate.extractor")
-    extractor = classifier.load(name)
-    with np.load(samples_file(session.run)) as arrays:
-        samples = arrays["arr_0"]
-    reference = datasets.load(config.data, "train")
-    distance = frechet_distance(
-        extractor.features(samples), extractor.features(datasets.to_uint8(reference.pixels))
+    extractors.check_available(config)
+    references.check_available(config)
+    for metric in config.evaluate.metrics:
+        least = metrics.LEAST_SAMPLES[metric]
+        if config.sample.count < least:
+            raise ConfigError(f"{metric} needs at least {least} samples", "sample.count")
+
+
+def evaluate_run(config: RunConfig, session: Session, device: torch.device) -> Row:
+    """Measure the run's own sample sets, and the floor; append what evaluation.jsonl lacks.
+
+    All rows of a run are appended at once: with the first one the run is done.
+
+    Returns:
+        the first row, the run's own distance.
+
+    Raises:
+        ConfigError: when the extractor or the reference is not to be had.
+        Interrupted: when a signal asked to stop; features are kept.
+    """
+    evaluation = Evaluation(config, session, device)
+    sets = _sets(config, config.sample)
+    evaluation.append([row for drawing in sets for row in evaluation.missing(drawing)])
+    return read_rows(evaluation.file)[0]
+
+
+@dataclass
+class Evaluation:
+    """The metrics of one config over sample sets. The reference is read when it is needed."""
+
+    config: RunConfig
+    session: Session
+    device: torch.device
+
+    @property
+    def file(self) -> Path:
+        return self.session.run.path / "evaluation.jsonl"
+
+    @cached_property
+    def extractor(self) -> Extractor:
+        return extractors.load(str(self.config.evaluate.extractor), self.device)
+
+    @cached_property
+    def reference(self) -> Reference:
+        with_features = bool(NEED_FEATURES.intersection(self.config.evaluate.metrics))
+        return references.load(self.config.data, self.extractor, with_features)
+
+    @cached_property
+    def held_out(self) -> HeldOut | None:
+        return references.held_out(self.config.data, self.extractor)
+
+    def missing(self, drawing: Drawing) -> list[Row]:
+        """The rows of a sample set that evaluation.jsonl lacks; the set is drawn when it must be.
+
+        Those of one metric are appended together, so that its first label stands for all of them.
+        """
+        role = _role(drawing)
+        there = {row["metric"] for row in read_rows(self.file) if self._is_of(row, drawing)}
+        lacking = [
+            metric
+            for metric in METRICS  # in this order: the first row is the distance
+            if metric in self.config.evaluate.metrics
+            and labels(metric, self.extractor.name, drawing.count)[0] not in there
+        ]
+        if not lacking:
+            return []
+        file = draw_set(self.config, self.session, drawing, self.device)
+        self.session.stage("evaluate", 0, drawing.count)
+        samples = features.of_samples(file, self.extractor, self._progress)
+        rows = list(self._rows(lacking, samples, role))
+        if role == "run":
+            rows += self._limit(lacking, samples, file)
+        rows = [{**row, "sampling": drawing.record()} for row in rows]
+        return rows + list(self._floor(lacking, drawing.count)) if role == "run" else rows
+
+    def append(self, rows: list[Row]) -> None:
+        """Add rows in one replacement of the file: none are there, or all."""
+        if rows:
+            keep_rows(self.file, [*read_rows(self.file), *rows])
+
+    def _rows(self, wanted: list[str], images: Features, role: str) -> Iterator[Row]:
+        """A row a label, in the order of ``wanted``."""
+        count = len(images.pooled)
+        for metric in wanted:
+            self.session.check_stop()
+            began = time.perf_counter()
+            values = _measure(metric, images, self.reference)
+            for label, value in zip(
+                labels(metric, self.extractor.name, count), values, strict=True
+            ):
+                yield self._row(label, role, count, value, began)
+
+    def _limit(self, wanted: list[str], samples: Features, file: Path) -> Iterator[Row]:
+        if "fd" not in wanted:
+            return
+        began = time.perf_counter()
+        with np.load(file) as arrays:
+            classes = arrays["arr_1"].astype(np.int64)
+        limit = metrics.extrapolate(samples.pooled, classes, self.reference.statistics)
+        if limit is None:
+            return
+        label = labels("fd", self.extractor.name, "inf")[0]
+        yield self._row(label, "limit", len(classes), limit._asdict(), began)
+
+    def _floor(self, wanted: list[str], count: int) -> Iterator[Row]:
+        """Real held-out images in the place of the samples; all, where there are fewer."""
+        if self.held_out is None:
+            return
+        chosen = metrics.thin(self.held_out.classes, min(count, len(self.held_out.classes)))
+        images = Features(*(part[chosen] for part in self.held_out.features))
+        fit = [metric for metric in wanted if len(chosen) >= metrics.LEAST_SAMPLES[metric]]
+        for row in self._rows(fit, images, "floor"):
+            yield {**row, "images": self.held_out.record}
+
+    def _row(self, label: str, role: str, count: int, value: dict[str, Any], began: float) -> Row:
+        return {
+            "metric": label,
+            **value,
+            "role": role,
+            "extractor": self.extractor.name,
+            "weights": self.extractor.weights,
+            "count": count,
+            "reference": self.reference.record,
+            "training_seed": self.config.seed,
+            "seconds": time.perf_counter() - began,
+        }
+
+    def _is_of(self, row: Row, drawing: Drawing) -> bool:
+        """Rows of older versions say less of the sampling, and count when that agrees."""
+        record = json.loads(json.dumps(drawing.record()))
+        told = row.get("sampling", {})
+        return (
+            bool(told)  # the floor is of no sample set
+            and row["count"] == drawing.count
+            and row["weights"] == self.extractor.weights
+            and all(record.get(key) == value for key, value in told.items())
+        )
+
+    def _progress(self, done: int) -> None:
+        self.session.check_stop()
+        self.session.advance(done, 1)
+
+
+def _role(drawing: Drawing) -> str:
+    if drawing != Drawing.of_run(drawing.run, drawing.repeat):
+        return "sweep"
+    return "repeat" if drawing.repeat else "run"
+
+
+def _measure(metric: str, images: Features, reference: Reference) -> list[dict[str, Any]]:
+    """What each of the metric's labels gets: a value, and its spread over subsets if it has one."""
+    match metric:
+        case "fd":
+            found = metrics.statistics(images.pooled)
+            return [{"value": metrics.frechet_distance(found, reference.statistics)}]
+        case "inception_score":
+            return [metrics.inception_score(images.logits)._asdict()]
+    assert reference.pooled is not None  # references.load was asked for them
+    if metric == "kid":
+        return [metrics.kernel_distance(images.pooled, reference.pooled)._asdict()]
+    return [{"value": v} for v in metrics.precision_recall(images.pooled, reference.pooled)]
+
+
+def measure_again(
+    run: RunDir,
+    ema_stds: Sequence[float] = (),
+    guidances: Sequence[float] = (),
+    wanted: Sequence[str] = (),
+    count: int | None = None,
+) -> int:
+    """Measure a finished run over EMA widths and guidance scales, or by further metrics.
+
+    Args:
+        ema_stds, guidances: every width with every scale; none is the run's own.
+        wanted: metrics; none are the run's own.
+        count: samples of each set; None is as many as the run has.
+
+    Returns:
+        an exit status: done, or interrupted with what was measured kept.
+
+    Raises:
+        ConfigError: when the run is not finished, or something asked for cannot be had.
+        BusyError: when another process is executing the run.
+    """
+    config = run.config()
+    own = config.sample
+    asked = [
+        _changed(own, ema_std=std, guidance=scale, count=count or own.count)
+        for std, scale in product(ema_stds or [own.ema_std], guidances or [own.guidance])
+    ]
+    judge = _changed(config.evaluate, metrics=wanted or config.evaluate.metrics)
+    for sample in asked:
+        check_evaluable(config.model_copy(update={"evaluate": judge, "sample": sample}))
+    sets = [drawing for sample in asked for drawing in _sets(config, sample)]
+    with run.lease():
+        said = run.state()
+        if said is None or not run.is_done():
+            raise ConfigError(
+                f"{run.path} is not finished: run it first (python -m mpdit.run {run.path})"
+            )
+        try:
+            with open_session(run) as session:
+                device = prepare(config.train.precision)
+                judged = config.model_copy(update={"evaluate": judge})
+                _sweep(Evaluation(judged, session, device), sets)
+        except Interrupted as signal_name:
+            print(f"stopped by {signal_name}; the same command goes on", file=sys.stderr)
+            return EXIT_INTERRUPTED
+        finally:
+            run.write_state(said)  # the run's last word stays its own
+    return EXIT_DONE
+
+
+def _sets(config: RunConfig, sample: SampleConfig) -> list[Drawing]:
+    """The set drawn so; where that is the run's own, with its repeats."""
+    own = Drawing.of_run(config)
+    drawing = replace(own, ema_std=sample.ema_std, guidance=sample.guidance, count=sample.count)
+    repeats = range(1, config.evaluate.repeats) if drawing == own else ()
+    return [drawing, *(Drawing.of_run(config, repeat) for repeat in repeats)]
+
+
+def _sweep(evaluation: Evaluation, sets: Sequence[Drawing]) -> None:
+    """Append the rows of one set after the other."""
+    for number, drawing in enumerate(sets, start=1):
+        rows = evaluation.missing(drawing)
+        evaluation.append(rows)
+        where = f"{number} of {len(sets)}, {drawing.name}"
+        for row in rows:
+            log.info("%s: %s (%s) %.4g", where, row["metric"], row["role"], row["value"])
+        if not rows:
+            log.info("%s: measured already", where)
+
+
+def _changed(section: Section, **changes: object) -> Section:
+    """A section of the config with other values, checked like those of a file."""
+    try:
+        return type(section).model_validate({**section.model_dump(), **changes})
+    except ValidationError as error:
+        raise explain(error, METRICS) from None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m mpdit.evaluate",
+        description="Measure a finished run again: every EMA width with every guidance scale.",
     )
-    record = {
-        "metric": f"FD-{name}@{len(samples)}",
-        "value": distance,
-        "extractor": name,
-        "weights": extractor.weights,
-        "count": len(samples),
-        "reference": {
-            "data": config.data.name,
-            "split": "train",
-            "count": len(reference.labels),
-            "hash": reference.hash,
-        },
-        "sampling": {
-            "sampler": "ddpm",
-            "steps": config.sample.steps,
-            "guidance": config.sample.guidance,
-            "ema_std": config.sample.ema_std,
-            "seed": config.seed,
-        },
-        "seconds": time.perf_counter() - began,
-    }
-    append_row(session.run.path / "evaluation.jsonl", record)
-    return record
+    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("--ema-std", type=float, nargs="+", default=[], metavar="STD")
+    parser.add_argument("--guidance", type=float, nargs="+", default=[], metavar="SCALE")
+    parser.add_argument(
+        "--metrics", nargs="+", default=[], metavar="METRIC", help=", ".join(METRICS)
+    )
+    parser.add_argument("--count", type=int, metavar="N", help="samples of each set")
+    options = parser.parse_args()
+    run = RunDir(options.run)
+    try:
+        return measure_again(run, options.ema_std, options.guidance, options.metrics, options.count)
+    except BusyError as error:
+        print(error, file=sys.stderr)
+        return EXIT_BUSY
+    except (ConfigError, OSError) as error:
+        message = explain_os_error(error) if isinstance(error, OSError) else error
+        print(f"error: {message}", file=sys.stderr)
+        return EXIT_USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

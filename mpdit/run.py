@@ -20,7 +20,7 @@ from mpdit.config import ConfigError, RunConfig
 from mpdit.data.datasets import check_available
 from mpdit.devices import prepare
 from mpdit.distributed import World, join, leave
-from mpdit.evaluate import evaluate_run
+from mpdit.evaluate import check_evaluable, evaluate_run
 from mpdit.memory import keep_freed_memory
 from mpdit.meters import NonFiniteLossError
 from mpdit.parameters import count_parameters, forward_flops, total_parameters
@@ -39,6 +39,7 @@ from mpdit.study.rundir import (
     write_atomic,
 )
 from mpdit.train import Trainer
+from mpdit.vae import open_decoder
 
 
 def execute(run: RunDir) -> int:
@@ -111,9 +112,11 @@ def _guarded(config: RunConfig, session: Session, world: World) -> int:
 
 
 def _work(config: RunConfig, session: Session, world: World) -> None:
-    """Train with all processes; sample and evaluate with the main one alone."""
+    """Train and sample with all processes; evaluate with the main one alone."""
     run = session.run
     check_available(config.data)
+    check_evaluable(config)
+    open_decoder(config.data, torch.device("cpu"))  # samples of latents will need their VAE
     device = prepare(config.train.precision, world.local_rank)
     keep_freed_memory()
     threads = torch.get_num_threads()
@@ -125,11 +128,11 @@ def _work(config: RunConfig, session: Session, world: World) -> None:
     torch.set_num_threads(world.largest(threads if world.main else 0))
     if not samples_file(run).exists():
         Trainer(config, session, device, world).fit()
-        leave()
+    sample_run(config, session, device, world)
+    leave()
     if not world.main:
         return
-    sample_run(config, session, device)
-    record = evaluate_run(config, session)
+    record = evaluate_run(config, session, device)
     log.info("done: %s = %.3f", record["metric"], record["value"])
 
 

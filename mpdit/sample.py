@@ -1,136 +1,288 @@
-"""Samples from a trained run: respaced DDPM with learned variance and classifier-free guidance.
-
-Sample i has label i mod classes, and its noise depends on (seed, i) alone.
-"""
+"""Sample sets of a trained run, by the run itself and by ``python -m mpdit.sample RUN``."""
 
 from __future__ import annotations
 
-import io
+import argparse
+import re
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
-from PIL import Image
-from torch import Tensor
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
-from mpdit.config import RunConfig
-from mpdit.data.datasets import to_uint8
-from mpdit.diffusion import Diffusion
+from mpdit.config import ConfigError, RunConfig, make_run
+from mpdit.devices import prepare, set_precision
+from mpdit.distributed import World, join
+from mpdit.drawing import Drawing, draw
+from mpdit.ema import snapshot_file
 from mpdit.model import DiT
-from mpdit.randomness import generator
-from mpdit.session import Session, log
-from mpdit.study.rundir import RunDir, write_atomic
-from mpdit.train import load_snapshot
+from mpdit.posthoc import reconstruct
+from mpdit.sampleset import Shards, grid_file, to_uint8
+from mpdit.session import Interrupted, Session, log, open_session
+from mpdit.study.rundir import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    RunDir,
+    explain_os_error,
+)
+from mpdit.train import build_model
+from mpdit.vae import open_decoder
 
-GRID_COLUMNS = 10
-GRID_ROWS = 8
+__all__ = ["Drawing", "draw_set", "sample_run", "samples_file"]
+
+ALONE = World()
+HELP = """\
+Draw samples from a run's averaged weights: an .npz as ADM's (arr_0 uint8 images, arr_1 labels) and
+a PNG grid of the first of them. Every option is the run's own unless given; the run's own files are
+left as they are. Sample i is the same whatever the batch size or the number of processes.
+
+Stopped at any moment, the same command goes on. On several GPUs:
+  torchrun --nproc-per-node 8 -m mpdit.sample RUN
+"""
 
 
-@torch.no_grad()
-def draw(
-    model: DiT,
-    diffusion: Diffusion,
+def sample_run(
+    config: RunConfig, session: Session, device: torch.device, world: World = ALONE
+) -> None:
+    """Write all of the run's own sample sets (`draw_set`), ``evaluate.repeats`` of them."""
+    for repeat in range(config.evaluate.repeats):
+        draw_set(config, session, Drawing.of_run(config, repeat), device, world)
+
+
+def samples_file(run: RunDir, name: str = "samples") -> Path:
+    """A set by its name, in ADM's layout: arr_0 uint8 (N, H, W, C), arr_1 labels (N,)."""
+    return run.samples / f"{name}.npz"
+
+
+def draw_set(
     config: RunConfig,
-    indices: range,
+    session: Session,
+    drawing: Drawing,
     device: torch.device,
-    on_step: Callable[[], None] = lambda: None,
-) -> Float[Tensor, "batch channels height width"]:
-    """The samples with these indices, in [-1, 1] (not clipped); ``on_step`` is called each step."""
-    spec, sample = config.data.spec, config.sample
-    shape = (spec.channels, spec.size, spec.size)
-    # one generator a sample: its noise does not know what it is batched with
-    randoms = [generator(config.seed, "sample", i, device) for i in indices]
+    world: World = ALONE,
+    out: Path | None = None,
+) -> Path:
+    """Write a sample set and a grid of its first images, going on after the last whole batch.
 
-    def noise() -> Float[Tensor, "batch channels height width"]:
-        return torch.stack([torch.randn(shape, generator=r, device=device) for r in randoms])
+    Batches are kept in a folder beside the set until all are there; several processes take them in
+    turns. A set that is there already is left as it is.
 
-    y = labels(indices, spec.classes).to(device)
-    process = diffusion.respace(sample.steps)
-    x = noise()
-    for i in reversed(range(sample.steps)):
-        t = process.timestep_map[i].expand(len(indices))
-        output = model.guided(x, t, y, sample.guidance)  # (B, 2C, H, W)
-        x = process.step(output, x, torch.full_like(t, i), noise())
-        on_step()
-    return x
+    Args:
+        config: says the batch size, and whether to compile.
+        out: the file to write; None is the run's own `samples_file` of the drawing's name.
 
-
-def labels(indices: range, classes: int) -> Int64[Tensor, " batch"]:
-    """Every class equally often."""
-    return torch.tensor([i % classes for i in indices])
-
-
-def sample_run(config: RunConfig, session: Session, device: torch.device) -> None:
-    """Write samples/samples.npz and grid.png, going on after the last whole batch.
+    Returns:
+        the file.
 
     Raises:
         Interrupted: when a signal asked to stop; whole batches are kept.
+        ConfigError: when the weights or the VAE are not to be had, or the folder of batches is of
+            another set.
     """
-    run, count, size = session.run, config.sample.count, config.sample.batch_size
-    if samples_file(run).exists():
-        return
-    run.samples.mkdir(exist_ok=True)
-    batches = [range(start, min(start + size, count)) for start in range(0, count, size)]
-    pending = [indices for indices in batches if not _shard(run, indices).exists()]
-    steps = config.sample.steps
-    done = (len(batches) - len(pending)) * steps
+    file = out or samples_file(session.run, drawing.name)
+    if world.largest(world.main and file.exists()):
+        return file
+    shards = Shards(file.with_suffix(".shards"), drawing, config.sample.batch_size)
+    shards.claim(world)
+    mine = shards.batches[world.rank :: world.size]
+    pending = [indices for indices in mine if not shards.file(indices).exists()]
+    steps, size = drawing.steps, config.sample.batch_size
+    done = (len(mine) - len(pending)) * steps
     if done:
-        log.info("going on after %d of %d batches of samples", done // steps, len(batches))
-    session.stage("sample", done, len(batches) * steps)
-    model = load_snapshot(config, run.ema, device)
-    model.fold()
-    diffusion = Diffusion().to(device)
+        log.info("going on after %d of %d batches of samples", done // steps, len(mine))
+    session.stage("sample", done, len(mine) * steps)
 
     def on_step() -> None:
         nonlocal done
         done += 1
         session.check_stop()
-        # a step is the share of an image's steps: images/s counts finished images
-        session.advance(done, size / steps)
+        # a step is its share of an image's steps, and the other processes are as fast:
+        # images/s counts finished images
+        session.advance(done, size / steps * world.size)
 
+    try:
+        if pending:
+            _draw_batches(config, session.run, drawing, device, shards, pending, on_step)
+    except Interrupted:
+        pass  # raised below, when all processes know
+    if stop := world.largest(session.stop_signal):
+        raise Interrupted(stop)
+    if world.main:
+        shards.join(file)
+    return file
+
+
+def _draw_batches(
+    config: RunConfig,
+    run: RunDir,
+    drawing: Drawing,
+    device: torch.device,
+    shards: Shards,
+    pending: list[range],
+    on_step: Callable[[], None],
+) -> None:
+    set_precision(drawing.precision, "sample.precision")
+    decode = open_decoder(config.data, device)
+    model = load_average(run, drawing.ema_std, drawing.snapshot, device)
+    model.fold()
+    if config.sample.compile:
+        model.compile_blocks()
     for indices in pending:
-        x = draw(model, diffusion, config, indices, device, on_step)
-        _save(_shard(run, indices), arr_0=to_uint8(x.float().cpu().numpy()))
-    images = np.concatenate([np.load(_shard(run, indices))["arr_0"] for indices in batches])
-    write_grid(images, run.samples / "grid.png")
-    _save(
-        samples_file(run),
-        arr_0=images,
-        arr_1=labels(range(count), config.data.spec.classes).numpy(),
+        x = decode(draw(model, drawing, indices, device, on_step))
+        shards.save(indices, to_uint8(x.cpu().numpy(), drawing.to_uint8))
+
+
+def load_average(run: RunDir, std: float, step: int, device: torch.device) -> DiT:
+    """The run's model with the average of relative width ``std`` after training step ``step``.
+
+    It is read where it is stored, else reconstructed from the widths that are.
+
+    Raises:
+        ConfigError: when there are no snapshots of that step, naming the newest; when one is
+            damaged.
+    """
+    config = run.config()
+    check_snapshot(run, config, step)
+    model = build_model(config, device)
+    file = snapshot_file(run.ema, std, step)
+    if round(std, 3) == std and file.exists():
+        try:
+            state = load_file(file, device=str(device))
+        except SafetensorError as error:
+            raise ConfigError(f"{file} is damaged: {error}") from None
+    else:
+        log.info("reconstructing the average of width %g from the snapshots", std)
+        state = reconstruct(run, std, step)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def check_snapshot(run: RunDir, config: RunConfig, step: int) -> None:
+    """Raise ConfigError, naming the newest, when the run has no EMA snapshots of ``step``."""
+    stored = [
+        int(file.stem.rpartition("_step")[2])
+        for file in run.ema.glob("std*_step*[0-9].safetensors")
+    ]
+    if step in stored:
+        return
+    what = f"{run.path} has no EMA snapshots of step {step:,}"
+    if not stored:
+        raise ConfigError(
+            f"{what}, nor of any other: train it first (python -m mpdit.run {run.path})"
+        )
+    raise ConfigError(f"{what} of {config.train.steps:,}; the newest are of --step {max(stored)}")
+
+
+def main() -> int:
+    given = _parser().parse_args()
+    run = RunDir(given.run)
+    try:
+        config, drawing = _wanted(run, given)
+        out = Path(given.out or f"{run.name}_{drawing.name}.npz")
+        _check_out(run, out)
+        with join() as world, open_session(run, world.main, recorded=False) as session:
+            device = prepare("float32", world.local_rank)
+            draw_set(config, session, drawing, device, world, out)
+    except Interrupted as signal_name:
+        print(f"stopped by {signal_name}; the same command goes on", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except OSError as error:
+        print(f"error: {explain_os_error(error)}", file=sys.stderr)
+        return EXIT_FAILED
+    if world.main:
+        print(f"{out}  {drawing.count:,} samples; {grid_file(out)}")
+    return EXIT_DONE
+
+
+def _wanted(run: RunDir, given: argparse.Namespace) -> tuple[RunConfig, Drawing]:
+    """The run's config with the given options in place of its own, and the set they make.
+
+    Raises:
+        ConfigError: naming the option that is wrong.
+    """
+    own = run.config()
+    tree = own.resolved()
+    for key in tree["sample"].keys() & vars(given).keys():
+        tree["sample"][key] = getattr(given, key)
+    tree["seed"] = own.seed if given.seed is None else given.seed
+    try:
+        config = make_run(tree)
+    except ConfigError as error:
+        option = error.key.rpartition(".")[2].replace("_", "-")
+        raise ConfigError(error.message, f"--{option}") from None
+    drawing = replace(Drawing.of_run(config), run=own)
+    if given.classes is not None:
+        classes = _classes(given.classes, own.data.spec.classes)
+        drawing = replace(drawing, classes=classes)
+    if given.step is not None:
+        drawing = replace(drawing, snapshot=given.step)
+    check_snapshot(run, own, drawing.snapshot)
+    return config, drawing
+
+
+def _classes(text: str, known: int) -> tuple[int, ...]:
+    """``3,7,0-9`` → the labels, in that order, each once.
+
+    Raises:
+        ConfigError: for what is no such list, or no class of the data.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if match is None:
+            raise ConfigError(f"{part!r} is no class and no range (as in 3,7,10-19)", "--classes")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not first <= last < known:
+            raise ConfigError(f"{part} is not among the classes 0-{known - 1}", "--classes")
+        found += range(first, last + 1)
+    return tuple(dict.fromkeys(found))
+
+
+def _check_out(run: RunDir, out: Path) -> None:
+    """Raise ConfigError when the set would be written among the run's own files, or over others."""
+    if out.suffix != ".npz":
+        raise ConfigError(f"{out} does not end in .npz", "--out")
+    if out.resolve().is_relative_to(run.path.resolve()):
+        raise ConfigError(f"{out} is among the run's own files", "--out")
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"there is no folder {out.absolute().parent}", "--out")
+    for file in (out, grid_file(out)):
+        if file.exists():
+            raise ConfigError(f"{file} is there already", "--out")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m mpdit.sample",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
     )
-    for shard in run.samples.glob("shard_*"):
-        shard.unlink()
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="the run's folder")
+    add("--classes", metavar="3,7,10-19", default=None, help="labels, in turn (all)")
+    add("--count", type=int, metavar="N", help="samples")
+    add("--guidance", type=float, metavar="W", help="1 is unguided")
+    add("--ema-std", type=float, metavar="S", help="relative width of the averaged weights")
+    add("--step", type=int, metavar="N", default=None, help="of the EMA snapshot (the last)")
+    add("--solver", help="ddpm, ddim or dpm++")
+    add("--steps", type=int, metavar="N", help="of the solver")
+    add("--seed", type=int, default=None, help="of the noise (the run's)")
+    add("--precision", help="float32, tf32 or bfloat16")
+    add("--to-uint8", help="round or truncate")
+    add("--batch-size", type=int, metavar="B")
+    add("--compile", action=argparse.BooleanOptionalAction)
+    add("--out", type=Path, metavar="FILE.npz", default=None, help="(./RUN_WHAT-DIFFERS.npz)")
+    return parser
 
 
-def samples_file(run: RunDir) -> Path:
-    """ADM's layout: arr_0 uint8 (N, H, W, C), arr_1 labels (N,)."""
-    return run.samples / "samples.npz"
-
-
-def write_grid(images: UInt8[np.ndarray, "n height width channels"], file: Path) -> None:
-    """A PNG of the first samples, ten to a row, small images enlarged without smoothing."""
-    shown = images[: GRID_COLUMNS * GRID_ROWS]
-    rows = [shown[i : i + GRID_COLUMNS] for i in range(0, len(shown), GRID_COLUMNS)]
-    rows = [row for row in rows if len(row) == len(rows[0])]
-    margin = ((1, 1), (1, 1), (0, 0))  # dark digits on a dark ground need a line between them
-    tiled = np.concatenate(
-        [np.concatenate([np.pad(i, margin, constant_values=128) for i in row], 1) for row in rows]
-    )
-    factor = max(1, 32 // images.shape[1])
-    large = tiled.repeat(factor, axis=0).repeat(factor, axis=1)
-    buffer = io.BytesIO()
-    Image.fromarray(large.squeeze(-1) if large.shape[-1] == 1 else large).save(buffer, "PNG")
-    write_atomic(file, buffer.getvalue())
-
-
-def _shard(run: RunDir, indices: range) -> Path:
-    """By both ends: the batch size may be another after a resume."""
-    return run.samples / f"shard_{indices.start:08d}-{indices.stop:08d}.npz"
-
-
-def _save(file: Path, **arrays: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    write_atomic(file, buffer.getvalue())
+if __name__ == "__main__":
+    sys.exit(main())

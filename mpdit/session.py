@@ -40,14 +40,16 @@ class Session:
 
     Args:
         main: whether it is the process that speaks; the others of a run only listen to signals.
+        recorded: whether the run itself is told, in its state.json.
 
     Attributes:
         stop_signal: the number of the signal that asked to stop; 0 before.
     """
 
-    def __init__(self, run: RunDir, main: bool = True) -> None:
+    def __init__(self, run: RunDir, main: bool = True, recorded: bool = True) -> None:
         self.run = run
         self.main = main
+        self.recorded = recorded
         self.stop_signal = 0
         self.state = RunState(
             started=time.time(),
@@ -109,27 +111,27 @@ class Session:
         self._write()
 
     def _write(self) -> None:
-        if not self.main:
-            return
         self._beat = time.monotonic()
         self.state = replace(self.state, heartbeat=time.time())
-        self.run.write_state(self.state)
+        if self.main and self.recorded:
+            self.run.write_state(self.state)
 
 
 @contextmanager
-def open_session(run: RunDir, main: bool = True) -> Iterator[Session]:
+def open_session(run: RunDir, main: bool = True, recorded: bool = True) -> Iterator[Session]:
     """Log to the run's log.txt, show a bar on a terminal, turn TERM, INT, USR2 into a request.
 
-    Of several processes only the main one speaks, save for errors.
+    Of several processes only the main one speaks, save for errors. Work that is not ``recorded``
+    leaves the run's own files as they are.
     """
-    session = Session(run, main)
+    session = Session(run, main, recorded)
     watched = main and sys.stderr.isatty()
     console = Console(stderr=True)
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if watched:  # lines go above the bar, which shows the progress itself
         handlers = [RichHandler(console=console, show_level=False, show_path=False)]
         handlers[0].addFilter(lambda record: record.funcName != Session.advance.__name__)
-    if main and not _is_log(run):  # a launcher has sent stderr there already
+    if main and recorded and not _is_log(run):  # a launcher has sent stderr there already
         handlers.append(_LogFile(run.log))
     for handler in handlers:
         if not isinstance(handler, RichHandler):  # it has a column for the time

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -41,14 +39,6 @@ def build_model(config: RunConfig, device: torch.device) -> DiT:
     """The model as the seed initializes it."""
     model = DiT(config.model, config.data.spec, generator=generator(config.seed, "init"))
     return model.to(device)
-
-
-def load_snapshot(config: RunConfig, folder: Path, device: torch.device) -> DiT:
-    """The model with the EMA weights that samples are drawn from."""
-    file = snapshot_file(folder, config.sample.ema_std, config.train.steps)
-    model = build_model(config, device)
-    model.load_state_dict(load_file(file, device=str(device)))
-    return model.eval()
 
 
 class Trainer:

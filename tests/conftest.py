@@ -2,7 +2,11 @@
 
 from jaxtyping import install_import_hook
 
-CHECKED = ("model", "diffusion", "ema", "data", "sample", "train", "meters", "probe", "evaluate")
+CHECKED = (
+    *("model", "diffusion", "ema", "data", "solvers", "drawing", "sample", "sampleset", "vae"),
+    *("train", "meters", "probe", "evaluate", "metrics", "features", "references"),
+    "extractors",
+)
 
 install_import_hook([f"mpdit.{name}" for name in CHECKED], "beartype.beartype")
 

@@ -14,10 +14,11 @@ from test_parity import EXACT, MODELS, OWN_TABLES, Golden, close
 from mpdit import checkpoint
 from mpdit.config import ConfigError
 from mpdit.conversion import convert
+from mpdit.ema import snapshot_file
 from mpdit.model import DiT
 from mpdit.reference import BUFFERS
+from mpdit.sample import load_average
 from mpdit.study.rundir import EXIT_USAGE, RunDir
-from mpdit.train import load_snapshot, snapshot_file
 
 STEPS = 1600
 ARGUMENTS = {"batch_size": 256, "lr": 1e-3, "num_steps": 400_000, "results_dir": "x", "seed": 3}
@@ -64,6 +65,12 @@ def output(state: dict[str, torch.Tensor], run: RunDir, golden: Golden) -> torch
     return out
 
 
+def sampled_model(run: RunDir) -> DiT:
+    """With the weights that the run's own samples are drawn from."""
+    config = run.config()
+    return load_average(run, config.sample.ema_std, config.train.steps, torch.device("cpu"))
+
+
 @pytest.mark.parametrize(("prefix", "key"), [("_orig_mod.", "model"), ("", ""), ("", "state_dict")])
 def test_a_converted_checkpoint_has_the_official_output(tmp_path, golden, prefix, key):
     notes = convert(old_run(tmp_path / "old", golden, prefix=prefix, key=key), tmp_path / "new")
@@ -88,7 +95,7 @@ def test_converted_snapshots_are_what_the_sampler_loads(tmp_path, golden):
     ]
     halves = load_file(snapshot_file(run.ema, 0.05, STEPS))
     assert close(output(halves, run, golden), golden["out_eval"], 1e-2)
-    model = load_snapshot(run.config(), run.ema, torch.device("cpu"))
+    model = sampled_model(run)
     x, t, y = golden.inputs()
     with torch.no_grad():
         assert close(model(x.float(), t, y), golden["out_eval"].float(), 1e-2)
@@ -99,7 +106,7 @@ def test_without_snapshots_the_raw_weights_are_sampled_and_it_says_so(tmp_path, 
     notes = convert(old, tmp_path / "new")
     run = RunDir(tmp_path / "new")
     assert "raw weights" in notes[1]
-    model = load_snapshot(run.config(), run.ema, torch.device("cpu")).double()
+    model = sampled_model(run).double()
     with torch.no_grad():
         assert close(model(*golden.inputs()), golden["out_eval"], OWN_TABLES)
 

@@ -1,68 +1,357 @@
+"""What evaluation.jsonl says of a run, and that it is said once."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
-import scipy.linalg
 import torch
-from scipy.ndimage import gaussian_filter
+from conftest import tiny_config
 
-from mpdit.config import DataConfig
-from mpdit.data import datasets
-from mpdit.evaluate import frechet_distance
-from mpdit.extractors import classifier
+from mpdit import evaluate, extractors, features, references
+from mpdit.config import DATASETS, ConfigError, RunConfig
+from mpdit.evaluate import check_evaluable, evaluate_run, measure_again
+from mpdit.extractors import Extractor, classifier, inception
+from mpdit.metrics import frechet_distance, statistics
+from mpdit.references import reference_file
+from mpdit.sample import Drawing
+from mpdit.session import Interrupted, Session
+from mpdit.study.rundir import EXIT_DONE, RunDir, RunState, append_row, read_rows
+
+CPU = torch.device("cpu")
 
 
-def reference_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """|μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½), by scipy's matrix square root."""
-    s1, s2 = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    root = scipy.linalg.sqrtm(s1 @ s2).real
-    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(s1 + s2 - 2 * root))
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPDIT_CACHE", str(tmp_path / "cache"))
 
 
-def test_the_distance_equals_an_independent_computation() -> None:
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Sample sets are noisy real digits instead of a model's; the names of those drawn."""
+    names: list[str] = []
+
+    def draw_set(_config: RunConfig, session: Session, drawing: Drawing, _device: object) -> Path:
+        file = session.run.samples / f"{drawing.name}.npz"
+        if not file.exists():
+            names.append(drawing.name)
+            file.parent.mkdir(exist_ok=True)
+            rng = np.random.default_rng(drawing.seed)
+            labels = np.arange(drawing.count) % 10
+            images = rng.integers(0, 256, (drawing.count, 8, 8, 1), np.uint8)
+            np.savez_compressed(file, arr_0=images, arr_1=labels)
+        return file
+
+    monkeypatch.setattr(evaluate, "draw_set", draw_set)
+    return names
+
+
+def a_run(tmp_path: Path, **changes: Any) -> tuple[RunDir, RunConfig]:
+    config = tiny_config(**changes)
+    run = RunDir(tmp_path / "study" / "run")
+    run.write_config(config)
+    return run, config
+
+
+def finished(tmp_path: Path, **changes: Any) -> RunDir:
+    run, config = a_run(tmp_path, **changes)
+    session = Session(run)
+    evaluate_run(config, session, CPU)
+    session.end()
+    return run
+
+
+def rows_of(run: RunDir) -> list[dict[str, Any]]:
+    return read_rows(run.path / "evaluation.jsonl")
+
+
+def said(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(row["role"], row["metric"]) for row in rows]
+
+
+@pytest.mark.usefixtures("drawn")
+def test_a_record_holds_everything_the_number_depends_on(tmp_path: Path) -> None:
+    run = finished(tmp_path, sample={"count": 300}, seed=3)
+    row = rows_of(run)[0]
+    reference = row.pop("reference")
+    assert set(reference) == {"data", "split", "count", "hash", "preprocessing"}
+    assert (reference["data"], reference["split"], reference["count"]) == ("digits", "train", 1498)
+    assert row["metric"] == "FD-digits@300"
+    assert row["weights"] == classifier.load("digits", CPU).weights
+    assert (row["role"], row["count"], row["training_seed"]) == ("run", 300, 3)
+    expected = {"sampler": "ddpm", "steps": 4, "guidance": 1.5, "ema_std": 0.05, "seed": 3}
+    assert expected.items() <= row["sampling"].items()
+
+
+@pytest.mark.usefixtures("drawn")
+def test_a_run_has_its_metrics_its_limit_its_repeats_and_the_floor(tmp_path: Path) -> None:
+    names = ["inception_score", "precision_recall", "kid", "fd"]
+    run = finished(tmp_path, sample={"count": 260}, evaluate={"metrics": names, "repeats": 2})
+    labels = ["FD-digits@260", "KD-digits@260", "precision-digits@260", "recall-digits@260"]
+    labels.append("IS-digits@260")
+    rows = rows_of(run)
+    assert said(rows) == [
+        *(("run", label) for label in labels),
+        ("limit", "FD-digits@inf"),
+        *(("floor", label) for label in labels),
+        *(("repeat", label) for label in labels),
+    ]
+    assert rows[0]["value"] != rows[-5]["value"]
+    assert rows[0]["sampling"]["seed"] != rows[-5]["sampling"]["seed"]
+    floor = rows[6]
+    assert floor["value"] < 0.1 * rows[0]["value"]
+    assert (floor["images"]["split"], floor["images"]["count"]) == ("test", 299)
+
+
+@pytest.mark.usefixtures("drawn")
+def test_a_run_with_more_samples_than_held_out_images_says_so_of_its_floor(tmp_path: Path) -> None:
+    floor = rows_of(finished(tmp_path, sample={"count": 500}))[-1]
+    assert (floor["role"], floor["metric"], floor["count"]) == ("floor", "FD-digits@299", 299)
+
+
+@pytest.mark.usefixtures("drawn")
+def test_an_evaluation_that_was_killed_has_no_row_and_the_next_has_each_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = {"metrics": ["fd", "kid"], "repeats": 2}
+    run, config = a_run(tmp_path, evaluate=wanted)
+    session = Session(run)
+    measure = evaluate._measure
+    calls = 0
+
+    def stopped_later(*arguments: Any) -> list[dict[str, Any]]:
+        nonlocal calls
+        calls += 1
+        if calls == 5:  # among the rows of the repeat
+            session.stop_signal = signal.SIGTERM
+        return measure(*arguments)
+
+    monkeypatch.setattr(evaluate, "_measure", stopped_later)
+    with pytest.raises(Interrupted):
+        evaluate_run(config, session, CPU)
+    assert not run.is_done()
+    for _ in range(2):
+        evaluate_run(config, Session(run), CPU)
+    keys = [(*pair, row.get("sampling", {}).get("seed")) for row in rows_of(run)
+            for pair in [(row["role"], row["metric"])]]  # fmt: skip
+    assert len(keys) == len(set(keys)) == 6
+
+
+def test_a_sweep_adds_what_is_missing_and_leaves_what_is_there(
+    tmp_path: Path, drawn: list[str]
+) -> None:
+    run = finished(tmp_path)
+    before = rows_of(run)
+    assert measure_again(run, ema_stds=[0.05, 0.1], guidances=[1.0, 1.5]) == EXIT_DONE
+    rows = rows_of(run)
+    assert rows[: len(before)] == before
+    added = [(row["sampling"]["ema_std"], row["sampling"]["guidance"]) for row in rows[2:]]
+    assert added == [(0.05, 1.0), (0.1, 1.0), (0.1, 1.5)]
+    assert {row["role"] for row in rows[2:]} == {"sweep"}
+    assert len(drawn) == 4
+    measure_again(run, ema_stds=[0.05, 0.1], guidances=[1.0, 1.5, 2.0])
+    assert rows_of(run)[: len(rows)] == rows
+    assert len(rows_of(run)) == len(rows) + 2
+    measure_again(run, wanted=["fd", "kid"])
+    assert said(rows_of(run)[-2:]) == [("run", "KD-digits@50"), ("floor", "KD-digits@50")]
+    assert len(drawn) == 6
+
+
+@pytest.mark.usefixtures("drawn")
+def test_a_sweep_leaves_the_runs_own_last_word(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    state = run.state()
+    measure_again(run, guidances=[2.0])
+    assert run.state() == state
+
+
+def test_a_record_of_an_older_version_is_not_measured_again(
+    tmp_path: Path, drawn: list[str]
+) -> None:
+    run, _ = a_run(tmp_path)
+    old = {
+        "metric": "FD-digits@50", "value": 3.0, "extractor": "digits", "count": 50,
+        "weights": classifier.load("digits", CPU).weights,
+        "sampling": {"sampler": "ddpm", "steps": 4, "guidance": 1.5, "ema_std": 0.05, "seed": 0},
+    }  # fmt: skip
+    append_row(run.path / "evaluation.jsonl", old)
+    run.write_state(RunState(stage="done"))
+    measure_again(run)
+    assert rows_of(run) == [old]
+    assert drawn == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ema_stds": [0.5]}, "ema_std: should be less than 0.28, not 0.5"),
+        ({"guidances": [-1.0]}, "guidance: should be greater than or equal to 0, not -1.0"),
+        ({"wanted": ["fid"]}, "metrics.0: 'fid' is not one of"),
+        ({"count": 1}, "sample.count: fd needs at least 2 samples"),
+        ({}, "is not finished: run it first"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_message(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    run, _ = a_run(tmp_path)
+    with pytest.raises(ConfigError, match=message.replace(".", r"\.")):
+        measure_again(run, **options)
+    assert not (run.path / "evaluation.jsonl").exists()
+
+
+class Counting(Extractor):
+    seen = 0
+
+    def features(self, images: np.ndarray, *rest: Any) -> extractors.Features:
+        Counting.seen += len(images)
+        return super().features(images, *rest)
+
+
+@pytest.mark.usefixtures("drawn")
+def test_all_metrics_of_10000_samples_look_at_each_image_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = classifier.load("digits", CPU)
+    counting = Counting(**vars(shipped))
+    monkeypatch.setattr(extractors, "load", lambda *_: counting)
+    Counting.seen = 0
+    metrics = ["fd", "precision_recall", "inception_score"]  # kid: 100 subsets take seconds
+    run, config = a_run(tmp_path, sample={"count": 10_000}, evaluate={"metrics": metrics})
+    evaluate_run(config, Session(run), CPU)
+    assert Counting.seen == 10_000 + 1498 + 299
+    (run.path / "evaluation.jsonl").unlink()
+    evaluate_run(config, Session(run), CPU)
+    assert Counting.seen == 10_000 + 1498 + 299
+
+
+def counted(calls: list[int]) -> dict[str, np.ndarray]:
+    calls.append(1)
+    return {"x": np.arange(6.0).reshape(2, 3)}
+
+
+@pytest.mark.parametrize("content", [b"", b"torn", None])
+def test_a_damaged_file_of_features_is_made_again(tmp_path: Path, content: bytes | None) -> None:
+    file, calls = tmp_path / "f.safetensors", list[int]()
+    for _ in range(2):
+        features.recall(file, {"data": "a"}, lambda: counted(calls))
+    assert len(calls) == 1
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + b"?" if content is None else content)
+    found = features.recall(file, {"data": "a"}, lambda: counted(calls))
+    assert len(calls) == 2
+    assert found["x"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    features.recall(file, {"data": "b"}, lambda: counted(calls))
+    assert len(calls) == 3, "other content has another key"
+
+
+@pytest.mark.usefixtures("drawn")
+def test_a_cache_that_cannot_be_written_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("MPDIT_CACHE", str(tmp_path / "file"))
+    assert rows_of(finished(tmp_path))[0]["metric"] == "FD-digits@50"
+
+
+@pytest.mark.usefixtures("drawn")
+def test_samples_that_were_drawn_anew_are_looked_at_anew(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    first = rows_of(run)[0]["value"]
+    (run.path / "evaluation.jsonl").unlink()
+    images = np.full((50, 8, 8, 1), 7, np.uint8)
+    np.savez_compressed(run.samples / "samples.npz", arr_0=images, arr_1=np.arange(50) % 10)
+    evaluate_run(run.config(), Session(run), CPU)
+    assert rows_of(run)[0]["value"] != pytest.approx(first)
+
+
+def latents_config(path: Path) -> RunConfig:
+    assert DATASETS["imagenet128-latents"].extractor == "inception"
+    return tiny_config(data={"name": "imagenet128-latents", "path": str(path)})
+
+
+def test_a_missing_reference_is_one_message_with_the_file_and_its_place(tmp_path: Path) -> None:
+    data = latents_config(tmp_path).data
+    with pytest.raises(ConfigError) as error:
+        reference_file(data)
+    assert str(tmp_path / "VIRTUAL_imagenet128_labeled.npz") in str(error.value)
+    assert "https://" in str(error.value)
+
+
+class Grey(Extractor):
+    """The digits' classifier on the middle of images of any kind."""
+
+    def features(self, images: np.ndarray, *rest: Any) -> extractors.Features:
+        return super().features(images[..., :1], *rest)
+
+
+def test_a_reference_file_of_statistics_stands_for_the_images_they_were_made_of(
+    tmp_path: Path,
+) -> None:
+    extractor = Grey(**vars(classifier.load("digits", CPU)))
     rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(500, 16)), rng.normal(size=(400, 16)) @ rng.normal(size=(16, 16)) + 1
-    assert frechet_distance(a, b) == pytest.approx(reference_distance(a, b), rel=1e-6)
+    real = rng.integers(0, 256, (200, 16, 16, 3), np.uint8)
+    mine = extractor.features(rng.integers(0, 200, (100, 16, 16, 3), np.uint8)).pooled
+    data = latents_config(tmp_path).data
+    file = tmp_path / "VIRTUAL_imagenet128_labeled.npz"
+    found = statistics(extractor.features(real).pooled)
+    distances = []
+    for arrays in ({"arr_0": real}, {"mu": found.mean, "sigma": found.covariance}):
+        np.savez(file, **arrays)
+        reference = references.load(data, extractor, with_features=False)
+        assert reference.record["data"] == file.name
+        assert reference.record["count"] == (200 if "arr_0" in arrays else None)
+        distances.append(frechet_distance(statistics(mine), reference.statistics))
+    assert distances[0] == pytest.approx(distances[1], rel=1e-9)
+    with pytest.raises(ConfigError, match="kid and precision_recall need real images"):
+        references.load(data, extractor, with_features=True)
+    np.savez(file, mu=np.zeros(3), sigma=np.eye(3))
+    with pytest.raises(ConfigError, match="statistics of 3 features, digits has 64"):
+        references.load(data, extractor, with_features=False)
+    file.write_bytes(b"PK torn")
+    with pytest.raises(ConfigError, match="is damaged"):
+        references.load(data, extractor, with_features=False)
 
 
-def test_the_distance_of_features_to_themselves_is_zero() -> None:
-    a = np.random.default_rng(0).normal(size=(300, 8))
-    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+def test_inception_that_is_not_there_is_said_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.delenv("MPDIT_INCEPTION", raising=False)
+    with pytest.raises(ConfigError) as error:
+        check_evaluable(tiny_config(evaluate={"extractor": "inception"}))
+    place = tmp_path / "hub" / "checkpoints" / inception.FILE_NAME
+    for part in (str(place), inception.URL_INCEPTION_V3, "MPDIT_INCEPTION"):
+        assert part in str(error.value)
+    assert inception.FILE_NAME == "weights-inception-2015-12-05-6726825d.pth"
 
 
-@pytest.mark.parametrize("name", ["digits", "fashion-mnist"])
-def test_the_shipped_classifier_has_the_accuracy_it_states(name: str) -> None:
-    data = DataConfig.model_validate(name)
-    try:
-        datasets.check_available(data)
-    except ValueError:
-        pytest.skip(f"{name} is not installed")
-    extractor = classifier.load(name)
-    test = datasets.load(data, "test")
-    with torch.no_grad():
-        guess = extractor.classifier(torch.from_numpy(test.pixels)).argmax(1).numpy()
-    assert (guess == test.labels).mean() == pytest.approx(extractor.accuracy, abs=1e-3)
-    assert extractor.accuracy > {"digits": 0.98, "fashion-mnist": 0.88}[name]
+def test_a_file_of_something_else_is_not_taken_for_inception(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "weights.pth"
+    monkeypatch.setenv("MPDIT_INCEPTION", str(file))
+    torch.save({"run": print}, file)  # a pickle that calls something is not even unpickled
+    with pytest.raises(ConfigError, match="does not hold Inception's weights"):
+        inception.load(CPU)
+    file.write_bytes(b"<html>not found</html>")
+    with pytest.raises(ConfigError, match="does not hold Inception's weights"):
+        inception.load(CPU)
 
 
-def test_distances_order_real_blurred_and_noise_and_see_missing_classes() -> None:
-    extractor = classifier.load("digits")
-    data = DataConfig(name="digits")
-    train, test = (datasets.load(data, split) for split in ("train", "test"))
-    reference = extractor.features(datasets.to_uint8(train.pixels))
-    blurred = gaussian_filter(test.pixels, (0, 0, 1.0, 1.0))
-    noise = np.random.default_rng(0).uniform(-1, 1, test.pixels.shape).astype(np.float32)
-    sets = {
-        "held out": test.pixels,
-        "two classes": test.pixels[test.labels < 2],
-        "blurred": blurred,
-        "noise": noise,
-    }
-    distance = {
-        name: frechet_distance(extractor.features(datasets.to_uint8(pixels)), reference)
-        for name, pixels in sets.items()
-    }
-    stated = {"held out": 1.25, "blurred": 35.7, "noise": 71.1}  # in the README, rounded
-    for name, value in stated.items():
-        assert distance[name] == pytest.approx(value, rel=0.02), name
-    assert distance["held out"] < 0.1 * distance["blurred"]
-    assert distance["blurred"] < 0.8 * distance["noise"]
-    assert distance["held out"] < 0.1 * distance["two classes"]
+def test_a_grey_extractor_refuses_images_with_colours(tmp_path: Path) -> None:
+    data = {"name": "folder", "path": str(tmp_path), "channels": 3, "size": 8, "classes": 1}
+    with pytest.raises(ConfigError, match="digits takes grey images"):
+        check_evaluable(tiny_config(data=data, evaluate={"extractor": "digits"}))
+
+
+def test_records_are_plain_json(tmp_path: Path, drawn: list[str]) -> None:
+    rows = rows_of(finished(tmp_path, sample={"count": 260}, evaluate={"repeats": 2}))
+    assert drawn == ["samples", "repeat1"]
+    limit = next(row for row in rows if row["role"] == "limit")
+    assert [count for count, _ in limit["points"]] == [260, 130, 65]
+    assert limit["standard_error"] > 0
+    assert limit["value"] < rows[0]["value"]
+    assert json.loads(json.dumps(rows)) == rows

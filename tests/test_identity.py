@@ -39,8 +39,13 @@ OTHER: dict[str, list[Any]] = {
     "sample.count": [1, 500],
     "sample.steps": [1, 50],
     "sample.guidance": [0.0, 1.0, 3.0],
+    "sample.solver": ["ddim", "dpm++"],
     "sample.ema_std": [0.1],
+    "sample.precision": ["bfloat16", "tf32"],
+    "sample.to_uint8": ["truncate"],
     "evaluate.extractor": ["inception"],
+    "evaluate.metrics": [["fd", "kid"], ["inception_score"]],
+    "evaluate.repeats": [2],
     "seed": [1, 2**31 - 1],
     "data.name": ["fashion-mnist"],
 }
@@ -56,6 +61,7 @@ ELSEWHERE: dict[str, list[Any]] = {
     "train.micro_batch_size": [1, 16],
     "train.tensorboard": [True],
     "sample.batch_size": [1, 77],
+    "sample.compile": [True],
 }
 
 

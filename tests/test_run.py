@@ -75,7 +75,11 @@ def test_a_torn_evaluation_is_neither_done_nor_in_the_way(tmp_path: Path) -> Non
     (run.path / "evaluation.jsonl").write_text('{"metric": "FD-d')
     assert not run.is_done()
     finish(run)
-    assert [row["metric"] for row in read_rows(run.path / "evaluation.jsonl")] == ["FD-digits@50"]
+    rows = read_rows(run.path / "evaluation.jsonl")
+    assert [(row["role"], row["metric"]) for row in rows] == [
+        ("run", "FD-digits@50"),
+        ("floor", "FD-digits@50"),
+    ]
 
 
 def test_an_empty_state_is_no_state(tiny_run: RunDir) -> None:

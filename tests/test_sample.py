@@ -1,19 +1,383 @@
+"""A sample set is a function of what it is said to be: not of batches, processes, interruptions."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
 from conftest import tiny_config
+from PIL import Image
+from test_distributed import finish, start
 
-from mpdit.diffusion import Diffusion
-from mpdit.sample import draw
+from mpdit import sample
+from mpdit.config import ConfigError, RunConfig
+from mpdit.data.latents import Manifest, Source
+from mpdit.drawing import Drawing, draw, labels
+from mpdit.ema import snapshot_file, write_snapshot
+from mpdit.model import DiT
+from mpdit.posthoc import reconstruct
+from mpdit.sample import draw_set, load_average, samples_file
+from mpdit.sampleset import to_uint8
+from mpdit.session import Interrupted, Session
+from mpdit.solvers import SOLVERS
+from mpdit.study.rundir import EXIT_DONE, EXIT_USAGE, RunDir
 from mpdit.train import build_model
 
 CPU = torch.device("cpu")
+LEVEL = 1 / 127.5
+"""One of 256 grey levels."""
 
 
-def test_a_sample_is_the_same_image_whatever_it_is_batched_with() -> None:
-    config = tiny_config()
+def talking_model(config: RunConfig, seed: int = 0) -> DiT:
+    """At initialization the output is zero: it is given something to say."""
     model = build_model(config, CPU)
-    # at initialization the output is zero: give it something to say
-    torch.nn.init.normal_(model.final.linear.weight, std=0.1)
-    together = draw(model, Diffusion(), config, range(6), CPU)
-    alone = torch.cat([draw(model, Diffusion(), config, range(i, i + 1), CPU) for i in range(6)])
+    random = torch.Generator().manual_seed(seed)
+    torch.nn.init.normal_(model.final.linear.weight, std=0.1, generator=random)
+    return model
+
+
+def trained(folder: Path, **changes: object) -> RunDir:
+    """A run of 24 steps with its four snapshots, and nothing else."""
+    run, config = RunDir(folder), tiny_config(**changes)
+    run.write_config(config)
+    run.ema.mkdir()
+    for seed, step in enumerate((12, 24)):
+        for std in config.train.ema_stds:
+            state = talking_model(config, seed).state_dict()
+            write_snapshot(snapshot_file(run.ema, std, step), state)
+    return run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return trained(tmp_path / "study" / "run")
+
+
+def arrays(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    with np.load(file) as opened:
+        return opened["arr_0"], opened["arr_1"]
+
+
+def drawn(run: RunDir, **changes: object) -> np.ndarray:
+    """A whole set in memory."""
+    drawing = replace(Drawing.of_run(run.config()), **changes)
+    model = load_average(run, drawing.ema_std, drawing.snapshot, CPU)
+    model.fold()
+    x = draw(model, drawing, range(drawing.count), CPU)
+    return to_uint8(x.numpy(), drawing.to_uint8)
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["mpdit.sample", *map(str, arguments)])
+    return sample.main()
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_sample_is_the_same_image_whatever_it_is_batched_with(solver: str) -> None:
+    config = tiny_config(sample={"solver": solver, "steps": 8})
+    drawing, model = Drawing.of_run(config), talking_model(config)
+    together = draw(model, drawing, range(6), CPU)
+    alone = torch.cat([draw(model, drawing, range(i, i + 1), CPU) for i in range(6)])
     # one batch's sums round otherwise than another's, far below one of 256 levels
-    torch.testing.assert_close(alone, together, rtol=0, atol=1e-4)
+    torch.testing.assert_close(alone, together, rtol=0, atol=LEVEL / 50)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_noise_of_a_sample_is_the_same_bits_whatever_it_is_batched_with(solver: str) -> None:
+    config = tiny_config(sample={"solver": solver, "steps": 8})
+    drawing = Drawing.of_run(config)
+    silent = build_model(config, CPU)  # its output is zero: nothing rounds by the batch
+    together = draw(silent, drawing, range(6), CPU)
+    alone = [draw(silent, drawing, range(i, i + 1), CPU) for i in range(6)]
+    assert torch.equal(torch.cat(alone), together)
+    assert len(together.flatten(1).unique(dim=0)) == 6
+
+
+def test_a_set_is_called_by_what_differs_from_the_runs_own() -> None:
+    config = tiny_config(evaluate={"repeats": 3})
+    own = Drawing.of_run(config)
+    assert own.name == "samples"
+    assert Drawing.of_run(config, 2).name == "repeat2"
+    assert replace(own, guidance=2.0, ema_std=0.07).name == "samples_guidance2_ema0.07"
+    other = replace(own, solver="dpm++", steps=20, precision="bfloat16", classes=(3, 7))
+    assert other.name == "samples_dpmpp_steps20_bfloat16_classes3-7"
+    assert replace(Drawing.of_run(config, 1), snapshot=12).name == "repeat1_at12"
+
+
+def test_a_record_says_how_the_set_was_drawn() -> None:
+    own = Drawing.of_run(tiny_config(seed=3))
+    expected = {
+        "sampler": "ddpm",
+        "steps": 4,
+        "guidance": 1.5,
+        "ema_std": 0.05,
+        "seed": 3,
+        "precision": "float32",
+        "to_uint8": "round",
+        "snapshot": 24,
+    }
+    assert own.record() == expected
+    assert replace(own, classes=(1,)).record() == {**expected, "classes": (1,)}
+
+
+def test_repeats_have_sampling_seeds_of_their_own() -> None:
+    seeds = {
+        Drawing.of_run(tiny_config(seed=seed), repeat).seed
+        for seed in range(5)
+        for repeat in range(5)
+    }
+    assert len(seeds) == 25
+    assert Drawing.of_run(tiny_config(seed=4)).seed == 4
+
+
+def test_labels_take_turns() -> None:
+    assert labels(range(3, 8), (5, 1, 7)).tolist() == [5, 1, 7, 5, 1]
+
+
+def test_a_set_is_the_same_in_batches_of_any_size(run: RunDir) -> None:
+    session = Session(run, recorded=False)
+    drawing = Drawing.of_run(run.config())
+    whole = drawn(run)
+    for size in (50, 7):
+        config = tiny_config(sample={"batch_size": size})
+        out = run.path.parent / f"{size}.npz"
+        draw_set(config, session, drawing, CPU, out=out)
+        images, classes = arrays(out)
+        assert np.abs(images.astype(int) - whole).max() <= 1
+        assert classes.tolist() == [i % 10 for i in range(50)]
+        assert not out.with_suffix(".shards").exists()
+
+
+def test_an_interrupted_set_goes_on_and_other_sets_keep_away(
+    run: RunDir, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = run.config()
+    drawing = Drawing.of_run(config)
+
+    class Stopped(Session):
+        def advance(self, step: int, images: float, loss: float | None = None) -> None:
+            del images, loss
+            if step == 9:  # one step into the third of three batches of four steps
+                self.stop_signal = 15
+
+    with pytest.raises(Interrupted):
+        draw_set(config, Stopped(run, recorded=False), drawing, CPU)
+    assert not samples_file(run).exists()
+    kept = sorted(run.samples.rglob("shard_*"))
+    assert len(kept) == 2
+    np.save(kept[0], np.full_like(np.load(kept[0]), 77))  # to see that it is not drawn again
+
+    other = replace(drawing, guidance=3.0)
+    with pytest.raises(ConfigError, match="part of another sample set"):
+        draw_set(config, Session(run, recorded=False), other, CPU, out=samples_file(run))
+    with caplog.at_level("INFO", logger="mpdit"):
+        file = draw_set(config, Session(run, recorded=False), drawing, CPU)
+    assert "going on after 2 of 3 batches" in caplog.text
+    images, whole = arrays(file)[0], drawn(run)
+    assert (images[:20] == 77).all()
+    assert np.abs(images[20:].astype(int) - whole[20:]).max() <= 1
+    assert sorted(file.name for file in run.samples.iterdir()) == ["grid.png", "samples.npz"]
+
+
+def test_two_processes_draw_the_set_of_one(run: RunDir, tmp_path: Path) -> None:
+    own, one, two = drawn(run), tmp_path / "one.npz", tmp_path / "two.npz"
+    for out, processes in ((one, 1), (two, 2)):
+        program = [sys.executable, "-m", "mpdit.sample", str(run.path), "--out", str(out)]
+        finish(start([*program, "--batch-size", "8"], processes))
+    assert np.array_equal(arrays(one)[0], arrays(two)[0])  # the same batches: the same bits
+    assert np.abs(arrays(one)[0].astype(int) - own).max() <= 1
+
+
+def test_any_width_is_stored_or_reconstructed(run: RunDir) -> None:
+    stored = load_average(run, 0.10, 12, CPU)
+    assert torch.equal(
+        stored.final.linear.weight, talking_model(run.config(), 0).final.linear.weight
+    )
+    made = load_average(run, 0.07, 24, CPU).state_dict()
+    expected = reconstruct(run, 0.07, 24)
+    assert all(torch.equal(made[name], expected[name]) for name in expected)
+    assert not torch.equal(made["final.linear.weight"], stored.final.linear.weight)
+
+
+def test_bytes_are_rounded_or_truncated_as_the_official_code_does() -> None:
+    x = torch.linspace(-1.2, 1.2, 5000).view(5, 1, 10, 100)
+    official = (255 * (x.clamp(-1, 1) + 1) / 2).byte().permute(0, 2, 3, 1).numpy()
+    truncated = to_uint8(x.numpy(), "truncate")
+    assert np.abs(truncated.astype(int) - official).max() == 0
+    exact = np.clip((x.numpy() + 1) * 127.5, 0, 255).transpose(0, 2, 3, 1)
+    assert np.abs(to_uint8(x.numpy(), "round") - exact).max() <= 0.5001
+    assert (exact - truncated).mean() == pytest.approx(0.5 * (1 - 2 / 12), abs=0.02)
+
+
+def test_bfloat16_draws_nearly_the_same_images(run: RunDir) -> None:
+    exact, fast = drawn(run), drawn(run, precision="bfloat16")
+    difference = np.abs(exact.astype(int) - fast)
+    assert difference.max() > 0
+    assert difference.mean() < 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_precision_that_the_device_lacks_is_refused(run: RunDir) -> None:
+    drawing = replace(Drawing.of_run(run.config()), precision="tf32")
+    with pytest.raises(ConfigError, match=r"sample\.precision: tf32 needs"):
+        draw_set(run.config(), Session(run, recorded=False), drawing, CPU)
+
+
+def test_the_command_draws_beside_the_run_and_leaves_it_as_it_is(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def files() -> dict[Path, bytes]:
+        return {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
+
+    before = files()
+    monkeypatch.chdir(tmp_path)
+    options = ["--classes", "3,7,0-1", "--count", 12, "--guidance", 2, "--seed", 5]
+    assert command(monkeypatch, run.path, *options, "--solver", "dpm++") == EXIT_DONE
+    name = "run_samples_dpmpp_guidance2_seed5_count12_classes3-7-0-1"
+    assert name in capsys.readouterr().out
+    images, classes = arrays(tmp_path / f"{name}.npz")
+    changes = {"classes": (3, 7, 0, 1), "count": 12, "guidance": 2.0, "seed": 5, "solver": "dpm++"}
+    assert np.abs(images.astype(int) - drawn(run, **changes)).max() <= 1
+    assert classes.tolist() == [3, 7, 0, 1] * 3
+    with Image.open(tmp_path / f"{name}.png") as picture:
+        assert picture.size == (10 * (8 + 2) * 4, (8 + 2) * 4)  # the last row is not whole
+    assert files() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--classes", "3,12"], "--classes: 12 is not among the classes 0-9"),
+        (["--classes", "3,x"], "--classes: 'x' is no class"),
+        (["--ema-std", "0.5"], "--ema-std: should be less than 0.28"),
+        (["--solver", "ddmp"], "Did you mean 'ddpm'?"),
+        (["--steps", "0"], "--steps: should be greater than 0"),
+        (["--step", "18"], "no EMA snapshots of step 18 of 24; the newest are of --step 24"),
+        (["--out", "{run}/samples/samples.npz"], "--out: {run}/samples/samples.npz is among"),
+        (["--out", "{run}/../there.npz"], "is there already"),
+        (["--out", "{run}/../nowhere/x.npz"], "--out: there is no folder"),
+        (["--out", "x.png"], "--out: x.png does not end in .npz"),
+    ],
+)
+def test_a_mistake_is_said_in_one_line(
+    run: RunDir,
+    options: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (run.path.parent / "there.npz").touch()
+    filled = [option.format(run=run.path) for option in options]
+    assert command(monkeypatch, run.path, *filled) == EXIT_USAGE
+    said = capsys.readouterr().err
+    assert message.format(run=run.path) in said
+    assert said.count("\n") == 1
+
+
+def test_what_is_no_trained_run_is_said_in_one_line(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in run.ema.glob("*_step00000024*"):
+        file.unlink()
+    assert command(monkeypatch, run.path) == EXIT_USAGE
+    assert (
+        "no EMA snapshots of step 24 of 24; the newest are of --step 12" in capsys.readouterr().err
+    )
+    snapshot_file(run.ema, 0.05, 12).write_bytes(b"torn")
+    out = ["--out", run.path.parent / "x.npz"]
+    assert command(monkeypatch, run.path, "--step", 12, *out) == EXIT_USAGE
+    assert "step00000012.safetensors is damaged" in capsys.readouterr().err
+    for file in run.ema.iterdir():
+        file.unlink()
+    assert command(monkeypatch, run.path) == EXIT_USAGE
+    assert "train it first" in capsys.readouterr().err
+    assert command(monkeypatch, run.path.parent) == EXIT_USAGE
+    assert "is no run directory" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random AutoencoderKL, of factor two."""
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("vae")
+    diffusers.AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        latent_channels=4,
+    ).save_pretrained(path)
+    return path
+
+
+MEAN, STD = (1.0, 0.0, -1.0, 0.5), (2.0, 1.0, 0.5, 3.0)
+
+
+@pytest.fixture
+def latent_run(tmp_path: Path, vae: Path) -> RunDir:
+    """A run on latents; of their store only the manifest is here."""
+    from mpdit.data.encode import load_vae, weights_hash
+
+    source = Source(
+        data="folder",
+        hash="0" * 16,
+        pixels=16,
+        vae=str(vae),
+        vae_hash=weights_hash(load_vae(str(vae))),
+    )
+    manifest = Manifest(
+        images=9,
+        classes=10,
+        channels=4,
+        size=8,
+        flips=2,
+        shard_images=9,
+        source=source,
+        mean=MEAN,
+        std=STD,
+        sha256={},
+    )
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / "manifest.json").write_text(manifest.model_dump_json())
+    data = {"name": "latents", "path": str(store), "channels": 4, "size": 8, "classes": 10}
+    return trained(tmp_path / "study" / "latent", data=data)
+
+
+def test_latents_are_denormalized_and_decoded(latent_run: RunDir, vae: Path) -> None:
+    from mpdit.data.encode import load_vae
+
+    config = latent_run.config()
+    drawing = replace(Drawing.of_run(config), count=36)  # more than are decoded at once
+    images, _ = arrays(draw_set(config, Session(latent_run, recorded=False), drawing, CPU))
+    assert images.shape == (36, 16, 16, 3)
+    model = load_average(latent_run, 0.05, 24, CPU)
+    x = draw(model, drawing, range(36), CPU)
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (MEAN, STD))
+    with torch.no_grad():
+        expected = load_vae(str(vae)).decode(x.clone() * std + mean).sample
+    assert np.abs(images.astype(int) - to_uint8(expected.numpy(), "round")).max() <= 1
+
+
+def test_a_vae_that_is_missing_or_another_is_said_in_one_message(
+    latent_run: RunDir, vae: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config, session = latent_run.config(), Session(latent_run, recorded=False)
+    drawing = Drawing.of_run(config)
+    monkeypatch.setenv("MPDIT_VAE", str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match=r"cannot load the VAE .*set MPDIT_VAE to a folder"):
+        draw_set(config, session, drawing, CPU)
+    manifest = tmp_path / "store" / "manifest.json"
+    monkeypatch.setenv("MPDIT_VAE", str(vae))
+    manifest.write_text(manifest.read_text().replace(str(vae), "somewhere/else"))
+    draw_set(config, session, replace(drawing, count=2), CPU)
+    found = Manifest.model_validate_json(manifest.read_bytes()).source.vae_hash
+    manifest.write_text(manifest.read_text().replace(str(found), "f" * 16))
+    with pytest.raises(ConfigError, match="not the one that the latents were encoded with"):
+        draw_set(config, session, drawing, CPU)
+    manifest.unlink()
+    with pytest.raises(ConfigError, match=r"has no manifest\.json"):
+        draw_set(config, session, drawing, CPU)

@@ -89,7 +89,7 @@ def latent_store(data: DataConfig) -> LatentStore:
     Raises:
         ConfigError: saying what to run when there is none; when it is damaged or of another shape.
     """
-    store = LatentStore(_place(data))
+    store = LatentStore(place(data))
     store.check_fits(data.spec)
     return store
 
@@ -103,7 +103,7 @@ def image_folder(data: DataConfig) -> ImageFolder:
     spec = data.spec
     if spec.channels not in MODES:
         raise ConfigError(f"images have 1 or 3 channels, not {spec.channels}", "data.channels")
-    folder = ImageFolder.scan(_place(data))
+    folder = ImageFolder.scan(place(data))
     if len(folder.classes) != spec.classes:
         raise ConfigError(
             f"{folder.root} holds images of {len(folder.classes)} classes, "
@@ -113,7 +113,7 @@ def image_folder(data: DataConfig) -> ImageFolder:
     return folder
 
 
-def _place(data: DataConfig) -> Path:
+def place(data: DataConfig) -> Path:
     """Where a data set lies that comes from no package."""
     if data.path:
         return Path(data.path)

@@ -139,7 +139,7 @@ class VaeEncoder(Encoder):
                 hash=pictures.hash,
                 pixels=size,
                 vae=vae_name,
-                vae_hash=_weights_hash(self.vae),
+                vae_hash=weights_hash(self.vae),
             ),
         )
 
@@ -231,8 +231,13 @@ class OfficialLatents(Encoder):
         return moments
 
 
-def load_vae(name: str) -> Any:
-    """An AutoencoderKL of diffusers, from its hub or a folder, in float32, for encoding only.
+def load_vae(
+    name: str, otherwise: str = "give --vae a folder that save_pretrained has written"
+) -> Any:
+    """An AutoencoderKL of diffusers, from its hub or a folder, in float32, not to be trained.
+
+    Args:
+        otherwise: what the user can do where the hub is out of reach.
 
     Raises:
         ConfigError: when diffusers or the weights cannot be had.
@@ -246,12 +251,13 @@ def load_vae(name: str) -> Any:
     except Exception as error:  # of half a dozen libraries
         raise ConfigError(
             f"cannot load the VAE {name}: {_line(error)}. "
-            "Where the hub is out of reach, give --vae a folder that save_pretrained has written"
+            f"Where the hub is out of reach, {otherwise}"
         ) from None
     return vae.eval().requires_grad_(False)
 
 
-def _weights_hash(vae: nn.Module) -> str:
+def weights_hash(vae: nn.Module) -> str:
+    """Sixteen hex digits of the SHA-256 of names and values."""
     digest = hashlib.sha256()
     for name, weight in sorted(vae.state_dict().items()):
         digest.update(name.encode())

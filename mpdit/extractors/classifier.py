@@ -6,29 +6,30 @@ the test accuracy into them.
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+import math
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, UInt8
 from safetensors import safe_open
 from torch import Tensor, nn
+
+from mpdit.extractors.extractor import Extractor, FeatureNetwork, file_hash
 
 FEATURES = 64
 
 
-class Classifier(nn.Module):
-    """Three 3×3 convolutions, mean over positions, one hidden layer of 64, linear read-out."""
+class Classifier(FeatureNetwork):
+    """Three 3×3 convolutions, mean over ``pool``² fields, a hidden layer of 64, read-out."""
 
-    def __init__(self, channels: int = 1, classes: int = 10) -> None:
+    def __init__(self, channels: int = 1, classes: int = 10, pool: int = 2) -> None:
         super().__init__()
+        self.pool = pool
         self.conv1 = nn.Conv2d(channels, 32, 3, padding=1)
         self.conv2 = nn.Conv2d(32, 64, 3, padding=1, stride=2)
         self.conv3 = nn.Conv2d(64, 64, 3, padding=1, stride=2)
-        self.hidden = nn.Linear(64 * 4, FEATURES)
+        self.hidden = nn.Linear(64 * pool**2, FEATURES)
         self.out = nn.Linear(FEATURES, classes)
 
     def features(
@@ -38,7 +39,7 @@ class Classifier(nn.Module):
         x = F.relu(self.conv1(x))
         x = F.relu(self.conv2(x))
         x = F.relu(self.conv3(x))
-        x = F.adaptive_avg_pool2d(x, 2).flatten(1)  # (batch, 64·2·2): quadrants keep their place
+        x = F.adaptive_avg_pool2d(x, self.pool).flatten(1)  # (batch, 64·pool²)
         return F.relu(self.hidden(x))
 
     def forward(
@@ -48,28 +49,9 @@ class Classifier(nn.Module):
         logits: Tensor = self.out(self.features(x))
         return logits
 
-
-@dataclass(frozen=True)
-class Extractor:
-    """A shipped classifier with the hash of its weights and its stated test accuracy."""
-
-    name: str
-    weights: str
-    accuracy: float
-    classifier: Classifier
-
-    @torch.no_grad()
-    def features(
-        self, images: UInt8[np.ndarray, "images height width channels"]
-    ) -> Float32[np.ndarray, "images features"]:
-        """Features of 8-bit images: real and generated ones go through the same rounding."""
-        chunks = [
-            self.classifier.features(
-                torch.from_numpy(images[i : i + 500]).permute(0, 3, 1, 2) / 127.5 - 1
-            )
-            for i in range(0, len(images), 500)
-        ]
-        return torch.cat(chunks).numpy()
+    def look(self, images: UInt8[Tensor, "batch channels height width"]) -> tuple[Tensor, Tensor]:
+        features = self.features(images / 127.5 - 1)
+        return features, self.out(features)
 
 
 def weights_file(name: str) -> Path:
@@ -77,12 +59,25 @@ def weights_file(name: str) -> Path:
     return Path(__file__).with_name(f"{name}.safetensors")
 
 
-def load(name: str) -> Extractor:
-    """The shipped extractor ``digits`` or ``fashion-mnist``."""
+def load(name: str, device: torch.device) -> Extractor:
+    """The shipped extractor ``digits`` or ``fashion-mnist`` on a device."""
     file = weights_file(name)
-    classifier = Classifier()
     with safe_open(file, "pt") as weights:
-        classifier.load_state_dict({key: weights.get_tensor(key) for key in weights.keys()})  # noqa: SIM118
-        accuracy = float(weights.metadata()["test_accuracy"])
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-    return Extractor(name, digest, accuracy, classifier.eval())
+        state = {key: weights.get_tensor(key) for key in weights.keys()}  # noqa: SIM118
+    fields = state["hidden.weight"].shape[1] // len(state["conv3.bias"])
+    network = Classifier(pool=math.isqrt(fields))
+    network.load_state_dict(state)
+    return Extractor(
+        name=name,
+        weights=file_hash(file),
+        preprocessing="8 bits, x / 127.5 - 1",
+        network=network.eval().to(device),
+        device=device,
+        batch_size=500,
+    )
+
+
+def stated_accuracy(name: str) -> float:
+    """The share of the test split that the shipped classifier names rightly, as its file says."""
+    with safe_open(weights_file(name), "pt") as weights:
+        return float(weights.metadata()["test_accuracy"])

@@ -13,7 +13,8 @@ tensorboard/        the same as events, where train.tensorboard is set
 magnitudes.jsonl    the probe: step, site (mpdit.probe), blocks (one magnitude a block)
 model.json          parameters in all and by part, forward FLOPs of one image
 checkpoints/, ema/  resumable state; EMA snapshots as safetensors
-samples/            samples.npz (arr_0: uint8 N,H,W,C; arr_1: labels), grid.png
+samples/            samples.npz (arr_0: uint8 N,H,W,C; arr_1: labels), grid.png; other sets as
+                    NAME.npz, NAME.png; NAME.shards/ while a set is drawn
 evaluation.jsonl    one row a distance; a run is done when its first row is there
 lock                held (flock) by the process that is executing the run
 ==================  ===============================================================================

@@ -1,0 +1,177 @@
+"""Features → numbers: torch-fidelity's arithmetic, in float64, under honest names.
+
+A number is labelled with its extractor and the number of samples (``FD-digits@500``): a distance in
+another feature space, or from another number of samples, is another quantity. FID, KID and IS
+without an extractor's name are only what Inception measures.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Float64, Int64, Shaped
+from torch import Tensor
+from torch_fidelity.metric_fid import (
+    KEY_METRIC_FID,
+    fid_features_to_statistics,
+    fid_statistics_to_metric,
+)
+from torch_fidelity.metric_isc import (
+    KEY_METRIC_ISC_MEAN,
+    KEY_METRIC_ISC_STD,
+    isc_features_to_metric,
+)
+from torch_fidelity.metric_kid import (
+    KEY_METRIC_KID_MEAN,
+    KEY_METRIC_KID_STD,
+    kid_features_to_metric,
+)
+from torch_fidelity.metric_prc import (
+    KEY_METRIC_PRECISION,
+    KEY_METRIC_RECALL,
+    prc_features_to_metric,
+)
+
+KID_SUBSETS = 100
+KID_SUBSET_SIZE = 1000
+SCORE_SPLITS = 10
+PARTS = (1, 2, 4)
+"""Into how many disjoint subsets the samples are dealt for the extrapolation."""
+
+LEAST_SAMPLES = {"fd": 2, "kid": 2, "precision_recall": 4, "inception_score": SCORE_SPLITS}
+"""A covariance, a pair, a third neighbour, a sample in every split."""
+
+NAMES = {
+    "fd": ("FD",),
+    "kid": ("KD",),
+    "precision_recall": ("precision", "recall"),
+    "inception_score": ("IS",),
+}
+INCEPTION_NAMES = {"FD": "FID", "KD": "KID", "IS": "IS"}
+
+
+def labels(metric: str, extractor: str, count: int | str) -> tuple[str, ...]:
+    """What one of ``config.METRICS`` yields: ``FD-digits@500``, or ``FID@500`` from Inception."""
+    inception = INCEPTION_NAMES if extractor == "inception" else {}
+    return tuple(f"{inception.get(n, f'{n}-{extractor}')}@{count}" for n in NAMES[metric])
+
+
+class Statistics(NamedTuple):
+    """What the Fréchet distance knows of a set of features."""
+
+    mean: Float64[np.ndarray, " features"]
+    covariance: Float64[np.ndarray, "features features"]
+
+
+class Score(NamedTuple):
+    """A mean over subsets, and the standard deviation between them."""
+
+    value: float
+    subset_std: float
+
+
+class Limit(NamedTuple):
+    """The 1/N fit at N → ∞; ``points`` are (N, mean distance of the disjoint subsets of N)."""
+
+    value: float
+    standard_error: float
+    points: tuple[tuple[int, float], ...]
+
+
+def statistics(features: Float[np.ndarray, "images features"]) -> Statistics:
+    """Mean and unbiased covariance, in float64."""
+    found = fid_features_to_statistics(_doubles(features))
+    return Statistics(found["mu"], found["sigma"])
+
+
+def frechet_distance(a: Statistics, b: Statistics) -> float:
+    """|μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½) (Heusel et al. 2017)."""
+    pair = [{"mu": s.mean, "sigma": s.covariance} for s in (a, b)]
+    return float(fid_statistics_to_metric(*pair, verbose=False)[KEY_METRIC_FID])
+
+
+def kernel_distance(
+    a: Float[np.ndarray, "m features"], b: Float[np.ndarray, "n features"]
+) -> Score:
+    """The unbiased MMD² of the kernel (x·y/features + 1)³, over 100 subsets of at most 1,000
+    (Bińkowski et al. 2018)."""
+    found = kid_features_to_metric(
+        _doubles(a),
+        _doubles(b),
+        kid_subsets=KID_SUBSETS,
+        kid_subset_size=min(KID_SUBSET_SIZE, len(a), len(b)),
+        verbose=False,
+    )
+    return Score(found[KEY_METRIC_KID_MEAN], found[KEY_METRIC_KID_STD])
+
+
+def precision_recall(
+    samples: Float[np.ndarray, "m features"], real: Float[np.ndarray, "n features"]
+) -> tuple[float, float]:
+    """The share of samples within reach of a real image, and the reverse; reach is the distance to
+    the third neighbour of the same set (Kynkäänniemi et al. 2019)."""
+    found = prc_features_to_metric(
+        torch.from_numpy(samples),
+        torch.from_numpy(real),
+        save_cpu_ram=True,
+        prc_batch_size=1000,  # all 60,000² distances at once are 14 GB
+        verbose=False,
+    )
+    return found[KEY_METRIC_PRECISION], found[KEY_METRIC_RECALL]
+
+
+def inception_score(logits: Float[np.ndarray, "images classes"]) -> Score:
+    """exp E KL(p(y|x) ‖ p(y)) over ten splits (Salimans et al. 2016)."""
+    found = isc_features_to_metric(_doubles(logits), splits=SCORE_SPLITS)
+    return Score(found[KEY_METRIC_ISC_MEAN], found[KEY_METRIC_ISC_STD])
+
+
+def deal(classes: Int64[np.ndarray, " images"], parts: int) -> list[Int64[np.ndarray, " part"]]:
+    """The indices of ``parts`` disjoint subsets of equal size, each with the classes of the whole.
+
+    What is left over by the division is in none.
+    """
+    by_class = np.argsort(classes, kind="stable")
+    size = len(classes) // parts
+    return [by_class[part::parts][:size] for part in range(parts)]
+
+
+def thin(classes: Int64[np.ndarray, " images"], count: int) -> Int64[np.ndarray, " count"]:
+    """The indices of ``count`` images, evenly over the classes."""
+    by_class = np.argsort(classes, kind="stable")
+    return by_class[np.arange(count) * len(classes) // count]
+
+
+def extrapolate(
+    features: Float32[np.ndarray, "images features"],
+    classes: Int64[np.ndarray, " images"],
+    reference: Statistics,
+) -> Limit | None:
+    """The Fréchet distance of ever more samples, from a line in 1/N (Chong and Forsyth 2020).
+
+    The line goes through the means over 1, 2 and 4 disjoint subsets. Its intercept moves with the
+    samples as their mean influence does, in all three alike, so that the standard error is that of
+    the mean over the four quarters (three degrees of freedom).
+
+    Returns:
+        None where a quarter has fewer samples than there are features: its covariance is singular,
+        and the distance no line in 1/N.
+    """
+    if len(features) // max(PARTS) < features.shape[1]:
+        return None
+    values = [
+        [frechet_distance(statistics(features[part]), reference) for part in deal(classes, parts)]
+        for parts in PARTS
+    ]
+    counts = [len(features) // parts for parts in PARTS]
+    means = [float(np.mean(of_size)) for of_size in values]
+    _, limit = np.polyfit(1 / np.array(counts), means, 1)
+    quarters = values[-1]
+    error = float(np.std(quarters, ddof=1) / len(quarters) ** 0.5)
+    return Limit(float(limit), error, tuple(zip(counts, means, strict=True)))
+
+
+def _doubles(array: Shaped[np.ndarray, "rows columns"]) -> Float64[Tensor, "rows columns"]:
+    return torch.from_numpy(np.asarray(array, np.float64))

@@ -1,0 +1,70 @@
+"""The records beside the distance: in the tables where there are any, and mixed with no other."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis import comparison, report, tables
+from analysis.load import Study, load
+from mpdit.study.rundir import RunDir
+from test_analysis import synthetic
+
+
+def runs(path: Path) -> list[RunDir]:
+    return [RunDir(file.parent) for file in sorted(path.glob("*/config.yaml"))]
+
+
+def with_records(path: Path) -> Study:
+    """Every run with repeats one above and one below, a limit two below, a floor, and a sweep."""
+    for order, run in enumerate(runs(path)):
+        own = load(path).evaluations.set_index("run")["value"][run.name]
+
+        def add(value: float, run: RunDir = run, order: int = order, **changes: Any) -> None:
+            synthetic.write_evaluation(run, value, order, **changes)
+
+        add(own - 1, role="repeat")
+        add(own + 1, role="repeat")
+        add(own - 2, role="limit", metric="FD-digits@inf", standard_error=0.5)
+        add(1.25, role="floor", metric="FD-digits@299", count=299)
+        add(0.8, role="run", metric="precision-digits@1000")
+        add(0.1, role="sweep")
+    return load(path)
+
+
+def test_the_table_of_distances_is_that_of_the_runs_own_sets(tmp_path: Path) -> None:
+    path = synthetic.write_study(tmp_path / "study")
+    before = tables.ladder(load(path))
+    study = with_records(path)
+    after = tables.ladder(study)
+    for column in ("metric", "mean", "half_width", "difference", "low", "high"):
+        assert after[column].equals(before[column]), column
+    assert comparison.statements(study) == comparison.statements(load(path))
+    assert comparison.incomparable(study) == []
+
+
+def test_limit_spread_and_floor_stand_beside_the_distance(tmp_path: Path) -> None:
+    path = synthetic.write_study(tmp_path / "study")
+    plain = tables.pretty(tables.ladder(load(path)))
+    assert not {"N → ∞", "sampling SD"} & set(plain.columns)
+    study = with_records(path)
+    table = tables.ladder(study)
+    assert table["limit"].tolist() == pytest.approx((table["mean"] - 2).tolist())
+    assert table["limit_half"].tolist() == pytest.approx(table["half_width"].tolist())
+    assert table["sampling_sd"].tolist() == pytest.approx([1.0] * len(table))
+    assert table["floor"].tolist() == pytest.approx([1.25] * len(table))
+    text = tables.pretty(table)
+    assert list(text.columns[2:5]) == ["N → ∞", "sampling SD", "floor@299"]
+    assert comparison.floor_statement(study) == (
+        "Real held-out images have FD-digits@299 1.25: the floor."
+    )
+    assert r"N $\to$ $\infty$" in tables.latex(text)
+    said = report.explanation(study)
+    for words in ("FD-digits@299 1.25: the floor", "N → ∞ is", "Sampling SD is"):
+        assert words in said
+
+
+def test_without_repeats_there_is_no_spread(tmp_path: Path) -> None:
+    table = tables.ladder(load(synthetic.write_study(tmp_path / "study")))
+    assert all(math.isnan(value) for value in table["sampling_sd"])

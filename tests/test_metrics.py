@@ -1,0 +1,257 @@
+"""The arithmetic of the metrics against computations that share no line with it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+import torch_fidelity
+from scipy.ndimage import gaussian_filter
+
+from mpdit import metrics
+from mpdit.config import DataConfig
+from mpdit.data import datasets
+from mpdit.extractors import classifier, inception
+from mpdit.metrics import frechet_distance, statistics
+
+CPU = torch.device("cpu")
+
+
+def features(seed: int, n: int, d: int = 16) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + rng.normal(size=d)
+
+
+def scipy_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """|μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½), by scipy's matrix square root."""
+    s1, s2 = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root = scipy.linalg.sqrtm(s1 @ s2).real
+    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(s1 + s2 - 2 * root))
+
+
+def direct_mmd(a: np.ndarray, b: np.ndarray) -> float:
+    """The unbiased MMD² of (x·y/d + 1)³, pair by pair."""
+    d = a.shape[1]
+    kernel = lambda x, y: (x @ y / d + 1) ** 3  # noqa: E731
+    within = [
+        np.mean([kernel(x, y) for i, x in enumerate(s) for j, y in enumerate(s) if i != j])
+        for s in (a, b)
+    ]
+    return float(sum(within) - 2 * np.mean([kernel(x, y) for x in a for y in b]))
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    return frechet_distance(statistics(a), statistics(b))
+
+
+def test_the_frechet_distance_equals_scipys() -> None:
+    a, b = features(0, 500), features(1, 400)
+    assert distance(a, b) == pytest.approx(scipy_distance(a, b), rel=1e-6)
+    assert distance(a, a) == pytest.approx(0, abs=1e-9)
+
+
+def test_the_kernel_distance_equals_a_direct_sum_over_pairs() -> None:
+    a, b = features(0, 60), features(1, 60)  # one subset is all of them
+    assert metrics.kernel_distance(a, b).value == pytest.approx(direct_mmd(a, b), rel=1e-6)
+
+
+def test_float32_features_lose_nothing_in_the_arithmetic() -> None:
+    a, b = (features(i, 300).astype(np.float32) + 50 for i in range(2))
+    exact = scipy_distance(a.astype(np.float64), b.astype(np.float64))
+    assert distance(a, b) == pytest.approx(exact, rel=1e-6)
+    mmd = direct_mmd(a[:50].astype(np.float64), b[:50].astype(np.float64))
+    assert metrics.kernel_distance(a[:50], b[:50]).value == pytest.approx(mmd, rel=1e-6)
+
+
+def test_precision_and_recall_count_who_lies_within_reach() -> None:
+    real = np.array([[0.0], [1], [2], [3], [4]])  # third neighbours: 3, 2, 2, 2, 3
+    samples = np.array([[2.5], [2.6], [2.7], [100], [200]])
+    # of the samples, in reach of a real one: the first three
+    precision, recall = metrics.precision_recall(samples, real)
+    assert precision == pytest.approx(0.6)
+    assert recall == 1.0  # the reach of the first sample is 97.5
+
+
+def test_the_score_of_certain_balanced_classes_is_their_number() -> None:
+    logits = 1000 * np.eye(10)[np.arange(4000) % 10]
+    assert metrics.inception_score(logits).value == pytest.approx(10, rel=0.02)
+    assert metrics.inception_score(np.zeros((100, 10))).value == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("extractor", "expected"),
+    [
+        ("inception", ["FID@500", "KID@500", "precision-inception@500", "recall-inception@500"]),
+        ("digits", ["FD-digits@500", "KD-digits@500", "precision-digits@500", "recall-digits@500"]),
+    ],
+)
+def test_nothing_but_inception_is_called_fid(extractor: str, expected: list[str]) -> None:
+    names = ("fd", "kid", "precision_recall")
+    assert [x for name in names for x in metrics.labels(name, extractor, 500)] == expected
+
+
+def test_the_limit_takes_away_the_bias_of_few_samples_and_knows_its_error() -> None:
+    d, n = 16, 400
+    mean = np.full(d, 0.3)
+    true = statistics(np.zeros((2, d)))._replace(covariance=np.eye(d))  # the reference: N(0, 1)
+    exact = float(mean @ mean)
+    limits, errors, plain = [], [], []
+    for seed in range(60):
+        sample = np.random.default_rng(seed).normal(size=(n, d)) + mean
+        limit = metrics.extrapolate(sample.astype(np.float32), np.arange(n) % 10, true)
+        assert limit is not None
+        limits.append(limit.value)
+        errors.append(limit.standard_error)
+        plain.append(limit.points[0][1])
+    bias = np.mean(plain) - exact
+    assert bias > 0.1
+    assert abs(np.mean(limits) - exact) < 0.1 * bias
+    assert 0.8 < np.sqrt(np.mean(np.square(errors))) / np.std(limits) < 1.5
+    inside = np.abs(np.array(limits) - exact) < 3.18 * np.array(errors)  # t, 3 degrees of freedom
+    assert inside.mean() > 0.9
+
+
+def test_no_limit_is_taken_from_singular_covariances() -> None:
+    few = features(0, 63).astype(np.float32)
+    assert metrics.extrapolate(few, np.arange(63), statistics(features(1, 100))) is None
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_subsets_are_disjoint_and_have_the_classes_of_the_whole(parts: int) -> None:
+    classes = np.arange(1000) % 100  # ten of each: a quarter has two or three
+    dealt = metrics.deal(classes, parts)
+    together = np.concatenate(dealt)
+    assert sorted(together.tolist()) == list(range(1000))
+    for part in dealt:
+        counts = np.bincount(classes[part], minlength=100)
+        assert counts.max() - counts.min() <= 1
+        halves = counts[:50].sum(), counts[50:].sum()  # neighbours among classes are alike
+        assert abs(halves[0] - halves[1]) <= 2
+
+
+def available(name: str) -> DataConfig:
+    data = DataConfig.model_validate(name)
+    try:
+        datasets.check_available(data)
+    except ValueError:
+        pytest.skip(f"{name} is not installed")
+    return data
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion-mnist"])
+def test_the_shipped_classifier_has_the_accuracy_it_states(name: str) -> None:
+    test = datasets.load(available(name), "test")
+    logits = classifier.load(name, CPU).features(datasets.to_uint8(test.pixels)).logits
+    accuracy = (logits.argmax(1) == test.labels).mean()
+    assert accuracy == pytest.approx(classifier.stated_accuracy(name), abs=1e-3)
+    assert accuracy > {"digits": 0.98, "fashion-mnist": 0.91}[name]
+
+
+def test_the_digits_weights_are_those_of_every_record_so_far() -> None:
+    assert classifier.load("digits", CPU).weights == "063b3b7da6bfbb9f"
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion-mnist"])
+def test_distances_order_real_blurred_and_noise_and_see_missing_classes(name: str) -> None:
+    extractor, data = classifier.load(name, CPU), available(name)
+    train, test = (datasets.load(data, split) for split in ("train", "test"))
+    count = 500  # of Fashion-MNIST's 10,000; digits have fewer
+    pixels, labels = test.pixels[:count], test.labels[:count]
+    size = pixels.shape[-1]
+    noise = np.random.default_rng(0).uniform(-1, 1, pixels.shape).astype(np.float32)
+    mixed = (pixels + pixels[::-1]) / 2  # two images in one
+    sets = {
+        "held out": pixels,
+        "two classes": pixels[labels < 2],
+        "mixed": mixed,
+        "blurred": gaussian_filter(pixels, (0, 0, size / 8, size / 8)),
+        "noise": noise,
+    }
+    real = statistics(extractor.features(datasets.to_uint8(train.pixels[:4000])).pooled)
+    found = {
+        key: frechet_distance(
+            statistics(extractor.features(datasets.to_uint8(images)).pooled), real
+        )
+        for key, images in sets.items()
+    }
+    assert found["held out"] < 0.1 * min(found[key] for key in found if key != "held out")
+    assert max(found["mixed"], found["blurred"]) < found["noise"]
+    if name == "digits":  # in the README, rounded
+        assert found["held out"] == pytest.approx(1.25, rel=0.02)
+        assert found["blurred"] == pytest.approx(35.7, rel=0.02)
+        assert found["noise"] == pytest.approx(71.1, rel=0.02)
+
+
+@pytest.fixture
+def random_inception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """torch-fidelity's network as it is initialized, in a file as its weights come."""
+    file = tmp_path / inception.FILE_NAME
+    monkeypatch.setenv("MPDIT_INCEPTION", str(file))
+    kept: dict[str, dict[str, torch.Tensor]] = {}
+
+    def load_state_dict(self: torch.nn.Module, _state: object, **_: object) -> None:
+        kept["state"] = {k: v.clone() for k, v in self.state_dict().items()}
+
+    torch.manual_seed(0)
+    torch.save({}, file)
+    with monkeypatch.context() as patched:
+        network = inception.FeatureExtractorInceptionV3
+        patched.setattr(network, "load_state_dict", load_state_dict)
+        network("random", ["2048"], feature_extractor_weights_path=str(file))
+    torch.save(kept["state"], file)
+    return file
+
+
+class Pictures(torch.utils.data.Dataset[torch.Tensor]):
+    """Images as torch-fidelity takes them: uint8, channels first."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.images = torch.from_numpy(images).permute(0, 3, 1, 2)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.images[index]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch-fidelity's own, of its data loader
+def test_torch_fidelitys_own_run_gives_the_same_numbers(random_inception: Path) -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(0, top, (24, 20, 28, 3), np.uint8) for top in (256, 200))
+    theirs = torch_fidelity.calculate_metrics(
+        input1=Pictures(a), input2=Pictures(b), cuda=False, batch_size=8, verbose=False,
+        fid=True, kid=True, isc=True, prc=True, kid_subset_size=24, cache=False,
+        feature_extractor="inception-v3-compat",
+        feature_extractor_weights_path=str(random_inception),
+    )  # fmt: skip
+    extractor = inception.load(CPU)
+    ours, reference = extractor.features(a), extractor.features(b)
+    assert ours.pooled.shape == (24, 2048)
+    assert ours.logits.shape == (24, 1008)
+    fid = distance(ours.pooled, reference.pooled)
+    assert fid == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3)
+    kid = metrics.kernel_distance(ours.pooled, reference.pooled)
+    assert kid.value == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3)
+    score = metrics.inception_score(ours.logits)
+    assert score.value == pytest.approx(theirs["inception_score_mean"], rel=1e-6)
+    shares = metrics.precision_recall(ours.pooled, reference.pooled)
+    assert shares == pytest.approx((theirs["precision"], theirs["recall"]))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("random_inception")
+@pytest.mark.parametrize("shape", [(8, 8, 1), (33, 20, 3), (320, 320, 3)])
+def test_inception_takes_8_bit_images_of_any_size_and_grey_ones(
+    shape: tuple[int, int, int],
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, *shape), np.uint8)
+    extractor = inception.load(CPU)
+    found = extractor.features(images)
+    assert found.pooled.shape == (2, 2048)
+    assert np.isfinite(found.pooled).all()
+    in_colour = extractor.features(np.repeat(images, 3 // shape[-1], axis=-1))
+    assert np.array_equal(found.pooled, in_colour.pooled)
+    assert extractor.weights == inception.file_hash(inception.weights_file())
