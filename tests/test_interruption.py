@@ -121,7 +121,7 @@ def test_a_killed_command_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     whole, broken = make(tmp_path / "whole", **slow), make(tmp_path / "broken", **slow)
     finish_forked(whole)
     process = start(broken)
-    while not list(broken.samples.glob("shard_*")):
+    while not list(broken.samples.rglob("shard_*")):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
     process.kill()
@@ -135,7 +135,7 @@ def test_a_batch_of_another_size_after_a_resume_loses_and_doubles_no_sample(tmp_
     sample = {"count": 60, "steps": 200, "batch_size": 20}
     run = make(tmp_path / "run", sample=sample)
     process = fork(run)
-    while not list(run.samples.glob("shard_*")):
+    while not list(run.samples.rglob("shard_*")):
         assert process.is_alive()
         time.sleep(0.01)
     process.terminate()
