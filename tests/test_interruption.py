@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import tiny_config
-from interrupted import FORKED, finish, finish_forked, fork, make, science_of, start
+from interrupted import finish, finish_forked, fork, make, science_of, start
 
 from mpdit.study.rundir import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, RunDir, read_rows
 
@@ -36,29 +36,30 @@ LARGE = {
 
 
 @pytest.fixture(scope="module")
-def busy(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, float, float]:
-    """The run that nothing interrupts; seconds until its first checkpoint, and until its end."""
+def busy(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, float]:
+    """The run that nothing interrupts, and the seconds from its first word to its last."""
     run = make(tmp_path_factory.mktemp("study") / "whole", **BUSY)
-    FORKED.Process(target=print).start()  # waits until the server has imported everything
-    began = time.monotonic()
     process = fork(run)
-    while process.is_alive() and not run.checkpoints.exists():
-        time.sleep(0.005)
-    ready = time.monotonic() - began
+    while process.is_alive() and run.state() is None:
+        time.sleep(0.002)
+    began = time.monotonic()
     process.join(timeout=120)
     assert process.exitcode == EXIT_DONE, run.log.read_text()
-    return run, ready, time.monotonic() - began
+    return run, time.monotonic() - began
 
 
-def kill_at_random(run: RunDir, kills: int, ready: float, whole: float, seed: int) -> Counter[str]:
+def kill_at_random(run: RunDir, kills: int, working: float, seed: int) -> Counter[str]:
     """Start the run, kill it, and again; how often in each stage.
 
-    Each attempt lives long enough that so many of them about make the whole run.
+    Each attempt lives so long, from its first word on, that so many of them about make the whole
+    run, which takes ``working`` seconds.
     """
     moments, stages = random.Random(seed), Counter[str]()
     while not run.is_done() and stages.total() < kills:
         process = fork(run)
-        process.join(timeout=ready + moments.uniform(-ready / 4, 2 * (whole - ready) / kills))
+        while process.is_alive() and getattr(run.state(), "pid", None) != process.pid:
+            time.sleep(0.002)
+        process.join(timeout=moments.uniform(0, 2 * working / kills))
         process.kill()
         process.join()
         if process.exitcode == -signal.SIGKILL:
@@ -69,11 +70,11 @@ def kill_at_random(run: RunDir, kills: int, ready: float, whole: float, seed: in
 
 
 def test_a_run_killed_at_random_many_times_comes_to_the_same_bits(
-    busy: tuple[RunDir, float, float], tmp_path: Path
+    busy: tuple[RunDir, float], tmp_path: Path
 ) -> None:
-    whole, *times = busy
+    whole, working = busy
     broken = make(tmp_path / "broken", **BUSY)
-    stages = kill_at_random(broken, 20, *times, seed=0)
+    stages = kill_at_random(broken, 20, working, seed=0)
     finish_forked(broken)
     assert stages.total() >= 6
     assert "going on from step" in broken.log.read_text()
@@ -83,18 +84,18 @@ def test_a_run_killed_at_random_many_times_comes_to_the_same_bits(
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 9))
 def test_a_run_killed_at_random_very_many_times_comes_to_the_same_bits(
-    busy: tuple[RunDir, float, float], tmp_path: Path, seed: int
+    busy: tuple[RunDir, float], tmp_path: Path, seed: int
 ) -> None:
-    whole, *times = busy
+    whole, working = busy
     broken = make(tmp_path / "broken", **BUSY)
-    kill_at_random(broken, 40, *times, seed=seed)
+    kill_at_random(broken, 40, working, seed=seed)
     finish_forked(broken)
     assert science_of(broken) == science_of(whole)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
 def test_a_signal_stops_the_run_with_its_state_kept_and_it_goes_on_to_the_same_bits(
-    busy: tuple[RunDir, float, float], tmp_path: Path, number: signal.Signals
+    busy: tuple[RunDir, float], tmp_path: Path, number: signal.Signals
 ) -> None:
     broken = make(tmp_path / "broken", **BUSY)
     process = fork(broken)
