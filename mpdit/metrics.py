@@ -7,6 +7,7 @@ without an extractor's name are only what Inception measures.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -73,7 +74,8 @@ class Score(NamedTuple):
 
 
 class Limit(NamedTuple):
-    """The 1/N fit at N → ∞; ``points`` are (N, mean distance of the disjoint subsets of N)."""
+    """The 1/N fit at N → ∞, with its error of sampling and of the line together; ``points`` are
+    (N, mean distance of the disjoint subsets of N)."""
 
     value: float
     standard_error: float
@@ -152,12 +154,15 @@ def extrapolate(
     """The Fréchet distance of ever more samples, from a line in 1/N (Chong and Forsyth 2020).
 
     The line goes through the means over 1, 2 and 4 disjoint subsets. Its intercept moves with the
-    samples as their mean influence does, in all three alike, so that the standard error is that of
-    the mean over the four quarters (three degrees of freedom).
+    samples as their mean influence does, in all three alike, so that its error of sampling is that
+    of the mean over the four quarters (three degrees of freedom). Where N is few times the number
+    of features the points lie on a curve, and the limit is too low: the bend, by how much the
+    intercept through the last two points differs from that through the first two, is added in
+    quadrature.
 
     Returns:
-        None where a quarter has fewer samples than there are features: its covariance is singular,
-        and the distance no line in 1/N.
+        None where a quarter has fewer samples than there are features (its covariance is singular),
+        and where the line falls below zero, which no distance does.
     """
     if len(features) // max(PARTS) < features.shape[1]:
         return None
@@ -168,8 +173,13 @@ def extrapolate(
     counts = [len(features) // parts for parts in PARTS]
     means = [float(np.mean(of_size)) for of_size in values]
     _, limit = np.polyfit(1 / np.array(counts), means, 1)
+    if limit < 0:
+        return None
     quarters = values[-1]
-    error = float(np.std(quarters, ddof=1) / len(quarters) ** 0.5)
+    noise = float(np.std(quarters, ddof=1) / len(quarters) ** 0.5)
+    whole, halves, fourths = means
+    bend = (2 * whole - halves) - (2 * halves - fourths)
+    error = math.hypot(noise, bend)
     return Limit(float(limit), error, tuple(zip(counts, means, strict=True)))
 
 

@@ -112,6 +112,17 @@ def test_the_limit_takes_away_the_bias_of_few_samples_and_knows_its_error() -> N
     assert inside.mean() > 0.9
 
 
+def test_the_limit_of_the_fewest_samples_states_how_wrong_it_may_be() -> None:
+    d, n = 64, 256  # a quarter has as many samples as there are features
+    true = statistics(np.zeros((2, d)))._replace(covariance=np.eye(d))
+    for seed in range(8):
+        sample = np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
+        far = metrics.extrapolate(sample + np.float32(0.3), np.arange(n) % 10, true)
+        assert far is not None
+        assert abs(far.value - 0.09 * d) <= 3 * far.standard_error
+        assert metrics.extrapolate(sample, np.arange(n) % 10, true) is None, "it is negative"
+
+
 def test_no_limit_is_taken_from_singular_covariances() -> None:
     few = features(0, 63).astype(np.float32)
     assert metrics.extrapolate(few, np.arange(63), statistics(features(1, 100))) is None
