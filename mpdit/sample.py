@@ -20,7 +20,7 @@ from mpdit.drawing import Drawing, draw
 from mpdit.ema import snapshot_file
 from mpdit.model import DiT
 from mpdit.posthoc import reconstruct
-from mpdit.sampleset import Shards, grid_file, to_uint8
+from mpdit.sampleset import Shards, grid_file, shards_folder, to_uint8
 from mpdit.session import Interrupted, Session, log, open_session
 from mpdit.study.rundir import (
     EXIT_DONE,
@@ -85,9 +85,12 @@ def draw_set(
             another set.
     """
     file = out or samples_file(session.run, drawing.name)
+    shards = Shards(shards_folder(file), drawing, config.sample.batch_size)
+    shards.check(world)
     if world.largest(world.main and file.exists()):
+        if world.main and shards.folder.exists():  # what wrote the set was killed
+            shards.finish(file)
         return file
-    shards = Shards(file.with_suffix(".shards"), drawing, config.sample.batch_size)
     shards.claim(world)
     mine = shards.batches[world.rank :: world.size]
     pending = [indices for indices in mine if not shards.file(indices).exists()]
@@ -254,6 +257,8 @@ def _check_out(run: RunDir, out: Path) -> None:
         raise ConfigError(f"{out} is among the run's own files", "--out")
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"there is no folder {out.absolute().parent}", "--out")
+    if (shards_folder(out) / "set.json").exists():
+        return  # goes on, once it has been seen that these are batches of the same set
     for file in (out, grid_file(out)):
         if file.exists():
             raise ConfigError(f"{file} is there already", "--out")

@@ -36,26 +36,30 @@ class Shards:
         count, size = self.drawing.count, self.batch_size
         return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
-    def claim(self, world: World) -> None:
-        """Make the folder, in which what the set is stands in set.json.
+    @property
+    def _description(self) -> str:
+        drawing = self.drawing
+        what = {"run": drawing.run.id, "count": drawing.count, **drawing.record()}
+        return json.dumps(what, indent=1)
+
+    def check(self, world: World) -> None:
+        """See whether the folder, if there is one, is of this set: set.json says what it is of.
 
         Raises:
             ConfigError: in every process, when it holds batches of another set.
         """
-        what = {
-            "run": self.drawing.run.id,
-            "count": self.drawing.count,
-            **self.drawing.record(),
-        }
         file = self.folder / "set.json"
-        other = file.exists() and json.loads(file.read_text()) != json.loads(json.dumps(what))
+        other = file.exists() and json.loads(file.read_text()) != json.loads(self._description)
         if world.largest(other):
             raise ConfigError(
                 f"{self.folder} holds a part of another sample set: delete it to draw this one"
             )
+
+    def claim(self, world: World) -> None:
+        """Make the folder, in which what the set is stands in set.json."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if world.main:
-            write_atomic(file, json.dumps(what, indent=1))
+            write_atomic(self.folder / "set.json", self._description)
 
     def file(self, indices: range) -> Path:
         """By both ends: the batch size may be another after a resume."""
@@ -68,11 +72,23 @@ class Shards:
     def join(self, out: Path) -> None:
         """Write the set and its grid, and remove the folder."""
         images = np.concatenate([np.load(self.file(indices)) for indices in self.batches])
-        write_grid(images, grid_file(out))
         classes = labels(range(self.drawing.count), self.drawing.classes).numpy()
         with written_aside(out) as temporary, temporary.open("wb") as f:
             np.savez_compressed(f, arr_0=images, arr_1=classes)
+        self.finish(out)
+
+    def finish(self, out: Path) -> None:
+        """Write the grid of a set that is whole, and remove the folder; set.json goes last."""
+        with np.load(out) as arrays:
+            write_grid(arrays["arr_0"], grid_file(out))
+        for file in self.folder.glob("shard_*"):
+            file.unlink()
         shutil.rmtree(self.folder)
+
+
+def shards_folder(samples: Path) -> Path:
+    """Where the batches of a set are kept until all are there."""
+    return samples.with_suffix(".shards")
 
 
 def grid_file(samples: Path) -> Path:

@@ -1,5 +1,6 @@
 """A sample set is a function of what it is said to be: not of batches, processes, interruptions."""
 
+import errno
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from mpdit.sample import draw_set, load_average, samples_file
 from mpdit.sampleset import to_uint8
 from mpdit.session import Interrupted, Session
 from mpdit.solvers import SOLVERS
-from mpdit.study.rundir import EXIT_DONE, EXIT_USAGE, RunDir
+from mpdit.study.rundir import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunDir
 from mpdit.train import build_model
 
 CPU = torch.device("cpu")
@@ -179,6 +180,32 @@ def test_an_interrupted_set_goes_on_and_other_sets_keep_away(
     assert (images[:20] == 77).all()
     assert np.abs(images[20:].astype(int) - whole[20:]).max() <= 1
     assert sorted(file.name for file in run.samples.iterdir()) == ["grid.png", "samples.npz"]
+
+
+@pytest.mark.parametrize(
+    "place", ["numpy.savez_compressed", "mpdit.sampleset.write_grid", "shutil.rmtree"]
+)
+def test_a_full_disk_at_the_end_of_a_set_leaves_what_the_same_command_finishes(
+    place: str,
+    run: RunDir,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = tmp_path / "set.npz"
+    arguments = (run.path, "--count", 12, "--out", out)
+    with monkeypatch.context() as broken:
+        broken.setattr(place, full)
+        assert command(broken, *arguments) == EXIT_FAILED
+    assert (tmp_path / "set.shards" / "set.json").exists()
+    assert command(monkeypatch, *arguments[:1], "--count", 13, "--out", out) == EXIT_USAGE
+    assert "part of another sample set" in capsys.readouterr().err
+    assert command(monkeypatch, *arguments) == EXIT_DONE
+    assert np.array_equal(arrays(out)[0], drawn(run, count=12))
+    assert sorted(file.name for file in tmp_path.glob("set*")) == ["set.npz", "set.png"]
 
 
 def test_two_processes_draw_the_set_of_one(run: RunDir, tmp_path: Path) -> None:
