@@ -49,12 +49,14 @@ def prepare(precision: str, local_rank: int = 0) -> torch.device:
 
 
 def set_precision(precision: str, key: str) -> None:
-    """Compute matrix products in ``precision`` (bfloat16 is autocast's, over float32).
+    """Compute matrix products and convolutions in ``precision`` (bfloat16 is autocast's, over
+    float32).
 
     Raises:
         ConfigError: about ``key``, when the device has no such precision.
     """
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"  # on, unless told otherwise
     ampere = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8
     if precision == "tf32" and not ampere:
         raise ConfigError(

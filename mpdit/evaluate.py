@@ -32,11 +32,12 @@ from pydantic import BaseModel, ValidationError
 
 from mpdit import extractors, features, metrics, references
 from mpdit.config import METRICS, ConfigError, RunConfig, SampleConfig
-from mpdit.devices import prepare
+from mpdit.devices import prepare, set_precision
 from mpdit.errors import explain
 from mpdit.extractors import Extractor, Features
 from mpdit.metrics import labels
-from mpdit.references import HeldOut, Reference
+from mpdit.posthoc import profile_error
+from mpdit.references import HeldOut, Record, Reference
 from mpdit.sample import Drawing, draw_set
 from mpdit.session import Interrupted, Session, log, open_session
 from mpdit.study.rundir import (
@@ -53,7 +54,6 @@ from mpdit.study.rundir import (
 
 Row = dict[str, Any]
 Section = TypeVar("Section", bound=BaseModel)
-NEED_FEATURES = {"kid", "precision_recall"}
 
 
 def check_evaluable(config: RunConfig) -> None:
@@ -106,7 +106,7 @@ class Evaluation:
 
     @cached_property
     def reference(self) -> Reference:
-        with_features = bool(NEED_FEATURES.intersection(self.config.evaluate.metrics))
+        with_features = not metrics.NEED_FEATURES.isdisjoint(self.config.evaluate.metrics)
         return references.load(self.config.data, self.extractor, with_features)
 
     @cached_property
@@ -129,12 +129,16 @@ class Evaluation:
         if not lacking:
             return []
         file = draw_set(self.config, self.session, drawing, self.device)
+        set_precision("float32", "evaluate")  # drawing has left its own
         self.session.stage("evaluate", 0, drawing.count)
         samples = features.of_samples(file, self.extractor, self._progress)
         rows = list(self._rows(lacking, samples, role))
         if role == "run":
             rows += self._limit(lacking, samples, file)
-        rows = [{**row, "sampling": drawing.record()} for row in rows]
+        sampling = drawing.record()
+        if error := profile_error(self.session.run, drawing.ema_std, drawing.snapshot):
+            sampling["ema_error"] = error
+        rows = [{**row, "sampling": sampling} for row in rows]
         return rows + list(self._floor(lacking, drawing.count)) if role == "run" else rows
 
     def append(self, rows: list[Row]) -> None:
@@ -149,10 +153,12 @@ class Evaluation:
             self.session.check_stop()
             began = time.perf_counter()
             values = _measure(metric, images, self.reference)
+            real = self.reference
+            record = real.pooled_record if metric in metrics.NEED_FEATURES else real.record
             for label, value in zip(
                 labels(metric, self.extractor.name, count), values, strict=True
             ):
-                yield self._row(label, role, count, value, began)
+                yield self._row(label, role, count, value, record, began)
 
     def _limit(self, wanted: list[str], samples: Features, file: Path) -> Iterator[Row]:
         if "fd" not in wanted:
@@ -164,7 +170,8 @@ class Evaluation:
         if limit is None:
             return
         label = labels("fd", self.extractor.name, "inf")[0]
-        yield self._row(label, "limit", len(classes), limit._asdict(), began)
+        record = self.reference.record
+        yield self._row(label, "limit", len(classes), limit._asdict(), record, began)
 
     def _floor(self, wanted: list[str], count: int) -> Iterator[Row]:
         """Real held-out images in the place of the samples; all, where there are fewer."""
@@ -176,7 +183,9 @@ class Evaluation:
         for row in self._rows(fit, images, "floor"):
             yield {**row, "images": self.held_out.record}
 
-    def _row(self, label: str, role: str, count: int, value: dict[str, Any], began: float) -> Row:
+    def _row(
+        self, label: str, role: str, count: int, value: Row, reference: Record, began: float
+    ) -> Row:
         return {
             "metric": label,
             **value,
@@ -184,7 +193,7 @@ class Evaluation:
             "extractor": self.extractor.name,
             "weights": self.extractor.weights,
             "count": count,
-            "reference": self.reference.record,
+            "reference": reference,
             "training_seed": self.config.seed,
             "seconds": time.perf_counter() - began,
         }
@@ -197,7 +206,7 @@ class Evaluation:
             bool(told)  # the floor is of no sample set
             and row["count"] == drawing.count
             and row["weights"] == self.extractor.weights
-            and all(record.get(key) == value for key, value in told.items())
+            and all(record.get(key) == told[key] for key in told if key != "ema_error")
         )
 
     def _progress(self, done: int) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -34,14 +35,22 @@ def of_samples(file: Path, extractor: Extractor, on_batch: Callable[[int], None]
     try:
         with zipfile.ZipFile(file) as archive:
             checksum = archive.getinfo("arr_0.npy").CRC
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise _damaged(file, error) from None
 
-        def extract() -> Features:
+    def extract() -> Arrays:
+        try:
             with np.load(file) as arrays:
-                return extractor.features(arrays["arr_0"], on_batch)
+                images = arrays["arr_0"]
+        except (zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
+            raise _damaged(file, error) from None
+        return extractor.features(images, on_batch)._asdict()
 
-        return recall_features(kept, {**identity(extractor), "crc32": checksum}, extract)
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise ConfigError(f"{file} is damaged: {error}. Delete it to draw it again") from None
+    return Features(**recall(kept, {**identity(extractor), "crc32": checksum}, extract))
+
+
+def _damaged(file: Path, error: Exception) -> ConfigError:
+    return ConfigError(f"{file} is damaged: {error}. Delete it to draw it again")
 
 
 def identity(extractor: Extractor) -> dict[str, str | int | None]:
@@ -53,42 +62,51 @@ def identity(extractor: Extractor) -> dict[str, str | int | None]:
     }
 
 
-def recall_features(file: Path, key: Key, extract: Callable[[], Features]) -> Features:
-    """:func:`recall` for features."""
-    return Features(**recall(file, key, lambda: extract()._asdict()))
-
-
 def recall(file: Path, key: Key, make: Callable[[], Arrays]) -> dict[str, np.ndarray]:
     """The arrays that ``file`` holds under ``key``; made and kept when it does not, or is damaged.
 
-    Several processes may do this at once: each writes a whole file aside, and the last one stays.
+    Raises:
+        OSError: when they cannot be kept.
     """
-    found = _read(file, key)
+    found = read(file, key)
     if found is None:
-        found = {name: np.ascontiguousarray(array) for name, array in make().items()}
-        metadata = {"key": _text(key), "sha256": _digest(found)}
-        with tempfile.NamedTemporaryFile(
-            dir=file.parent, prefix=f".{file.name}.", delete=False
-        ) as handle:
-            temporary = Path(handle.name)
-            try:
-                handle.write(save(found, metadata))
-            except OSError:
-                temporary.unlink()
-                raise
-        temporary.chmod(0o644)  # a temporary file is its owner's alone; a cache may be shared
-        temporary.replace(file)
+        found = dict(make())
+        keep(file, key, found)
     return found
 
 
-def _read(file: Path, key: Key) -> dict[str, np.ndarray] | None:
+def keep(file: Path, key: Key, arrays: Arrays) -> None:
+    """Write arrays for :func:`read`.
+
+    Several processes may do this at once: each writes a whole file aside, and the last one stays.
+
+    Raises:
+        OSError: when the file cannot be written.
+    """
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    metadata = {"key": _text(key), "sha256": _digest(whole)}
+    with tempfile.NamedTemporaryFile(
+        dir=file.parent, prefix=f".{file.name}.", delete=False
+    ) as handle:
+        temporary = Path(handle.name)
+        try:
+            handle.write(save(whole, metadata))
+        except OSError:
+            temporary.unlink()
+            raise
+    temporary.chmod(0o644)  # a temporary file is its owner's alone; a cache may be shared
+    temporary.replace(file)
+
+
+def read(file: Path, key: Key) -> dict[str, np.ndarray] | None:
+    """The arrays that ``file`` holds under ``key``; None when it does not, or is damaged."""
     try:
         with safe_open(file, "numpy") as stored:
             metadata = stored.metadata() or {}
             if metadata.get("key") != _text(key):
                 return None
             arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    except (FileNotFoundError, SafetensorError):
+    except (OSError, SafetensorError):
         return None
     return arrays if _digest(arrays) == metadata.get("sha256") else None
 

@@ -44,6 +44,9 @@ PARTS = (1, 2, 4)
 LEAST_SAMPLES = {"fd": 2, "kid": 2, "precision_recall": 4, "inception_score": SCORE_SPLITS}
 """A covariance, a pair, a third neighbour, a sample in every split."""
 
+NEED_FEATURES = {"kid", "precision_recall"}
+"""What the reference's statistics do not suffice for."""
+
 NAMES = {
     "fd": ("FD",),
     "kid": ("KD",),

@@ -11,9 +11,11 @@ import hashlib
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
@@ -22,8 +24,8 @@ from mpdit.config import ConfigError, DataConfig, RunConfig
 from mpdit.data import datasets
 from mpdit.extractors import Extractor, Features
 from mpdit.extractors.extractor import file_hash
-from mpdit.features import Arrays, identity, recall
-from mpdit.metrics import Statistics, statistics
+from mpdit.features import Arrays, identity, keep, read
+from mpdit.metrics import NEED_FEATURES, Statistics, statistics
 from mpdit.session import log
 
 ADM_FILES = {"imagenet128-latents": "VIRTUAL_imagenet128_labeled.npz"}
@@ -43,11 +45,14 @@ class Reference:
         record: data, split, count (images behind the statistics; None where a file does not say),
             hash, preprocessing.
         pooled: features for the metrics that need more than statistics; None where not wanted.
+        pooled_record: the same of the images behind ``pooled``; another where a file has both
+            statistics and images.
     """
 
     record: Record
     statistics: Statistics
     pooled: Float32[np.ndarray, "images features"] | None
+    pooled_record: Record
 
 
 @dataclass(frozen=True)
@@ -63,10 +68,11 @@ def check_available(config: RunConfig) -> None:
     """Whether there is anything to compare the run's samples with.
 
     Raises:
-        ConfigError: saying which file to put where.
+        ConfigError: saying which file to put where, or what it lacks.
     """
-    if _of_latents(config.data):
-        reference_file(config.data)
+    if config.data.name in datasets.LATENTS:
+        with_features = not NEED_FEATURES.isdisjoint(config.evaluate.metrics)
+        _contents(reference_file(config.data), with_features)
 
 
 def load(data: DataConfig, extractor: Extractor, with_features: bool) -> Reference:
@@ -76,7 +82,7 @@ def load(data: DataConfig, extractor: Extractor, with_features: bool) -> Referen
         ConfigError: when it is missing or damaged, or of another extractor; when features are
             wanted and the file has only statistics.
     """
-    if _of_latents(data):
+    if data.name in datasets.LATENTS:
         return _from_file(reference_file(data), extractor, with_features)
     images = datasets.load(data, "train")
     record = _record(data.name, "train", len(images.labels), images.hash)
@@ -84,8 +90,13 @@ def load(data: DataConfig, extractor: Extractor, with_features: bool) -> Referen
 
 
 def held_out(data: DataConfig, extractor: Extractor) -> HeldOut | None:
-    """The test split of a data set; None for latents, whose images are not at hand."""
-    if _of_latents(data):
+    """The test split of a data set.
+
+    None for latents, whose images are not at hand, and for a folder of too few images to split.
+    """
+    if data.name in datasets.LATENTS:
+        return None
+    if data.name == "folder" and not datasets.image_folder(data).split("test").names:
         return None
     images = datasets.load(data, "test")
     record = _record(data.name, "test", len(images.labels), images.hash)
@@ -94,15 +105,14 @@ def held_out(data: DataConfig, extractor: Extractor) -> HeldOut | None:
 
 
 def reference_file(data: DataConfig) -> Path:
-    """Where the reference of a data set of latents lies: beside them.
+    """Where the reference of a data set of latents lies: in their folder, or in ``$MPDIT_DATA``.
 
     Raises:
         ConfigError: saying which file to put where.
     """
     name = ADM_FILES.get(data.name, OTHER_FILE)
     root = os.environ.get("MPDIT_DATA")
-    folder = Path(data.path or Path(root or "", data.name))
-    places = [folder / name, *([Path(root, name)] if root else [])]
+    places = [datasets.place(data) / name, *([Path(root, name)] if root else [])]
     for file in places:
         if file.is_file():
             return file
@@ -116,10 +126,6 @@ def reference_file(data: DataConfig) -> Path:
         f"{' nor '.join(map(str, places))}. {source}",
         "data.path",
     )
-
-
-def _of_latents(data: DataConfig) -> bool:
-    return str(data.name).endswith("latents")
 
 
 def _record(data: str, split: str, count: int | None, digest: str) -> Record:
@@ -136,13 +142,55 @@ def _from_images(
         return statistics(seen)._asdict()
 
     found = _cached("statistics", record, extractor, compute)
-    return Reference(
-        {**record, "preprocessing": extractor.preprocessing}, Statistics(**found), pooled
-    )
+    told = {**record, "preprocessing": extractor.preprocessing}
+    return Reference(told, Statistics(**found), pooled, told)
+
+
+class _Contents(NamedTuple):
+    """What a reference file holds: its statistics or not, and how many images."""
+
+    statistics: bool
+    images: int
+
+
+def _contents(file: Path, with_features: bool) -> _Contents:
+    """Look into a reference file without reading its arrays.
+
+    Raises:
+        ConfigError: when it is damaged, or does not hold what is wanted.
+    """
+    shape: tuple[int, ...] = ()
+    dtype = None
+    try:
+        with zipfile.ZipFile(file) as archive:
+            held = {name.removesuffix(".npy") for name in archive.namelist()}
+            if "arr_0" in held:
+                with archive.open("arr_0.npy") as array:
+                    np.lib.format.read_magic(array)
+                    shape, _, dtype = np.lib.format.read_array_header_1_0(array)
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
+        raise ConfigError(f"{file} is damaged: {error}", "data.path") from None
+    given = {"mu", "sigma"} <= held
+    if given and not with_features:
+        return _Contents(given, 0)
+    key = "evaluate.metrics" if given else "data.path"
+    if "arr_0" not in held:
+        raise ConfigError(
+            f"{file} holds {', '.join(sorted(held))}: "
+            + ("kid and precision_recall need" if given else "neither mu and sigma, nor")
+            + " real images (arr_0)",
+            key,
+        )
+    if dtype != np.uint8 or len(shape) != 4:
+        raise ConfigError(
+            f"arr_0 of {file} is {dtype} of shape {shape}: real images are uint8 (N, H, W, C)", key
+        )
+    return _Contents(given, shape[0])
 
 
 def _from_file(file: Path, extractor: Extractor, with_features: bool) -> Reference:
     """ADM's layout. Its statistics are of the whole data set, its images a part of it."""
+    has_statistics, count = _contents(file, with_features)
     digest = file_hash(file)
 
     def images() -> Images:
@@ -150,23 +198,14 @@ def _from_file(file: Path, extractor: Extractor, with_features: bool) -> Referen
             found: Images = arrays["arr_0"]
         return found
 
+    of_images = _record(file.name, "reference", count, digest)
+    if not has_statistics:
+        return _from_images(of_images, extractor, with_features, images)
     try:
         with np.load(file) as arrays:
-            held = set(arrays.files)
-            given = Statistics(arrays["mu"], arrays["sigma"]) if {"mu", "sigma"} <= held else None
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
+            given = Statistics(arrays["mu"], arrays["sigma"])
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
         raise ConfigError(f"{file} is damaged: {error}", "data.path") from None
-    if "arr_0" not in held and (given is None or with_features):
-        raise ConfigError(
-            f"{file} holds {', '.join(sorted(held))}: "
-            + ("kid and precision_recall need" if given else "neither mu and sigma, nor")
-            + " real images (arr_0)",
-            "evaluate.metrics" if given else "data.path",
-        )
-    if given is None:
-        count = len(images())
-        record = _record(file.name, "reference", count, digest)
-        return _from_images(record, extractor, with_features, images)
     width = extractor.features(np.zeros((1, 8, 8, 1), np.uint8)).pooled.shape[1]
     if given.mean.shape != (width,):
         raise ConfigError(
@@ -177,7 +216,8 @@ def _from_file(file: Path, extractor: Extractor, with_features: bool) -> Referen
     return Reference(
         {**record, "preprocessing": "the file's own statistics"},
         Statistics(*(array.astype(np.float64) for array in given)),
-        _features(record, extractor, images).pooled if with_features else None,
+        _features(of_images, extractor, images).pooled if with_features else None,
+        {**of_images, "preprocessing": extractor.preprocessing},
     )
 
 
@@ -189,15 +229,19 @@ def _features(record: Record, extractor: Extractor, images: Callable[[], Images]
 def _cached(
     kind: str, record: Record, extractor: Extractor, make: Callable[[], Arrays]
 ) -> dict[str, np.ndarray]:
-    """:func:`~mpdit.features.recall` from the cache; without it where it cannot be written."""
+    """The arrays in the cache; made where it lacks them, and kept where it can be written."""
     key = {
         **identity(extractor), "kind": kind, "count": record["count"], "data": record["hash"]
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("MPDIT_CACHE") or Path("~/.cache/mpdit").expanduser())
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return recall(folder / f"{extractor.name}-{kind}-{digest}.safetensors", key, make)
-    except OSError as error:
-        log.warning("the cache of references cannot be used (set MPDIT_CACHE): %s", error)
-        return dict(make())
+    file = folder / f"{extractor.name}-{kind}-{digest}.safetensors"
+    found = read(file, key)
+    if found is None:
+        found = dict(make())
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            keep(file, key, found)
+        except OSError as error:
+            log.warning("the cache of references cannot be used (set MPDIT_CACHE): %s", error)
+    return found

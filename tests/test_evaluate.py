@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_config
+from PIL import Image
 
 from mpdit import evaluate, extractors, features, references
-from mpdit.config import DATASETS, ConfigError, RunConfig
+from mpdit.config import DATASETS, ConfigError, DataConfig, RunConfig
 from mpdit.evaluate import check_evaluable, evaluate_run, measure_again
 from mpdit.extractors import Extractor, classifier, inception
 from mpdit.metrics import frechet_distance, statistics
@@ -313,6 +314,99 @@ def test_a_reference_file_of_statistics_stands_for_the_images_they_were_made_of(
     file.write_bytes(b"PK torn")
     with pytest.raises(ConfigError, match="is damaged"):
         references.load(data, extractor, with_features=False)
+
+
+def test_a_number_from_a_reference_files_images_says_how_many_they_were(
+    tmp_path: Path, drawn: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grey = Grey(**vars(classifier.load("digits", CPU)))
+    monkeypatch.setattr(extractors, "load", lambda *_: grey)
+    monkeypatch.setattr(inception, "weights_file", lambda: tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (200, 16, 16, 3), np.uint8)
+    file = tmp_path / "VIRTUAL_imagenet128_labeled.npz"
+    np.savez(file, arr_0=images, mu=np.zeros(64), sigma=np.eye(64))
+    data = {"name": "imagenet128-latents", "path": str(tmp_path)}
+    run = finished(tmp_path, data=data, evaluate={"metrics": ["fd", "kid"]})
+    told = [(row["reference"]["count"], row["reference"]["preprocessing"]) for row in rows_of(run)]
+    assert told == [(None, "the file's own statistics"), (200, grey.preprocessing)]
+    assert drawn == ["samples"]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"mu": np.zeros(64), "sigma": np.eye(64)}, "kid and precision_recall need real images"),
+        ({"arr_0": np.zeros((9, 8, 8, 1))}, r"is float64 of shape \(9, 8, 8, 1\): real images are"),
+        ({"mu": np.zeros(64)}, "holds mu: neither mu and sigma, nor real images"),
+        ({}, "is damaged"),
+    ],
+)
+def test_a_reference_file_that_will_not_do_is_said_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arrays: dict[str, np.ndarray], message: str
+) -> None:
+    monkeypatch.setattr(inception, "weights_file", lambda: tmp_path)
+    file = tmp_path / "VIRTUAL_imagenet128_labeled.npz"
+    if arrays:
+        np.savez(file, **arrays)
+    else:
+        file.write_bytes(b"PK torn")
+    data = {"name": "imagenet128-latents", "path": str(tmp_path)}
+    with pytest.raises(ConfigError, match=message):
+        check_evaluable(tiny_config(data=data, evaluate={"metrics": ["fd", "kid"]}))
+
+
+def test_a_folder_of_too_few_images_to_split_has_no_floor(tmp_path: Path) -> None:
+    for index in range(9):
+        (tmp_path / "a").mkdir(exist_ok=True)
+        Image.new("L", (8, 8), index).save(tmp_path / "a" / f"{index}.png")
+    told = {"name": "folder", "path": str(tmp_path), "channels": 1, "size": 8, "classes": 1}
+    data = DataConfig.model_validate(told)
+    assert references.held_out(data, classifier.load("digits", CPU)) is None
+    Image.new("L", (8, 8), 9).save(tmp_path / "a" / "9.png")
+    held_out = references.held_out(data, classifier.load("digits", CPU))
+    assert held_out is not None
+    assert held_out.record["count"] == 1
+
+
+def test_features_are_not_computed_again_because_their_images_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = list[int]()
+
+    def unreadable(*_: object) -> extractors.Features:
+        calls.append(1)
+        raise OSError("disk")
+
+    monkeypatch.setattr(Extractor, "features", unreadable)
+    data = tiny_config().data
+    with pytest.raises(OSError, match="disk"):
+        references.load(data, classifier.load("digits", CPU), with_features=True)
+    assert len(calls) == 1
+
+
+def test_extractors_compute_in_float32_whatever_the_samples_were_drawn_in(
+    tmp_path: Path, drawn: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = list[tuple[str, bool]]()
+    look = classifier.Classifier.look
+
+    def spied(self: classifier.Classifier, images: torch.Tensor) -> Any:
+        matmul = torch.get_float32_matmul_precision()
+        found.append((matmul, torch.backends.cudnn.allow_tf32))
+        return look(self, images)
+
+    draw_set = evaluate.draw_set
+
+    def fast(*arguments: Any) -> Path:
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+        return draw_set(*arguments)
+
+    monkeypatch.setattr(evaluate, "draw_set", fast)
+    monkeypatch.setattr(classifier.Classifier, "look", spied)
+    finished(tmp_path, evaluate={"repeats": 2})
+    assert drawn == ["samples", "repeat1"]
+    assert set(found) == {("highest", False)}
 
 
 def test_inception_that_is_not_there_is_said_before_training(
