@@ -61,7 +61,8 @@ class Diffusion(nn.Module):
         before = torch.cat((torch.ones(1, dtype=torch.float64), bar[:-1]))
         beta = 1 - bar / before  # IDDPM eq. 19
         posterior = beta * (1 - before) / (1 - bar)  # β̃, DDPM eq. 7
-        posterior[0] = posterior[min(1, len(steps) - 1)]  # β̃ of the first step is 0: no logarithm
+        # β̃ of the first step is 0, which has no logarithm: the second's, or β of an only step
+        posterior[0] = posterior[1] if len(steps) > 1 else beta[0]
         schedules = {
             "betas": beta,
             "alphas_bar": bar,
@@ -87,9 +88,10 @@ class Diffusion(nn.Module):
     def respace(self, steps: int, spacing: Spacing = "ddpm") -> "Diffusion":
         """A shorter chain through ``steps`` of the original 1000, with the same ᾱ there.
 
-        ``ddpm`` (IDDPM, section 4) spreads them evenly from first to last; ``ddim`` (DDIM, appendix
-        D.3) takes every k-th from 0; ``log_snr`` spreads them evenly in log(√ᾱ / √(1 − ᾱ)), each
-        the nearest timestep that is not taken yet.
+        ``ddpm`` (IDDPM, section 4) spreads them evenly from first to last; ``log_snr`` spreads them
+        evenly in log(√ᾱ / √(1 − ᾱ)), each the nearest timestep that is not taken yet; a single step
+        of either is the last, where sampling begins. ``ddim`` (DDIM, appendix D.3) takes every k-th
+        from 0: no solver here does, it is there for comparison with the official code's.
 
         Raises:
             ValueError: when no whole stride k makes that many steps.
@@ -99,10 +101,12 @@ class Diffusion(nn.Module):
             if not strides:
                 raise ValueError(f"no whole stride through {TIMESTEPS} makes {steps} DDIM steps")
             kept = list(range(0, TIMESTEPS, strides[0]))
+        elif steps == 1:
+            kept = [TIMESTEPS - 1]
         elif spacing == "log_snr":
             kept = self._even_in_log_snr(steps)
         else:
-            kept = [round(i * (TIMESTEPS - 1) / max(1, steps - 1)) for i in range(steps)]
+            kept = [round(i * (TIMESTEPS - 1) / (steps - 1)) for i in range(steps)]
         return Diffusion(kept).to(self.betas.device)
 
     def _even_in_log_snr(self, steps: int) -> list[int]:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from mpdit.config import RunConfig
+from mpdit.config import ConfigError, RunConfig
 from mpdit.diffusion import Diffusion
 from mpdit.model import DiT
 from mpdit.randomness import generator
@@ -84,6 +84,18 @@ class Drawing:
         left_out = ("run", "repeat", "count", *(["classes"] if every_class else []))
         record = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         return {"sampler": record.pop("solver"), **record}
+
+
+class NonFiniteSamplesError(ConfigError):
+    """Samples that are no numbers: the weights, or the way of drawing them, are at fault."""
+
+    def __init__(self, drawing: Drawing, indices: range) -> None:
+        super().__init__(
+            f"samples {indices.start}-{indices.stop - 1} of {drawing.name} are not finite numbers "
+            f"(EMA width {drawing.ema_std:g}, step {drawing.snapshot}, guidance "
+            f"{drawing.guidance:g}, {drawing.precision}): see in metrics.jsonl whether training "
+            "diverged; an earlier snapshot, less guidance or float32 may help"
+        )
 
 
 _PREFIX = {"solver": "", "ema_std": "ema", "precision": "", "to_uint8": "", "snapshot": "at"}

@@ -25,6 +25,7 @@ from torch import Tensor
 from mpdit.config import ConfigError, RunConfig
 from mpdit.ema import posthoc_errors, posthoc_weights, snapshot_file, write_snapshot
 from mpdit.model import DiT
+from mpdit.session import log
 from mpdit.study.rundir import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunDir, explain_os_error
 
 WIDEST = 0.28
@@ -154,10 +155,43 @@ def combine(
 def reconstruct(run: RunDir, std: float, step: int | None = None) -> dict[str, Tensor]:
     """A whole model's state dict with the average of relative width ``std`` at ``step``.
 
+    What is doubtful about it is logged.
+
     Raises:
         ConfigError: as `fit`.
     """
-    return combine(fit(run, [std], step))[0]
+    made_of = fit(run, [std], step)
+    for doubt in doubts(made_of):
+        log.warning(doubt)
+    return combine(made_of)[0]
+
+
+def profile_error(run: RunDir, std: float, step: int) -> float:
+    """Relative L² error of the average's profile (`posthoc_errors`); 0 for a stored width.
+
+    Raises:
+        ConfigError: as `fit`.
+    """
+    if std in run.config().train.ema_stds:
+        return 0.0
+    return float(fit(run, [std], step).errors[0])
+
+
+def doubts(made_of: Fit) -> list[str]:
+    """What whoever uses a reconstruction has to know of it, a line each; mostly nothing."""
+    lines = []
+    if made_of.missing:
+        names = ", ".join(file.name for file in made_of.missing[:3])
+        more = f" and {len(made_of.missing) - 3} more" if len(made_of.missing) > 3 else ""
+        lines.append(f"without {names}{more}, which are missing")
+    trained = sorted({snapshot.std for snapshot in made_of.snapshots})
+    for std, error in zip(made_of.stds, made_of.errors, strict=True):
+        if error > TRUSTED:
+            lines.append(
+                f"EMA width {std:g} (relative error of the profile {error:.1e}) is doubtful, "
+                + _advice(std, trained)
+            )
+    return lines
 
 
 def _stored(run: RunDir, config: RunConfig) -> list[Snapshot]:
@@ -249,10 +283,8 @@ def _write(run: RunDir, stds: list[float], step: int | None) -> None:
         if std in trained:
             raise ConfigError(f"width {std:g} was averaged in training: its snapshots are there")
     made_of = fit(run, sorted(set(stds)), step)
-    if made_of.missing:
-        names = ", ".join(file.name for file in made_of.missing[:3])
-        more = f" and {len(made_of.missing) - 3} more" if len(made_of.missing) > 3 else ""
-        print(f"warning: without {names}{more}, which are missing", file=sys.stderr)
+    for doubt in doubts(made_of):
+        print(f"warning: {doubt}", file=sys.stderr)
     total = sum(snapshot.file.stat().st_size for snapshot in made_of.snapshots)
     columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
@@ -262,8 +294,7 @@ def _write(run: RunDir, stds: list[float], step: int | None) -> None:
     for std, error, result in zip(made_of.stds, made_of.errors, results, strict=True):
         file = snapshot_file(run.ema, std, made_of.step)
         write_snapshot(file, result)
-        doubt = "" if error <= TRUSTED else f": doubtful, {_advice(std, trained)}"
-        print(f"{file}  relative error of the profile {error:.1e}{doubt}")
+        print(f"{file}  relative error of the profile {error:.1e}")
 
 
 def _advice(std: float, trained: Sequence[float]) -> str:

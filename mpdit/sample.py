@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from mpdit.config import ConfigError, RunConfig, make_run
 from mpdit.devices import prepare, set_precision
 from mpdit.distributed import World, join
-from mpdit.drawing import Drawing, draw
+from mpdit.drawing import Drawing, NonFiniteSamplesError, draw
 from mpdit.ema import snapshot_file
 from mpdit.model import DiT
 from mpdit.posthoc import reconstruct
@@ -39,7 +39,8 @@ ALONE = World()
 HELP = """\
 Draw samples from a run's averaged weights: an .npz as ADM's (arr_0 uint8 images, arr_1 labels) and
 a PNG grid of the first of them. Every option is the run's own unless given; the run's own files are
-left as they are. Sample i is the same whatever the batch size or the number of processes.
+left as they are. Sample i has the same noise whatever the batch size or the number of processes;
+its image differs by the rounding of sums.
 
 Stopped at any moment, the same command goes on. On several GPUs:
   torchrun --nproc-per-node 8 -m mpdit.sample RUN
@@ -83,6 +84,7 @@ def draw_set(
         Interrupted: when a signal asked to stop; whole batches are kept.
         ConfigError: when the weights or the VAE are not to be had, or the folder of batches is of
             another set.
+        NonFiniteSamplesError: when samples are no numbers; the batches before are kept.
     """
     file = out or samples_file(session.run, drawing.name)
     shards = Shards(shards_folder(file), drawing, config.sample.batch_size)
@@ -137,6 +139,8 @@ def _draw_batches(
         model.compile_blocks()
     for indices in pending:
         x = decode(draw(model, drawing, indices, device, on_step))
+        if not x.isfinite().all():
+            raise NonFiniteSamplesError(drawing, indices)
         shards.save(indices, to_uint8(x.cpu().numpy(), drawing.to_uint8))
 
 
@@ -196,7 +200,7 @@ def main() -> int:
         return EXIT_INTERRUPTED
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
+        return EXIT_FAILED if isinstance(error, NonFiniteSamplesError) else EXIT_USAGE
     except OSError as error:
         print(f"error: {explain_os_error(error)}", file=sys.stderr)
         return EXIT_FAILED

@@ -18,7 +18,7 @@ from mpdit.data.latents import Manifest, Source
 from mpdit.drawing import Drawing, draw, labels
 from mpdit.ema import snapshot_file, write_snapshot
 from mpdit.model import DiT
-from mpdit.posthoc import reconstruct
+from mpdit.posthoc import profile_error, reconstruct
 from mpdit.sample import draw_set, load_average, samples_file
 from mpdit.sampleset import to_uint8
 from mpdit.session import Interrupted, Session
@@ -215,6 +215,49 @@ def test_two_processes_draw_the_set_of_one(run: RunDir, tmp_path: Path) -> None:
         finish(start([*program, "--batch-size", "8"], processes))
     assert np.array_equal(arrays(one)[0], arrays(two)[0])  # the same batches: the same bits
     assert np.abs(arrays(one)[0].astype(int) - own).max() <= 1
+
+
+def test_samples_that_are_no_numbers_are_a_failure_in_one_line_and_no_images(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    broken = talking_model(run.config())
+    torch.nn.init.constant_(broken.final.linear.weight, float("inf"))
+    write_snapshot(snapshot_file(run.ema, 0.05, 24), broken.state_dict())
+    out = tmp_path / "set.npz"
+    assert command(monkeypatch, run.path, "--count", 12, "--out", out) == EXIT_FAILED
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "samples 0-11 of samples_count12 are not finite numbers (EMA width 0.05, step" in said
+    assert not out.exists()
+
+
+def test_a_width_that_the_snapshots_cannot_give_is_drawn_with_a_warning(
+    run: RunDir, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_average(run, 0.10, 24, CPU)
+    assert profile_error(run, 0.10, 24) == 0
+    assert not caplog.messages
+    snapshot_file(run.ema, 0.10, 12).unlink()
+    load_average(run, 0.20, 24, CPU)
+    missing, doubt = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert missing == "without std0.100_step00000012.safetensors, which are missing"
+    error = f"{profile_error(run, 0.20, 24):.1e}"
+    assert f"width 0.2 (relative error of the profile {error}) is doubtful" in doubt
+
+
+def test_guidance_in_bfloat16_is_of_float32_numbers() -> None:
+    model = talking_model(tiny_config())
+    random = torch.Generator().manual_seed(0)
+    x, t, y = (
+        torch.randn(2, 1, 8, 8, generator=random),
+        torch.tensor([3, 900]),
+        torch.tensor([1, 2]),
+    )
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        own, null = model(x, t, y), model(x, t, torch.full_like(y, model.null_class))
+        guided = model.guided(x, t, y, 4.0)
+    assert own.dtype == torch.bfloat16
+    expected = null[:, :1].float() + 4 * (own[:, :1].float() - null[:, :1].float())
+    torch.testing.assert_close(guided[:, :1], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_any_width_is_stored_or_reconstructed(run: RunDir) -> None:

@@ -167,7 +167,10 @@ class DiT(nn.Module):
         if guidance == 1:
             return self.forward(x, t, y)
         both = torch.cat((y, torch.full_like(y, self.null_class)))
-        of_class, of_null = self.forward(x.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2)
+        outputs = self.forward(x.repeat(2, 1, 1, 1), t.repeat(2), both)
+        # the difference of two nearly equal numbers is not for bfloat16, as autocast has them
+        outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        of_class, of_null = outputs.chunk(2)
         eps, null = of_class[:, : self.channels], of_null[:, : self.channels]
         return torch.cat((null + guidance * (eps - null), of_class[:, self.channels :]), dim=1)
 
