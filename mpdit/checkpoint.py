@@ -64,7 +64,7 @@ def _damage(file: Path) -> str | None:
     try:
         expected = json.loads(file.with_suffix(".json").read_bytes())["sha256"]
         return None if _sha256(file) == expected else "is damaged: it is not what was written"
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return "has no checksum: it was not finished"
     except OSError as error:
         return f"cannot be read: {error.strerror}"

@@ -286,7 +286,7 @@ def _save_checkpoint(run: RunDir, config: RunConfig, model: DiT, weights: State)
     parameters = [weights[name].float() for name, _ in model.named_parameters()]
     state = {
         "step": config.train.steps,
-        "meters": Meters(config, torch.device("cpu"), devices=1).state_dict(),
+        "meters": Meters(config, run, torch.device("cpu"), devices=1).state_dict(),
         "model": weights,
         "optimizer": torch.optim.Adam(parameter_groups(model, config.train)).state_dict(),
         "ema": PowerEMA(parameters, config.train.ema_stds).state_dict(),

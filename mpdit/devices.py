@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import resource
 
 import torch
@@ -39,6 +40,8 @@ def prepare(precision: str, local_rank: int = 0) -> torch.device:
     # set before CUDA starts: its matrix products are the same each time only with a fixed workspace
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    # which also fills all new memory with NaN, several passes over everything in each step
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     set_precision(precision, "train.precision")
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -76,7 +79,12 @@ def device_name(device: torch.device) -> str:
 def peak_flops(name: str, precision: str) -> float | None:
     """FLOP/s of matrix products at best, None for a device that is not in the table."""
     column = PRECISIONS.index(precision)
-    return next((peak[column] * 1e12 for part, peak in PEAKS.items() if part in name), None)
+    # whole words, and no variant with other clocks: an A4000 is no A40, an H200 NVL no H200
+    for part, peak in PEAKS.items():
+        rest = re.sub(rf"\b{part}\b", "", name)
+        if rest != name and not re.search(r"\b(NVL|PCIe|Laptop|Ti|SUPER|D)\b", rest):
+            return peak[column] * 1e12
+    return None
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 from mpdit.config import RunConfig
 from mpdit.devices import device_name, peak_flops, peak_memory_mb
 from mpdit.parameters import forward_flops
+from mpdit.study.rundir import RunDir
 
 MEASURES = ("loss", "mse", "vlb", "grad_norm")
 Row = dict[str, float | int]
@@ -29,16 +30,22 @@ class Meters:
 
     Attributes:
         seconds: spent in training steps, over all starts.
+        row_seconds: of them, since the last row.
     """
 
-    def __init__(self, config: RunConfig, device: torch.device, devices: int) -> None:
-        self.config, self.device = config, device
+    def __init__(self, config: RunConfig, run: RunDir, device: torch.device, devices: int) -> None:
+        self.config, self.run, self.device = config, run, device
         self.sums = torch.zeros(len(MEASURES), device=device)  # since the last row
         self.summed = 0  # steps in the sums
-        self.seconds = 0.0
+        self.seconds = self.row_seconds = 0.0
         peak = peak_flops(device_name(device), config.train.precision)
         self.peak = peak * devices if peak else None  # FLOP/s
         self.flops = (1 + BACKWARD) * forward_flops(config.model, config.data.spec)  # an image's
+
+    def took(self, seconds: float) -> None:
+        """A step's time."""
+        self.seconds += seconds
+        self.row_seconds += seconds
 
     def add(self, measures: Float[Tensor, " measures"]) -> None:
         """One step's; the device is not waited for."""
@@ -52,16 +59,17 @@ class Meters:
             NonFiniteLossError: when they are no numbers any more.
         """
         means = dict(zip(MEASURES, (self.sums / self.summed).tolist(), strict=True))
-        if not math.isfinite(means["loss"]):
-            raise NonFiniteLossError(
-                f"the loss is {means['loss']} at step {step}; "
-                "the state up to the last checkpoint is kept. A smaller learning rate may help"
-            )
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(means[name]):
+                raise NonFiniteLossError(
+                    f"the {name} is {means[name]} at step {step}; {_kept(self.run)}. "
+                    "A smaller learning rate may help"
+                )
         return means
 
     def row(self, step: int, means: dict[str, float], learning_rate: float) -> Row:
         """The row of metrics.jsonl for the steps since the last one; the sums begin anew."""
-        speed = step * self.config.train.batch_size / self.seconds
+        speed = self.summed * self.config.train.batch_size / self.row_seconds
         row = {
             "step": step,
             **means,
@@ -73,12 +81,24 @@ class Meters:
         if self.peak:
             row["mfu"] = speed * self.flops / self.peak
         self.sums.zero_()
-        self.summed = 0
+        self.summed, self.row_seconds = 0, 0.0
         return row
 
     def state_dict(self) -> dict[str, Tensor | float]:
-        return {"sums": self.sums, "summed": self.summed, "seconds": self.seconds}
+        return {
+            "sums": self.sums,
+            "summed": self.summed,
+            "seconds": self.seconds,
+            "row_seconds": self.row_seconds,
+        }
 
     def load_state_dict(self, state: dict[str, Tensor | float]) -> None:
         self.sums.copy_(torch.as_tensor(state["sums"]))
-        self.summed, self.seconds = int(state["summed"]), float(state["seconds"])
+        self.summed = int(state["summed"])
+        self.seconds, self.row_seconds = float(state["seconds"]), float(state["row_seconds"])
+
+
+def _kept(run: RunDir) -> str:
+    """What there is to go on from."""
+    files = sorted(run.checkpoints.glob("step_*.pt"))
+    return f"{files[-1]} is kept" if files else "there is no checkpoint yet"

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 
 import mpdit
+from mpdit.config import ConfigError
 from mpdit.devices import device_name
-from mpdit.study.rundir import RunDir, write_atomic
+from mpdit.study.rundir import RunDir, write_atomic, written_aside
 
 PACKAGES = ("torch", "numpy", "torch-fidelity", "safetensors", "scikit-learn", "pydantic")
 
@@ -31,9 +32,18 @@ def record_start(run: RunDir, device: torch.device, processes: int) -> dict[str,
 
     Returns:
         the entry written.
+
+    Raises:
+        ConfigError: when what is there is damaged.
     """
     file = run.path / "provenance.json"
-    starts = json.loads(file.read_text())["starts"] if file.exists() else []
+    try:
+        starts = json.loads(file.read_text())["starts"] if file.exists() else []
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(
+            f"{file} is damaged: it held the number of threads, without which the same bits cannot "
+            "be promised. Delete it to go on all the same"
+        ) from None
     threads = starts[0]["threads"] if starts else int(os.environ.get("MPDIT_THREADS", 0))
     commit, diff = _code()
     diff_sha = hashlib.sha256(diff.encode()).hexdigest()[:16] if diff else None
@@ -52,7 +62,8 @@ def record_start(run: RunDir, device: torch.device, processes: int) -> dict[str,
         "threads": threads or torch.get_num_threads(),
         "job": os.environ.get("SLURM_JOB_ID"),
     }
-    write_atomic(file, json.dumps({"starts": [*starts, entry]}, indent=1))
+    with written_aside(file) as temporary:
+        temporary.write_text(json.dumps({"starts": [*starts, entry]}, indent=1))
     return entry
 
 

@@ -116,6 +116,11 @@ def _work(config: RunConfig, session: Session, world: World) -> None:
     run = session.run
     check_available(config.data)
     check_evaluable(config)
+    if config.train.batch_size < world.size:
+        raise ConfigError(
+            f"a batch of {config.train.batch_size} cannot be shared by {world.size} processes",
+            "train.batch_size",
+        )
     open_decoder(config.data, torch.device("cpu"))  # samples of latents will need their VAE
     device = prepare(config.train.precision, world.local_rank)
     keep_freed_memory()

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from mpdit import checkpoint
-from mpdit.config import RunConfig, TrainConfig
+from mpdit.config import ConfigError, RunConfig, TrainConfig
 from mpdit.data.batches import Batches
 from mpdit.diffusion import Diffusion
 from mpdit.distributed import World
@@ -67,7 +67,7 @@ class Trainer:
         )
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.ema = PowerEMA(self.parameters, config.train.ema_stds)
-        self.meters = Meters(config, device, world.size)
+        self.meters = Meters(config, self.run, device, world.size)
         self.probe = Probe.of_run(config, self.batches, self.diffusion)
         self.learning: Magnitudes = {}  # how the last step changed the weights, where probed
         self.step = 0
@@ -78,7 +78,8 @@ class Trainer:
         Raises:
             Interrupted: when a signal asked to stop; the state is kept.
             NonFiniteLossError: when the loss has become infinite or NaN.
-            ConfigError: when TensorBoard is asked for and not installed.
+            ConfigError: when TensorBoard is asked for and not installed, or the processes do not
+                see the same checkpoints.
         """
         train, main = self.config.train, self.world.main
         self._resume()
@@ -96,7 +97,7 @@ class Trainer:
             logged = self.step % train.log_every == 0 or last
             # the means wait for the device: before the clock
             means = self.meters.means(self.step) if logged else None
-            self.meters.seconds += time.perf_counter() - began
+            self.meters.took(time.perf_counter() - began)
             if means is not None:
                 row = self.meters.row(self.step, means, self.optimizer.param_groups[0]["lr"])
                 if main:
@@ -106,12 +107,14 @@ class Trainer:
             self.session.advance(self.step, train.batch_size, means["loss"] if means else None)
             if self._probed() and main:
                 self._probe()
-            if main and (self.step % (train.snapshot_every or 1) == 0 or last):
+            if self.step % (train.snapshot_every or 1) == 0 or last:
                 self._snapshot()
             stop = self.world.largest(self.session.stop_signal)
             if self.step % train.checkpoint_every == 0 or last or stop:
                 self._save()
             if stop:
+                # together: a launcher that sees one process end may kill the one that still writes
+                self.world.largest(0)
                 raise Interrupted(stop)
             began = time.perf_counter()
         if events is not None:
@@ -214,6 +217,9 @@ class Trainer:
             append_row(self.run.path / "magnitudes.jsonl", row)
 
     def _snapshot(self) -> None:
+        self._check_finite()
+        if not self.world.main:
+            return
         self.run.ema.mkdir(exist_ok=True)
         names = [name for name, _ in self.model.named_parameters()]
         fixed = self.model.state_dict()  # of which only tables remain: a snapshot is a whole model
@@ -221,9 +227,17 @@ class Trainer:
             file = snapshot_file(self.run.ema, std, self.step)
             write_snapshot(file, {**fixed, **dict(zip(names, average, strict=True))})
 
-    def _save(self) -> None:
+    def _check_finite(self) -> None:
+        """A broken state does not take the place of a good one.
+
+        Raises:
+            NonFiniteLossError: when the loss or a gradient has been infinite or NaN.
+        """
         if self.meters.summed:
-            self.meters.means(self.step)  # a broken state does not take the place of a good one
+            self.meters.means(self.step)
+
+    def _save(self) -> None:
+        self._check_finite()
         if not self.world.main:
             return
         state = {
@@ -247,6 +261,13 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.ema.load_state_dict(state["ema"])
             log.info("going on from step %d", self.step)
+        newest = self.world.largest(self.step)
+        if self.world.largest(newest - self.step):  # of another step, in any process
+            raise ConfigError(
+                f"the processes do not see the same checkpoints: the newest is of step {newest}, "
+                f"process {self.world.rank} read that of step {self.step}. "
+                "They need one file system; where it is one, start again"
+            )
         if not self.world.main:
             return
         for name in ROWS:

@@ -15,7 +15,14 @@ from conftest import tiny_config
 from safetensors.torch import load_file
 
 from mpdit.distributed import World
-from mpdit.study.rundir import EXIT_BUSY, EXIT_DONE, EXIT_INTERRUPTED, RunDir, read_rows
+from mpdit.study.rundir import (
+    EXIT_BUSY,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    RunDir,
+    read_rows,
+)
 
 WORKER = [sys.executable, str(Path(__file__).with_name("gradients_worker.py"))]
 RUN = [sys.executable, "-m", "mpdit.run"]
@@ -112,6 +119,28 @@ def test_a_signal_to_any_process_stops_all_and_the_run_goes_on_to_the_same_bits(
     assert "going on from step" in broken.log.read_text()
     last = [run.ema / "std0.050_step00000300.safetensors" for run in (whole, broken)]
     assert last[0].read_bytes() == last[1].read_bytes()
+
+
+def test_a_batch_smaller_than_the_number_of_processes_is_refused(tmp_path: Path) -> None:
+    run = make(tmp_path, train={"batch_size": 1})
+    output = finish(start([*RUN, str(run.path)], 2), EXIT_FAILED)
+    assert "a batch of 1 cannot be shared by 2 processes" in output
+    assert "Traceback" not in output
+
+
+def test_processes_find_each_other_in_submitit_s_environment() -> None:
+    """Two tasks of one Slurm job on one node, as srun starts them."""
+    job = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": str(os.getpid()), "SLURM_NTASKS": "2"}
+    node = {"SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "localhost", "SLURM_NODEID": "0"}
+    code = "from mpdit.distributed import join\nwith join() as w: print(w.largest(w.rank), w.size)"
+    tasks = [
+        popen(
+            [sys.executable, "-c", code],
+            {**job, **node, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    assert finish(tasks).count("1 2") == 2
 
 
 def test_a_run_that_is_held_is_left_alone_by_all_processes(tiny_run: RunDir) -> None:

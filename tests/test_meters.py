@@ -53,6 +53,9 @@ def test_tensorboard_that_is_missing_is_said_in_one_message(
         ("NVIDIA H100 80GB HBM3", "bfloat16", 989),
         ("NVIDIA H100 PCIe", "bfloat16", 756),
         ("NVIDIA A100-SXM4-40GB", "tf32", 156),
+        ("NVIDIA A100-PCIE-40GB", "tf32", 156),
+        ("NVIDIA H100 NVL", "bfloat16", 835),
+        ("NVIDIA GeForce RTX 4090", "float32", 82.6),
         ("NVIDIA L40S", "float32", 91.6),
     ],
 )
@@ -60,14 +63,17 @@ def test_a_gpu_s_peak_is_its_data_sheet_s(name: str, precision: str, teraflops: 
     assert devices.peak_flops(name, precision) == teraflops * 1e12
 
 
-def test_utilization_is_counted_products_over_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_utilization_is_counted_products_over_peak(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     monkeypatch.setattr("mpdit.meters.device_name", lambda _: "NVIDIA A100-SXM4-40GB")
     config = tiny_config(model={"width": 64, "depth": 2})
-    meters = Meters(config, CPU, devices=4)
-    meters.seconds = 2.0
-    meters.add(torch.zeros(4))
+    meters = Meters(config, RunDir(tmp_path), CPU, devices=4)
+    for _ in range(100):
+        meters.add(torch.zeros(4))
+    meters.took(2.0)
     row = meters.row(100, meters.means(100), 1e-4)
 
     B = config.train.batch_size
@@ -81,9 +87,16 @@ def test_utilization_is_counted_products_over_peak(monkeypatch: pytest.MonkeyPat
     assert row["mfu"] == pytest.approx(per_second / (4 * 19.5e12), rel=0.02)
 
 
-def test_no_utilization_is_claimed_where_the_peak_is_unknown() -> None:
-    meters = Meters(tiny_config(), CPU, devices=1)
-    meters.seconds = 1.0
+@pytest.mark.parametrize(
+    "name", ["NVIDIA RTX A4000", "NVIDIA L40", "NVIDIA A10G", "NVIDIA GeForce RTX 4090 Laptop GPU"]
+)
+def test_a_gpu_that_only_sounds_like_another_has_no_known_peak(name: str) -> None:
+    assert devices.peak_flops(name, "bfloat16") is None
+
+
+def test_no_utilization_is_claimed_where_the_peak_is_unknown(tmp_path: Path) -> None:
+    meters = Meters(tiny_config(), RunDir(tmp_path), CPU, devices=1)
+    meters.took(1.0)
     meters.add(torch.zeros(4))
     assert "mfu" not in meters.row(1, meters.means(1), 1e-4)
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from mpdit.config import FLAGS, RunConfig
 from mpdit.distributed import World
+from mpdit.meters import NonFiniteLossError
 from mpdit.session import Interrupted, Session
 from mpdit.study.rundir import RunDir, read_rows
 from mpdit.train import Trainer, learning_rate_factor, parameter_groups, snapshot_file
@@ -48,6 +49,20 @@ def test_a_stop_after_every_step_changes_no_bit(tmp_path: Path, train: dict[str,
         files = [snapshot_file(run.ema, std, 6) for run in (whole, broken)]
         before, after = map(load_file, files)
         assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_broken_gradient_leaves_only_states_from_before(tmp_path: Path) -> None:
+    """The loss of the step that breaks the weights is still a number."""
+    train = {"steps": 12, "checkpoint_every": 4, "snapshot_every": 4, "log_every": 100}
+    run = RunDir(tmp_path)
+    started = trainer(run, tiny_config(train=train))
+    started.model.blocks[0].attention.qkv.weight.register_hook(
+        lambda gradient: gradient * math.nan if started.step == 8 else gradient
+    )
+    with pytest.raises(NonFiniteLossError, match=r"grad_norm is nan at step 8; .*step_00000004.pt"):
+        started.fit()
+    assert [file.name for file in run.checkpoints.glob("*.pt")] == ["step_00000004.pt"]
+    assert len(list(run.ema.iterdir())) == 2
 
 
 @pytest.mark.slow

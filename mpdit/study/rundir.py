@@ -15,7 +15,7 @@ model.json          parameters in all and by part, forward FLOPs of one image
 checkpoints/, ema/  resumable state; EMA snapshots as safetensors
 samples/            samples.npz (arr_0: uint8 N,H,W,C; arr_1: labels), grid.png; other sets as
                     NAME.npz, NAME.png; NAME.shards/ while a set is drawn
-evaluation.jsonl    one row a distance; a run is done when its first row is there
+evaluation.jsonl    one row a number; a run is done when its first row is there
 lock                held (flock) by the process that is executing the run
 ==================  ===============================================================================
 
@@ -281,4 +281,5 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 
 def keep_rows(file: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Replace the rows of a JSON-lines file (after a resume: without those past its step)."""
-    write_atomic(file, "".join(json.dumps(row) + "\n" for row in rows))
+    with written_aside(file) as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
