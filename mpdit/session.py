@@ -131,7 +131,7 @@ def open_session(run: RunDir, main: bool = True, recorded: bool = True) -> Itera
     if watched:  # lines go above the bar, which shows the progress itself
         handlers = [RichHandler(console=console, show_level=False, show_path=False)]
         handlers[0].addFilter(lambda record: record.funcName != Session.advance.__name__)
-    if main and recorded and not _is_log(run):  # a launcher has sent stderr there already
+    if recorded and not _is_log(run):  # a launcher has sent stderr there already
         handlers.append(_LogFile(run.log))
     for handler in handlers:
         if not isinstance(handler, RichHandler):  # it has a column for the time

@@ -202,6 +202,12 @@ def test_an_official_file_that_is_missing_or_damaged_is_named(
     assert name in capsys.readouterr().err
 
 
+def test_statistics_that_are_none_are_named(tmp_path, official, monkeypatch, capsys):
+    torch.save({"average": torch.zeros(4)}, official / "stats.pt")
+    assert run(monkeypatch, "encode", official, tmp_path / "store") == 2
+    assert "stats.pt is no dict of mean and std" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [

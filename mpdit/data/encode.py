@@ -198,6 +198,8 @@ class OfficialLatents(Encoder):
             raise ConfigError(f"the latents in {folder} are {shapes}, not both N×C×H×W")
         images, channels, size, _ = self.means.shape
         self.labels = labels.long().flatten().numpy()
+        if not isinstance(stats, dict) or not {"mean", "std"} <= stats.keys():
+            raise ConfigError(f"{folder / OFFICIAL[3]} is no dict of mean and std per channel")
         per_channel = [stats[key].double().flatten().tolist() for key in ("mean", "std")]
         lengths = [len(self.labels), *map(len, per_channel)]
         if lengths != [images, channels, channels]:
