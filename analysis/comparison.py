@@ -99,12 +99,17 @@ def title(study: Study) -> str:
 def companions(study: Study, role: str) -> pd.DataFrame:
     """The same distance in another role (limit, repeat, floor), also of another count.
 
-    One row an evaluation of the runs that stand for their variants.
+    One row an evaluation of the runs that stand for their variants; of the repeats, those whose
+    extractor and count are the run's own.
     """
-    kind = label(study).split("@")[0]
+    name = label(study)
     rows = study.evaluations[study.evaluations["role"] == role]
-    rows = rows[rows["metric"].str.split("@").str[0] == kind]
-    if role != "repeat":
+    rows = rows[rows["metric"].str.split("@").str[0] == name.split("@")[0]]
+    if role == "repeat":
+        mine = own(study)
+        mine = mine[mine["metric"] == name].drop_duplicates("run", keep="last")
+        rows = rows.merge(mine[["run", "weights", "count"]])
+    else:
         rows = rows.drop_duplicates("run", keep="last")
     return rows[rows["run"].isin(distances(study)["run"])]
 

@@ -194,6 +194,15 @@ def explanation(study: Study) -> str:
     kind = "kernel" if label.startswith("K") else "Fréchet"
     images = f"{row['reference.count']:.0f} images" if "reference.count" in row else "the images"
 
+    # what is not recorded is of an older version
+    sampler = f"by {row['sampling.sampler']} " if "sampling.sampler" in row else ""
+    unusual = {"precision": ("float32", ""), "to_uint8": ("round", "to 8 bits by ")}
+    apart = ", ".join(
+        words + str(row[f"sampling.{key}"])
+        for key, (usual, words) in unusual.items()
+        if row.get(f"sampling.{key}", usual) != usual
+    )
+
     def get(key: str) -> object:
         value = row.get(key, "?")
         return f"{value:g}" if isinstance(value, float | np.floating) else value
@@ -202,7 +211,8 @@ def explanation(study: Study) -> str:
         f"{comparison.title(study)} is the {kind} distance between {get('count')} samples and "
         f"{images} of {get('reference.data')} ({get('reference.split')}), "
         f"in the features of the {get('extractor')} network (weights {get('weights')}, reference "
-        f"{get('reference.hash')}); smaller is better. Sampled in {get('sampling.steps')} steps "
+        f"{get('reference.hash')}); smaller is better. "
+        f"Sampled {sampler}in {get('sampling.steps')} steps{f' ({apart})' if apart else ''} "
         f"with guidance {get('sampling.guidance')} and EMA width {get('sampling.ema_std')}. "
         "Intervals are 95 % t intervals over seeds; differences are paired by seed. "
         "A change in % has no interval where the baseline itself cannot be told from zero. "

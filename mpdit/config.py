@@ -365,9 +365,15 @@ class EvaluateConfig(_Strict):
     extractor: Literal["digits", "fashion-mnist", "inception"] | None = None
     """None: the data set's own."""
     metrics: Annotated[tuple[Literal[METRICS], ...], Field(strict=False, min_length=1)] = ("fd",)  # type: ignore[valid-type]
-    """Fréchet distance, kernel distance, precision and recall, Inception score."""
+    """Fréchet distance, kernel distance, precision and recall, Inception score; each once, in this
+    order, however they were given."""
     repeats: Positive = 1
     """Sample sets, each from a sampling seed of its own; their spread is sampling noise."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _in_order(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(metric for metric in METRICS if metric in metrics)
 
 
 class RunConfig(_Strict):

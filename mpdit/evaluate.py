@@ -43,6 +43,7 @@ from mpdit.session import Interrupted, Session, log, open_session
 from mpdit.study.rundir import (
     EXIT_BUSY,
     EXIT_DONE,
+    EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_USAGE,
     BusyError,
@@ -122,9 +123,8 @@ class Evaluation:
         there = {row["metric"] for row in read_rows(self.file) if self._is_of(row, drawing)}
         lacking = [
             metric
-            for metric in METRICS  # in this order: the first row is the distance
-            if metric in self.config.evaluate.metrics
-            and labels(metric, self.extractor.name, drawing.count)[0] not in there
+            for metric in self.config.evaluate.metrics  # the first row is the distance
+            if labels(metric, self.extractor.name, drawing.count)[0] not in there
         ]
         if not lacking:
             return []
@@ -142,7 +142,7 @@ class Evaluation:
         return rows + list(self._floor(lacking, drawing.count)) if role == "run" else rows
 
     def append(self, rows: list[Row]) -> None:
-        """Add rows in one replacement of the file: none are there, or all."""
+        """Add rows in one replacement of the file: none are there, or all, and on the disk."""
         if rows:
             keep_rows(self.file, [*read_rows(self.file), *rows])
 
@@ -258,7 +258,7 @@ def measure_again(
     config = run.config()
     own = config.sample
     asked = [
-        _changed(own, ema_std=std, guidance=scale, count=count or own.count)
+        _changed(own, ema_std=std, guidance=scale, count=own.count if count is None else count)
         for std, scale in product(ema_stds or [own.ema_std], guidances or [own.guidance])
     ]
     judge = _changed(config.evaluate, metrics=wanted or config.evaluate.metrics)
@@ -331,10 +331,12 @@ def main() -> int:
     except BusyError as error:
         print(error, file=sys.stderr)
         return EXIT_BUSY
-    except (ConfigError, OSError) as error:
-        message = explain_os_error(error) if isinstance(error, OSError) else error
-        print(f"error: {message}", file=sys.stderr)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
+    except OSError as error:
+        print(f"error: {explain_os_error(error)}", file=sys.stderr)
+        return EXIT_FAILED
 
 
 if __name__ == "__main__":

@@ -116,7 +116,8 @@ def precision_recall(
     samples: Float[np.ndarray, "m features"], real: Float[np.ndarray, "n features"]
 ) -> tuple[float, float]:
     """The share of samples within reach of a real image, and the reverse; reach is the distance to
-    the third neighbour of the same set (Kynkäänniemi et al. 2019)."""
+    the third neighbour of the same set, in the features' own precision (Kynkäänniemi et al.
+    2019)."""
     found = prc_features_to_metric(
         torch.from_numpy(samples),
         torch.from_numpy(real),

@@ -190,6 +190,7 @@ def test_a_record_of_an_older_version_is_not_measured_again(
         ({"ema_stds": [0.5]}, "ema_std: should be less than 0.28, not 0.5"),
         ({"guidances": [-1.0]}, "guidance: should be greater than or equal to 0, not -1.0"),
         ({"wanted": ["fid"]}, "metrics.0: 'fid' is not one of"),
+        ({"count": 0}, "count: should be greater than 0, not 0"),
         ({"count": 1}, "sample.count: fd needs at least 2 samples"),
         ({}, "is not finished: run it first"),
     ],

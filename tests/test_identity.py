@@ -126,6 +126,14 @@ def test_where_and_how_a_run_is_executed_is_no_part_of_it(change: tuple[str, Any
     assert changed(*change).id == make_run(base()).id
 
 
+def test_metrics_in_another_order_or_twice_are_the_same_run() -> None:
+    ids = {
+        changed("evaluate.metrics", metrics).id
+        for metrics in (["fd", "kid"], ["kid", "fd"], ["fd", "kid", "fd"])
+    }
+    assert len(ids) == 1
+
+
 @given(choices(OTHER))
 def test_a_resolved_config_read_back_is_the_same_run(change: tuple[str, Any]) -> None:
     config = changed(*change)

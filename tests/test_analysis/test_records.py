@@ -26,6 +26,8 @@ def with_records(path: Path) -> Study:
 
         add(own - 1, role="repeat")
         add(own + 1, role="repeat")
+        add(own + 50, role="repeat", metric="FD-digits@9", count=9)
+        add(own + 90, role="repeat", weights="w1")
         add(own - 2, role="limit", metric="FD-digits@inf", standard_error=0.5)
         add(1.25, role="floor", metric="FD-digits@299", count=299)
         add(0.8, role="run", metric="precision-digits@1000")
@@ -63,6 +65,21 @@ def test_limit_spread_and_floor_stand_beside_the_distance(tmp_path: Path) -> Non
     said = report.explanation(study)
     for words in ("FD-digits@299 1.25: the floor", "N → ∞ is", "Sampling SD is"):
         assert words in said
+
+
+def test_the_report_says_how_the_samples_were_drawn(tmp_path: Path) -> None:
+    path = synthetic.write_study(tmp_path / "study")
+    usual = {"steps": 20, "guidance": 1.5, "ema_std": 0.05, "sampler": "ddpm",
+             "precision": "float32", "to_uint8": "round"}  # fmt: skip
+    other = {**usual, "sampler": "dpm++", "precision": "bfloat16", "to_uint8": "truncate"}
+    for sampling, words in (
+        (usual, "Sampled by ddpm in 20 steps with"),
+        (other, "Sampled by dpm++ in 20 steps (bfloat16, to 8 bits by truncate) with"),
+    ):
+        for run in runs(path):
+            (run.path / "evaluation.jsonl").unlink()
+            synthetic.write_evaluation(run, 3.0, 0, sampling=sampling)
+        assert words in report.explanation(load(path))
 
 
 def test_without_repeats_there_is_no_spread(tmp_path: Path) -> None:
