@@ -318,8 +318,11 @@ class TrainConfig(_Strict):
     @field_validator("ema_stds")
     @classmethod
     def _distinct(cls, stds: tuple[float, ...]) -> tuple[float, ...]:
-        if len({f"{std:.3f}" for std in stds}) < len(stds):
-            raise ValueError(f"{list(stds)}: widths have to differ in their first three decimals")
+        for std in stds:
+            if round(std, 3) != std:  # snapshots are named by three
+                raise ValueError(f"width {std}: at most three decimals")
+        if len(set(stds)) < len(stds):
+            raise ValueError(f"{list(stds)}: a width is there twice")
         return stds
 
     @model_validator(mode="after")
