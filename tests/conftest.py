@@ -54,3 +54,19 @@ def tiny_run(tmp_path: Path) -> RunDir:
     run = RunDir(tmp_path / "study" / "tiny")
     run.write_config(tiny_config())
     return run
+
+
+@pytest.fixture(scope="session")
+def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random AutoencoderKL, of factor two."""
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("vae")
+    diffusers.AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        latent_channels=4,
+    ).save_pretrained(path)
+    return path

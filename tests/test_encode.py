@@ -21,18 +21,8 @@ SIZE = 16
 
 
 @pytest.fixture(scope="module")
-def vae(tmp_path_factory: pytest.TempPathFactory) -> str:
-    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("vae")
-    diffusers.AutoencoderKL(
-        block_out_channels=(8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=4,
-        latent_channels=4,
-    ).save_pretrained(path)
-    return str(path)
+def vae(vae: Path) -> str:
+    return str(vae)
 
 
 @pytest.fixture

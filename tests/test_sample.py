@@ -367,22 +367,6 @@ def test_what_is_no_trained_run_is_said_in_one_line(
     assert "is no run directory" in capsys.readouterr().err
 
 
-@pytest.fixture(scope="module")
-def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random AutoencoderKL, of factor two."""
-    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("vae")
-    diffusers.AutoencoderKL(
-        block_out_channels=(8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=4,
-        latent_channels=4,
-    ).save_pretrained(path)
-    return path
-
-
 MEAN, STD = (1.0, 0.0, -1.0, 0.5), (2.0, 1.0, 0.5, 3.0)
 
 
