@@ -23,7 +23,7 @@ class NonFiniteLossError(RuntimeError):
 
 
 class Meters:
-    """Means since the last row, speed, memory, and where they are written.
+    """Makes the rows of metrics.jsonl: means since the last one, speed, memory.
 
     Args:
         devices: of how many alike the speed is.
