@@ -25,8 +25,8 @@ PEAKS = {
     "RTX 4090": (165, 82.6, 82.6),
     "RTX 3090": (71, 35.6, 35.6),
 }
-"""Dense TFLOP/s of matrix products in bfloat16, tf32, float32, as NVIDIA's data sheets have them, by
-the model's whole name in the device's; the first that fits."""
+"""Dense TFLOP/s of matrix products in bfloat16, tf32, float32, as NVIDIA's data sheets have
+them, by the model's whole name in the device's; the first that fits."""
 
 PRECISIONS = ("bfloat16", "tf32", "float32")
 
