@@ -43,14 +43,12 @@ from mpdit.session import Interrupted, Session, log, open_session
 from mpdit.study.rundir import (
     EXIT_BUSY,
     EXIT_DONE,
-    EXIT_FAILED,
     EXIT_INTERRUPTED,
-    EXIT_USAGE,
     BusyError,
     RunDir,
-    explain_os_error,
     keep_rows,
     read_rows,
+    say,
 )
 
 Row = dict[str, Any]
@@ -331,12 +329,8 @@ def main() -> int:
     except BusyError as error:
         print(error, file=sys.stderr)
         return EXIT_BUSY
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except OSError as error:
-        print(f"error: {explain_os_error(error)}", file=sys.stderr)
-        return EXIT_FAILED
+    except (ConfigError, OSError) as error:
+        return say(error)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from mpdit.config import ConfigError, RunConfig
 from mpdit.ema import posthoc_errors, posthoc_weights, snapshot_file, write_snapshot
 from mpdit.model import DiT
 from mpdit.session import log
-from mpdit.study.rundir import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunDir, explain_os_error
+from mpdit.study.rundir import EXIT_DONE, RunDir, say
 
 WIDEST = 0.28
 TRUSTED = 0.01
@@ -266,12 +266,8 @@ def main() -> int:
     given = parser.parse_args()
     try:
         _write(RunDir(given.run), given.std, given.step)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except OSError as error:
-        print(f"error: {explain_os_error(error)}", file=sys.stderr)
-        return EXIT_FAILED
+    except (ConfigError, OSError) as error:
+        return say(error)
     return EXIT_DONE
 
 

@@ -26,9 +26,8 @@ from mpdit.study.rundir import (
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
-    EXIT_USAGE,
     RunDir,
-    explain_os_error,
+    say,
 )
 from mpdit.train import build_model
 from mpdit.vae import open_decoder
@@ -198,12 +197,9 @@ def main() -> int:
     except Interrupted as signal_name:
         print(f"stopped by {signal_name}; the same command goes on", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_FAILED if isinstance(error, NonFiniteSamplesError) else EXIT_USAGE
-    except OSError as error:
-        print(f"error: {explain_os_error(error)}", file=sys.stderr)
-        return EXIT_FAILED
+    except (ConfigError, OSError) as error:
+        status = say(error)
+        return EXIT_FAILED if isinstance(error, NonFiniteSamplesError) else status
     if world.main:
         print(f"{out}  {drawing.count:,} samples; {grid_file(out)}")
     return EXIT_DONE

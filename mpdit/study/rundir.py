@@ -29,6 +29,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -257,6 +258,13 @@ def _naming(file: Path) -> Iterator[None]:
     except OSError as error:
         error.filename = str(file)
         raise
+
+
+def say(error: ConfigError | OSError) -> int:
+    """Print a command's error in one message; the exit status that goes with it."""
+    text = explain_os_error(error) if isinstance(error, OSError) else str(error)
+    print(f"error: {text}", file=sys.stderr)
+    return EXIT_FAILED if isinstance(error, OSError) else EXIT_USAGE
 
 
 def explain_os_error(error: OSError) -> str:
