@@ -54,28 +54,39 @@ Parallel = Annotated[
     typer.Option("--max-parallel", metavar="N", min=1, help="Runs at once [one a GPU, or a core]"),
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Stay until all is done, and show how it goes")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before a large bill")]
 RESULTS = Path("results")
 
 
 @app.command()
-def plan(grid: GridFile, sets: Sets = None, only: Only = None, as_json: AsJson = False) -> None:
-    """List the runs of a grid; write nothing."""
+def plan(
+    grid: GridFile,
+    sets: Sets = None,
+    only: Only = None,
+    results: Results = RESULTS,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs of a grid, and what they will take; write nothing."""
+    from mpdit.study.cost import make_bill
+    from mpdit.study.folder import StudyDir
     from mpdit.study.screens import plan_lines
 
     part, _ = _load(grid, sets, only)
+    bill = make_bill(part.runs, StudyDir(results / part.study))
     if as_json:
         rows = (
             {
                 **run.summary(),
                 "parts": run.parts,
                 "slurm": run.resources.model_dump(),
+                "cost": cost.row(),
                 "config": run.config.resolved(),
             }
-            for run in part.runs
+            for run, cost in zip(part.runs, bill.costs, strict=True)
         )
         _print_json(rows)
     else:
-        print("\n".join(plan_lines(part, _paint())))
+        print("\n".join(plan_lines(part, bill, _paint())))
 
 
 @app.command()
@@ -87,6 +98,7 @@ def submit(
     wait: Wait = False,
     sets: Sets = None,
     only: Only = None,
+    yes: Yes = False,
 ) -> None:
     """Run what is missing of a grid.
 
@@ -94,6 +106,8 @@ def submit(
     """
     _check_cluster(cluster)
     part, whole = _load(grid, sets, only)
+    if not yes:
+        _agree(part, results)
     _submit(part, results, wait, whole=whole, grid_name=str(grid), max_parallel=max_parallel)
 
 
@@ -209,6 +223,29 @@ def _check_cluster(cluster: str) -> None:
     if cluster not in known:
         hint = nearest(cluster, known)
         raise ConfigError(f"--cluster {cluster!r} is not one of {', '.join(known)}.{hint}")
+
+
+def _agree(part: Plan, results: Path) -> None:
+    """Ask before a large bill, on a terminal; refuse it elsewhere."""
+    from mpdit.config import ConfigError
+    from mpdit.study.cost import doubts, make_bill
+    from mpdit.study.folder import StudyDir
+    from mpdit.study.status import unclaimed
+    from mpdit.study.submission import check_plan
+
+    check_plan(part, results)
+    study = StudyDir(results / part.study)
+    if not doubts(make_bill(part.runs, study), study.path):
+        return
+    bill = make_bill(unclaimed(study, part.runs), study)  # what is done costs nothing
+    doubt = doubts(bill, study.path)
+    if not doubt:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{part.study} takes {doubt}: with --yes it is submitted all the same")
+    print(*bill.lines(), sep="\n")
+    if input(f"{part.study} takes {doubt}. Submit? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise ConfigError("not submitted")
 
 
 def _submit(part: Plan, results: Path, wait: bool, **options: Any) -> None:

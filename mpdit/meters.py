@@ -9,13 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mpdit.config import RunConfig
-from mpdit.devices import device_name, peak_flops, peak_memory_mb
-from mpdit.parameters import forward_flops
+from mpdit.devices import device_name, peak_memory_mb
+from mpdit.parameters import TRAINING_PASSES, forward_flops
+from mpdit.peaks import peak_flops
 from mpdit.study.rundir import RunDir
 
 MEASURES = ("loss", "mse", "vlb", "grad_norm")
 Row = dict[str, float | int]
-BACKWARD = 2  # a backward pass has two matrix products for each one of the forward pass
 
 
 class NonFiniteLossError(RuntimeError):
@@ -40,7 +40,7 @@ class Meters:
         self.seconds = self.row_seconds = 0.0
         peak = peak_flops(device_name(device), config.train.precision)
         self.peak = peak * devices if peak else None  # FLOP/s
-        self.flops = (1 + BACKWARD) * forward_flops(config.model, config.data.spec)  # an image's
+        self.flops = TRAINING_PASSES * forward_flops(config.model, config.data.spec)  # an image's
 
     def took(self, seconds: float) -> None:
         """A step's time."""

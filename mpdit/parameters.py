@@ -12,6 +12,8 @@ TIMESTEPS = 1000
 """Steps of the diffusion process; the rows of the time table."""
 FOURIER_FEATURES = 256
 MLP_RATIO = 4
+TRAINING_PASSES = 3
+"""A training step in forward passes: backward has two products for each one of forward."""
 
 
 def part_width(part: str, width: int) -> int:

@@ -11,6 +11,7 @@ from mpdit import devices
 from mpdit.config import ConfigError
 from mpdit.meters import Meters
 from mpdit.model import DiT
+from mpdit.peaks import peak_flops
 from mpdit.study.rundir import RunDir
 from mpdit.tensorboard import Events
 
@@ -60,7 +61,7 @@ def test_tensorboard_that_is_missing_is_said_in_one_message(
     ],
 )
 def test_a_gpu_s_peak_is_its_data_sheet_s(name: str, precision: str, teraflops: float) -> None:
-    assert devices.peak_flops(name, precision) == teraflops * 1e12
+    assert peak_flops(name, precision) == teraflops * 1e12
 
 
 def test_utilization_is_counted_products_over_peak(
@@ -91,7 +92,7 @@ def test_utilization_is_counted_products_over_peak(
     "name", ["NVIDIA RTX A4000", "NVIDIA L40", "NVIDIA A10G", "NVIDIA GeForce RTX 4090 Laptop GPU"]
 )
 def test_a_gpu_that_only_sounds_like_another_has_no_known_peak(name: str) -> None:
-    assert devices.peak_flops(name, "bfloat16") is None
+    assert peak_flops(name, "bfloat16") is None
 
 
 def test_no_utilization_is_claimed_where_the_peak_is_unknown(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import re
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -15,6 +16,7 @@ from pydantic import (
 )
 
 from mpdit.config import nearest
+from mpdit.peaks import PEAKS
 from mpdit.study.layers import Setting
 
 _TIME = re.compile(r"(?:(\d{1,4})-)?(\d{1,6})(?::(\d{1,2}))?(?::(\d{1,2}))?")
@@ -50,6 +52,14 @@ Count = Annotated[int, Field(gt=0)]
 Option = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,60}$")]
 
 
+def _known_device(name: str) -> str:
+    if name not in PEAKS:
+        raise ValueError(
+            f"no peak is known of {name!r}.{nearest(name, PEAKS)} Known: {', '.join(PEAKS)}"
+        )
+    return name
+
+
 class Resources(BaseModel):
     """One allocation's resources; None leaves it to the cluster. ``time`` is in minutes."""
 
@@ -68,6 +78,10 @@ class Resources(BaseModel):
     """Tasks of the job array that run at once."""
     runs_per_job: Count = 1
     """Small runs packed side by side into one allocation."""
+    device: Annotated[str, AfterValidator(_known_device)] | None = None
+    """The GPU that the estimate before submitting is for; asks nothing of the cluster."""
+    utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The share of its peak that the estimate reckons with."""
     extra: dict[Option, Word | int | float | bool] = {}
     """Any other option of sbatch, by its long name."""
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from mpdit.config import FLAGS, PRESETS
+from mpdit.study.cost import Bill
 from mpdit.study.grid import yaml_text
 from mpdit.study.layers import KEYS, SIZE_KEYS, shortest
 from mpdit.study.names import FLAG_CODES
@@ -72,8 +73,9 @@ def one_line(text: str, most: int = 300) -> str:
 # Plan --------------------------------------------------------------------------------------------
 
 
-def plan_lines(plan: Plan, paint: Paint) -> Iterator[str]:
-    """A plan: one line a run with the columns that differ, then what was left out or merged."""
+def plan_lines(plan: Plan, bill: Bill, paint: Paint) -> Iterator[str]:
+    """A plan: one line a run with the columns that differ, then what was left out or merged, and
+    what it takes."""
     runs = plan.runs
     total = sum(run.config.train.steps for run in runs)
     yield paint(plan.study, "bold") + (plan.grid.description and f"  {plan.grid.description}")
@@ -99,6 +101,8 @@ def plan_lines(plan: Plan, paint: Paint) -> Iterator[str]:
         legend = ", ".join(f"{code} {flag}" for flag, code in FLAG_CODES.items())
         yield paint(f"flags: {legend}", "dim")
     yield from _left_out(plan, paint)
+    yield ""
+    yield from bill.lines()
 
 
 def _relative_sizes(runs: Sequence[PlannedRun]) -> list[str]:

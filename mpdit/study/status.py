@@ -6,11 +6,12 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from mpdit.study.folder import StudyDir
+from mpdit.study.plan import PlannedRun
 from mpdit.study.rundir import RunDir, RunState
 
 WORDS = ("done", "running", "queued", "failed", "lost", "interrupted", "planned")
@@ -67,6 +68,14 @@ def survey(study: StudyDir, names: Iterable[str] | None = None) -> list[RunStatu
         for entry in study.table["runs"]
         if chosen is None or entry["name"] in chosen
     ]
+
+
+def unclaimed(study: StudyDir, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Those of the planned runs that are neither done, running nor queued."""
+    if not (study.path / "study.json").exists():
+        return list(runs)
+    busy = {status.id for status in survey(study) if status.is_active or status.state == "done"}
+    return [run for run in runs if run.id not in busy]
 
 
 def read_status(run: RunDir, entry: dict[str, Any], claimed: bool) -> RunStatus:
