@@ -5,8 +5,14 @@ grid.yaml           the grid as it was last submitted
 study.json          its runs in the grid's order, then those on disk that are no longer in it
 <run>/              one folder a run (see ``rundir``)
 .lock               held (flock) by whoever changes any of these
-.jobs/*.jsonl       one claim a submission, held (flock) by its pool as long as that lives:
-                    ``{cluster, host, runs, …}``, ``{pid}``, then ``{finished}`` for each run
+.jobs/*.jsonl       one claim a submission: ``{cluster, host, runs, …}``, then ``{finished}`` for
+                    each run that has ended. Of two kinds:
+                    local: held (flock) by its pool, and live as long as that; ``{pid}`` is it
+                    slurm: live until all its runs are finished. The first row, written before any
+                    sbatch, has ``job_name`` and ``arrays: [{tasks: [[run, …], …]}, …]``;
+                    ``{array, job}`` follows each sbatch
+.jobs/*/            beside a Slurm claim: submitit's scripts, logs and pickles; <run>.exit, the exit
+                    status of a run that its job has brought to an end, is as good as ``finished``
 ==================  ===============================================================================
 """
 
@@ -15,6 +21,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,14 +38,43 @@ from mpdit.study.rundir import RunDir, append_row, locked, read_rows, write_atom
 
 
 @dataclass(frozen=True)
+class JobArray:
+    """What one sbatch submits: the runs of each of its tasks.
+
+    ``name`` finds it in the queue; ``job`` is Slurm's id, None before sbatch has answered.
+    """
+
+    name: str
+    tasks: tuple[tuple[str, ...], ...]
+    job: str | None = None
+
+    def task_ids(self) -> dict[str, tuple[str, ...]]:
+        """Slurm's id of every task (``JOB_INDEX``, of one alone ``JOB``) → its runs."""
+        if self.job is None:
+            return {}
+        if len(self.tasks) == 1:
+            return {self.job: self.tasks[0]}
+        return {f"{self.job}_{index}": runs for index, runs in enumerate(self.tasks)}
+
+
+@dataclass(frozen=True)
 class Claim:
-    """A live submission, and the runs that it has still to bring to an end."""
+    """A live submission, and the runs that it has still to bring to an end.
+
+    ``pid`` on ``host`` is the pool of a local one, the submitter of one to Slurm.
+    """
 
     file: Path
     cluster: str
     host: str
     pid: int
     runs: frozenset[str]
+    arrays: tuple[JobArray, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """What submitit writes, and ``<run>.exit`` (see above)."""
+        return self.file.with_suffix("")
 
     @property
     def is_here(self) -> bool:
@@ -129,7 +165,7 @@ class StudyDir:
     # Claims --------------------------------------------------------------------------------------
 
     def new_claim(self, cluster: str, runs: list[str], **details: Any) -> tuple[Path, IO[bytes]]:
-        """A claim on ``runs``, and its file, locked: whoever inherits that holds the claim."""
+        """A claim on ``runs``, and its file, locked: whoever inherits that holds a local claim."""
         self.jobs.mkdir(exist_ok=True)
         file = self.jobs / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"
         handle = file.open("ab")
@@ -140,28 +176,48 @@ class StudyDir:
 
     def claims(self) -> list[Claim]:
         """The live claims."""
-        return [_read_claim(file) for file in self._claim_files() if _is_held(file)]
+        found = map(_read_claim, sorted(self.jobs.glob("*.jsonl")))
+        return [claim for claim in found if _is_live(claim)]
 
     def drop_dead_claims(self) -> None:
-        """Forget the submissions whose pool is gone, and its log. Call under the lock."""
-        for file in self.jobs.glob("*"):
-            if not _is_held(file.with_suffix(".jsonl")):
-                file.unlink(missing_ok=True)
+        """Forget the submissions that are over, with their logs. Call under the lock."""
+        live = {claim.file.stem for claim in self.claims()}
+        for entry in self.jobs.glob("*"):
+            if entry.stem in live:
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)  # a task's last words may just be coming
+            else:
+                entry.unlink(missing_ok=True)
 
-    def _claim_files(self) -> list[Path]:
-        return sorted(self.jobs.glob("*.jsonl"))
+
+def _is_live(claim: Claim) -> bool:
+    return bool(claim.runs) if claim.cluster == "slurm" else _is_held(claim.file)
+
+
+def job_names(job_name: str, arrays: int) -> list[str]:
+    """The name in the queue of each array of a submission."""
+    return [f"{job_name}-{index}" for index in range(arrays)]
 
 
 def _read_claim(file: Path) -> Claim:
     rows = read_rows(file)
     merged = {key: value for row in rows for key, value in row.items()}
     finished = {row["finished"] for row in rows if "finished" in row}
+    finished |= {exit_file.stem for exit_file in file.with_suffix("").glob("*.exit")}
+    jobs = {row["array"]: row["job"] for row in rows if "array" in row}
+    arrays = merged.get("arrays", ())
+    names = job_names(merged.get("job_name", ""), len(arrays))
     return Claim(
         file=file,
         cluster=merged.get("cluster", "local"),
         host=merged.get("host", ""),
         pid=merged.get("pid", 0),
         runs=frozenset(merged.get("runs", ())) - finished,
+        arrays=tuple(
+            JobArray(name, tuple(map(tuple, array["tasks"])), jobs.get(index))
+            for index, (name, array) in enumerate(zip(names, arrays, strict=True))
+        ),
     )
 
 
