@@ -88,13 +88,15 @@ class Study:
         known = self.runs[self.runs["model"].notna()]
         return known.drop_duplicates("variant").set_index("variant").sort_index()
 
-    def samples(self, run: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def samples(self, run: str, count: int, name: str = "samples") -> tuple[np.ndarray, np.ndarray]:
         """The first ``count`` images (uint8, count × H × W × C) and labels (count) of a run.
+
+        ``name`` is another sample set's than the run's own, ``samples_ema0.1``.
 
         Raises:
             NothingToShow: when there are none, or the file is not whole.
         """
-        return _first_samples(RunDir(self.path / run).samples / "samples.npz", count)
+        return _first_samples(RunDir(self.path / run).samples / f"{name}.npz", count)
 
 
 def load(study: str | Path) -> Study:
@@ -103,7 +105,11 @@ def load(study: str | Path) -> Study:
     Raises:
         ConfigError: when ``study`` is no folder of runs.
     """
+    from analysis import published
+
     path = Path(study)
+    if published.is_published(path):
+        return published.read(path)
     name, entries = _entries(path)
     reader = _Reader(path)
     for entry in entries:

@@ -72,7 +72,7 @@ def distance_training(study: Study) -> Figure:
     Raises:
         NothingToShow: when no run was evaluated at more than its end.
     """
-    rows = _variations(study, "sampling.snapshot")
+    rows = variations(study, "sampling.snapshot")
     if rows.empty:
         raise NothingToShow("no run was evaluated at more than one training step")
     figure, axes = panels.single()
@@ -92,7 +92,7 @@ def sweep(study: Study) -> Figure:
     Raises:
         NothingToShow: when no run was evaluated at more than its own setting.
     """
-    found = {key: _variations(study, key) for key in SWEPT}
+    found = {key: variations(study, key) for key in SWEPT}
     found = {key: rows for key, rows in found.items() if not rows.empty}
     if not found:
         raise NothingToShow("no run was evaluated over EMA widths or guidance scales")
@@ -120,7 +120,7 @@ def _curve(axes: Axes, rows: pd.DataFrame, study: Study, key: str) -> None:
         )
 
 
-def _variations(study: Study, key: str) -> pd.DataFrame:
+def variations(study: Study, key: str) -> pd.DataFrame:
     """The rows of the study's distance that differ from the run's own in ``key`` alone, and those.
 
     None where nothing differs. ``variant``, ``seed``, the key and ``value``, a row a run and point.

@@ -8,18 +8,22 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from analysis import comparison, style
 from analysis.figures import panels
+from analysis.figures.distances import variations
 from analysis.load import NothingToShow, Study
 
 COLUMNS = 10
 
 
 @style.styled
-def samples(study: Study) -> Figure:
-    """Samples of one seed: a row a variant, a column one noise and class in all rows."""
-    runs, seed = _sampled(study)
+def samples(study: Study, ema_std: float | None = None) -> Figure:
+    """Samples of one seed: a row a variant, a column one noise and class in all rows.
+
+    ``ema_std`` is an EMA width that was swept (:func:`ema_widths`); None is each run's own.
+    """
+    runs, seed = _sampled(study, ema_std)
     images, labels, columns = {}, np.empty(0), np.empty(0, dtype=int)
     for variant, run in runs.items():
-        images[variant], labels = study.samples(run, 500)
+        images[variant], labels = study.samples(run, 500, _set_name(study, run, ema_std))
         if not columns.size:
             columns = _one_a_class(labels)
         columns = columns[columns < len(labels)]
@@ -45,14 +49,27 @@ def samples(study: Study) -> Figure:
     return figure
 
 
-def _sampled(study: Study) -> tuple[dict[str, str], int]:
+def ema_widths(study: Study) -> list[float]:
+    """The EMA widths at which the study's runs have samples, their own among them."""
+    swept = variations(study, "sampling.ema_std")["sampling.ema_std"]
+    return sorted({*study.runs["sample.ema_std"].dropna(), *swept})
+
+
+def _set_name(study: Study, run: str, ema_std: float | None) -> str:
+    """As ``mpdit.drawing`` names the sets: by what is not as in the run's config."""
+    if ema_std is None or ema_std == study.runs.set_index("run").at[run, "sample.ema_std"]:
+        return "samples"
+    return f"samples_ema{ema_std:g}"
+
+
+def _sampled(study: Study, ema_std: float | None) -> tuple[dict[str, str], int]:
     """The runs, by variant, of the seed for which most variants have whole samples."""
     found: dict[int, dict[str, str]] = {}
     for run, variant, seed in comparison.chosen(study)[["run", "variant", "seed"]].itertuples(
         index=False
     ):
         try:
-            study.samples(run, 1)
+            study.samples(run, 1, _set_name(study, run, ema_std))
         except NothingToShow:
             continue
         found.setdefault(int(seed), {})[str(variant)] = run

@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from analysis import comparison, style
 from analysis.load import NothingToShow, Study
@@ -171,12 +171,22 @@ def plain_log(axes: Axes) -> None:
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     decades = np.log10(high / low)
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_major_formatter(_short)
     if decades < 1.5:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     if decades < 0.4:  # not one round number may be inside
-        axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:.2g}"))
+        axes.yaxis.set_minor_formatter(_short)
+
+
+def _short(x: float, _position: float) -> str:
+    """``0.002``, ``5·10⁻⁵``: text, because names of variants must not be read as mathematics."""
+    if not x or abs(np.log10(x)) < 3.5:
+        return f"{x:.2g}"
+    exponent = int(np.floor(np.log10(x) + 1e-9))
+    power = "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    first = f"{x / 10.0**exponent:.2g}"
+    return power if first == "1" else f"{first}·{power}"
 
 
 def thousands(axes: Axes) -> None:

@@ -114,6 +114,42 @@ def magnitudes(study: Study) -> Figure:
     return figure
 
 
+@style.styled
+def activations(study: Study, variant: str, block: int, step: int) -> Figure:
+    """One variant's activations: at a block over training, and at a step over depth.
+
+    Means over seeds; both panels mark where the other one cuts. For looking closer, in a notebook.
+
+    Raises:
+        NothingToShow: when the variant has no such probe.
+    """
+    data = panels.of_chosen(study, study.magnitudes)
+    data = _positive(data[(data["variant"] == variant) & data["site"].isin(list(SITES))])
+    steps = data["step"].unique()
+    if step not in steps or block not in set(data["block"]):
+        raise NothingToShow(f"{variant} has no probe of block {block} at step {step}")
+    means = data.groupby(["site", "step", "block"])["magnitude"].mean()
+    figure, (over_steps, over_depth) = panels.panels(2, 2, sharey=True)
+    for site, color in zip(SITES, style.PALETTE, strict=False):
+        if site in means.index.get_level_values("site"):
+            trace, profile = means[site].xs(block, level="block"), means[site][step]
+            over_steps.plot(trace.index, trace, color=color, label=SITES[site])
+            over_depth.plot(profile.index, profile, color=color, marker="o")
+    over_steps.set(xlabel="step", ylabel="magnitude (RMS)", title=f"block {block}")
+    over_depth.set(xlabel="block", title=f"step {step:,}")
+    for axes, where in ((over_steps, step), (over_depth, block)):
+        axes.axvline(where, color=style.INK, linewidth=0.6, alpha=0.5)
+    over_steps.xaxis.set_major_locator(MaxNLocator(4))
+    over_depth.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    panels.thousands(over_steps)
+    _around_one(over_steps)
+    handles = over_steps.get_legend_handles_labels()[0]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    figure.suptitle(style.wrap(variant, panels.LINE), fontsize=7)
+    figure.set_size_inches(style.COLUMN, 2.4)
+    return figure
+
+
 def _at_moments(study: Study) -> pd.DataFrame:
     """Each trained run's probes nearest to :data:`MOMENTS`; ``moment`` says which, in words."""
     trained = study.runs.loc[study.runs["trained"], "run"]
