@@ -11,8 +11,8 @@ from collections.abc import Callable
 from matplotlib.figure import Figure
 
 from analysis.figures.distances import distance, distance_parameters, distance_training, sweep
-from analysis.figures.images import samples
-from analysis.figures.probe import magnitude_depth, magnitude_training, magnitudes
+from analysis.figures.images import ema_widths, samples
+from analysis.figures.probe import activations, magnitude_depth, magnitude_training, magnitudes
 from analysis.figures.training import loss, speed
 from analysis.load import Study
 
@@ -31,9 +31,11 @@ FIGURES: dict[str, Callable[[Study], Figure]] = {
 
 __all__ = [
     "FIGURES",
+    "activations",
     "distance",
     "distance_parameters",
     "distance_training",
+    "ema_widths",
     "loss",
     "magnitude_depth",
     "magnitude_training",
