@@ -1,7 +1,7 @@
 """A study's results in a few hundred kilobytes, to be kept under version control.
 
 ``results/published/<study>/`` has the frames of :class:`~analysis.load.Study` as Parquet files of
-their own names, the first images of each run in ``samples.npz``, and ``published.json``.
+their own names, ``published.json``, and each run's first images in ``<run>/samples/``.
 ``analysis.load`` reads it like the study itself, so that tables, figures, report and notebooks can
 be made again without training.
 """
@@ -9,14 +9,13 @@ be made again without training.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.load import NothingToShow, Study
+from analysis.study import NothingToShow, Study
 from mpdit.config import ConfigError
 from mpdit.study.rundir import write_atomic
 
@@ -25,17 +24,6 @@ IMAGES = 20
 """How many of each sample set are kept."""
 SETS = ("samples.npz", "samples_ema*.npz")
 """The runs' own sets, and those of other EMA widths."""
-
-
-@dataclass(frozen=True)
-class Published(Study):
-    """A study whose samples are the kept ones."""
-
-    def samples(self, run: str, count: int, name: str = "samples") -> tuple[np.ndarray, np.ndarray]:
-        with np.load(self.path / "samples.npz") as kept:
-            if f"{run}/{name}" not in kept:
-                raise NothingToShow(f"no images of {run}'s {name} were published")
-            return kept[f"{run}/{name}"][:count], kept[f"{run}/{name}.labels"][:count]
 
 
 def is_published(path: Path) -> bool:
@@ -48,15 +36,15 @@ def write(study: Study, out: Path) -> Path:
     Raises:
         ConfigError: when it cannot be written, or is to be made of a summary.
     """
-    if isinstance(study, Published):
+    if is_published(study.path):
         raise ConfigError(f"{study.path} is a published summary itself")
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name in FRAMES:
-            frame = getattr(study, name)
+            frame = getattr(study, name).drop(columns="folder", errors="ignore")
             frame.to_parquet(out / f"{name}.parquet", index=False, compression="zstd")
-        arrays: Any = _images(study)
-        np.savez_compressed(out / "samples.npz", **arrays)
+        for run in study.runs["run"]:
+            _keep_images(study, run, out / run / "samples")
         about = {"study": study.name, "tune": list(study.tune)}
         write_atomic(out / "published.json", json.dumps(about, indent=1) + "\n")
     except OSError as error:
@@ -64,20 +52,18 @@ def write(study: Study, out: Path) -> Path:
     return out
 
 
-def _images(study: Study) -> dict[str, np.ndarray]:
-    kept: dict[str, np.ndarray] = {}
-    for run in study.runs["run"]:
-        folder = study.path / run / "samples"
-        for file in sorted(file for pattern in SETS for file in folder.glob(pattern)):
+def _keep_images(study: Study, run: str, out: Path) -> None:
+    for pattern in SETS:
+        for file in study.folder(run).samples.glob(pattern):
             try:
                 images, labels = study.samples(run, IMAGES, file.stem)
             except NothingToShow:
                 continue
-            kept[f"{run}/{file.stem}"], kept[f"{run}/{file.stem}.labels"] = images, labels
-    return kept
+            out.mkdir(parents=True, exist_ok=True)
+            np.savez_compressed(out / file.name, arr_0=images, arr_1=labels)
 
 
-def read(path: Path) -> Published:
+def read(path: Path) -> Study:
     """What :func:`write` wrote.
 
     Raises:
@@ -86,7 +72,9 @@ def read(path: Path) -> Published:
     try:
         about = json.loads((path / "published.json").read_bytes())
         frames = {name: _frame(pd.read_parquet(path / f"{name}.parquet")) for name in FRAMES}
-        return Published(about["study"], path, **frames, tune=tuple(about["tune"]))
+        folders = [str(path / run) for run in frames["runs"]["run"]]
+        frames["runs"] = frames["runs"].assign(folder=folders)
+        return Study(about["study"], path, **frames, tune=tuple(about["tune"]))
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{path} is no whole published summary: {error}") from None
 

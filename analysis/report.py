@@ -148,7 +148,7 @@ class Page:
         except NothingToShow:
             values = pd.Series(dtype=float)
         for run in study.runs.to_dict("records"):
-            folder = study.path / run["run"]
+            folder = study.folder(run["run"]).path
             yield {
                 "name": run["run"],
                 "variant": run["variant"],

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
+from mpdit.cachefolder import cache_folder
 from mpdit.config import ConfigError, DataConfig, RunConfig
 from mpdit.data import datasets
 from mpdit.extractors import Extractor, Features
@@ -234,7 +235,7 @@ def _cached(
         **identity(extractor), "kind": kind, "count": record["count"], "data": record["hash"]
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("MPDIT_CACHE") or Path("~/.cache/mpdit").expanduser())
+    folder = cache_folder()
     file = folder / f"{extractor.name}-{kind}-{digest}.safetensors"
     found = read(file, key)
     if found is None:
