@@ -54,8 +54,9 @@ def of_chosen(study: Study, data: pd.DataFrame) -> pd.DataFrame:
 
 def single(height: float = 2.0) -> tuple[Figure, Axes]:
     """One panel a column wide."""
-    figure = Figure(figsize=(style.COLUMN, height), layout="constrained")
-    return figure, figure.subplots()
+    figure, grid = panels(1, 1)
+    figure.set_size_inches(style.COLUMN, height)
+    return figure, grid[0]
 
 
 def panels(count: int, columns: int, **shares: Any) -> tuple[Figure, list[Axes]]:
@@ -65,6 +66,9 @@ def panels(count: int, columns: int, **shares: Any) -> tuple[Figure, list[Axes]]
     grid = figure.subplots(rows, columns, squeeze=False, **shares).ravel()
     for axes in grid[count:]:
         axes.remove()
+    for axes in grid[:count]:  # how many ticks fit is asked when it is drawn, in a notebook later
+        axes.tick_params(axis="x", labelsize=style.RC["xtick.labelsize"])
+        axes.tick_params(axis="y", labelsize=style.RC["ytick.labelsize"])
     return figure, list(grid[:count])
 
 

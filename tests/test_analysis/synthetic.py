@@ -126,13 +126,13 @@ def _write_training(folder: RunDir, run: RunConfig, order: int) -> None:
         append_row(folder.path / "magnitudes.jsonl", row)
 
 
-def write_samples(folder: RunDir, order: int = 0, count: int = 40) -> None:
+def write_samples(folder: RunDir, order: int = 0, count: int = 40, name: str = "samples") -> None:
     """Digits' shape; sample i has label i % 10 and the brightness 10 · label + order."""
     labels = np.arange(count) % 10
     images = np.zeros((count, 8, 8, 1), dtype=np.uint8)
     images[:, 2:6, 2:6, 0] = (100 + 10 * labels + order)[:, None, None]
     folder.samples.mkdir(exist_ok=True)
-    np.savez(folder.samples / "samples.npz", images, labels)
+    np.savez(folder.samples / f"{name}.npz", images, labels)
 
 
 def write_evaluation(folder: RunDir, distance: float, seed: int, **changes: Any) -> None:
@@ -167,6 +167,8 @@ def write_sweep(folder: RunDir, distance: float, seed: int) -> None:
         for value, change in changes.items():
             row = {**own, key: value}
             write_evaluation(folder, distance + change, seed, sampling=row, role="sweep")
+    for width in SWEEP["ema_std"]:
+        write_samples(folder, order=round(1000 * width), name=f"samples_ema{width:g}")
     both = {**own, "ema_std": 0.1, "guidance": 3.0}
     write_evaluation(folder, 99.0, seed, sampling=both, role="sweep")
 

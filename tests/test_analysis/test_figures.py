@@ -227,6 +227,30 @@ def test_a_sample_column_is_one_noise_and_class_in_every_variant(study: Study) -
     assert [text.get_text() for text in figure.axes[-1].texts] == [str(i) for i in range(10)]
 
 
+def test_samples_of_another_ema_width_are_of_the_same_noise(measured: Study) -> None:
+    assert figures.ema_widths(measured) == [0.03, 0.05, 0.1]
+    own, wide = figures.samples(measured, 0.05), figures.samples(measured, 0.1)
+    assert own.axes[1].images[0].get_array()[32, 32, 0] == 100 + 1
+    assert wide.axes[1].images[0].get_array()[32, 32, 0] == 100 + 100
+    with pytest.raises(NothingToShow):
+        figures.samples(measured, 0.2)
+
+
+def test_one_variants_activations_cross_at_the_block_and_step_asked_for(measured: Study) -> None:
+    figure = figures.activations(measured, "A-none", block=2, step=500)
+    over_steps, over_depth = figure.axes
+    assert (over_steps.get_title(), over_depth.get_title()) == ("block 2", "step 500")
+    residual = over_steps.lines[0]
+    at_500 = list(residual.get_xdata()).index(500)
+    assert residual.get_label() == "residual stream"
+    assert residual.get_ydata()[at_500] == pytest.approx(2.6)
+    assert list(over_depth.lines[0].get_ydata()) == pytest.approx(
+        [2.6 ** (b / 2) for b in range(1, 5)]
+    )
+    with pytest.raises(NothingToShow, match="A-none has no probe of block 9 at step 500"):
+        figures.activations(measured, "A-none", block=9, step=500)
+
+
 def test_samples_come_from_the_seed_that_most_variants_have(own: Own) -> None:
     path = own()
     for run in (*path.glob("A-none_s0*"), *path.glob("B-cosine_s0*")):
