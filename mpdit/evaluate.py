@@ -290,8 +290,13 @@ def measure_again(
 def _sets(config: RunConfig, sample: SampleConfig, step: int) -> list[Drawing]:
     """The set drawn so; where that is the run's own, with its repeats."""
     own = Drawing.of_run(config)
-    asked = {"ema_std": sample.ema_std, "guidance": sample.guidance, "count": sample.count}
-    drawing = replace(own, **asked, snapshot=step)
+    drawing = replace(
+        own,
+        ema_std=sample.ema_std,
+        guidance=sample.guidance,
+        count=sample.count,
+        snapshot=step,
+    )
     repeats = range(1, config.evaluate.repeats) if drawing == own else ()
     return [drawing, *(Drawing.of_run(config, repeat) for repeat in repeats)]
 

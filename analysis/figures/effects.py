@@ -86,7 +86,7 @@ def interactions(study: Study) -> Figure:
 
 def _fit(study: Study) -> Factorial:
     factors = [
-        column
+        str(column)
         for column in study.runs
         if str(column).startswith(PREFIX) and study.runs[column].nunique() > 1
     ]
