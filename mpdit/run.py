@@ -121,8 +121,8 @@ def _work(config: RunConfig, session: Session, world: World) -> None:
             f"a batch of {config.train.batch_size} cannot be shared by {world.size} processes",
             "train.batch_size",
         )
-    open_decoder(config.data, torch.device("cpu"))  # samples of latents will need their VAE
     device = prepare(config.train.precision, world.local_rank)
+    open_decoder(config.data, torch.device("cpu"))  # samples of latents will need their VAE
     keep_freed_memory()
     threads = torch.get_num_threads()
     if world.main:
