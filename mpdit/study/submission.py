@@ -45,9 +45,11 @@ def check_plan(plan: Plan, results: Path) -> None:
     """Whether a plan could run here, before anything is written.
 
     Raises:
-        ConfigError: when the results folder cannot be written, or data is missing.
+        ConfigError: when the results folder cannot be written, or data, Inception's weights or a
+            reference file is missing.
     """
     from mpdit.data.datasets import check_available
+    from mpdit.prerequisites import check_evaluable
 
     folder = (results / plan.study).absolute()
     while not folder.exists():
@@ -56,8 +58,12 @@ def check_plan(plan: Plan, results: Path) -> None:
         raise ConfigError(f"cannot write results to {results / plan.study}: {folder} is a file")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(f"cannot write results to {results / plan.study}: {folder} is read-only")
-    for data in {run.config.data.model_dump_json(): run.config.data for run in plan.runs}.values():
+    configs = [run.config for run in plan.runs]
+    for data in dict.fromkeys(config.data for config in configs):
         check_available(data)
+    judged = {(config.data, config.evaluate, config.sample.count): config for config in configs}
+    for config in judged.values():
+        check_evaluable(config)
 
 
 def submit(
