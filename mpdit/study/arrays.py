@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from mpdit.study.notice import notify
 from mpdit.study.resources import Resources
 from mpdit.study.rundir import append_row
 
+NO_LIMIT = 365 * 24 * 60
+"""Minutes: submitit always names a limit."""
 NOTICE_MIN = 10
 UNLIMITED_TIMEOUTS = 1_000_000
 """submitit counts them; `Job` ends what gets nowhere."""
@@ -36,15 +38,16 @@ _PYTHON = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}
 
 @dataclass(frozen=True)
 class Batch:
-    """What one sbatch submits: tasks with the same resources, ``parallel`` of them at once.
-
-    ``minutes`` is their time limit.
-    """
+    """What one sbatch submits: tasks with the same resources, ``parallel`` of them at once."""
 
     resources: Resources
     tasks: tuple[tuple[str, ...], ...]
     parallel: int
-    minutes: int
+
+    @property
+    def minutes(self) -> int:
+        """The time limit."""
+        return self.resources.time or NO_LIMIT
 
     @property
     def stop_s(self) -> int:
@@ -58,16 +61,12 @@ class Batch:
 
 
 def make_batches(
-    runs: Mapping[str, Resources],
-    minutes: Mapping[str | None, int],
-    largest: int,
-    max_parallel: int | None = None,
+    runs: Mapping[str, Resources], largest: int, max_parallel: int | None = None
 ) -> list[Batch]:
     """Group the runs by their resources, in their order, into arrays of at most ``largest`` tasks.
 
     Args:
-        runs: the resources of each run, by name.
-        minutes: the time limit of each partition (None: the default one) where a run names none.
+        runs: the resources of each run, by name; with a time.
         max_parallel: runs at once, over all arrays; by default what the resources say.
     """
     groups: dict[str, tuple[Resources, list[str]]] = {}
@@ -90,7 +89,6 @@ def make_batches(
             _share(max_parallel, everything, resources, len(tasks))
             if max_parallel
             else _share(resources.max_parallel, group, resources, len(tasks)),
-            resources.time or minutes[resources.partition],
         )
         for resources, tasks, group in chunks
     ]
@@ -165,7 +163,7 @@ def submit_arrays(
 def _notice_batch(resources: Resources) -> Batch:
     """A small job, where the others were allowed."""
     kept = resources.model_dump(include={"partition", "account", "qos"})
-    return Batch(Resources(**kept), ((),), 1, NOTICE_MIN)
+    return Batch(Resources(time=NOTICE_MIN, **kept), ((),), 1)
 
 
 def _job_name(study: StudyDir) -> str:
@@ -173,9 +171,29 @@ def _job_name(study: StudyDir) -> str:
 
 
 def _batches(resources: Mapping[str, Resources], max_parallel: int | None) -> list[Batch]:
-    """Checked against what the cluster has."""
-    minutes = {r.partition: 60 for r in resources.values()}
-    return make_batches(resources, minutes, slurm.limits().max_array_size, max_parallel)
+    """Held against what the cluster has, each group of equal resources once.
+
+    Raises:
+        ConfigError: when it would refuse one.
+    """
+    slurm.check_request(resources.values())
+    timed = with_times(resources)
+    batches = make_batches(timed, slurm.limits().array_tasks, max_parallel)
+    for batch in {id(batch.resources): batch for batch in batches}.values():
+        lines = _script(replace(batch, tasks=batch.tasks[:1]), "", Path()).splitlines()
+        options = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")]
+        slurm.rehearse([shlex.split(option)[0] for option in options])
+    return batches
+
+
+def with_times(resources: Mapping[str, Resources]) -> dict[str, Resources]:
+    """Where no time is named, the partition's default, which submitit would not know of."""
+    untimed = {own.partition for own in resources.values() if own.time is None}
+    defaults = {partition: slurm.default_minutes(partition) for partition in untimed}
+    return {
+        run: own if own.time else own.model_copy(update={"time": defaults[own.partition]})
+        for run, own in resources.items()
+    }
 
 
 def _script(batch: Batch, name: str, claim: Path) -> str:
@@ -197,8 +215,9 @@ def _sbatch(batch: Batch, name: str, claim: Path, command: Sequence[str]) -> str
 
 @contextmanager
 def clean_slurm_env() -> Iterator[None]:
-    """The environment without what an enclosing job has put there; SLURM_CONF is the user's."""
-    conf = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
+    """The environment without what an enclosing job has put there; which cluster is meant
+    stays."""
+    conf = {name: os.environ[name] for name in ("SLURM_CONF", "SLURM_CLUSTERS") if name in os.environ}
     with clean_env():
         os.environ.update(conf)
         yield

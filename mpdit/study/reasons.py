@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
+
+
+class Cause(NamedTuple):
+    """``kind`` is ``timed out``, ``out of memory``, ``node failed``, ``preempted``, ``cancelled``,
+    ``failed``, or '' when nothing says so; ``line`` the line of the log that does, or its last."""
+
+    kind: str
+    line: str
+
 
 _WORDS = {
     "TIMEOUT": "timed out",
@@ -11,42 +21,32 @@ _WORDS = {
     "NODE_FAIL": "node failed",
     "BOOT_FAIL": "node failed",
     "CANCELLED": "cancelled",
-    "PREEMPTED": "preempted",
     "REVOKED": "cancelled",
+    "PREEMPTED": "preempted",
 }
-_CANCELLED = re.compile(r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT \S+(?: DUE TO ([A-Z ]+))?")
-_DUE_TO = {
-    "TIME LIMIT": "timed out",
-    "NODE FAILURE": "node failed",
-    "PREEMPTION": "preempted",
-    "JOB REQUEUE": "preempted",
+_CANCELLED = r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT \S+ "
+_LINES = {
+    "out of memory": r"out[- _]of[- _]?memory|memory limit|oom[-_ ]kill|MemoryError|SIGKILL",
+    "timed out": rf"timed out|{_CANCELLED}DUE TO TIME LIMIT",
+    "node failed": rf"{_CANCELLED}DUE TO NODE FAILURE",
+    "preempted": rf"{_CANCELLED}DUE TO PREEMPTION",
+    "cancelled": _CANCELLED,
 }
-_MEMORY = re.compile(
-    r"out of memory|out-of-memory|oom[-_ ]kill|OutOfMemory|MemoryError|SIGKILL", re.IGNORECASE
-)
-_TIME = re.compile(r"timed out|time limit", re.IGNORECASE)
+"""The first of these that is found decides: a step that used too much is cancelled, too."""
 
 
-def classify(word: str, log: str) -> str:
-    """``timed out``, ``out of memory``, ``node failed``, ``preempted``, ``cancelled``, ``failed``.
+def classify(word: str, log: str) -> Cause:
+    """The cause of an end.
 
     Args:
         word: the state in which Slurm says that it ended; '' where it says nothing.
-        log: the end of what the job or the run said; slurmstepd's last words are the newest.
-
-    Returns:
-        '' when neither says anything.
+        log: the end of what the job or the run said, the newest last.
     """
-    first = word.split()[0] if word else ""  # of "CANCELLED by 1000"
-    if first in _WORDS:
-        return _WORDS[first]
-    ended = _CANCELLED.findall(log)
-    if ended:
-        return next(
-            (kind for due, kind in _DUE_TO.items() if ended[-1].startswith(due)), "cancelled"
-        )
-    if _MEMORY.search(log):
-        return "out of memory"
-    if _TIME.search(log):
-        return "timed out"
-    return "failed" if first == "FAILED" else ""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    last = lines[-1] if lines else ""
+    known = _WORDS.get(word)
+    for kind, pattern in _LINES.items():
+        found = [line for line in lines if re.search(pattern, line, re.IGNORECASE)]
+        if found and known in (None, kind):
+            return Cause(kind, found[-1])
+    return Cause(known or ("failed" if word == "FAILED" else ""), last)

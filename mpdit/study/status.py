@@ -62,10 +62,10 @@ class RunStatus:
 
     @property
     def cause(self) -> str:
-        """Why it has failed or got lost, in two words (`reasons.classify`); '' for other states."""
+        """Why it has failed or got lost, in two words (`reasons.Cause`); '' for other states."""
         if self.state not in ("failed", "lost"):
             return ""
-        return classify("", self.error or "") or self.state
+        return classify("", self.error or "").kind or self.state
 
     def row(self) -> dict[str, Any]:
         return asdict(self)
@@ -168,15 +168,13 @@ def explain_end(said: RunState | None, place: Placement) -> tuple[str, str | Non
     """The state, and the error, of a run that did not come to its end in a task that is gone."""
     if said is not None and said.error:
         return "failed", said.error
-    if said is not None and said.stopped:
-        return "planned", None
     match place.reason:
         case "cancelled":
             return "planned", None
         case "timed out" | "out of memory" | "node failed" | "preempted":
             return "failed", f"{place.reason}: {place.said}"
-        case "failed":
-            return "failed", place.said or "its job failed"
+    if said is not None and said.stopped:
+        return "planned", None
     if said is None and place.said:
         return "failed", f"its job ended before it began: {place.said}"
     return "lost", None

@@ -21,8 +21,8 @@ class Placement:
     """Where a claimed run's task is: ``waiting``, ``running``, ``gone``, or ``unknown`` when Slurm
     could not be asked or has not been yet.
 
-    ``reason`` says why it waits or how it ended (`reasons.classify`), ``said`` the last line of a
-    task that is gone. ``task`` is its id, ``elapsed`` seconds.
+    ``reason`` says why it waits, or of one that is gone the kind of its end (`reasons.Cause`), for
+    which ``said`` is the line of its log. ``task`` is its id, ``elapsed`` seconds.
     """
 
     state: str
@@ -92,19 +92,16 @@ class Scheduler:
     def _explain(self, gone: dict[str, Claim]) -> None:
         """How they ended, by sacct where it works, and by their last words."""
         try:
-            records = slurm.accounting(list(gone)) or {}
+            records = slurm.accounting({task.partition("_")[0] for task in gone}) or {}
         except ConfigError:
             records = {}
         for task, claim in gone.items():
             record = records.get(task)
-            said = tail(claim.task_log(task))
-            self._known[task] = Placement(
-                "gone",
-                task,
-                reason=classify(record.state if record else "", said),
-                nodes=record.nodes if record else "",
-                said=said.strip().rpartition("\n")[2],
-            )
+            # requeued jobs append to one log
+            said = tail(claim.task_log(task)).rpartition("Starting with JobEnvironment")[2]
+            cause = classify(record.state if record else "", said)
+            nodes = record.nodes if record else ""
+            self._known[task] = Placement("gone", task, cause.kind, nodes, said=cause.line)
 
 
 def _placed(task: slurm.QueuedTask) -> Placement:
