@@ -101,15 +101,39 @@ def _share(at_once: int | None, of: int, resources: Resources, tasks: int) -> in
     return max(1, min(tasks, at_once * tasks // (of * resources.runs_per_job)))
 
 
+def check(resources: Mapping[str, Resources]) -> tuple[dict[str, Resources], int]:
+    """Hold what runs ask for against what the cluster has.
+
+    Returns:
+        the resources of each run with a time, the partition's default where they name none, which
+        submitit would not know of; and how many tasks an array may have.
+
+    Raises:
+        ConfigError: when Slurm would refuse one.
+    """
+    slurm.check_request(resources.values())
+    untimed = {own.partition for own in resources.values() if own.time is None}
+    defaults = {partition: slurm.default_minutes(partition) for partition in untimed}
+    timed = {
+        run: own if own.time else own.model_copy(update={"time": defaults[own.partition]})
+        for run, own in resources.items()
+    }
+    for batch in make_batches(timed, len(timed)):
+        lines = _script(replace(batch, tasks=batch.tasks[:1]), "check", Path()).splitlines()
+        options = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")]
+        slurm.rehearse([shlex.split(option)[0] for option in options])
+    return timed, slurm.limits().array_tasks
+
+
 def preview(
     study: StudyDir, resources: Mapping[str, Resources], max_parallel: int | None
 ) -> list[tuple[Batch, str]]:
     """The arrays that `submit_arrays` would submit, each with its script.
 
     Raises:
-        ConfigError: for what Slurm does not have or would refuse.
+        ConfigError: when Slurm would refuse one.
     """
-    batches = _batches(resources, max_parallel)
+    batches = make_batches(*check(resources), max_parallel)
     names = job_names(_job_name(study), len(batches))
     claim = study.jobs / "CLAIM"
     return [
@@ -120,6 +144,7 @@ def preview(
 def submit_arrays(
     study: StudyDir,
     resources: Mapping[str, Resources],
+    largest: int,
     command: Sequence[str],
     max_parallel: int | None,
     on_end: str | None,
@@ -127,12 +152,13 @@ def submit_arrays(
     """Claim runs, and submit them, one sbatch an array. Call under the study's lock.
 
     Args:
+        resources, largest: as `check` returns them.
         on_end: a shell command for a job of its own, after all of them.
 
     Raises:
         ConfigError: with sbatch's words, when it refuses an array; those before it stay submitted.
     """
-    batches = _batches(resources, max_parallel)
+    batches = make_batches(resources, largest, max_parallel)
     job_name = _job_name(study)
     arrays = [{"tasks": batch.tasks} for batch in batches]
     file, held = study.new_claim("slurm", list(resources), job_name=job_name, arrays=arrays)
@@ -170,32 +196,6 @@ def _job_name(study: StudyDir) -> str:
     return f"{study.name}-{datetime.now():%m%d%H%M%S}-{os.getpid()}"
 
 
-def _batches(resources: Mapping[str, Resources], max_parallel: int | None) -> list[Batch]:
-    """Held against what the cluster has, each group of equal resources once.
-
-    Raises:
-        ConfigError: when it would refuse one.
-    """
-    slurm.check_request(resources.values())
-    timed = with_times(resources)
-    batches = make_batches(timed, slurm.limits().array_tasks, max_parallel)
-    for batch in {id(batch.resources): batch for batch in batches}.values():
-        lines = _script(replace(batch, tasks=batch.tasks[:1]), "", Path()).splitlines()
-        options = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")]
-        slurm.rehearse([shlex.split(option)[0] for option in options])
-    return batches
-
-
-def with_times(resources: Mapping[str, Resources]) -> dict[str, Resources]:
-    """Where no time is named, the partition's default, which submitit would not know of."""
-    untimed = {own.partition for own in resources.values() if own.time is None}
-    defaults = {partition: slurm.default_minutes(partition) for partition in untimed}
-    return {
-        run: own if own.time else own.model_copy(update={"time": defaults[own.partition]})
-        for run, own in resources.items()
-    }
-
-
 def _script(batch: Batch, name: str, claim: Path) -> str:
     """What sbatch is given."""
     executor = _executor(batch, name, claim)
@@ -217,7 +217,9 @@ def _sbatch(batch: Batch, name: str, claim: Path, command: Sequence[str]) -> str
 def clean_slurm_env() -> Iterator[None]:
     """The environment without what an enclosing job has put there; which cluster is meant
     stays."""
-    conf = {name: os.environ[name] for name in ("SLURM_CONF", "SLURM_CLUSTERS") if name in os.environ}
+    conf = {
+        name: os.environ[name] for name in ("SLURM_CONF", "SLURM_CLUSTERS") if name in os.environ
+    }
     with clean_env():
         os.environ.update(conf)
         yield

@@ -135,6 +135,9 @@ def submit(
     """
     check_plan(plan, results)
     study = StudyDir((results / plan.study).absolute())
+    largest = 0
+    if how.cluster == "slurm":
+        plan, largest = _check_resources(plan)
     try:
         study.path.mkdir(parents=True, exist_ok=True)
         with study.lock():
@@ -162,8 +165,11 @@ def submit(
                 study.run(status.name).write_config(runs[status.name].config)
             study.drop_dead_claims()
             chosen = {status.name: runs[status.name] for status in todo}
-            start = _start_arrays if how.cluster == "slurm" else _start_pool
-            started = replace(done, **start(study, chosen, how))
+            if how.cluster == "slurm":
+                started = replace(done, arrays=_start_arrays(study, chosen, largest, how))
+            else:
+                parallel, process = _start_pool(study, list(chosen), how)
+                started = replace(done, parallel=parallel, process=process)
             study.note_submitted(
                 {name: _submitted(how.cluster, run.resources) for name, run in chosen.items()}
             )
@@ -175,25 +181,37 @@ def submit(
 _TO_DO = ("planned", "failed", "lost")
 
 
-def _start_pool(study: StudyDir, runs: dict[str, PlannedRun], how: Execution) -> dict[str, Any]:
-    """Claim the runs, and start a pool."""
+def _start_pool(
+    study: StudyDir, runs: list[str], how: Execution
+) -> tuple[int, subprocess.Popen[bytes]]:
+    """Claim the runs, and start a pool: (runs at once, its process)."""
     parallel = min(how.max_parallel or pool.default_parallel(), len(runs))
     claim, held = study.new_claim(
-        "local", list(runs), command=how.run_command, parallel=parallel, on_end=how.on_end
+        "local", runs, command=how.run_command, parallel=parallel, on_end=how.on_end
     )
     with held:
         process = pool.start_pool(claim, held, claim.with_suffix(".log"))
         append_row(claim, {"pid": process.pid})  # here, so that cancel finds it at once
-        return {"parallel": parallel, "process": process}
+        return parallel, process
 
 
-def _start_arrays(study: StudyDir, runs: dict[str, PlannedRun], how: Execution) -> dict[str, Any]:
+def _check_resources(plan: Plan) -> tuple[Plan, int]:
+    """The plan with all time limits, and how many tasks an array may have (`arrays.check`)."""
+    from mpdit.study.arrays import check  # submitit takes its time
+
+    timed, largest = check({run.name: run.resources for run in plan.runs})
+    runs = tuple(replace(run, resources=timed[run.name]) for run in plan.runs)
+    return replace(plan, runs=runs), largest
+
+
+def _start_arrays(
+    study: StudyDir, runs: dict[str, PlannedRun], largest: int, how: Execution
+) -> tuple[JobArray, ...]:
     """Claim the runs, and submit them to Slurm."""
     from mpdit.study.arrays import submit_arrays
 
     resources = {name: run.resources for name, run in runs.items()}
-    arrays = submit_arrays(study, resources, how.run_command, how.max_parallel, how.on_end)
-    return {"arrays": arrays}
+    return submit_arrays(study, resources, largest, how.run_command, how.max_parallel, how.on_end)
 
 
 def _submitted(cluster: str, resources: Resources) -> dict[str, Any]:

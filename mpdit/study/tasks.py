@@ -58,7 +58,7 @@ class Scheduler:
         if time.monotonic() - self._asked >= self.every_s:
             self._ask(found)
             self._asked = time.monotonic()
-        places = {}
+        places: dict[str, Placement] = {}
         for claim in found:
             for array in claim.arrays:
                 for task, runs in array.task_ids().items():
