@@ -87,6 +87,10 @@ class _Partition:
         return self.values["PartitionName"]
 
     @property
+    def is_default(self) -> bool:
+        return self.values.get("Default") == "YES"
+
+    @property
     def minutes(self) -> float:
         """The longest time limit."""
         with suppress(ValueError):
@@ -207,11 +211,20 @@ def check_request(requests: Iterable[Resources]) -> None:
         ConfigError: for a partition that does not exist, or is closed to the account or quality of
             service, and for more time than it gives.
     """
-    answer = run("scontrol", "--all", "--oneliner", "show", "partition").splitlines()
-    pairs = ((word.partition("=") for word in line.split()) for line in answer)
-    partitions = [_Partition({key: value for key, _, value in words}) for words in pairs]
+    partitions = _partitions()
     for request in requests:
         _check(request, partitions)
+
+
+def default_minutes(partition: str | None) -> int | None:
+    """The time limit of a job that names none; None where there is no limit."""
+    for part in _partitions():
+        # of several, the first
+        named = part.is_default if partition is None else part.name == partition.partition(",")[0]
+        for limit in ("DefaultTime", "MaxTime") if named else ():
+            with suppress(ValueError):  # NONE, UNLIMITED
+                return parse_minutes(part.values[limit])
+    return None
 
 
 def rehearse(options: Sequence[str]) -> None:
@@ -289,6 +302,12 @@ def _sacct(*options: str, columns: Sequence[str]) -> str | None:
         return None
 
 
+def _partitions() -> list[_Partition]:
+    answer = run("scontrol", "--all", "--oneliner", "show", "partition").splitlines()
+    pairs = ((word.partition("=") for word in line.split()) for line in answer)
+    return [_Partition({key: value for key, _, value in words}) for words in pairs]
+
+
 def _rows(answer: str) -> Iterator[list[str]]:
     return (line.split(_SEPARATOR) for line in answer.splitlines())
 
@@ -327,7 +346,7 @@ def _with_memory(ended: Ended, memory_mb: float) -> Ended:
 def _check(request: Resources, partitions: Sequence[_Partition]) -> None:
     known = {partition.name: partition for partition in partitions}
     if request.partition is None:
-        asked = [part for part in partitions if part.values.get("Default") == "YES"]
+        asked = [part for part in partitions if part.is_default]
     else:
         names = request.partition.split(",")  # the job runs in whichever is free first
         for name in names:
