@@ -3,10 +3,12 @@
     study = analysis.load("results/quickstart")
     analysis.tables.ladder(study)
 
-``tables`` and ``comparison`` need pandas only; ``figures`` and ``report`` draw (seaborn) and are
-imported by whoever draws.
+``load`` takes several studies too, and :func:`join` what is loaded. ``tables`` and ``comparison``
+need pandas only; ``figures`` and ``report`` draw (seaborn) and are imported by whoever draws.
 """
 
-from analysis.load import NothingToShow, Study, load
+from analysis.join import join
+from analysis.load import load
+from analysis.study import NothingToShow, Study
 
-__all__ = ["NothingToShow", "Study", "load"]
+__all__ = ["NothingToShow", "Study", "join", "load"]

@@ -1,15 +1,15 @@
 """How far a run's samples are from real images, appended to its evaluation.jsonl.
 
 A run is measured at its end; ``python -m mpdit.evaluate RUN`` measures a finished one again, with
-further metrics, or over EMA widths and guidance scales. What is there is never overwritten, and
-the same command goes on. A row's ``role`` says what the number is of:
+further metrics, or over EMA widths, guidance scales and training steps. What is there is never
+overwritten, and the same command goes on. A row's ``role`` says what the number is of:
 
 =======  ==========================================================================================
 run      the run's own samples
 limit    the same at N → ∞, with standard error and the points of the fit
 repeat   another sampling seed of the same model
 floor    real held-out images, as many as there are samples where there are as many
-sweep    another EMA width, guidance scale or count
+sweep    another EMA width, guidance scale, training step or count
 =======  ==========================================================================================
 """
 
@@ -40,7 +40,7 @@ from mpdit.metrics import labels
 from mpdit.posthoc import profile_error
 from mpdit.prerequisites import LEAST_SAMPLES, NEED_FEATURES, check_evaluable
 from mpdit.references import HeldOut, Reference
-from mpdit.sample import Drawing, draw_set
+from mpdit.sample import Drawing, check_snapshot, draw_set
 from mpdit.session import Interrupted, Session, log, open_session
 from mpdit.study.rundir import (
     EXIT_BUSY,
@@ -70,7 +70,7 @@ def evaluate_run(config: RunConfig, session: Session, device: torch.device) -> R
         Interrupted: when a signal asked to stop; features are kept.
     """
     evaluation = Evaluation(config, session, device)
-    sets = _sets(config, config.sample)
+    sets = _sets(config, config.sample, config.train.steps)
     evaluation.append([row for drawing in sets for row in evaluation.missing(drawing)])
     return read_rows(evaluation.file)[0]
 
@@ -187,9 +187,9 @@ class Evaluation:
     def _is_of(self, row: Row, drawing: Drawing) -> bool:
         """Rows of older versions say less of the sampling, and count when that agrees."""
         record = json.loads(json.dumps(drawing.record()))
-        told = row.get("sampling", {})
+        told = {"snapshot": self.config.train.steps, **row.get("sampling", {})}
         return (
-            bool(told)  # the floor is of no sample set
+            "sampling" in row  # the floor is of no sample set
             and row["count"] == drawing.count
             and row["weights"] == self.extractor.weights
             and all(record.get(key) == told[key] for key in told if key != "ema_error")
@@ -232,11 +232,13 @@ def measure_again(
     guidances: Sequence[float] = (),
     wanted: Sequence[str] = (),
     count: int | None = None,
+    steps: Sequence[int] = (),
 ) -> int:
-    """Measure a finished run over EMA widths and guidance scales, or by further metrics.
+    """Measure a finished run over EMA widths, guidance scales and steps, or by further metrics.
 
     Args:
-        ema_stds, guidances: every width with every scale; none is the run's own.
+        ema_stds, guidances, steps: each width with each scale after each training step; none is the
+            run's own.
         wanted: metrics; none are the run's own.
         count: samples of each set; None is as many as the run has.
 
@@ -256,7 +258,10 @@ def measure_again(
     judge = _changed(config.evaluate, metrics=wanted or config.evaluate.metrics)
     for sample in asked:
         check_evaluable(config.model_copy(update={"evaluate": judge, "sample": sample}))
-    sets = [drawing for sample in asked for drawing in _sets(config, sample)]
+    for step in steps:
+        check_snapshot(run, config, step)
+    at = steps or [config.train.steps]
+    sets = [d for sample in asked for step in at for d in _sets(config, sample, step)]
     with run.lease():
         said = run.state()
         if said is None or not run.is_done():
@@ -276,10 +281,11 @@ def measure_again(
     return EXIT_DONE
 
 
-def _sets(config: RunConfig, sample: SampleConfig) -> list[Drawing]:
+def _sets(config: RunConfig, sample: SampleConfig, step: int) -> list[Drawing]:
     """The set drawn so; where that is the run's own, with its repeats."""
     own = Drawing.of_run(config)
-    drawing = replace(own, ema_std=sample.ema_std, guidance=sample.guidance, count=sample.count)
+    asked = {"ema_std": sample.ema_std, "guidance": sample.guidance, "count": sample.count}
+    drawing = replace(own, **asked, snapshot=step)
     repeats = range(1, config.evaluate.repeats) if drawing == own else ()
     return [drawing, *(Drawing.of_run(config, repeat) for repeat in repeats)]
 
@@ -307,11 +313,15 @@ def _changed(section: Section, **changes: object) -> Section:
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m mpdit.evaluate",
-        description="Measure a finished run again: every EMA width with every guidance scale.",
+        description="Measure a finished run again: each EMA width with each guidance scale after "
+        "each training step.",
     )
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--ema-std", type=float, nargs="+", default=[], metavar="STD")
     parser.add_argument("--guidance", type=float, nargs="+", default=[], metavar="SCALE")
+    parser.add_argument(
+        "--step", type=int, nargs="+", default=[], metavar="N", help="of the EMA snapshots"
+    )
     parser.add_argument(
         "--metrics", nargs="+", default=[], metavar="METRIC", help=", ".join(METRICS)
     )
@@ -319,7 +329,8 @@ def main() -> int:
     options = parser.parse_args()
     run = RunDir(options.run)
     try:
-        return measure_again(run, options.ema_std, options.guidance, options.metrics, options.count)
+        settings = options.ema_std, options.guidance, options.metrics, options.count, options.step
+        return measure_again(run, *settings)
     except BusyError as error:
         print(error, file=sys.stderr)
         return EXIT_BUSY

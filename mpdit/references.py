@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
+from mpdit.cachefolder import cache_folder
 from mpdit.config import ConfigError, DataConfig, EvaluateConfig
 from mpdit.data import adm, datasets
-from mpdit.data.real import AdmImages, RealImages, Record, cache_folder, of_split
+from mpdit.data.real import AdmImages, RealImages, Record, of_split
 from mpdit.extractors import Extractor, Features
 from mpdit.extractors.extractor import in_batches
 from mpdit.features import Arrays, Key, Watch, identity, keep, read

@@ -160,6 +160,20 @@ def test_a_sweep_adds_what_is_missing_and_leaves_what_is_there(
     assert len(drawn) == 6
 
 
+def test_earlier_steps_are_measured_like_the_end(tmp_path: Path, drawn: list[str]) -> None:
+    run = finished(tmp_path)
+    steps = run.config().train.steps
+    run.ema.mkdir()
+    for step in (12, steps):
+        (run.ema / f"std0.050_step{step:08}.safetensors").touch()
+    assert measure_again(run, steps=[12, steps]) == EXIT_DONE
+    added = rows_of(run)[2:]
+    assert [(row["role"], row["sampling"]["snapshot"]) for row in added] == [("sweep", 12)]
+    assert drawn[-1] == "samples_at12"
+    with pytest.raises(ConfigError, match=r"no EMA snapshots of step 13 .*newest are of --step"):
+        measure_again(run, steps=[13])
+
+
 @pytest.mark.usefixtures("drawn")
 def test_a_sweep_leaves_the_runs_own_last_word(tmp_path: Path) -> None:
     run = finished(tmp_path)

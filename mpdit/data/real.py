@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, UInt8
 
+from mpdit.cachefolder import cache_folder
 from mpdit.config import DataConfig
 from mpdit.data import adm, datasets
 from mpdit.data.images import ImageReader, Split
@@ -56,11 +56,6 @@ def of_split(data: DataConfig, split: Split, most: int | None = None) -> RealIma
     """
     kind = _Files if data.name == "folder" else _InMemory
     return kind(data, split, most)
-
-
-def cache_folder() -> Path:
-    """What was computed of real images is kept here; deleting it costs time only."""
-    return Path(os.environ.get("MPDIT_CACHE") or Path("~/.cache/mpdit").expanduser())
 
 
 def evenly(labels: Int64[np.ndarray, " images"], count: int) -> Int64[np.ndarray, " count"]:

@@ -115,7 +115,7 @@ class RunDir:
         """
         file = self.path / "config.yaml"
         try:
-            tree = yaml.load(file.read_text(), Loader=_SafeLoader)
+            tree = parse_yaml(file.read_text())
         except (FileNotFoundError, NotADirectoryError):
             raise ConfigError(f"{self.path} is no run directory: it has no config.yaml") from None
         except (OSError, UnicodeDecodeError) as error:
@@ -172,6 +172,15 @@ class RunDir:
                     f"{self.name} is being executed by process {holder.pid} on {holder.host}"
                 )
             yield
+
+
+def parse_yaml(text: str) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        yaml.YAMLError: when it is none.
+    """
+    return yaml.load(text, Loader=_SafeLoader)
 
 
 class _SafeLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

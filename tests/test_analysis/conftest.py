@@ -7,6 +7,14 @@ from analysis import Study, load
 from test_analysis import synthetic
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache folder, of each test its own."""
+    path = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("MPDIT_CACHE", str(path))
+    return path
+
+
 @pytest.fixture(scope="session")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven variants, two seeds, all done. For reading only."""

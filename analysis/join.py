@@ -1,0 +1,128 @@
+"""Several studies as one: results of other machines, or experiments that belong together."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from analysis.study import Study
+from mpdit.config import ConfigError
+
+LABELLED = ("runs", "metrics", "magnitudes", "evaluations", "provenance")
+"""The frames that have a variant."""
+
+
+def join(studies: Sequence[Study]) -> Study:
+    """All runs of the studies, told apart by the column ``study``.
+
+    A variant that has one name and one design in several studies is one variant, so that seeds
+    which were trained elsewhere stand beside the others; where the designs differ, its name is put
+    behind its study's. A run that is in several studies counts once, where it has come furthest
+    (of equals, where it is first), and ``missing`` says so.
+
+    Raises:
+        ConfigError: where two runs that are not the same have one name.
+    """
+    studies = _each_run_once(_distinct_variants(_distinctly_named(studies)))
+    names = [run for study in studies for run in study.runs["run"]]
+    for name, count in Counter(names).items():
+        if count > 1:
+            where = " and ".join(s.name for s in studies if name in set(s.runs["run"]))
+            raise ConfigError(f"{name} is one run in {where}, and another: rename a folder")
+    variants = dict.fromkeys(variant for study in studies for variant in study.variants)
+    kinds: dict[str, Any] = {
+        "variant": pd.CategoricalDtype(list(variants), ordered=True),
+        "run": pd.CategoricalDtype(names),
+        "study": pd.CategoricalDtype([study.name for study in studies]),
+    }
+    joined = {frame: _stack([getattr(s, frame) for s in studies], kinds) for frame in LABELLED}
+    texts = {"run": str, "study": str}
+    joined["runs"] = joined["runs"].astype(texts).sort_values("variant", kind="stable")
+    return Study(
+        name=" + ".join(study.name for study in studies),
+        path=studies[0].path,
+        missing=_stack([study.missing for study in studies], texts),
+        tune=tuple(dict.fromkeys(key for study in studies for key in study.tune)),
+        **{frame: rows.reset_index(drop=True) for frame, rows in joined.items()},
+    )
+
+
+def _stack(frames: list[pd.DataFrame], kinds: dict[str, Any]) -> pd.DataFrame:
+    """One below the other; a frame without rows has no say in the columns' types."""
+    full = [frame for frame in frames if len(frame)] or frames[:1]
+    return pd.concat([frame.astype(kinds) for frame in full])
+
+
+def _distinctly_named(studies: Sequence[Study]) -> list[Study]:
+    """Studies of one name go by their folders."""
+    names = Counter(study.name for study in studies)
+    return [study if names[study.name] == 1 else _by_its_folder(study) for study in studies]
+
+
+def _by_its_folder(study: Study) -> Study:
+    name = str(study.path)
+    frames = {frame: getattr(study, frame) for frame in (*LABELLED, "missing")}
+    renamed = {frame: rows.assign(study=name) for frame, rows in frames.items()}
+    return replace(study, name=name, **renamed)
+
+
+def _distinct_variants(studies: list[Study]) -> list[Study]:
+    """Variants of one name and several designs get their studies' names."""
+    designs = defaultdict(set)
+    for study in studies:
+        for variant, design in study.designs["design"].items():
+            designs[variant].add(design)
+    changed = []
+    for study in studies:
+        names = {v: f"{study.name}/{v}" for v in study.variants if len(designs[v]) > 1}
+        frames = {frame: getattr(study, frame) for frame in LABELLED}
+        renamed = {
+            frame: rows.assign(variant=rows["variant"].cat.rename_categories(names))
+            for frame, rows in frames.items()
+        }
+        changed.append(replace(study, **renamed))
+    return changed
+
+
+def _each_run_once(studies: list[Study]) -> list[Study]:
+    places = defaultdict(list)
+    for number, study in enumerate(studies):
+        for run in study.runs[["run", "id", "state", "step"]].to_dict("records"):
+            places[run["id"] or run["run"]].append((number, run))
+    spare: dict[int, list[str]] = defaultdict(list)
+    said: dict[int, list[dict[str, str]]] = defaultdict(list)
+    for found in places.values():
+        best, run = max(found, key=lambda place: (place[1]["state"] == "done", place[1]["step"]))
+        for number, other in found:
+            if number != best:
+                spare[number].append(other["run"])
+                what = (
+                    f"is in {studies[best].name} too ({_progress(studies[best], run)}), and here "
+                    f"{_progress(studies[number], other)}: left out"
+                )
+                said[number].append(
+                    {"run": other["run"], "study": studies[number].name, "what": what}
+                )
+    return [
+        _without(study, spare[number], said[number]) if spare[number] else study
+        for number, study in enumerate(studies)
+    ]
+
+
+def _without(study: Study, runs: list[str], said: list[dict[str, str]]) -> Study:
+    missing = study.missing[~study.missing["run"].isin(runs)]
+    frames = {frame: getattr(study, frame) for frame in LABELLED}
+    kept = {frame: rows[~rows["run"].isin(runs)] for frame, rows in frames.items()}
+    return replace(study, missing=pd.concat([missing, pd.DataFrame(said)]), **kept)
+
+
+def _progress(study: Study, run: Mapping[Hashable, Any]) -> str:
+    """``done, FD-digits@500 31.2``, or how far it has come."""
+    scores = study.evaluations[study.evaluations["run"] == run["run"]]
+    if scores.empty:
+        return f"{run['state']}, step {run['step']:,}"
+    return f"done, {scores['metric'].iloc[0]} {float(scores['value'].iloc[0]):.4g}"

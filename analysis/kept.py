@@ -1,0 +1,170 @@
+"""What was parsed of many runs' files is kept, and is never stale.
+
+A file is parsed again unless its inode, its size and its times of change are what they were when it
+was read. A write within the same tick of the clock could change none of these, so a file that has
+changed in the last :data:`SETTLED` seconds is not kept at all: the rows of a run that is being
+written always come from its file. What is kept lies in the cache folder, so that a study that
+cannot be written to is loaded as fast as others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from mpdit.cachefolder import cache_folder
+
+SETTLED = 3.0
+"""Seconds: more than the coarsest clock of a file system (2 s) with a server's skew."""
+FORMAT = 1
+
+
+class Piece(NamedTuple):
+    """Consecutive rows of a table: one file's."""
+
+    table: pa.Table
+    start: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a kind of file is turned into.
+
+    Attributes:
+        name: of the file, in every run's folder.
+        schema: the columns that there are in any case, the first ones.
+        parse: the files' contents → the rows of each, None where it is damaged.
+        worth_keeping: bytes; where less was parsed anew, keeping it would save no time.
+    """
+
+    name: str
+    schema: pa.Schema
+    parse: Callable[[list[bytes]], list[Piece | None]]
+    worth_keeping: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of several files, in the files' order.
+
+    Attributes:
+        counts: rows of each file; 0 where it is missing, empty or damaged.
+        damaged: the indices of the files that could not be parsed.
+    """
+
+    table: pa.Table
+    counts: list[int]
+    damaged: list[int]
+
+
+class Stamp(NamedTuple):
+    """What differs when a file's content does; times in nanoseconds."""
+
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+    @classmethod
+    def of(cls, descriptor: int) -> Stamp:
+        stat = os.fstat(descriptor)
+        return cls(stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+    @property
+    def settled(self) -> bool:
+        return time.time() - max(self.modified, self.changed) / 1e9 > SETTLED
+
+
+def read(study: Path, runs: Sequence[str], kind: Kind) -> Rows:
+    """The rows of one file of each run, as they are now; a missing file has none."""
+    store = _store(study, kind)
+    kept = _open(store, kind.schema)
+    pieces: dict[int, Piece] = {}
+    stamps: dict[int, Stamp] = {}
+    texts: dict[int, bytes] = {}
+    for index, run in enumerate(runs):
+        file = study / run / kind.name
+        with suppress(FileNotFoundError, NotADirectoryError), file.open("rb") as handle:
+            # before the content: what is appended meanwhile must not pass for what was read
+            stamp = Stamp.of(handle.fileno())
+            known, piece = kept.get(run, (None, None))
+            if piece is not None and known == stamp:
+                pieces[index] = piece
+            else:
+                texts[index] = handle.read()
+            if stamp.settled:
+                stamps[index] = stamp
+    parsed = dict(zip(texts, kind.parse(list(texts.values())), strict=True))
+    pieces |= {index: piece for index, piece in parsed.items() if piece is not None}
+    order = sorted(pieces)
+    lasting = [index for index in order if index in stamps]
+    if sum(len(texts.get(index, b"")) for index in lasting) >= kind.worth_keeping:
+        table = join([pieces[index] for index in lasting], kind.schema)
+        _keep(store, table, [(runs[i], stamps[i], pieces[i].rows) for i in lasting])
+    return Rows(
+        table=join([pieces[index] for index in order], kind.schema),
+        counts=[pieces[index].rows if index in pieces else 0 for index in range(len(runs))],
+        damaged=[index for index, piece in parsed.items() if piece is None],
+    )
+
+
+def join(pieces: Sequence[Piece], schema: pa.Schema) -> pa.Table:
+    """One table of all pieces; neighbours in one table stay together, uncut."""
+    joined = [Piece(schema.empty_table(), 0, 0)]
+    for piece in pieces:
+        last = joined[-1]
+        if piece.table is last.table and piece.start == last.start + last.rows:
+            joined[-1] = Piece(last.table, last.start, last.rows + piece.rows)
+        else:
+            joined.append(piece)
+    return pa.concat_tables(
+        [piece.table.slice(piece.start, piece.rows) for piece in joined],
+        promote_options="default",
+    )
+
+
+def _store(study: Path, kind: Kind) -> Path:
+    digest = hashlib.sha256(os.fsencode(study.resolve())).hexdigest()[:16]
+    return cache_folder() / "analysis" / f"{digest}-{Path(kind.name).stem}.arrow"
+
+
+def _open(store: Path, schema: pa.Schema) -> Mapping[str, tuple[Stamp, Piece]]:
+    """What is kept: a run's name → its file's stamp when it was read, and its rows."""
+    try:
+        table = pa.ipc.open_file(pa.py_buffer(store.read_bytes())).read_all()
+        kept = json.loads(table.schema.metadata[b"files"])
+    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
+        return {}  # not there, cut short, or none of ours
+    if kept["format"] != FORMAT or table.schema.names[: len(schema)] != schema.names:
+        return {}
+    table = table.replace_schema_metadata(None)
+    found, start = {}, 0
+    for run, stamp, count in kept["files"]:
+        found[run] = (Stamp(*stamp), Piece(table, start, count))
+        start += count
+    return found
+
+
+def _keep(store: Path, table: pa.Table, files: list[tuple[str, Stamp, int]]) -> None:
+    """Replace what is kept, where the cache can be written to."""
+    metadata = {b"files": json.dumps({"format": FORMAT, "files": files}).encode()}
+    table = table.combine_chunks().replace_schema_metadata(metadata)
+    with suppress(OSError):
+        store.parent.mkdir(parents=True, exist_ok=True)
+        # a name of its own: two processes may load one study
+        with tempfile.TemporaryDirectory(dir=store.parent) as folder:
+            file = Path(folder) / store.name
+            with pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table)
+            file.replace(store)

@@ -1,0 +1,100 @@
+"""Which runs a study has: study.json, or without one the folders' names."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mpdit.config import ConfigError, nearest
+
+
+class Entry(BaseModel):
+    """One run as study.json lists it."""
+
+    model_config = ConfigDict(extra="ignore")
+    name: str
+    id: str = ""
+    variant: str
+    named: str | None = None
+    seed: int = 0  # a run that has left the grid may have lost its entry
+    axes: dict[str, Any] = {}
+    tune: dict[str, Any] = {}
+    parameters: int | None = None
+    steps: int | None = None
+    in_grid: bool = True
+
+
+class _Listing(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    study: str
+    runs: list[Entry]
+
+
+def entries(path: Path) -> tuple[str, list[Entry]]:
+    """The study's name and its runs in grid order.
+
+    Raises:
+        ConfigError: when ``path`` is no folder of runs, or its study.json is damaged.
+    """
+    if not path.is_dir():
+        raise ConfigError(f"there is no folder {path}.{_nearest_folder(path)}")
+    if (path / "config.yaml").is_file():
+        raise ConfigError(f"{path} is a run, not a study: give its folder, {path.parent}")
+    file = path / "study.json"
+    try:
+        listing = _Listing.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        listing = _Listing(study=path.resolve().name, runs=_folders(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{file} is damaged: {key or 'the file'}: {first['msg']}") from None
+    for name, count in Counter(entry.name for entry in listing.runs).items():
+        if name in ("", ".", "..") or "/" in name:
+            raise ConfigError(f"{file}: the run {name!r} would lie outside the study")
+        if count > 1:
+            raise ConfigError(f"{file} is damaged: it lists the run {name!r} {count} times")
+    if not any(entry.in_grid for entry in listing.runs):
+        raise ConfigError(
+            f"{path} holds no runs: neither a study.json that lists any, "
+            f"nor a folder with a config.yaml{_nearest_below(path)}"
+        )
+    return listing.study, listing.runs
+
+
+def _folders(path: Path) -> list[Entry]:
+    """Variant and seed from the folders' names, ``<variant>_s<seed>-<id>``."""
+    found = []
+    for config in path.glob("*/config.yaml"):
+        name = config.parent.name
+        match = re.fullmatch(r"(.+)_s(\d+)-([0-9a-f]{8})", name)
+        variant, seed, run_id = match.groups() if match else (name, 0, "")
+        found.append(Entry(name=name, id=run_id, variant=variant, seed=int(seed)))
+    found.sort(key=lambda entry: (entry.variant, entry.seed, entry.name))
+    labels = Counter((entry.variant, entry.seed) for entry in found)
+    # Points of a tune axis share a label, and nothing here says which is which.
+    return [
+        entry.model_copy(update={"variant": entry.name})
+        if labels[entry.variant, entry.seed] > 1
+        else entry
+        for entry in found
+    ]
+
+
+def _nearest_folder(path: Path) -> str:
+    """A hint: the sibling, or the study under results/, whose name comes closest."""
+    for parent in (path.parent, Path("results")):
+        if parent.is_dir():
+            known = [str(p) for p in sorted(parent.iterdir()) if p.is_dir()]
+            if hint := nearest(str(parent / path.name), known):
+                return hint
+    return ""
+
+
+def _nearest_below(path: Path) -> str:
+    studies = sorted(str(file.parent) for file in path.glob("*/study.json"))
+    return f". Did you mean {', '.join(studies[:3])}?" if studies else ""

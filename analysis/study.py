@@ -1,0 +1,110 @@
+"""A study's results in memory: tidy frames, one row an observation.
+
+In every frame ``run`` is the run's folder name, ``variant`` a categorical in grid order, ``seed``
+an integer, ``study`` the study's name; ``run`` and ``study`` are categoricals too, save in ``runs``
+and ``missing``.
+
+``runs``, one row a run of the grid
+    ``run``, ``id``, ``variant``, ``seed``, ``study``; ``named`` (the ladder step or variant of the
+    grid, where it has axes beside them); ``state`` (planned, running, unfinished, failed, done);
+    ``stage``; ``step`` of ``steps``; ``trained`` (training is over); ``parameters``, ``flops`` (of
+    one image's forward pass); ``train_seconds`` (cumulative); ``axis.<key>`` and ``tune.<key>`` as
+    the grid spells them; the parameter counts by part, ``parameters.<part>``; ``model``
+    (``DiT-S/2``), ``flags`` (a tuple); ``folder`` (where it lies); ``design`` (a hash of the config
+    without seed and tuned values); and every field of the resolved config under its dotted key,
+    ``model.conditioning``.
+``metrics``, one row a logged step
+    ``step``, ``loss``, ``mse``, ``vlb`` (bits), ``grad_norm``, ``learning_rate``, ``images_per_s``,
+    ``memory_mb``, ``seconds`` (cumulative training time), ``mfu`` (share of the devices' peak
+    FLOP/s, NaN where that is unknown).
+``magnitudes``, one row a probed block
+    ``step``, ``site``, ``block`` (from 1), ``magnitude``. No unit. Activations (residual,
+    attention, mlp, modulated, conditioning): mean over positions of the RMS over channels. weight,
+    gradient: the RMS. update: the RMS of a step's change over that of the weights.
+``evaluations``, one row a number
+    ``metric`` (``FD-digits@1000``), ``value``, ``role`` (run, limit, repeat, floor, sweep: what
+    docs/evaluation.md says of each), ``extractor``, ``weights``, ``count`` (samples),
+    ``reference.*``, ``sampling.*`` and the rest as evaluation.jsonl has them, ``seconds``.
+``provenance``, one row a start of a run
+    ``time``, ``code``, ``diff_sha``, ``python``, ``host``, ``device``, ``threads``, ``job``,
+    ``packages.<name>``.
+``missing``, one row a lack
+    ``run``, ``study`` and ``what``, in words.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mpdit.study.rundir import RunDir
+
+
+class NothingToShow(ValueError):
+    """The study has no data yet for what was asked."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study's results, as the module says. The frames are shared: copy before changing one."""
+
+    name: str
+    path: Path
+    """Its folder; of several joined studies, the first one's."""
+    runs: pd.DataFrame
+    metrics: pd.DataFrame
+    magnitudes: pd.DataFrame
+    evaluations: pd.DataFrame
+    provenance: pd.DataFrame
+    missing: pd.DataFrame
+    tune: tuple[str, ...] = ()
+    """The columns of ``runs`` over which each variant is to be compared at its own best."""
+
+    @property
+    def variants(self) -> list[str]:
+        """In grid order."""
+        return [str(name) for name in self.runs["variant"].cat.categories]
+
+    @cached_property
+    def designs(self) -> pd.DataFrame:
+        """One row a variant with at least one readable config: that run's row of ``runs``."""
+        known = self.runs[self.runs["model"].notna()]
+        return known.drop_duplicates("variant").set_index("variant").sort_index()
+
+    def folder(self, run: str) -> RunDir:
+        """Where a run lies."""
+        return RunDir(Path(self.runs.loc[self.runs["run"] == run, "folder"].iloc[0]))
+
+    def samples(self, run: str, count: int, name: str = "samples") -> tuple[np.ndarray, np.ndarray]:
+        """The first ``count`` images (uint8, count × H × W × C) and labels (count) of a run.
+
+        ``name`` is that of another sample set than the run's own, ``samples_ema0.1``.
+
+        Raises:
+            NothingToShow: when there are none, or the file is not whole.
+        """
+        return _first_samples(self.folder(run).samples / f"{name}.npz", count)
+
+
+def _first_samples(file: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Reads no more of arr_0 than it needs: 10,000 images of 128² are half a gigabyte."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            with archive.open("arr_0.npy") as stream:
+                np.lib.format.read_magic(stream)
+                shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+                count = min(count, shape[0])
+                size = int(np.prod(shape[1:])) * dtype.itemsize
+                images = np.frombuffer(stream.read(count * size), dtype=dtype)
+            with archive.open("arr_1.npy") as stream:
+                labels = np.lib.format.read_array(stream, allow_pickle=False)
+        return images.reshape(count, *shape[1:]), labels[:count]
+    except FileNotFoundError:
+        raise NothingToShow(f"{file} is not there") from None
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
+        raise NothingToShow(f"{file} is damaged: {error}") from None

@@ -1,0 +1,113 @@
+"""How fast a large study is loaded: ``python benchmarks/analysis_load.py``.
+
+Makes 1,000 finished runs, each with 500 rows of metrics and 50 probes of 12 blocks, and loads them
+twice, each time in a process of its own: at first from the files, then from what was kept of them.
+Prints seconds against the promised ones, and ends with status 1 when a promise is not kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from launcher import report
+
+from analysis.kept import SETTLED
+from mpdit.config import make_run
+from mpdit.study.rundir import RunDir, RunState
+
+VARIANTS, SEEDS, ROWS, PROBES, BLOCKS = 200, 5, 500, 50, 12
+SITES = ("residual", "attention", "mlp", "modulated", "weight", "gradient", "update")
+LOAD = """\
+import sys, time
+import analysis
+began = time.perf_counter()
+study = analysis.load(sys.argv[1])
+seconds = time.perf_counter() - began
+print(seconds, len(study.runs), len(study.metrics), len(study.magnitudes))
+"""
+
+
+def metrics(noise: random.Random) -> str:
+    names = ("loss", "mse", "vlb", "grad_norm", "learning_rate", "images_per_s", "memory_mb")
+    return "".join(
+        json.dumps({"step": 50 * i, **{name: noise.random() for name in names}, "seconds": 0.3 * i})
+        + "\n"
+        for i in range(1, ROWS + 1)
+    )
+
+
+def magnitudes(noise: random.Random) -> str:
+    sizes = {**dict.fromkeys(SITES, BLOCKS), "conditioning": 1}
+    return "".join(
+        json.dumps({"step": 500 * i, "site": site, "blocks": [noise.random() for _ in range(size)]})
+        + "\n"
+        for i in range(PROBES)
+        for site, size in sizes.items()
+    )
+
+
+def make_study(path: Path) -> None:
+    """What the runs would leave; the curves of ten."""
+    noise = random.Random(0)
+    curves = [(metrics(noise), magnitudes(noise)) for _ in range(10)]
+    start = {
+        "time": "2026-01-01T00:00:00Z", "code": "0" * 40, "diff_sha": None, "python": "3.11.7",
+        "packages": {"torch": "2.9.0"}, "host": "node", "device": "cpu", "threads": 1,
+    }  # fmt: skip
+    score = {"metric": "FD-digits@500", "extractor": "digits", "weights": "w", "count": 500}
+    entries = []
+    for i in range(VARIANTS * SEEDS):
+        variant, seed = divmod(i, SEEDS)
+        model = {"name": "DiT-S/2"}
+        train = {"steps": 25_000, "learning_rate": 1e-4 * (variant + 1)}
+        config = make_run({"model": model, "data": "digits", "train": train, "seed": seed})
+        run = RunDir(path / f"v{variant}_s{seed}-{config.id}")
+        run.write_config(config)
+        for name, text in zip(("metrics", "magnitudes"), curves[i % 10], strict=True):
+            (run.path / f"{name}.jsonl").write_text(text)
+        row = {**score, "value": noise.random(), "reference": {"hash": "r"}, "role": "run"}
+        (run.path / "evaluation.jsonl").write_text(json.dumps(row) + "\n")
+        (run.path / "provenance.json").write_text(json.dumps({"starts": [start]}))
+        (run.path / "model.json").write_text(json.dumps({"parameters": 1, "flops": 1}))
+        run.write_state(RunState(stage="done", step=25_000, steps=25_000))
+        entry = {"name": run.name, "id": config.id, "variant": f"v{variant}", "seed": seed}
+        entries.append(entry)
+    (path / "study.json").write_text(json.dumps({"study": path.name, "runs": entries}))
+
+
+def load(path: Path, cache: Path) -> float:
+    """The seconds that it takes in a process that has imported what it needs."""
+    command = [sys.executable, "-c", LOAD, str(path)]
+    environment = {**os.environ, "MPDIT_CACHE": str(cache)}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    seconds, runs, rows, probed = done.stdout.split()
+    expected = VARIANTS * SEEDS, ROWS, PROBES * (len(SITES) * BLOCKS + 1)
+    assert (int(runs), int(rows), int(probed)) == (
+        expected[0],
+        expected[0] * expected[1],
+        expected[0] * expected[2],
+    )
+    return float(seconds)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path, cache = Path(folder) / "results" / "thousand", Path(folder) / "cache"
+        make_study(path)
+        time.sleep(SETTLED)  # what has just been written is not kept
+        kept = [
+            report("1,000 runs, from their files", load(path, cache), 6),
+            report("1,000 runs, again", load(path, cache), 1),
+        ]
+    sys.exit(0 if all(kept) else 1)
+
+
+if __name__ == "__main__":
+    main()

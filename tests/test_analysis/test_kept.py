@@ -1,0 +1,246 @@
+"""What is kept of a study's files is what is in them now."""
+
+import json
+import math
+import os
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis import kept, load, parse
+from mpdit.study.rundir import RunDir, append_row, keep_rows, read_rows
+
+Own = Callable[..., Path]
+KINDS = ("METRICS", "MAGNITUDES", "CONFIGS")
+
+
+@pytest.fixture
+def keeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small a study is, and however recently it was written."""
+    monkeypatch.setattr(kept, "SETTLED", -1e9)
+    for name in KINDS:
+        monkeypatch.setattr(parse, name, replace(getattr(parse, name), worth_keeping=0))
+
+
+def stores(folder: Path) -> list[Path]:
+    return sorted((folder / "analysis").glob("*.arrow"))
+
+
+def metrics(path: Path) -> pd.DataFrame:
+    return load(path).metrics
+
+
+def expected(path: Path) -> list[tuple[str, int, float]]:
+    """Run, step and loss as the standard library reads them."""
+    return [
+        (run["name"], row["step"], row["loss"])
+        for run in json.loads((path / "study.json").read_text())["runs"]
+        for row in read_rows(path / run["name"] / "metrics.jsonl")
+    ]
+
+
+def found(path: Path) -> list[tuple[str, int, float]]:
+    return list(load(path).metrics[["run", "step", "loss"]].itertuples(index=False, name=None))
+
+
+@pytest.mark.usefixtures("keeping")
+def test_what_has_not_changed_is_not_parsed_again(
+    own: Own, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = own()
+    before = load(path)
+    assert len(stores(cache)) == 3
+
+    def refuse(texts: list[bytes]) -> list[None]:
+        assert texts == []
+        return []
+
+    for name in KINDS:
+        monkeypatch.setattr(parse, name, replace(getattr(parse, name), parse=refuse))
+    after = load(path)
+    for frame in ("runs", "metrics", "magnitudes", "evaluations", "provenance", "missing"):
+        pd.testing.assert_frame_equal(getattr(after, frame), getattr(before, frame))
+    assert found(path) == expected(path)
+
+
+def change_append(file: Path, _: random.Random) -> None:
+    append_row(file, {"step": 9999, "loss": 1.5})
+
+
+def change_append_torn(file: Path, _: random.Random) -> None:
+    with file.open("a") as handle:
+        handle.write('{"step": 10000, "lo')
+
+
+def change_replace(file: Path, _: random.Random) -> None:
+    keep_rows(file, read_rows(file)[:-3])
+
+
+def change_in_place_with_its_old_time(file: Path, noise: random.Random) -> None:
+    """The same size, inode and time of modification: as a restored backup may have."""
+    stat = file.stat()
+    rows = read_rows(file)
+    if rows:
+        text = json.dumps({"step": rows[0]["step"], "loss": round(noise.random(), 3)})
+        first, _, rest = file.read_text().partition("\n")
+        if len(text) <= len(first):
+            file.write_text(text.ljust(len(first)) + "\n" + rest)
+            os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def change_truncate(file: Path, _: random.Random) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def change_swap(file: Path, noise: random.Random) -> None:
+    other = noise.choice(sorted(file.parent.parent.glob("*/metrics.jsonl")))
+    aside = file.with_name("aside")
+    file.rename(aside)
+    if other.exists():
+        other.rename(file)
+    aside.rename(other)
+
+
+def change_remove(file: Path, _: random.Random) -> None:
+    file.unlink()
+
+
+CHANGES = [value for name, value in sorted(globals().items()) if name.startswith("change_")]
+
+
+@pytest.mark.usefixtures("keeping")
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_a_changed_file_is_read_again(
+    own: Own, change: Callable[[Path, random.Random], None]
+) -> None:
+    path = own()
+    assert found(path) == expected(path)
+    before = expected(path)
+    file = sorted(path.glob("*/metrics.jsonl"))[3]
+    change(file, random.Random(5))
+    assert found(path) == expected(path)
+    assert (expected(path) == before) == (change is change_append_torn)
+
+
+@pytest.mark.usefixtures("keeping")
+def test_after_any_changes_the_rows_are_those_on_disk(own: Own) -> None:
+    path = own()
+    noise = random.Random(0)
+    for _ in range(25):
+        for _ in range(noise.randrange(3)):
+            files = sorted(path.glob("*/metrics.jsonl"))
+            noise.choice(CHANGES)(noise.choice(files), noise)
+        if noise.random() < 0.2:
+            listing = json.loads((path / "study.json").read_text())
+            noise.shuffle(listing["runs"])
+            (path / "study.json").write_text(json.dumps(listing))
+        assert found(path) == expected(path)
+    assert len(expected(path)) > 100
+
+
+@pytest.mark.usefixtures("keeping")
+def test_a_run_that_is_begun_anew_leaves_nothing_behind(own: Own) -> None:
+    path = own(seeds=1)
+    load(path)
+    run = RunDir(next(path.glob("A-none*")))
+    config = run.config()
+    shutil.rmtree(run.path)
+    run.write_config(config.model_copy(update={"seed": 7}))
+    study = load(path)
+    assert (study.metrics["run"] == run.name).sum() == 0
+    assert study.runs["seed"].iloc[0] == 7  # of the new config.yaml
+    assert study.runs["state"].iloc[0] == "planned"
+
+
+def test_what_has_just_been_written_is_not_kept(
+    own: Own, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in KINDS:
+        monkeypatch.setattr(parse, name, replace(getattr(parse, name), worth_keeping=0))
+    path = own(seeds=1)
+    load(path)
+    assert all(found(path) for _ in range(2))
+    for store in stores(cache):
+        assert kept._open(store, parse.METRICS.schema) == {}
+    monkeypatch.setattr(kept, "SETTLED", -1e9)
+    load(path)
+    [store] = [store for store in stores(cache) if store.stem.endswith("metrics")]
+    assert len(kept._open(store, parse.METRICS.schema)) == 7
+
+
+def test_a_small_study_leaves_nothing_in_the_cache(
+    own: Own, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "SETTLED", -1e9)
+    path = own()
+    files = sorted(path.rglob("*"))
+    load(path)
+    assert stores(cache) == []
+    assert sorted(path.rglob("*")) == files
+
+
+@pytest.mark.usefixtures("keeping")
+@pytest.mark.parametrize("spoil", [b"", b"ARROW1\0\0", None], ids=["empty", "foreign", "cut"])
+def test_a_damaged_cache_costs_time_only(own: Own, cache: Path, spoil: bytes | None) -> None:
+    path = own()
+    load(path)
+    for store in stores(cache):
+        whole = store.read_bytes()
+        store.write_bytes(whole[: len(whole) // 2] if spoil is None else spoil)
+    assert found(path) == expected(path)
+    for store in stores(cache):
+        assert kept._open(store, parse.METRICS.schema) or not store.stem.endswith("metrics")
+
+
+@pytest.mark.usefixtures("keeping")
+def test_where_nothing_can_be_kept_loading_works(
+    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    monkeypatch.setenv("MPDIT_CACHE", str(in_the_way))
+    path = own()
+    assert found(path) == expected(path)
+
+
+def test_numbers_are_the_ones_python_reads() -> None:
+    values = [0.1, 1e-05, 5e-324, 1.7976931348623157e308, math.nan, math.inf, -math.inf, 3, None]
+    noise = random.Random(0)
+    values += [noise.random() * 10 ** noise.randrange(-300, 300) for _ in range(500)]
+    text = "".join(json.dumps({"step": i, "loss": v}) + "\n" for i, v in enumerate(values))
+    [piece] = parse.METRICS.parse([text.encode()])
+    assert piece is not None
+    read = piece.table["loss"].to_pylist()
+    for value, number in zip(values, read, strict=True):
+        assert number == value or (value is not None and math.isnan(value) and math.isnan(number))
+
+
+def test_one_damaged_file_of_many_costs_only_itself() -> None:
+    good = b'{"step": 1, "loss": 2.0}\n'
+    bad = [
+        b"\0\0\n",
+        b"[]\n",
+        b'{"loss": 1.0}\n',
+        b'{"step": 1.5}\n',
+        b'{"step": 1, "loss": "x"}\n',
+    ]
+    bad += [b'{"step": 1\n' + good]
+    for damaged in bad:
+        texts = [good] * 11
+        texts[7] = damaged
+        pieces = parse.METRICS.parse(texts)
+        assert [index for index, piece in enumerate(pieces) if piece is None] == [7], damaged
+
+
+def test_what_is_logged_beyond_the_schema_has_a_column(own: Own) -> None:
+    path = own(seeds=1)
+    run = next(path.glob("E-all_s0*"))
+    append_row(run / "metrics.jsonl", {"step": 2000, "loss": 1.0, "tokens": 5, "note": "x"})
+    frame = load(path).metrics
+    assert list(frame["tokens"].dropna()) == [5.0]
+    assert "note" not in frame
