@@ -1,10 +1,11 @@
 # make quickstart   install, run the small study on this machine, write its report
 # make test         the tests (under ten minutes on two cores)
+# make notebooks    run the notebooks from top to bottom, on a small study trained for it
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install quickstart test check clean
+.PHONY: help install quickstart test notebooks check clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -30,7 +31,10 @@ quickstart: $(VENV)/installed
 	$(BIN)/python -m analysis results/quickstart
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+notebooks: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m slow tests/test_notebooks.py
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -1,34 +1,89 @@
-"""``python -m analysis results/<study>``: write the study's report and print its table."""
+"""Tables, figures and a report from a study's results.
+
+python -m analysis results/<study>     write its report and print its tables
+python -m analysis paper               everything the paper shows, from the studies there are
+python -m analysis publish STUDY       its results in a few hundred kilobytes
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mpdit.config import ConfigError
 
+RESULTS = Path("results")
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, or 2 for what the user has to mend."""
-    parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
+
+def _report(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("study", type=Path, help="a study's folder, results/<study>")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: <study>/report")
     options = parser.parse_args(arguments)
+    from analysis.load import load
+
+    study = load(options.study)
+    # seaborn takes seconds to import: a mistyped folder need not wait for it.
+    from analysis import report, terminal
+
+    page = report.write_loaded(study, options.out)
+    terminal.show(study)
+    print(f"report: {page}")
+
+
+def _paper(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis paper",
+        description="Write everything the paper shows, from whichever of its studies are there; "
+        "say which are missing, and the command that makes them.",
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="%(default)s")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: <results>/paper")
+    options = parser.parse_args(arguments)
+    from analysis import paper
+
+    print(f"paper: {paper.write(options.results, options.out or options.results / 'paper')}")
+
+
+def _publish(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis publish",
+        description="Write a study's results as a small summary, to be kept under version "
+        "control; python -m analysis reads it like the study itself.",
+    )
+    parser.add_argument("study", type=Path, help="a study's folder, results/<study>")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: published/<study> beside the study"
+    )
+    options = parser.parse_args(arguments)
+    from analysis import published
+    from analysis.load import load
+
+    study = load(options.study)
+    out = options.out or options.study.resolve().parent / "published" / study.name
+    print(f"published: {published.write(study, out)}")
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"paper": _paper, "publish": _publish}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0, or 2 for what the user has to mend."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        from analysis.load import load
-
-        study = load(options.study)
-        # seaborn takes seconds to import: a mistyped folder need not wait for it.
-        from analysis import report, terminal
-
-        page = report.write_loaded(study, options.out)
+        if given and given[0] in COMMANDS:
+            COMMANDS[given[0]](given[1:])
+        else:
+            _report(given)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    terminal.show(study)
-    print(f"report: {page}")
     return 0
 
 

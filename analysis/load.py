@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis import kept, parse
+from analysis import kept, parse, published
 from analysis.join import join
 from analysis.listing import Entry, entries
 from analysis.study import NothingToShow as NothingToShow
@@ -41,6 +41,8 @@ def load(study: str | Path | Sequence[str | Path]) -> Study:
     if not isinstance(study, str | Path):
         return join([load(one) for one in study])
     path = Path(study)
+    if published.is_published(path):
+        return published.read(path)
     name, listed = entries(path)
     reader = _Reader(name, path, [entry for entry in listed if entry.in_grid])
     for entry in listed:

@@ -1,6 +1,7 @@
 """``results/<study>/report/``: tables, figures, and one self-contained report.html.
 
-The page needs no network and no script; the same results give the same bytes.
+The page needs no network, and its script only sorts and filters the tables; the same results give
+the same bytes.
 """
 
 from __future__ import annotations
@@ -19,31 +20,12 @@ import pandas as pd
 from markupsafe import Markup
 
 from analysis import comparison, style, tables
-from analysis.figures import FIGURES
+from analysis.captions import CAPTIONS, TITLES
+from analysis.figures import FIGURES, panels
 from analysis.load import NothingToShow, Study, load
 from mpdit.config import FLAGS, ConfigError
 from mpdit.study.rundir import write_atomic
 
-TITLES = {
-    "ladder": "Magnitude preservation: the ladder",
-    "modulation": "Conditioning: the modulations",
-    "others": "Other variants",
-    "distance": "Distance per variant",
-    "samples": "Samples from the same noise",
-    "magnitude_depth": "Activation magnitude across depth",
-    "magnitude_training": "Activation magnitude over training",
-    "loss": "Training loss",
-}
-CAPTIONS = {
-    "distance": "Dots: one run each. Bar: mean over seeds. Line: its 95 % t interval; "
-    "an arrow where the interval goes on beyond the axis.",
-    "samples": "Every column starts from the same noise and class in all variants.",
-    "magnitude_depth": "At the last probe of training, mean over seeds. RMS over channels, "
-    "averaged over positions; 1 is what magnitude preservation aims at.",
-    "magnitude_training": "The residual stream behind each block, from the first block (pale) "
-    "to the last (full colour), mean over seeds; the same axes in all panels.",
-    "loss": "Running mean over a twentieth of training, then mean over seeds.",
-}
 LINKS = {
     "config": "config.yaml",
     "log": "log.txt",
@@ -130,10 +112,12 @@ class Page:
             tables.save(table, self.folder / "tables" / name)
             text = tables.pretty(table)
             yield {
+                "name": name,
                 "title": TITLES[name],
                 "columns": list(text.columns),
                 "rows": text.to_numpy().tolist(),
                 "files": _files("tables", name),
+                "nothing": None,
             }
 
     def figures(self) -> Iterator[dict[str, Any]]:
@@ -144,9 +128,7 @@ class Page:
                 yield {"name": name, "title": TITLES[name], "nothing": str(nothing)}
                 continue
             svg = style.save(figure, self.folder / "figures" / name)
-            caption = CAPTIONS[name]
-            if name != "distance" and len(self.study.variants) > style.SHOWN:
-                caption += f" The first {style.SHOWN} variants that have data."
+            caption = f"{CAPTIONS[name]}{_left_out(self.study, name)}"
             yield {
                 "name": name,
                 "title": TITLES[name],
@@ -166,7 +148,7 @@ class Page:
         except NothingToShow:
             values = pd.Series(dtype=float)
         for run in study.runs.to_dict("records"):
-            folder = study.path / run["run"]
+            folder = study.folder(run["run"]).path
             yield {
                 "name": run["run"],
                 "variant": run["variant"],
@@ -181,6 +163,14 @@ class Page:
                     if (folder / file).is_file()
                 ],
             }
+
+
+def _left_out(study: Study, name: str) -> str:
+    """How many variants a figure has, where it does not have all."""
+    limit = panels.ROWS if name in ("distance", "speed") else style.SHOWN
+    if len(study.variants) <= limit:
+        return ""
+    return f" The baseline and the {limit - 1} best of {len(study.variants)} variants."
 
 
 def explanation(study: Study) -> str:
@@ -251,7 +241,7 @@ def _warnings(study: Study) -> list[str]:
 
 
 def _variants(study: Study) -> Iterator[dict[str, Any]]:
-    looks = style.looks(study.variants)
+    looks = panels.looks(study)
     for variant, run in study.designs.iterrows():
         flags = list(run["flags"])
         yield {

@@ -80,13 +80,15 @@ class Study:
         """Where a run lies."""
         return RunDir(Path(self.runs.loc[self.runs["run"] == run, "folder"].iloc[0]))
 
-    def samples(self, run: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def samples(self, run: str, count: int, name: str = "samples") -> tuple[np.ndarray, np.ndarray]:
         """The first ``count`` images (uint8, count × H × W × C) and labels (count) of a run.
+
+        ``name`` is that of another sample set than the run's own, ``samples_ema0.1``.
 
         Raises:
             NothingToShow: when there are none, or the file is not whole.
         """
-        return _first_samples(self.folder(run).samples / "samples.npz", count)
+        return _first_samples(self.folder(run).samples / f"{name}.npz", count)
 
 
 def _first_samples(file: Path, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,15 +1,15 @@
 """How far a run's samples are from real images, appended to its evaluation.jsonl.
 
 A run is measured at its end; ``python -m mpdit.evaluate RUN`` measures a finished one again, with
-further metrics, or over EMA widths and guidance scales. What is there is never overwritten, and
-the same command goes on. A row's ``role`` says what the number is of:
+further metrics, or over EMA widths, guidance scales and training steps. What is there is never
+overwritten, and the same command goes on. A row's ``role`` says what the number is of:
 
 =======  ==========================================================================================
 run      the run's own samples
 limit    the same at N → ∞, with standard error and the points of the fit
 repeat   another sampling seed of the same model
 floor    real held-out images, as many as there are samples where there are as many
-sweep    another EMA width, guidance scale or count
+sweep    another EMA width, guidance scale, training step or count
 =======  ==========================================================================================
 """
 
@@ -19,7 +19,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -32,13 +32,15 @@ from pydantic import BaseModel, ValidationError
 
 from mpdit import extractors, features, metrics, references
 from mpdit.config import METRICS, ConfigError, RunConfig, SampleConfig
+from mpdit.data.real import Batch, Record
 from mpdit.devices import prepare, set_precision
 from mpdit.errors import explain
 from mpdit.extractors import Extractor, Features
 from mpdit.metrics import labels
 from mpdit.posthoc import profile_error
-from mpdit.references import HeldOut, Record, Reference
-from mpdit.sample import Drawing, draw_set
+from mpdit.prerequisites import LEAST_SAMPLES, NEED_FEATURES, check_evaluable
+from mpdit.references import HeldOut, Reference
+from mpdit.sample import Drawing, check_snapshot, draw_set
 from mpdit.session import Interrupted, Session, log, open_session
 from mpdit.study.rundir import (
     EXIT_BUSY,
@@ -55,20 +57,6 @@ Row = dict[str, Any]
 Section = TypeVar("Section", bound=BaseModel)
 
 
-def check_evaluable(config: RunConfig) -> None:
-    """Whether a run of this config can be evaluated on this machine, before anything is trained.
-
-    Raises:
-        ConfigError: saying which file to put where, or what to change.
-    """
-    extractors.check_available(config)
-    references.check_available(config)
-    for metric in config.evaluate.metrics:
-        least = metrics.LEAST_SAMPLES[metric]
-        if config.sample.count < least:
-            raise ConfigError(f"{metric} needs at least {least} samples", "sample.count")
-
-
 def evaluate_run(config: RunConfig, session: Session, device: torch.device) -> Row:
     """Measure the run's own sample sets, and the floor; append what evaluation.jsonl lacks.
 
@@ -82,7 +70,7 @@ def evaluate_run(config: RunConfig, session: Session, device: torch.device) -> R
         Interrupted: when a signal asked to stop; features are kept.
     """
     evaluation = Evaluation(config, session, device)
-    sets = _sets(config, config.sample)
+    sets = _sets(config, config.sample, config.train.steps)
     evaluation.append([row for drawing in sets for row in evaluation.missing(drawing)])
     return read_rows(evaluation.file)[0]
 
@@ -101,16 +89,18 @@ class Evaluation:
 
     @cached_property
     def extractor(self) -> Extractor:
-        return extractors.load(str(self.config.evaluate.extractor), self.device)
+        return extractors.load(self.config.evaluate, self.device)
 
     @cached_property
     def reference(self) -> Reference:
-        with_features = not metrics.NEED_FEATURES.isdisjoint(self.config.evaluate.metrics)
-        return references.load(self.config.data, self.extractor, with_features)
+        config = self.config
+        return references.load(config.data, config.evaluate, self.extractor, self._watch)
 
     @cached_property
     def held_out(self) -> HeldOut | None:
-        return references.held_out(self.config.data, self.extractor)
+        """As many as the run has samples, where there are as many."""
+        config = self.config
+        return references.held_out(config.data, config.sample.count, self.extractor, self._watch)
 
     def missing(self, drawing: Drawing) -> list[Row]:
         """The rows of a sample set that evaluation.jsonl lacks; the set is drawn when it must be.
@@ -128,8 +118,7 @@ class Evaluation:
             return []
         file = draw_set(self.config, self.session, drawing, self.device)
         set_precision("float32", "evaluate")  # drawing has left its own
-        self.session.stage("evaluate", 0, drawing.count)
-        samples = features.of_samples(file, self.extractor, self._progress)
+        samples = features.of_samples(file, self.extractor, self._watch)
         rows = list(self._rows(lacking, samples, role))
         if role == "run":
             rows += self._limit(lacking, samples, file)
@@ -137,7 +126,7 @@ class Evaluation:
         if error := profile_error(self.session.run, drawing.ema_std, drawing.snapshot):
             sampling["ema_error"] = error
         rows = [{**row, "sampling": sampling} for row in rows]
-        return rows + list(self._floor(lacking, drawing.count)) if role == "run" else rows
+        return rows + list(self._floor(lacking)) if role == "run" else rows
 
     def append(self, rows: list[Row]) -> None:
         """Add rows in one replacement of the file: none are there, or all, and on the disk."""
@@ -152,7 +141,7 @@ class Evaluation:
             began = time.perf_counter()
             values = _measure(metric, images, self.reference)
             real = self.reference
-            record = real.pooled_record if metric in metrics.NEED_FEATURES else real.record
+            record = real.pooled_record if metric in NEED_FEATURES else real.record
             for label, value in zip(
                 labels(metric, self.extractor.name, count), values, strict=True
             ):
@@ -171,13 +160,12 @@ class Evaluation:
         record = self.reference.record
         yield self._row(label, "limit", len(classes), limit._asdict(), record, began)
 
-    def _floor(self, wanted: list[str], count: int) -> Iterator[Row]:
-        """Real held-out images in the place of the samples; all, where there are fewer."""
+    def _floor(self, wanted: list[str]) -> Iterator[Row]:
+        """Real held-out images in the place of the run's samples."""
         if self.held_out is None:
             return
-        chosen = metrics.thin(self.held_out.classes, min(count, len(self.held_out.classes)))
-        images = Features(*(part[chosen] for part in self.held_out.features))
-        fit = [metric for metric in wanted if len(chosen) >= metrics.LEAST_SAMPLES[metric]]
+        images = self.held_out.features
+        fit = [name for name in wanted if len(images.pooled) >= LEAST_SAMPLES[name]]
         for row in self._rows(fit, images, "floor"):
             yield {**row, "images": self.held_out.record}
 
@@ -199,17 +187,23 @@ class Evaluation:
     def _is_of(self, row: Row, drawing: Drawing) -> bool:
         """Rows of older versions say less of the sampling, and count when that agrees."""
         record = json.loads(json.dumps(drawing.record()))
-        told = row.get("sampling", {})
+        told = {"snapshot": self.config.train.steps, **row.get("sampling", {})}
         return (
-            bool(told)  # the floor is of no sample set
+            "sampling" in row  # the floor is of no sample set
             and row["count"] == drawing.count
             and row["weights"] == self.extractor.weights
             and all(record.get(key) == told[key] for key in told if key != "ema_error")
         )
 
-    def _progress(self, done: int) -> None:
-        self.session.check_stop()
-        self.session.advance(done, 1)
+    def _watch(self, batches: Iterable[Batch], count: int) -> Iterator[Batch]:
+        """The batches of images that are looked at; between two it may be asked to stop."""
+        self.session.stage("evaluate", 0, count)
+        done = 0
+        for batch in batches:
+            yield batch
+            done += len(batch)
+            self.session.check_stop()
+            self.session.advance(done, 1)
 
 
 def _role(drawing: Drawing) -> str:
@@ -238,11 +232,13 @@ def measure_again(
     guidances: Sequence[float] = (),
     wanted: Sequence[str] = (),
     count: int | None = None,
+    steps: Sequence[int] = (),
 ) -> int:
-    """Measure a finished run over EMA widths and guidance scales, or by further metrics.
+    """Measure a finished run over EMA widths, guidance scales and steps, or by further metrics.
 
     Args:
-        ema_stds, guidances: every width with every scale; none is the run's own.
+        ema_stds, guidances, steps: each width with each scale after each training step; none is the
+            run's own.
         wanted: metrics; none are the run's own.
         count: samples of each set; None is as many as the run has.
 
@@ -262,7 +258,10 @@ def measure_again(
     judge = _changed(config.evaluate, metrics=wanted or config.evaluate.metrics)
     for sample in asked:
         check_evaluable(config.model_copy(update={"evaluate": judge, "sample": sample}))
-    sets = [drawing for sample in asked for drawing in _sets(config, sample)]
+    for step in steps:
+        check_snapshot(run, config, step)
+    at = steps or [config.train.steps]
+    sets = [d for sample in asked for step in at for d in _sets(config, sample, step)]
     with run.lease():
         said = run.state()
         if said is None or not run.is_done():
@@ -282,10 +281,11 @@ def measure_again(
     return EXIT_DONE
 
 
-def _sets(config: RunConfig, sample: SampleConfig) -> list[Drawing]:
+def _sets(config: RunConfig, sample: SampleConfig, step: int) -> list[Drawing]:
     """The set drawn so; where that is the run's own, with its repeats."""
     own = Drawing.of_run(config)
-    drawing = replace(own, ema_std=sample.ema_std, guidance=sample.guidance, count=sample.count)
+    asked = {"ema_std": sample.ema_std, "guidance": sample.guidance, "count": sample.count}
+    drawing = replace(own, **asked, snapshot=step)
     repeats = range(1, config.evaluate.repeats) if drawing == own else ()
     return [drawing, *(Drawing.of_run(config, repeat) for repeat in repeats)]
 
@@ -313,11 +313,15 @@ def _changed(section: Section, **changes: object) -> Section:
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m mpdit.evaluate",
-        description="Measure a finished run again: every EMA width with every guidance scale.",
+        description="Measure a finished run again: each EMA width with each guidance scale after "
+        "each training step.",
     )
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--ema-std", type=float, nargs="+", default=[], metavar="STD")
     parser.add_argument("--guidance", type=float, nargs="+", default=[], metavar="SCALE")
+    parser.add_argument(
+        "--step", type=int, nargs="+", default=[], metavar="N", help="of the EMA snapshots"
+    )
     parser.add_argument(
         "--metrics", nargs="+", default=[], metavar="METRIC", help=", ".join(METRICS)
     )
@@ -325,7 +329,8 @@ def main() -> int:
     options = parser.parse_args()
     run = RunDir(options.run)
     try:
-        return measure_again(run, options.ema_std, options.guidance, options.metrics, options.count)
+        settings = options.ema_std, options.guidance, options.metrics, options.count, options.step
+        return measure_again(run, *settings)
     except BusyError as error:
         print(error, file=sys.stderr)
         return EXIT_BUSY

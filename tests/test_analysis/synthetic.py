@@ -126,13 +126,13 @@ def _write_training(folder: RunDir, run: RunConfig, order: int) -> None:
         append_row(folder.path / "magnitudes.jsonl", row)
 
 
-def write_samples(folder: RunDir, order: int = 0, count: int = 40) -> None:
+def write_samples(folder: RunDir, order: int = 0, count: int = 40, name: str = "samples") -> None:
     """Digits' shape; sample i has label i % 10 and the brightness 10 · label + order."""
     labels = np.arange(count) % 10
     images = np.zeros((count, 8, 8, 1), dtype=np.uint8)
     images[:, 2:6, 2:6, 0] = (100 + 10 * labels + order)[:, None, None]
     folder.samples.mkdir(exist_ok=True)
-    np.savez(folder.samples / "samples.npz", images, labels)
+    np.savez(folder.samples / f"{name}.npz", images, labels)
 
 
 def write_evaluation(folder: RunDir, distance: float, seed: int, **changes: Any) -> None:
@@ -143,3 +143,38 @@ def write_evaluation(folder: RunDir, distance: float, seed: int, **changes: Any)
         "seconds": 3.0, **changes,
     }  # fmt: skip
     append_row(folder.path / "evaluation.jsonl", row)
+
+
+def write_learning(folder: RunDir, order: int = 0) -> None:
+    """What the probe says of weights, gradients and updates, and the activations of step 0."""
+    for step in range(0, STEPS + 1, 50):
+        sizes = {"weight": 0.1 * (1 + order * step / STEPS)}
+        if step:
+            sizes |= {"gradient": 1e-3 / (1 + step / 100), "update": 1e-2 / (1 + order)}
+        for site, size in sizes.items():
+            row = {"step": step, "site": site, "blocks": [size] * BLOCKS}
+            append_row(folder.path / "magnitudes.jsonl", row)
+    row = {"step": 0, "site": "residual", "blocks": [0.7] * BLOCKS}
+    append_row(folder.path / "magnitudes.jsonl", row)
+
+
+def write_sweep(folder: RunDir, distance: float, seed: int) -> None:
+    """Other EMA widths, guidance scales and training steps; each a number away from the run's."""
+    own = {"steps": 50, "guidance": 1.5, "ema_std": 0.05, "seed": seed, "snapshot": STEPS}
+    (folder.path / "evaluation.jsonl").unlink()
+    write_evaluation(folder, distance, seed, sampling=own)
+    for key, changes in SWEEP.items():
+        for value, change in changes.items():
+            row = {**own, key: value}
+            write_evaluation(folder, distance + change, seed, sampling=row, role="sweep")
+    for width in SWEEP["ema_std"]:
+        write_samples(folder, order=round(1000 * width), name=f"samples_ema{width:g}")
+    both = {**own, "ema_std": 0.1, "guidance": 3.0}
+    write_evaluation(folder, 99.0, seed, sampling=both, role="sweep")
+
+
+SWEEP: dict[str, dict[float, float]] = {
+    "ema_std": {0.03: 2.0, 0.1: 1.0},
+    "guidance": {1.0: 3.0, 2.0: -1.0},
+    "snapshot": {250: 40.0, 500: 10.0},
+}

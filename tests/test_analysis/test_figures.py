@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from analysis import NothingToShow, Study, figures, load, style
+from analysis.figures import distances, panels, probe
 from mpdit.study.rundir import RunDir
 from test_analysis import synthetic
 
@@ -23,9 +26,31 @@ LONG = {
 }
 
 
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """With sweeps, and all that the probe says."""
+    path = synthetic.write_study(tmp_path_factory.mktemp("measured") / "quickstart")
+    measure(path)
+    return load(path)
+
+
+def measure(path: Path) -> None:
+    entries = json.loads((path / "study.json").read_text())["runs"]
+    found = zip(VARIANTS, synthetic.DISTANCES.values(), strict=True)
+    distances = dict(enumerate(found))
+    seeds = len(entries) // len(VARIANTS)
+    for number, entry in enumerate(entries):
+        order, seed = number // seeds, entry["seed"]
+        run = RunDir(path / entry["name"])
+        synthetic.write_learning(run, order)
+        synthetic.write_sweep(run, distances[order][1][seed], seed)
+
+
 @pytest.mark.parametrize("name", figures.FIGURES)
 def test_no_label_is_cut_off_however_long_the_names(own: Own, name: str) -> None:
-    figure = figures.FIGURES[name](load(own(**LONG)))
+    path = own(**LONG)
+    measure(path)
+    figure = figures.FIGURES[name](load(path))
     assert figure.get_size_inches()[0] == style.COLUMN
     figure.draw_without_rendering()
     box = figure.get_tightbbox()
@@ -70,17 +95,103 @@ def test_distance_keeps_the_row_of_a_variant_without_results(own: Own) -> None:
     assert len(axes.get_yticklabels()) == 7
 
 
-def test_magnitude_over_depth_is_the_last_probes_mean_over_seeds(study: Study) -> None:
-    figure = figures.magnitude_depth(study)
-    assert [axes.get_title() for axes in figure.axes] == list(figures.SITES.values())
-    residual = figure.axes[0]
-    assert residual.get_yscale() == "log"
-    lines = {line.get_color(): line for line in residual.lines if len(line.get_xdata())}
-    first = lines[COLORS["A-none"]]
-    assert list(first.get_xdata()) == [1, 2, 3, 4]
-    assert list(first.get_ydata()) == pytest.approx([4.2**0.5, 4.2, 4.2**1.5, 4.2**2])
-    assert list(lines[COLORS["E-all"]].get_ydata()) == [1, 1, 1, 1]
+def test_magnitude_over_depth_has_a_row_a_site_and_a_column_a_step(measured: Study) -> None:
+    figure = figures.magnitude_depth(measured)
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["step 0", "step 100", "step 1,000"]
+    labels = [axes.get_ylabel().replace("\n", " ") for axes in figure.axes[::3]]
+    assert labels == list(probe.SITES.values())
+    start, early, end = figure.axes[:3]
+    assert end.get_yscale() == "log"
+    for axes, growth in ((early, 1.32), (end, 4.2)):
+        line = line_of(axes, "A-none")
+        assert list(line.get_xdata()) == [1, 2, 3, 4]
+        expected = [growth ** (block / 2) for block in (1, 2, 3, 4)]
+        assert list(line.get_ydata()) == pytest.approx(expected)
+        assert list(line_of(axes, "E-all").get_ydata()) == [1, 1, 1, 1]
+    assert list(line_of(start, "A-none").get_ydata()) == [0.7] * 4
+    assert [len(axes.lines) for axes in figure.axes[3::3]] == [0] * 3  # only the residual at first
     assert [text.get_text() for text in figure.legends[0].get_texts()] == VARIANTS
+
+
+def line_of(axes: Axes, variant: str) -> Line2D:
+    return next(line for line in axes.lines if line.get_color() == COLORS[variant])
+
+
+def test_steps_that_runs_do_not_share_are_named_by_their_share_of_training(own: Own) -> None:
+    path = own(seeds=1)
+    short = next(path.glob("A-none*")) / "magnitudes.jsonl"
+    rows = [row for row in short.read_text().splitlines() if json.loads(row)["step"] <= 500]
+    short.write_text("\n".join(rows) + "\n")
+    figure = figures.magnitude_depth(load(path))
+    titles = [axes.get_title() for axes in figure.axes[:3]]
+    assert titles == ["step 50", "10% of training", "100% of training"]
+
+
+def test_magnitudes_are_of_activations_weights_gradients_and_updates(measured: Study) -> None:
+    figure = figures.magnitudes(measured)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == list(probe.LEARNING.values())
+    activations, weights, gradients, updates = figure.axes
+    growth = [4.2 ** (block / 2) for block in (1, 2, 3, 4)]
+    assert line_of(activations, "A-none").get_ydata()[-1] == pytest.approx(np.mean(growth))
+    assert list(line_of(weights, "B-cosine").get_xdata()) == list(range(0, 1001, 50))
+    assert list(line_of(weights, "B-cosine").get_ydata()[[0, -1]]) == pytest.approx([0.1, 0.2])
+    assert line_of(gradients, "E-all").get_xdata()[0] == 50
+    assert line_of(updates, "D-forced").get_ydata()[0] == pytest.approx(0.01 / 4)
+    assert {axes.get_yscale() for axes in figure.axes} == {"log"}
+
+
+def test_distance_against_parameters_has_the_modulations(study: Study) -> None:
+    figure = figures.distance_parameters(study)
+    axes = figure.axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("parameters", "FD-digits@1000")
+    marks = {line.get_color(): line for line in axes.lines if line.get_marker() in style.MARKERS}
+    expected = {"E-all": (500, 31), "E-all_rotation": (450, 33.5)}
+    for variant, (parameters, mean) in expected.items():
+        line = marks[COLORS[variant]]
+        assert (line.get_xdata()[0], line.get_ydata()[0]) == (parameters, mean)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["E-all", "E-all_rotation", "E-all_rotation-scale"]
+
+
+def test_a_sweep_changes_one_setting_and_holds_the_others(measured: Study) -> None:
+    figure = figures.sweep(measured)
+    assert [axes.get_xlabel() for axes in figure.axes] == list(distances.SWEPT.values())
+    assert figure.axes[0].get_ylabel() == "FD-digits@1000"
+    for axes, key, own_value in zip(figure.axes, ("ema_std", "guidance"), (0.05, 1.5), strict=True):
+        changes = {**synthetic.SWEEP[key], own_value: 0.0}
+        line = line_of(axes, "E-all")
+        found = dict(zip(line.get_xdata(), line.get_ydata(), strict=True))
+        assert found == {value: 31 + change for value, change in sorted(changes.items())}
+        points = np.concatenate([c.get_offsets() for c in axes.collections])
+        assert len(points) == 14 * len(changes)  # every seed's
+        assert points[:, 1].max() < 99  # where both differ
+
+
+def test_distance_over_training_has_the_snapshots_and_the_end(measured: Study) -> None:
+    axes = figures.distance_training(measured).axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("training step", "FD-digits@1000")
+    line = line_of(axes, "E-all")
+    assert list(line.get_xdata()) == [250, 500, 1000]
+    assert list(line.get_ydata()) == [71, 41, 31]
+
+
+def test_speed_is_the_median_without_the_first_row_and_its_ratio_to_the_first(own: Own) -> None:
+    path = own()
+    for run in path.glob("E-all_s*"):
+        file = run / "metrics.jsonl"
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        rows[0]["images_per_s"] = 1.0
+        for row in rows[1:]:
+            row["images_per_s"] = 1200.0
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    axes = figures.speed(load(path)).axes[0]
+    assert axes.get_xlabel().startswith("training speed (images/s")
+    assert [text.get_text() for text in axes.texts] == [
+        *["× 1.00"] * 4, "× 0.75", *["× 1.00"] * 2,
+    ]  # fmt: skip
+    points = np.asarray(axes.collections[4].get_offsets())
+    assert points.tolist() == [[1200, 4], [1200, 4]]
 
 
 def test_magnitude_over_training_has_a_panel_a_variant_and_a_line_a_block(study: Study) -> None:
@@ -114,6 +225,30 @@ def test_a_sample_column_is_one_noise_and_class_in_every_variant(study: Study) -
         assert centres == [100 + 10 * label + order for label in range(10)]
         assert axes.images[0].get_interpolation() == "nearest"
     assert [text.get_text() for text in figure.axes[-1].texts] == [str(i) for i in range(10)]
+
+
+def test_samples_of_another_ema_width_are_of_the_same_noise(measured: Study) -> None:
+    assert figures.ema_widths(measured) == [0.03, 0.05, 0.1]
+    own, wide = figures.samples(measured, 0.05), figures.samples(measured, 0.1)
+    assert own.axes[1].images[0].get_array()[32, 32, 0] == 100 + 1
+    assert wide.axes[1].images[0].get_array()[32, 32, 0] == 100 + 100
+    with pytest.raises(NothingToShow):
+        figures.samples(measured, 0.2)
+
+
+def test_one_variants_activations_cross_at_the_block_and_step_asked_for(measured: Study) -> None:
+    figure = figures.activations(measured, "A-none", block=2, step=500)
+    over_steps, over_depth = figure.axes
+    assert (over_steps.get_title(), over_depth.get_title()) == ("block 2", "step 500")
+    residual = over_steps.lines[0]
+    at_500 = list(residual.get_xdata()).index(500)
+    assert residual.get_label() == "residual stream"
+    assert residual.get_ydata()[at_500] == pytest.approx(2.6)
+    assert list(over_depth.lines[0].get_ydata()) == pytest.approx(
+        [2.6 ** (b / 2) for b in range(1, 5)]
+    )
+    with pytest.raises(NothingToShow, match="A-none has no probe of block 9 at step 500"):
+        figures.activations(measured, "A-none", block=9, step=500)
 
 
 def test_samples_come_from_the_seed_that_most_variants_have(own: Own) -> None:
@@ -179,6 +314,15 @@ def test_more_variants_than_one_can_tell_apart_are_cut_in_figures_of_lines(
     assert len(figure.legends[0].get_texts()) == style.SHOWN
     assert len(figures.samples(study).axes) == style.SHOWN
     assert len(figures.distance(study).axes[0].get_yticks()) == style.SHOWN + 3
+    # the baseline and the best, which keep one look in all figures
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == [f"v{order}" for order in range(style.SHOWN)]
+    for file in tmp_path.glob("v1-*/evaluation.jsonl"):
+        file.write_text(file.read_text().replace('"value": 2.0', '"value": 200.0'))
+    worse = load(tmp_path)
+    assert "v1" not in panels.shown(worse, worse.variants)
+    drawn = panels.looks(worse)
+    assert len({drawn[v] for v in panels.shown(worse, worse.variants)}) == style.SHOWN
 
 
 def test_figures_are_the_same_bytes_every_time(study: Study, tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""The figures: each a function ``Study`` → matplotlib Figure, one column wide.
+
+They raise :class:`~analysis.load.NothingToShow` while the study has nothing of the kind. Where
+there are more variants than a reader can tell apart, the baseline and the best are drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from matplotlib.figure import Figure
+
+from analysis.figures.distances import distance, distance_parameters, distance_training, sweep
+from analysis.figures.images import ema_widths, samples
+from analysis.figures.probe import activations, magnitude_depth, magnitude_training, magnitudes
+from analysis.figures.training import loss, speed
+from analysis.load import Study
+
+FIGURES: dict[str, Callable[[Study], Figure]] = {
+    "distance": distance,
+    "samples": samples,
+    "distance_parameters": distance_parameters,
+    "magnitude_depth": magnitude_depth,
+    "magnitude_training": magnitude_training,
+    "magnitudes": magnitudes,
+    "loss": loss,
+    "distance_training": distance_training,
+    "sweep": sweep,
+    "speed": speed,
+}
+
+__all__ = [
+    "FIGURES",
+    "activations",
+    "distance",
+    "distance_parameters",
+    "distance_training",
+    "ema_widths",
+    "loss",
+    "magnitude_depth",
+    "magnitude_training",
+    "magnitudes",
+    "samples",
+    "speed",
+    "sweep",
+]

@@ -1,0 +1,199 @@
+"""What the figures share: which variants are drawn and how they look, axes, legends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from analysis import comparison, style
+from analysis.load import NothingToShow, Study
+from analysis.statistics import Estimate
+
+ROWS = 40
+"""How many variants a figure with a row for each may have."""
+LINE = 44
+"""Letters of a name that fit into one line of a column."""
+
+
+def ranking(study: Study) -> list[str]:
+    """All variants in grid order; the baseline and then the best first, where they are too many."""
+    variants = study.variants
+    if len(variants) <= style.SHOWN:
+        return variants
+    try:
+        distances = comparison.distances(study)
+    except NothingToShow:
+        return variants
+    means = distances.astype({"variant": str}).groupby("variant")["value"].mean()
+    return [variants[0], *sorted(variants[1:], key=lambda v: means.get(v, np.inf))]
+
+
+def looks(study: Study) -> dict[str, style.Look]:
+    """How each variant looks in all figures of the study."""
+    return style.looks(ranking(study))
+
+
+def shown(study: Study, there: Iterable[str], limit: int = style.SHOWN) -> list[str]:
+    """Of the variants that have data, those that are drawn, in grid order."""
+    present = set(there)
+    chosen = [variant for variant in ranking(study) if variant in present][:limit]
+    return [variant for variant in study.variants if variant in set(chosen)]
+
+
+def of_chosen(study: Study, data: pd.DataFrame) -> pd.DataFrame:
+    """Each variant at its own best point of the tune axes, as in the tables."""
+    return data[data["run"].isin(comparison.chosen(study)["run"])]
+
+
+def single(height: float = 2.0) -> tuple[Figure, Axes]:
+    """One panel a column wide."""
+    figure, grid = panels(1, 1)
+    figure.set_size_inches(style.COLUMN, height)
+    return figure, grid[0]
+
+
+def panels(count: int, columns: int, **shares: Any) -> tuple[Figure, list[Axes]]:
+    """``count`` panels in rows of ``columns``; the height is set when the legend is known."""
+    figure = Figure(figsize=(style.COLUMN, 2), layout="constrained")
+    rows = -(-count // columns)
+    grid = figure.subplots(rows, columns, squeeze=False, **shares).ravel()
+    for axes in grid[count:]:
+        axes.remove()
+    for axes in grid[:count]:  # how many ticks fit is asked when it is drawn, in a notebook later
+        axes.tick_params(axis="x", labelsize=style.RC["xtick.labelsize"])
+        axes.tick_params(axis="y", labelsize=style.RC["ytick.labelsize"])
+    return figure, list(grid[:count])
+
+
+def name_bottom(grid: Sequence[Axes], columns: int, label: str) -> None:
+    """The x axis' name and ticks below the lowest panel of each column."""
+    for axes in grid[-columns:]:
+        axes.set_xlabel(label)
+        axes.xaxis.set_tick_params(labelbottom=True)
+
+
+def rows(names: Sequence[str]) -> tuple[Figure, Axes]:
+    """A row a name, from the top, as high as the names need."""
+    wrapped = [style.wrap(name) for name in names]
+    lines = sum(1.25 + 0.9 * text.count("\n") for text in wrapped)
+    figure, axes = single(0.55 + 0.2 * lines)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_yticks(range(len(names)), wrapped)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0, pad=6)
+    axes.spines["left"].set_visible(False)
+    return figure, axes
+
+
+def row_points(axes: Axes, row: int, values: Sequence[float], color: str) -> None:
+    """Each run's point in a row."""
+    axes.scatter(values, [row] * len(values), s=20, color=color, alpha=0.8, linewidths=0, zorder=3)
+
+
+def interval(axes: Axes, at: float, found: Estimate, color: str, vertical: bool = False) -> None:
+    """The interval as a line, with an arrow where it leaves the axis.
+
+    To be called when the axis has its limits.
+    """
+    if not np.isfinite(found.half_width):
+        return
+    low, high = axes.get_ylim() if vertical else axes.get_xlim()
+    ends = np.clip([found.low, found.high], low, high)
+    arrows = "v^" if vertical else "<>"
+    line: Any = {"color": color, "linewidth": 0.9, "solid_capstyle": "butt"}
+    for values, marker in (
+        (ends, ""),
+        *(
+            (ends[[i]], arrows[i])
+            for i, bound in enumerate((found.low, found.high))
+            if ends[i] != bound
+        ),
+    ):
+        where = np.full_like(values, at)
+        x, y = (where, values) if vertical else (values, where)
+        axes.plot(x, y, marker=marker, markersize=3, clip_on=not marker, **line)
+
+
+def row_estimate(axes: Axes, row: int, found: Estimate, color: str) -> None:
+    """The estimate (bar) and its interval in a row of axes that have their limits."""
+    interval(axes, row, found, color)
+    if found.n:
+        axes.plot(found.value, row, marker="|", color=color, markersize=12, mew=1.4)
+
+
+def row_text(axes: Axes, row: int, text: str) -> None:
+    """Right of the axes."""
+    axes.annotate(text, (1.04, row), xycoords=axes.get_yaxis_transform(), va="center", fontsize=6)
+
+
+def limits(values: pd.Series[float]) -> tuple[float, float]:
+    """Room for points and for intervals of about their own spread; what is measured is positive."""
+    span = values.max() - values.min() or abs(values.max()) or 1
+    return float(max(0, values.min() - 0.4 * span)), float(values.max() + 0.4 * span)
+
+
+def lines(
+    axes: Axes, data: pd.DataFrame, study: Study, x: str, y: str, markers: bool = False
+) -> None:
+    """A line a variant, of the rows as they are."""
+    look, names = looks(study), shown(study, data["variant"].astype(str))
+    if not names:
+        return
+    order: dict[str, Any] = {"hue_order": names, "style_order": names}
+    data = data.assign(variant=data["variant"].astype(str))
+    sns.lineplot(
+        data[data["variant"].isin(names)], x=x, y=y, hue="variant", style="variant", **order,
+        palette=[look[v].color for v in names], dashes=[look[v].dashes for v in names],
+        markers=[look[v].marker for v in names] if markers else False,
+        markeredgewidth=0, errorbar=None, legend=False, ax=axes,
+    )  # fmt: skip
+
+
+def legend(figure: Figure, study: Study, there: Iterable[str], markers: bool = False) -> float:
+    """Below the axes, in as many columns as the names allow. Returns its height in inches."""
+    look, variants = looks(study), shown(study, there)
+    names = [style.wrap(variant, LINE) for variant in variants]
+    handles = [look[v].handle(name) for v, name in zip(variants, names, strict=True)]
+    for handle in handles if not markers else []:
+        handle.set_marker("")
+    longest = max(len(line) for name in names for line in name.split("\n"))
+    columns = max(1, min(3, int(style.COLUMN / (0.45 + 0.05 * longest))))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, columnspacing=1.2)
+    count = sum(1 + name.count("\n") for name in names)
+    return 0.14 * -(-count // columns)
+
+
+def plain_log(axes: Axes) -> None:
+    """A logarithmic y axis whose ticks are numbers; those between decades where it spans few."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    decades = np.log10(high / low)
+    axes.yaxis.set_major_formatter(_short)
+    if decades < 1.5:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    if decades < 0.4:  # not one round number may be inside
+        axes.yaxis.set_minor_formatter(_short)
+
+
+def _short(x: float, _position: float) -> str:
+    """``0.002``, ``5·10⁻⁵``: text, because names of variants must not be read as mathematics."""
+    if not x or abs(np.log10(x)) < 3.5:
+        return f"{x:.2g}"
+    exponent = int(np.floor(np.log10(x) + 1e-9))
+    power = "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    first = f"{x / 10.0**exponent:.2g}"
+    return power if first == "1" else f"{first}·{power}"
+
+
+def thousands(axes: Axes) -> None:
+    """Steps of a long training as ``40k``."""
+    if axes.get_xlim()[1] >= 10_000:
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
