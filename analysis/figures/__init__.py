@@ -11,6 +11,7 @@ from collections.abc import Callable
 from matplotlib.figure import Figure
 
 from analysis.figures.distances import distance, distance_parameters, distance_training, sweep
+from analysis.figures.effects import interactions, main_effects
 from analysis.figures.images import ema_widths, samples
 from analysis.figures.probe import activations, magnitude_depth, magnitude_training, magnitudes
 from analysis.figures.training import loss, speed
@@ -26,6 +27,8 @@ FIGURES: dict[str, Callable[[Study], Figure]] = {
     "loss": loss,
     "distance_training": distance_training,
     "sweep": sweep,
+    "main_effects": main_effects,
+    "interactions": interactions,
     "speed": speed,
 }
 
@@ -36,10 +39,12 @@ __all__ = [
     "distance_parameters",
     "distance_training",
     "ema_widths",
+    "interactions",
     "loss",
     "magnitude_depth",
     "magnitude_training",
     "magnitudes",
+    "main_effects",
     "samples",
     "speed",
     "sweep",
