@@ -7,7 +7,6 @@ import gc
 import json
 import os
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from mpdit.study.plan import Plan
     from mpdit.study.screens import Paint
     from mpdit.study.status import RunStatus
-    from mpdit.study.submission import Submission
+    from mpdit.study.submission import Execution, Submission
 
 app = typer.Typer(
     add_completion=False,
@@ -51,7 +50,20 @@ Only = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 Parallel = Annotated[
     int | None,
-    typer.Option("--max-parallel", metavar="N", min=1, help="Runs at once [one a GPU, or a core]"),
+    typer.Option(
+        "--max-parallel",
+        metavar="N",
+        min=1,
+        help="Runs at once [here one a GPU or core, on Slurm the grid's max_parallel]",
+    ),
+]
+OnEnd = Annotated[
+    str | None,
+    typer.Option(
+        "--on-end",
+        metavar="COMMAND",
+        help="Run this in a shell when all has ended; $MPDIT_SUMMARY says how",
+    ),
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Stay until all is done, and show how it goes")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before a large bill")]
@@ -92,42 +104,68 @@ def plan(
 @app.command()
 def submit(
     grid: GridFile,
-    cluster: Annotated[str, typer.Option(metavar="auto|slurm|local")] = "auto",
+    cluster: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|slurm|local",
+            help="auto is Slurm where the grid has 'slurm:' and this machine sbatch",
+        ),
+    ] = "auto",
     results: Results = RESULTS,
     max_parallel: Parallel = None,
     wait: Wait = False,
     sets: Sets = None,
     only: Only = None,
     yes: Yes = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what sbatch would be given; write nothing")
+    ] = False,
+    on_end: OnEnd = None,
 ) -> None:
     """Run what is missing of a grid.
 
     What is done is skipped, what is running is left alone, what was interrupted goes on.
     """
-    _check_cluster(cluster)
+    from mpdit.study import messages
+    from mpdit.study.submission import Execution, choose_cluster
+
     part, whole = _load(grid, sets, only)
+    how = Execution(choose_cluster(cluster, part), max_parallel, on_end)
+    if dry_run:
+        print("\n".join(messages.dry_run(part, results, how)))
+        return
     if not yes:
         _agree(part, results)
-    _submit(part, results, wait, whole=whole, grid_name=str(grid), max_parallel=max_parallel)
+    _submit(part, results, how, wait, whole=whole, grid_name=str(grid))
 
 
 @app.command()
 def retry(
-    study: StudyName, results: Results = RESULTS, max_parallel: Parallel = None, wait: Wait = False
+    study: StudyName,
+    results: Results = RESULTS,
+    max_parallel: Parallel = None,
+    wait: Wait = False,
+    time: Annotated[
+        str | None, typer.Option(metavar="T", help="A time limit (4:00:00), or a factor (x2)")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="M", help="Memory (16G), or a factor (x2)")
+    ] = None,
+    on_end: OnEnd = None,
 ) -> None:
-    """Run again what failed or was lost."""
+    """Run again what failed, timed out, ran out of memory or was lost.
+
+    Factors are of what a run was last submitted with.
+    """
     from mpdit.study.folder import find_study
-    from mpdit.study.submission import stored_plan
+    from mpdit.study.retry import STATES, adjust, last_cluster
+    from mpdit.study.submission import Execution, choose_cluster, stored_plan
 
     found = find_study(study, results)
-    _submit(
-        stored_plan(found),
-        found.path.parent,
-        wait,
-        grid_name=found.table["grid"],
-        max_parallel=max_parallel,
-        states=("failed", "lost"),
-    )
+    plan = adjust(stored_plan(found), found, time, memory)
+    how = Execution(choose_cluster(last_cluster(found), plan), max_parallel, on_end)
+    name = found.table["grid"]
+    _submit(plan, found.path.parent, how, wait, grid_name=name, states=STATES)
 
 
 @app.command()
@@ -139,8 +177,9 @@ def status(
 ) -> None:
     """Where every run of a study stands."""
     from mpdit.study.folder import find_study
-    from mpdit.study.screens import overview, status_lines
+    from mpdit.study.screens import overview, status_lines, waiting_lines
     from mpdit.study.status import survey
+    from mpdit.study.tasks import Scheduler
     from mpdit.study.watch import follow
 
     found = find_study(study, results)
@@ -149,12 +188,16 @@ def status(
             follow(found, [entry["name"] for entry in found.entries], lambda: False, sys.stdout)
         except KeyboardInterrupt:
             print()
-    statuses = survey(found)
+    scheduler = Scheduler()
+    statuses = survey(found, scheduler=scheduler)
     if as_json:
         _print_json(status.row() for status in statuses)
         return
     paint = _paint()
-    print(overview(found.name, statuses, paint, None), "", *status_lines(statuses, paint), sep="\n")
+    head = [overview(found.name, statuses, paint, None), *waiting_lines(statuses, paint)]
+    if scheduler.silence:
+        head.append(paint(f"as last known: {scheduler.silence}", "yellow"))
+    print(*head, "", *status_lines(statuses, paint), sep="\n")
 
 
 @app.command()
@@ -165,43 +208,30 @@ def logs(
 ) -> None:
     """Print a run's log."""
     from mpdit.study.folder import find_run
-    from mpdit.study.status import survey
+    from mpdit.study.logs import show_log
 
     study, found = find_run(run, results)
-    if not found.log.exists() and not follow:
-        print(f"{found.name} has not written a log yet", file=sys.stderr)
-        return
-    position = 0
-    while True:
-        (current,) = survey(study, [found.name]) if follow else (None,)
-        if found.log.exists():
-            with found.log.open("rb") as log:
-                log.seek(position)
-                shutil.copyfileobj(log, sys.stdout.buffer)
-                position = log.tell()
-            sys.stdout.buffer.flush()
-        if current is None or not current.is_active:
-            return
-        time.sleep(0.5)
+    if reason := show_log(study, found, sys.stdout.buffer, follow):
+        print(reason, file=sys.stderr)
 
 
 @app.command()
 def cancel(study: StudyName, results: Results = RESULTS) -> None:
-    """Stop a study's runs on this machine.
+    """Stop a study's runs, on Slurm and on this machine.
 
     They keep their state, and submit goes on.
     """
+    from mpdit.study.cancel import cancel as cancel_study
     from mpdit.study.folder import find_study
     from mpdit.study.screens import summary
     from mpdit.study.status import survey
-    from mpdit.study.submission import cancel as cancel_study
 
     found = find_study(study, results)
-    asked, stopped = cancel_study(found)
-    if asked > stopped:
-        _fail(f"{asked - stopped} of {asked} processes were asked to stop, and have not yet", 1)
-    if not asked:
-        print(f"nothing of {found.name} is running on this machine")
+    done = cancel_study(found)
+    if left := done.asked - done.stopped:
+        _fail(f"{left} of {done.asked} processes and tasks were asked to stop, and have not yet", 1)
+    if not done.asked:
+        print(f"nothing of {found.name} is running on this machine or waits for Slurm")
         return
     print(f"stopped; {summary(survey(found), _paint())}")
 
@@ -214,43 +244,30 @@ def _load(grid: Path, sets: list[str] | None, only: str | None) -> tuple[Plan, P
     return (whole.only(only) if only is not None else whole), whole
 
 
-def _check_cluster(cluster: str) -> None:
-    from mpdit.config import ConfigError, nearest
-
-    known = ("auto", "slurm", "local")
-    if cluster == "slurm":
-        raise ConfigError("this version runs on this machine only: use --cluster local")
-    if cluster not in known:
-        hint = nearest(cluster, known)
-        raise ConfigError(f"--cluster {cluster!r} is not one of {', '.join(known)}.{hint}")
-
-
 def _agree(part: Plan, results: Path) -> None:
     """Ask before a large bill, on a terminal; refuse it elsewhere."""
     from mpdit.config import ConfigError
-    from mpdit.study.cost import doubts, make_bill
-    from mpdit.study.folder import StudyDir
-    from mpdit.study.status import unclaimed
+    from mpdit.study.messages import doubtful_bill
     from mpdit.study.submission import check_plan
 
     check_plan(part, results)
-    study = StudyDir(results / part.study)
-    if not doubts(make_bill(part.runs, study), study.path):
-        return
-    bill = make_bill(unclaimed(study, part.runs), study)  # what is done costs nothing
-    doubt = doubts(bill, study.path)
+    doubt, lines = doubtful_bill(part, results)
     if not doubt:
         return
     if not sys.stdin.isatty():
         raise ConfigError(f"{part.study} takes {doubt}: with --yes it is submitted all the same")
-    print(*bill.lines(), sep="\n")
+    print(*lines, sep="\n")
     if input(f"{part.study} takes {doubt}. Submit? [y/N] ").strip().lower() not in ("y", "yes"):
         raise ConfigError("not submitted")
 
 
-def _submit(part: Plan, results: Path, wait: bool, **options: Any) -> None:
-    """Submit; then wait for the end, or say how to follow it. Ctrl-C stops what was started."""
+def _submit(part: Plan, results: Path, how: Execution, wait: bool, **options: Any) -> None:
+    """Submit; then wait for the end, or say how to follow it.
+
+    Ctrl-C stops what was started here; what Slurm has goes on.
+    """
     # all of it now: once a pool lives, Ctrl-C has to meet the try below
+    from mpdit.study.messages import announcement
     from mpdit.study.status import survey
     from mpdit.study.submission import submit
     from mpdit.study.watch import follow
@@ -258,16 +275,16 @@ def _submit(part: Plan, results: Path, wait: bool, **options: Any) -> None:
     began = time.monotonic()
     if wait:
         signal.signal(signal.SIGTERM, _interrupt)
-    submission = submit(part, results, **options)
+    submission = submit(part, results, how, **options)
     if not wait:
-        _announce(submission)
+        print("\n".join(announcement(submission, _paint())))
         if submission.started:
             for command in ("status {} --watch", "cancel {}"):
                 print(_paint()(f"  {_program()} {command.format(_where(submission))}", "dim"))
         return
     interrupted = False
     try:
-        _announce(submission)
+        print("\n".join(announcement(submission, _paint())))
         statuses = follow(submission.study, submission.runs, submission.is_working, sys.stdout)
     except KeyboardInterrupt:
         interrupted = True
@@ -279,21 +296,6 @@ def _submit(part: Plan, results: Path, wait: bool, **options: Any) -> None:
         raise typer.Exit(130 if interrupted else 1)
 
 
-def _announce(submission: Submission) -> None:
-    from mpdit.study.screens import count, tally
-
-    paint = _paint()
-    name = paint(submission.study.name, "bold")
-    left = f"; left alone: {tally(submission.left, paint)}" if submission.left else ""
-    if submission.started:
-        print(
-            f"{name}: {count(len(submission.started), 'run')} submitted,"
-            f" {submission.parallel} at a time on this machine{left}"
-        )
-    else:
-        print(f"{name}: nothing to submit{left}")
-
-
 def _conclude(submission: Submission, statuses: list[RunStatus], seconds: float) -> None:
     """What has become of the runs, and what to do next."""
     from mpdit.study.watch import outcome
@@ -302,7 +304,7 @@ def _conclude(submission: Submission, statuses: list[RunStatus], seconds: float)
     study = submission.study
     print("\n".join(outcome(study, statuses, seconds, paint)))
     if any(status.is_active for status in statuses) and not submission.is_working():
-        print("what was submitted elsewhere goes on; to stop it too:")
+        print("what runs elsewhere goes on; to stop it too:")
         print(f"  {_program()} cancel {_where(submission)}")
     elif any(status.state != "done" for status in statuses):
         print(f"to go on:  {_program()} {shlex.join(sys.argv[1:])}")

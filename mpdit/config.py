@@ -372,6 +372,8 @@ class EvaluateConfig(_Strict):
     order, however they were given."""
     repeats: Positive = 1
     """Sample sets, each from a sampling seed of its own; their spread is sampling noise."""
+    inception: str | None = None
+    """Where Inception's weights lie on this machine; None: $MPDIT_INCEPTION, else torch's cache."""
 
     @field_validator("metrics")
     @classmethod
@@ -429,6 +431,7 @@ OPERATIONAL: Any = {
         "tensorboard",
     },
     "sample": {"batch_size", "compile"},
+    "evaluate": {"inception"},
 }
 """The fields that are no part of a run's identity."""
 

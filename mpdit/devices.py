@@ -22,6 +22,9 @@ def prepare(precision: str, local_rank: int = 0) -> torch.device:
     torch.use_deterministic_algorithms(True)
     # which also fills all new memory with NaN, several passes over everything in each step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    # weights whose gradients have not begun to flow, as behind a zero gain, have moments of 1e-40:
+    # arithmetic on such numbers takes ten times as long on many CPUs. Threads inherit it at birth
+    torch.set_flush_denormal(True)
     set_precision(precision, "train.precision")
     if not torch.cuda.is_available():
         return torch.device("cpu")

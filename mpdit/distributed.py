@@ -62,8 +62,11 @@ def join() -> Iterator[World]:
     Left at the end by whoever has not left before (`leave`).
     """
     if os.environ.get("SUBMITIT_EXECUTOR") == "slurm" and "RANK" not in os.environ:
+        place = TorchDistributedEnvironment()
+        # srun runs where rank 0 does, and its address needs no name service
+        place.master_addr = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", place.master_addr)
         # all of a node's GPUs stay visible, as torchrun has it: the local rank picks one
-        TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+        place.export(set_cuda_visible_devices=False)
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
         yield World()

@@ -19,7 +19,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -32,12 +32,14 @@ from pydantic import BaseModel, ValidationError
 
 from mpdit import extractors, features, metrics, references
 from mpdit.config import METRICS, ConfigError, RunConfig, SampleConfig
+from mpdit.data.real import Batch, Record
 from mpdit.devices import prepare, set_precision
 from mpdit.errors import explain
 from mpdit.extractors import Extractor, Features
 from mpdit.metrics import labels
 from mpdit.posthoc import profile_error
-from mpdit.references import HeldOut, Record, Reference
+from mpdit.prerequisites import LEAST_SAMPLES, NEED_FEATURES, check_evaluable
+from mpdit.references import HeldOut, Reference
 from mpdit.sample import Drawing, check_snapshot, draw_set
 from mpdit.session import Interrupted, Session, log, open_session
 from mpdit.study.rundir import (
@@ -53,20 +55,6 @@ from mpdit.study.rundir import (
 
 Row = dict[str, Any]
 Section = TypeVar("Section", bound=BaseModel)
-
-
-def check_evaluable(config: RunConfig) -> None:
-    """Whether a run of this config can be evaluated on this machine, before anything is trained.
-
-    Raises:
-        ConfigError: saying which file to put where, or what to change.
-    """
-    extractors.check_available(config)
-    references.check_available(config)
-    for metric in config.evaluate.metrics:
-        least = metrics.LEAST_SAMPLES[metric]
-        if config.sample.count < least:
-            raise ConfigError(f"{metric} needs at least {least} samples", "sample.count")
 
 
 def evaluate_run(config: RunConfig, session: Session, device: torch.device) -> Row:
@@ -101,16 +89,18 @@ class Evaluation:
 
     @cached_property
     def extractor(self) -> Extractor:
-        return extractors.load(str(self.config.evaluate.extractor), self.device)
+        return extractors.load(self.config.evaluate, self.device)
 
     @cached_property
     def reference(self) -> Reference:
-        with_features = not metrics.NEED_FEATURES.isdisjoint(self.config.evaluate.metrics)
-        return references.load(self.config.data, self.extractor, with_features)
+        config = self.config
+        return references.load(config.data, config.evaluate, self.extractor, self._watch)
 
     @cached_property
     def held_out(self) -> HeldOut | None:
-        return references.held_out(self.config.data, self.extractor)
+        """As many as the run has samples, where there are as many."""
+        config = self.config
+        return references.held_out(config.data, config.sample.count, self.extractor, self._watch)
 
     def missing(self, drawing: Drawing) -> list[Row]:
         """The rows of a sample set that evaluation.jsonl lacks; the set is drawn when it must be.
@@ -128,8 +118,7 @@ class Evaluation:
             return []
         file = draw_set(self.config, self.session, drawing, self.device)
         set_precision("float32", "evaluate")  # drawing has left its own
-        self.session.stage("evaluate", 0, drawing.count)
-        samples = features.of_samples(file, self.extractor, self._progress)
+        samples = features.of_samples(file, self.extractor, self._watch)
         rows = list(self._rows(lacking, samples, role))
         if role == "run":
             rows += self._limit(lacking, samples, file)
@@ -137,7 +126,7 @@ class Evaluation:
         if error := profile_error(self.session.run, drawing.ema_std, drawing.snapshot):
             sampling["ema_error"] = error
         rows = [{**row, "sampling": sampling} for row in rows]
-        return rows + list(self._floor(lacking, drawing.count)) if role == "run" else rows
+        return rows + list(self._floor(lacking)) if role == "run" else rows
 
     def append(self, rows: list[Row]) -> None:
         """Add rows in one replacement of the file: none are there, or all, and on the disk."""
@@ -152,7 +141,7 @@ class Evaluation:
             began = time.perf_counter()
             values = _measure(metric, images, self.reference)
             real = self.reference
-            record = real.pooled_record if metric in metrics.NEED_FEATURES else real.record
+            record = real.pooled_record if metric in NEED_FEATURES else real.record
             for label, value in zip(
                 labels(metric, self.extractor.name, count), values, strict=True
             ):
@@ -171,13 +160,12 @@ class Evaluation:
         record = self.reference.record
         yield self._row(label, "limit", len(classes), limit._asdict(), record, began)
 
-    def _floor(self, wanted: list[str], count: int) -> Iterator[Row]:
-        """Real held-out images in the place of the samples; all, where there are fewer."""
+    def _floor(self, wanted: list[str]) -> Iterator[Row]:
+        """Real held-out images in the place of the run's samples."""
         if self.held_out is None:
             return
-        chosen = metrics.thin(self.held_out.classes, min(count, len(self.held_out.classes)))
-        images = Features(*(part[chosen] for part in self.held_out.features))
-        fit = [metric for metric in wanted if len(chosen) >= metrics.LEAST_SAMPLES[metric]]
+        images = self.held_out.features
+        fit = [name for name in wanted if len(images.pooled) >= LEAST_SAMPLES[name]]
         for row in self._rows(fit, images, "floor"):
             yield {**row, "images": self.held_out.record}
 
@@ -207,9 +195,15 @@ class Evaluation:
             and all(record.get(key) == told[key] for key in told if key != "ema_error")
         )
 
-    def _progress(self, done: int) -> None:
-        self.session.check_stop()
-        self.session.advance(done, 1)
+    def _watch(self, batches: Iterable[Batch], count: int) -> Iterator[Batch]:
+        """The batches of images that are looked at; between two it may be asked to stop."""
+        self.session.stage("evaluate", 0, count)
+        done = 0
+        for batch in batches:
+            yield batch
+            done += len(batch)
+            self.session.check_stop()
+            self.session.advance(done, 1)
 
 
 def _role(drawing: Drawing) -> str:

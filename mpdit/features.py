@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +14,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from mpdit.config import ConfigError
+from mpdit.data import adm
+from mpdit.data.real import Batch
 from mpdit.extractors import Extractor, Features
 
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
+Watch = Callable[[Iterable[Batch], int], Iterator[Batch]]
+"""Hands on the batches of so many images, and may stop between two."""
 Key = Mapping[str, str | int | None]
 
 
-def of_samples(file: Path, extractor: Extractor, on_batch: Callable[[int], None]) -> Features:
+def of_samples(file: Path, extractor: Extractor, watch: Watch) -> Features:
     """The features of a sample set, from the file beside it when they are there.
 
     That is ``samples/<name>.<extractor>-<weights>.safetensors``: float32, of exactly these images
@@ -33,24 +35,17 @@ def of_samples(file: Path, extractor: Extractor, on_batch: Callable[[int], None]
     """
     kept = file.with_name(f"{file.stem}.{extractor.name}-{extractor.weights}.safetensors")
     try:
-        with zipfile.ZipFile(file) as archive:
-            checksum = archive.getinfo("arr_0.npy").CRC
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise _damaged(file, error) from None
+        held = adm.contents(file)
+        if not held.usable:
+            raise adm.DamagedError(f"{file} is damaged: it holds no images")
 
-    def extract() -> Arrays:
-        try:
-            with np.load(file) as arrays:
-                images = arrays["arr_0"]
-        except (zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
-            raise _damaged(file, error) from None
-        return extractor.features(images, on_batch)._asdict()
+        def extract() -> Arrays:
+            batches = watch(adm.images(file, extractor.batch_size), held.shape[0])
+            return Features.join(extractor.look(batches))._asdict()
 
-    return Features(**recall(kept, {**identity(extractor), "crc32": checksum}, extract))
-
-
-def _damaged(file: Path, error: Exception) -> ConfigError:
-    return ConfigError(f"{file} is damaged: {error}. Delete it to draw it again")
+        return Features(**recall(kept, {**identity(extractor), "crc32": held.checksum}, extract))
+    except adm.DamagedError as error:
+        raise ConfigError(f"{error}. Delete it to draw it again") from None
 
 
 def identity(extractor: Extractor) -> dict[str, str | int | None]:

@@ -8,6 +8,7 @@ without an extractor's name are only what Inception measures.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -40,12 +41,6 @@ KID_SUBSET_SIZE = 1000
 SCORE_SPLITS = 10
 PARTS = (1, 2, 4)
 """Into how many disjoint subsets the samples are dealt for the extrapolation."""
-
-LEAST_SAMPLES = {"fd": 2, "kid": 2, "precision_recall": 4, "inception_score": SCORE_SPLITS}
-"""A covariance, a pair, a third neighbour, a sample in every split."""
-
-NEED_FEATURES = {"kid", "precision_recall"}
-"""What the reference's statistics do not suffice for."""
 
 NAMES = {
     "fd": ("FD",),
@@ -89,6 +84,20 @@ def statistics(features: Float[np.ndarray, "images features"]) -> Statistics:
     """Mean and unbiased covariance, in float64."""
     found = fid_features_to_statistics(_doubles(features))
     return Statistics(found["mu"], found["sigma"])
+
+
+def accumulate(batches: Iterable[Float32[np.ndarray, "batch features"]]) -> Statistics:
+    """`statistics` of features of which only a batch is in memory (Chan et al. 1979)."""
+    count, mean, scatter = 0, np.zeros(1), np.zeros((1, 1))
+    for batch in batches:
+        rows = batch.astype(np.float64)
+        off = rows.mean(0) - mean
+        rows -= rows.mean(0)
+        total = count + len(rows)
+        scatter = scatter + rows.T @ rows + np.outer(off, off) * (count * len(rows) / total)
+        mean = mean + off * (len(rows) / total)
+        count = total
+    return Statistics(mean, scatter / (count - 1))
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:
@@ -142,12 +151,6 @@ def deal(classes: Int64[np.ndarray, " images"], parts: int) -> list[Int64[np.nda
     by_class = np.argsort(classes, kind="stable")
     size = len(classes) // parts
     return [by_class[part::parts][:size] for part in range(parts)]
-
-
-def thin(classes: Int64[np.ndarray, " images"], count: int) -> Int64[np.ndarray, " count"]:
-    """The indices of ``count`` images, evenly over the classes."""
-    by_class = np.argsort(classes, kind="stable")
-    return by_class[np.arange(count) * len(classes) // count]
 
 
 def extrapolate(

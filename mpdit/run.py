@@ -16,14 +16,16 @@ from typing import Any
 
 import torch
 
+from mpdit import extractors
 from mpdit.config import ConfigError, RunConfig
 from mpdit.data.datasets import check_available
 from mpdit.devices import prepare
 from mpdit.distributed import World, join, leave
-from mpdit.evaluate import check_evaluable, evaluate_run
+from mpdit.evaluate import evaluate_run
 from mpdit.memory import keep_freed_memory
 from mpdit.meters import NonFiniteLossError
 from mpdit.parameters import count_parameters, forward_flops, total_parameters
+from mpdit.prerequisites import check_evaluable
 from mpdit.provenance import record_start
 from mpdit.sample import sample_run, samples_file
 from mpdit.session import Interrupted, Session, log, open_session
@@ -121,8 +123,10 @@ def _work(config: RunConfig, session: Session, world: World) -> None:
             f"a batch of {config.train.batch_size} cannot be shared by {world.size} processes",
             "train.batch_size",
         )
-    open_decoder(config.data, torch.device("cpu"))  # samples of latents will need their VAE
     device = prepare(config.train.precision, world.local_rank)
+    # what comes after the training is opened before it: a damaged file is said now
+    open_decoder(config.data, torch.device("cpu"))
+    extractors.load(config.evaluate, torch.device("cpu"))
     keep_freed_memory()
     threads = torch.get_num_threads()
     if world.main:

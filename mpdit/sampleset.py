@@ -14,7 +14,7 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from mpdit.config import ConfigError
-from mpdit.data import datasets
+from mpdit.data import adm, datasets
 from mpdit.distributed import World
 from mpdit.drawing import Drawing, labels
 from mpdit.study.rundir import write_atomic, written_aside
@@ -71,16 +71,15 @@ class Shards:
 
     def join(self, out: Path) -> None:
         """Write the set and its grid, and remove the folder."""
-        images = np.concatenate([np.load(self.file(indices)) for indices in self.batches])
+        batches = (np.load(self.file(indices)) for indices in self.batches)
         classes = labels(range(self.drawing.count), self.drawing.classes).numpy()
-        with written_aside(out) as temporary, temporary.open("wb") as f:
-            np.savez_compressed(f, arr_0=images, arr_1=classes)
+        with written_aside(out) as temporary:
+            adm.write(temporary, batches, classes)
         self.finish(out)
 
     def finish(self, out: Path) -> None:
         """Write the grid of a set that is whole, and remove the folder; set.json goes last."""
-        with np.load(out) as arrays:
-            write_grid(arrays["arr_0"], grid_file(out))
+        write_grid(next(adm.images(out, GRID_COLUMNS * GRID_ROWS)), grid_file(out))
         for file in self.folder.glob("shard_*"):
             file.unlink()
         shutil.rmtree(self.folder)
@@ -106,9 +105,8 @@ def to_uint8(
 
 
 def write_grid(images: UInt8[np.ndarray, "n height width channels"], file: Path) -> None:
-    """A PNG of the first samples, ten to a row, small images enlarged without smoothing."""
-    shown = images[: GRID_COLUMNS * GRID_ROWS]
-    rows = [shown[i : i + GRID_COLUMNS] for i in range(0, len(shown), GRID_COLUMNS)]
+    """A PNG of samples, ten to a row, small images enlarged without smoothing."""
+    rows = [images[i : i + GRID_COLUMNS] for i in range(0, len(images), GRID_COLUMNS)]
     rows = [row for row in rows if len(row) == len(rows[0])]
     margin = ((1, 1), (1, 1), (0, 0))  # dark digits on a dark ground need a line between them
     tiled = np.concatenate(

@@ -1,7 +1,8 @@
 """A stand-in for ``mpdit.run``: the run directory's manners without the science.
 
-It notes every start, counts its steps, keeps them when TERM comes and goes on from them. What else
-it does is in its folder's name: ``slow`` takes a while, ``raises`` and ``dies`` fail at the start.
+It notes every start, counts its steps, keeps them when TERM or USR2 comes and goes on from them.
+What else it does is in its folder's name: ``slow`` and ``steady`` take a while, ``raises`` and
+``dies`` fail at the start, ``stuck`` keeps nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def stop(_number: int, _frame: FrameType | None) -> None:
 def execute(run: RunDir) -> int:
     name = run.name
     before = run.state() or RunState()
-    steps = 2000 if "slow" in name else 10
+    steps = 2000 if "slow" in name or "stuck" in name else 400 if "steady" in name else 10
     state = RunState(
         step=before.step, steps=steps, host=socket.gethostname(), pid=os.getpid(), started=now()
     )
@@ -43,6 +44,7 @@ def execute(run: RunDir) -> int:
             "step": before.step,
             "threads": os.environ["MPDIT_THREADS"],
             "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "node": os.environ.get("SLURMD_NODENAME"),
         },
     )
     print(f"{name} begins at step {before.step}", flush=True)
@@ -55,6 +57,9 @@ def execute(run: RunDir) -> int:
         run.write_state(state)
         if stopped:
             run.write_state(replace(state, stopped="SIGTERM"))
+            if "stuck" not in name:
+                run.checkpoints.mkdir(exist_ok=True)
+                (run.checkpoints / f"step_{state.step:08d}.pt").touch()
             return EXIT_INTERRUPTED
         time.sleep(STEP_S)
     append_row(run.path / "starts.jsonl", {"ended": now()})
@@ -69,6 +74,7 @@ def now() -> float:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGUSR2, stop)
     folder = RunDir(Path(sys.argv[1]))
     try:
         with folder.lease():

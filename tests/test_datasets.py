@@ -10,6 +10,7 @@ from PIL import Image
 
 from mpdit.config import ConfigError, DataConfig
 from mpdit.data import datasets
+from mpdit.data.images import ImageReader
 
 
 def fashion(path: Path) -> DataConfig:
@@ -95,12 +96,12 @@ def small_folder(tmp_path: Path) -> Path:
 
 
 def test_an_image_folder_is_split_by_name_and_read_as_grey_or_colour(small_folder: Path) -> None:
-    train, test = (
-        datasets.load(pictures(small_folder, channels=1), split) for split in ("train", "test")
-    )
-    assert datasets.to_uint8(test.pixels)[:, 0, 0, 0].tolist() == [90, 190, 91, 191]
+    folder = datasets.image_folder(pictures(small_folder, channels=1))
+    train, test = folder.split("train"), folder.split("test")
+    grey = ImageReader(test, size=4, channels=1).read(range(4))
+    assert grey[:, 0, 0, 0].tolist() == [90, 190, 91, 191]
     assert (len(train.labels), test.labels.tolist()) == (36, [0, 0, 1, 1])
-    assert datasets.load(pictures(small_folder, channels=3), "test").pixels.shape == (4, 3, 4, 4)
+    assert ImageReader(test, size=4, channels=3).read([2, 0]).shape == (2, 3, 4, 4)
 
 
 @pytest.mark.parametrize(

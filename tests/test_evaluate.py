@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_config
-from PIL import Image
+from test_references import ADM, grey
 
-from mpdit import evaluate, extractors, features, references
-from mpdit.config import DATASETS, ConfigError, DataConfig, RunConfig
-from mpdit.evaluate import check_evaluable, evaluate_run, measure_again
-from mpdit.extractors import Extractor, classifier, inception
-from mpdit.metrics import frechet_distance, statistics
-from mpdit.references import reference_file
+from mpdit import evaluate, extractors
+from mpdit.config import ConfigError, RunConfig
+from mpdit.data import adm
+from mpdit.evaluate import evaluate_run, measure_again
+from mpdit.extractors import Extractor, classifier
 from mpdit.sample import Drawing
 from mpdit.session import Interrupted, Session
 from mpdit.study.rundir import EXIT_DONE, RunDir, RunState, append_row, read_rows
@@ -103,7 +103,7 @@ def test_a_run_has_its_metrics_its_limit_its_repeats_and_the_floor(tmp_path: Pat
     assert rows[0]["sampling"]["seed"] != rows[-5]["sampling"]["seed"]
     floor = rows[6]
     assert floor["value"] < 0.1 * rows[0]["value"]
-    assert (floor["images"]["split"], floor["images"]["count"]) == ("test", 299)
+    assert (floor["images"]["split"], floor["images"]["count"]) == ("test", 260)
 
 
 @pytest.mark.usefixtures("drawn")
@@ -221,9 +221,10 @@ def test_what_cannot_be_measured_is_one_message(
 class Counting(Extractor):
     seen = 0
 
-    def features(self, images: np.ndarray, *rest: Any) -> extractors.Features:
-        Counting.seen += len(images)
-        return super().features(images, *rest)
+    def look(self, batches: Iterable[np.ndarray]) -> Iterator[extractors.Features]:
+        for batch in batches:
+            Counting.seen += len(batch)
+            yield from super().look([batch])
 
 
 @pytest.mark.usefixtures("drawn")
@@ -233,34 +234,24 @@ def test_all_metrics_of_10000_samples_look_at_each_image_once(
     shipped = classifier.load("digits", CPU)
     counting = Counting(**vars(shipped))
     monkeypatch.setattr(extractors, "load", lambda *_: counting)
+    read, images = list[int](), adm.images
+
+    def counted(file: Path, at_once: int) -> Iterator[np.ndarray]:
+        for batch in images(file, at_once):
+            read.append(len(batch))
+            yield batch
+
+    monkeypatch.setattr(adm, "images", counted)
     Counting.seen = 0
     metrics = ["fd", "precision_recall", "inception_score"]  # kid: 100 subsets take seconds
     run, config = a_run(tmp_path, sample={"count": 10_000}, evaluate={"metrics": metrics})
     evaluate_run(config, Session(run), CPU)
     assert Counting.seen == 10_000 + 1498 + 299
+    assert (sum(read), max(read)) == (10_000, counting.batch_size)
     (run.path / "evaluation.jsonl").unlink()
     evaluate_run(config, Session(run), CPU)
     assert Counting.seen == 10_000 + 1498 + 299
-
-
-def counted(calls: list[int]) -> dict[str, np.ndarray]:
-    calls.append(1)
-    return {"x": np.arange(6.0).reshape(2, 3)}
-
-
-@pytest.mark.parametrize("content", [b"", b"torn", None])
-def test_a_damaged_file_of_features_is_made_again(tmp_path: Path, content: bytes | None) -> None:
-    file, calls = tmp_path / "f.safetensors", list[int]()
-    for _ in range(2):
-        features.recall(file, {"data": "a"}, lambda: counted(calls))
-    assert len(calls) == 1
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-1] + b"?" if content is None else content)
-    found = features.recall(file, {"data": "a"}, lambda: counted(calls))
-    assert len(calls) == 2
-    assert found["x"].tolist() == [[0, 1, 2], [3, 4, 5]]
-    features.recall(file, {"data": "b"}, lambda: counted(calls))
-    assert len(calls) == 3, "other content has another key"
+    assert sum(read) == 10_000
 
 
 @pytest.mark.usefixtures("drawn")
@@ -283,120 +274,19 @@ def test_samples_that_were_drawn_anew_are_looked_at_anew(tmp_path: Path) -> None
     assert rows_of(run)[0]["value"] != pytest.approx(first)
 
 
-def latents_config(path: Path) -> RunConfig:
-    assert DATASETS["imagenet128-latents"].extractor == "inception"
-    return tiny_config(data={"name": "imagenet128-latents", "path": str(path)})
-
-
-def test_a_missing_reference_is_one_message_with_the_file_and_its_place(tmp_path: Path) -> None:
-    data = latents_config(tmp_path).data
-    with pytest.raises(ConfigError) as error:
-        reference_file(data)
-    assert str(tmp_path / "VIRTUAL_imagenet128_labeled.npz") in str(error.value)
-    assert "https://" in str(error.value)
-
-
-class Grey(Extractor):
-    """The digits' classifier on the middle of images of any kind."""
-
-    def features(self, images: np.ndarray, *rest: Any) -> extractors.Features:
-        return super().features(images[..., :1], *rest)
-
-
-def test_a_reference_file_of_statistics_stands_for_the_images_they_were_made_of(
-    tmp_path: Path,
-) -> None:
-    extractor = Grey(**vars(classifier.load("digits", CPU)))
-    rng = np.random.default_rng(0)
-    real = rng.integers(0, 256, (200, 16, 16, 3), np.uint8)
-    mine = extractor.features(rng.integers(0, 200, (100, 16, 16, 3), np.uint8)).pooled
-    data = latents_config(tmp_path).data
-    file = tmp_path / "VIRTUAL_imagenet128_labeled.npz"
-    found = statistics(extractor.features(real).pooled)
-    distances = []
-    for arrays in ({"arr_0": real}, {"mu": found.mean, "sigma": found.covariance}):
-        np.savez(file, **arrays)
-        reference = references.load(data, extractor, with_features=False)
-        assert reference.record["data"] == file.name
-        assert reference.record["count"] == (200 if "arr_0" in arrays else None)
-        distances.append(frechet_distance(statistics(mine), reference.statistics))
-    assert distances[0] == pytest.approx(distances[1], rel=1e-9)
-    with pytest.raises(ConfigError, match="kid and precision_recall need real images"):
-        references.load(data, extractor, with_features=True)
-    np.savez(file, mu=np.zeros(3), sigma=np.eye(3))
-    with pytest.raises(ConfigError, match="statistics of 3 features, digits has 64"):
-        references.load(data, extractor, with_features=False)
-    file.write_bytes(b"PK torn")
-    with pytest.raises(ConfigError, match="is damaged"):
-        references.load(data, extractor, with_features=False)
-
-
 def test_a_number_from_a_reference_files_images_says_how_many_they_were(
     tmp_path: Path, drawn: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grey = Grey(**vars(classifier.load("digits", CPU)))
-    monkeypatch.setattr(extractors, "load", lambda *_: grey)
-    monkeypatch.setattr(inception, "weights_file", lambda: tmp_path)
+    extractor = grey()
+    monkeypatch.setattr(extractors, "load", lambda *_: extractor)
     images = np.random.default_rng(0).integers(0, 256, (200, 16, 16, 3), np.uint8)
-    file = tmp_path / "VIRTUAL_imagenet128_labeled.npz"
+    file = tmp_path / ADM
     np.savez(file, arr_0=images, mu=np.zeros(64), sigma=np.eye(64))
     data = {"name": "imagenet128-latents", "path": str(tmp_path)}
     run = finished(tmp_path, data=data, evaluate={"metrics": ["fd", "kid"]})
     told = [(row["reference"]["count"], row["reference"]["preprocessing"]) for row in rows_of(run)]
-    assert told == [(None, "the file's own statistics"), (200, grey.preprocessing)]
+    assert told == [(None, "the file's own statistics"), (200, extractor.preprocessing)]
     assert drawn == ["samples"]
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"mu": np.zeros(64), "sigma": np.eye(64)}, "kid and precision_recall need real images"),
-        ({"arr_0": np.zeros((9, 8, 8, 1))}, r"is float64 of shape \(9, 8, 8, 1\): real images are"),
-        ({"mu": np.zeros(64)}, "holds mu: neither mu and sigma, nor real images"),
-        ({}, "is damaged"),
-    ],
-)
-def test_a_reference_file_that_will_not_do_is_said_before_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arrays: dict[str, np.ndarray], message: str
-) -> None:
-    monkeypatch.setattr(inception, "weights_file", lambda: tmp_path)
-    file = tmp_path / "VIRTUAL_imagenet128_labeled.npz"
-    if arrays:
-        np.savez(file, **arrays)
-    else:
-        file.write_bytes(b"PK torn")
-    data = {"name": "imagenet128-latents", "path": str(tmp_path)}
-    with pytest.raises(ConfigError, match=message):
-        check_evaluable(tiny_config(data=data, evaluate={"metrics": ["fd", "kid"]}))
-
-
-def test_a_folder_of_too_few_images_to_split_has_no_floor(tmp_path: Path) -> None:
-    for index in range(9):
-        (tmp_path / "a").mkdir(exist_ok=True)
-        Image.new("L", (8, 8), index).save(tmp_path / "a" / f"{index}.png")
-    told = {"name": "folder", "path": str(tmp_path), "channels": 1, "size": 8, "classes": 1}
-    data = DataConfig.model_validate(told)
-    assert references.held_out(data, classifier.load("digits", CPU)) is None
-    Image.new("L", (8, 8), 9).save(tmp_path / "a" / "9.png")
-    held_out = references.held_out(data, classifier.load("digits", CPU))
-    assert held_out is not None
-    assert held_out.record["count"] == 1
-
-
-def test_features_are_not_computed_again_because_their_images_cannot_be_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    calls = list[int]()
-
-    def unreadable(*_: object) -> extractors.Features:
-        calls.append(1)
-        raise OSError("disk")
-
-    monkeypatch.setattr(Extractor, "features", unreadable)
-    data = tiny_config().data
-    with pytest.raises(OSError, match="disk"):
-        references.load(data, classifier.load("digits", CPU), with_features=True)
-    assert len(calls) == 1
 
 
 def test_extractors_compute_in_float32_whatever_the_samples_were_drawn_in(
@@ -422,38 +312,6 @@ def test_extractors_compute_in_float32_whatever_the_samples_were_drawn_in(
     finished(tmp_path, evaluate={"repeats": 2})
     assert drawn == ["samples", "repeat1"]
     assert set(found) == {("highest", False)}
-
-
-def test_inception_that_is_not_there_is_said_before_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.delenv("MPDIT_INCEPTION", raising=False)
-    with pytest.raises(ConfigError) as error:
-        check_evaluable(tiny_config(evaluate={"extractor": "inception"}))
-    place = tmp_path / "hub" / "checkpoints" / inception.FILE_NAME
-    for part in (str(place), inception.URL_INCEPTION_V3, "MPDIT_INCEPTION"):
-        assert part in str(error.value)
-    assert inception.FILE_NAME == "weights-inception-2015-12-05-6726825d.pth"
-
-
-def test_a_file_of_something_else_is_not_taken_for_inception(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "weights.pth"
-    monkeypatch.setenv("MPDIT_INCEPTION", str(file))
-    torch.save({"run": print}, file)  # a pickle that calls something is not even unpickled
-    with pytest.raises(ConfigError, match="does not hold Inception's weights"):
-        inception.load(CPU)
-    file.write_bytes(b"<html>not found</html>")
-    with pytest.raises(ConfigError, match="does not hold Inception's weights"):
-        inception.load(CPU)
-
-
-def test_a_grey_extractor_refuses_images_with_colours(tmp_path: Path) -> None:
-    data = {"name": "folder", "path": str(tmp_path), "channels": 3, "size": 8, "classes": 1}
-    with pytest.raises(ConfigError, match="digits takes grey images"):
-        check_evaluable(tiny_config(data=data, evaluate={"extractor": "digits"}))
 
 
 def test_records_are_plain_json(tmp_path: Path, drawn: list[str]) -> None:

@@ -62,6 +62,7 @@ ELSEWHERE: dict[str, list[Any]] = {
     "train.tensorboard": [True],
     "sample.batch_size": [1, 77],
     "sample.compile": [True],
+    "evaluate.inception": ["/data/inception.pth"],
 }
 
 

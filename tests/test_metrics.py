@@ -1,18 +1,15 @@
 """The arithmetic of the metrics against computations that share no line with it."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
-import torch_fidelity
 from scipy.ndimage import gaussian_filter
 
 from mpdit import metrics
 from mpdit.config import DataConfig
 from mpdit.data import datasets
-from mpdit.extractors import classifier, inception
+from mpdit.extractors import classifier
 from mpdit.metrics import frechet_distance, statistics
 
 CPU = torch.device("cpu")
@@ -192,77 +189,3 @@ def test_distances_order_real_blurred_and_noise_and_see_missing_classes(name: st
         assert found["held out"] == pytest.approx(1.25, rel=0.02)
         assert found["blurred"] == pytest.approx(35.7, rel=0.02)
         assert found["noise"] == pytest.approx(71.1, rel=0.02)
-
-
-@pytest.fixture
-def random_inception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """torch-fidelity's network as it is initialized, in a file as its weights come."""
-    file = tmp_path / inception.FILE_NAME
-    monkeypatch.setenv("MPDIT_INCEPTION", str(file))
-    kept: dict[str, dict[str, torch.Tensor]] = {}
-
-    def load_state_dict(self: torch.nn.Module, _state: object, **_: object) -> None:
-        kept["state"] = {k: v.clone() for k, v in self.state_dict().items()}
-
-    torch.manual_seed(0)
-    torch.save({}, file)
-    with monkeypatch.context() as patched:
-        network = inception.FeatureExtractorInceptionV3
-        patched.setattr(network, "load_state_dict", load_state_dict)
-        network("random", ["2048"], feature_extractor_weights_path=str(file))
-    torch.save(kept["state"], file)
-    return file
-
-
-class Pictures(torch.utils.data.Dataset[torch.Tensor]):
-    """Images as torch-fidelity takes them: uint8, channels first."""
-
-    def __init__(self, images: np.ndarray) -> None:
-        self.images = torch.from_numpy(images).permute(0, 3, 1, 2)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self.images[index]
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # torch-fidelity's own, of its data loader
-def test_torch_fidelitys_own_run_gives_the_same_numbers(random_inception: Path) -> None:
-    rng = np.random.default_rng(0)
-    a, b = (rng.integers(0, top, (24, 20, 28, 3), np.uint8) for top in (256, 200))
-    theirs = torch_fidelity.calculate_metrics(
-        input1=Pictures(a), input2=Pictures(b), cuda=False, batch_size=8, verbose=False,
-        fid=True, kid=True, isc=True, prc=True, kid_subset_size=24, cache=False,
-        feature_extractor="inception-v3-compat",
-        feature_extractor_weights_path=str(random_inception),
-    )  # fmt: skip
-    extractor = inception.load(CPU)
-    ours, reference = extractor.features(a), extractor.features(b)
-    assert ours.pooled.shape == (24, 2048)
-    assert ours.logits.shape == (24, 1008)
-    fid = distance(ours.pooled, reference.pooled)
-    assert fid == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3)
-    kid = metrics.kernel_distance(ours.pooled, reference.pooled)
-    assert kid.value == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3)
-    score = metrics.inception_score(ours.logits)
-    assert score.value == pytest.approx(theirs["inception_score_mean"], rel=1e-6)
-    shares = metrics.precision_recall(ours.pooled, reference.pooled)
-    assert shares == pytest.approx((theirs["precision"], theirs["recall"]))
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("random_inception")
-@pytest.mark.parametrize("shape", [(8, 8, 1), (33, 20, 3), (320, 320, 3)])
-def test_inception_takes_8_bit_images_of_any_size_and_grey_ones(
-    shape: tuple[int, int, int],
-) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (2, *shape), np.uint8)
-    extractor = inception.load(CPU)
-    found = extractor.features(images)
-    assert found.pooled.shape == (2, 2048)
-    assert np.isfinite(found.pooled).all()
-    in_colour = extractor.features(np.repeat(images, 3 // shape[-1], axis=-1))
-    assert np.array_equal(found.pooled, in_colour.pooled)
-    assert extractor.weights == inception.file_hash(inception.weights_file())

@@ -19,12 +19,13 @@ import stand_in
 
 from mpdit.config import ConfigError
 from mpdit.study import pool
+from mpdit.study.cancel import Cancelled, cancel
 from mpdit.study.folder import StudyDir
 from mpdit.study.grid import grid_from_text
 from mpdit.study.plan import Plan, make_plan
 from mpdit.study.rundir import RunDir, RunState, read_rows
 from mpdit.study.status import RunStatus, survey
-from mpdit.study.submission import Submission, cancel, submit
+from mpdit.study.submission import Execution, Submission, submit
 
 BASE = """\
 study: s
@@ -53,7 +54,12 @@ def results(tmp_path: Path) -> Iterator[Path]:
 
 
 def start(made: Plan, results: Path, **options: Any) -> Submission:
-    submission = submit(made, results, **{"command": stand_in.COMMAND, **options})
+    how = Execution(
+        max_parallel=options.pop("max_parallel", None),
+        on_end=options.pop("on_end", None),
+        command=options.pop("command", stand_in.COMMAND),
+    )
+    submission = submit(made, results, how, **options)
     if submission.process is not None:
         POOLS.append(submission.process)
     return submission
@@ -129,8 +135,9 @@ def test_two_submitters_at_once_submit_each_run_once(results: Path, tmp_path: Pa
         "from pathlib import Path\n"
         "import stand_in\n"
         "from mpdit.study.plan import load_plan\n"
-        "from mpdit.study.submission import submit\n"
-        "done = submit(load_plan(Path(sys.argv[2])), Path(sys.argv[3]), command=stand_in.COMMAND)\n"
+        "from mpdit.study.submission import Execution, submit\n"
+        "how = Execution(command=stand_in.COMMAND)\n"
+        "done = submit(load_plan(Path(sys.argv[2])), Path(sys.argv[3]), how)\n"
         "print(len(done.started))\n"
     )
     here = str(Path(__file__).parent)
@@ -167,7 +174,7 @@ def test_cancelled_runs_keep_their_state_and_go_on(results: Path) -> None:
     submission = start(plan("variants: {slow: {}, next: {mp_silu: true}}"), results, max_parallel=1)
     study = submission.study
     wait_until(lambda: stepping(study))
-    assert cancel(study) == (1, 1)
+    assert cancel(study) == Cancelled(1, 1)
     slow, waiting = look(study)
     assert (slow.state, slow.stopped, waiting.state) == ("planned", "SIGTERM", "planned")
     assert slow.step > 2
@@ -326,7 +333,7 @@ def test_a_pool_that_has_just_started_can_be_cancelled(results: Path) -> None:
     submission = start(plan("variants: {slow: {}}"), results)
     assert submission.process is not None
     assert [claim.pid for claim in submission.study.claims()] == [submission.process.pid]
-    assert cancel(submission.study) == (1, 1)
+    assert cancel(submission.study) == Cancelled(1, 1)
     assert states(look(submission.study)) == {"slow": "planned"}
 
 
@@ -337,10 +344,10 @@ def test_a_run_without_a_pool_is_cancelled_too(results: Path) -> None:
     assert submission.process is not None
     submission.process.kill()
     submission.process.wait()
-    assert cancel(study) == (1, 1)
+    assert cancel(study) == Cancelled(1, 1)
     (slow,) = look(study)
     assert (slow.state, slow.stopped) == ("planned", "SIGTERM")
-    assert cancel(study) == (0, 0)
+    assert cancel(study) == Cancelled(0, 0)
 
 
 def test_anothers_pool_is_named_and_not_a_traceback(
@@ -366,3 +373,10 @@ def test_a_dead_pools_claim_and_its_last_words_go_at_the_next_submission(results
     start(plan("variants: {slow: {}, new: {mp_silu: true}}"), results)
     assert not list(study.jobs.glob("2000*"))
     assert len(list(study.jobs.glob("*.jsonl"))) == len(list(study.jobs.glob("*.log"))) > 0
+
+
+def test_a_command_of_the_users_is_told_how_it_ended(results: Path) -> None:
+    text = "variants: {raises: {}, good: {mp_silu: true}}"
+    finish(start(plan(text), results, on_end='echo "$MPDIT_SUMMARY in $MPDIT_STUDY" > told'))
+    said = (results / "s" / "told").read_text()
+    assert said == f"s: 1 of 2 done, 1 failed in {results / 's'}\n"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mpdit.config import FLAGS, Dataset, ModelConfig
@@ -115,6 +116,33 @@ def test_a_bfloat16_row_is_normalized_as_exactly_as_bfloat16_allows():
     assert rows.dtype == x.grad.dtype == torch.bfloat16
     torch.testing.assert_close(rows.double(), truth, rtol=2**-8, atol=0)
     torch.testing.assert_close(x.grad.double(), exact.grad, rtol=2**-7, atol=1e-4)
+
+
+def test_bfloat16_attention_is_the_fused_kernels():
+    attention = build(**ALL).blocks[0].attention
+    random = torch.Generator().manual_seed(4)
+    q, k, v, given = (torch.randn(3, 2, 16, 16, generator=random) for _ in range(4))
+    results = []
+    for attend in (attention.attend, scaled_dot_product_attention):
+        inputs = [x.bfloat16().requires_grad_() for x in (q, k, v)]
+        output = attend(*inputs)
+        output.backward(given.bfloat16())
+        results.append([output, *(x.grad for x in inputs)])
+    for ours, fused in zip(*results, strict=True):
+        assert ours.dtype == torch.bfloat16
+        assert relative(ours.float(), fused.float()) < 0.02
+
+
+def test_numbers_too_small_for_float32s_full_precision_are_zero():
+    # in a process of its own, since it says so to every thread that is born afterwards
+    code = (
+        "import torch; from mpdit.devices import prepare; prepare('float32');"
+        "print((torch.full((1_000_000,), 2e-38) * 0.1).count_nonzero().item())"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert process.stdout.strip() == "0"
 
 
 COMPILED = """

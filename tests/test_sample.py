@@ -183,7 +183,7 @@ def test_an_interrupted_set_goes_on_and_other_sets_keep_away(
 
 
 @pytest.mark.parametrize(
-    "place", ["numpy.savez_compressed", "mpdit.sampleset.write_grid", "shutil.rmtree"]
+    "place", ["mpdit.data.adm.write", "mpdit.sampleset.write_grid", "shutil.rmtree"]
 )
 def test_a_full_disk_at_the_end_of_a_set_leaves_what_the_same_command_finishes(
     place: str,

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 
-import numpy as np
 import torch
 from jaxtyping import Float, Float16, Int64, Shaped, UInt8
 from torch import Tensor
 
 from mpdit.config import RunConfig
 from mpdit.data import datasets
-from mpdit.data.images import ImageFolder
+from mpdit.data.images import ImageFolder, ImageReader
 from mpdit.data.latents import LatentStore
 from mpdit.randomness import generator
 
@@ -178,19 +176,15 @@ class _Folder(Source):
     slow = True
 
     def __init__(self, folder: ImageFolder, size: int, channels: int, device: torch.device) -> None:
-        self.folder, self.size, self.channels, self.device = folder, size, channels, device
+        self.device = device
         self.labels = torch.from_numpy(folder.labels)
-        self._decoders = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
+        self._images = ImageReader(folder, size, channels)
 
     def read(
         self, rows: Int64[Tensor, " batch"], flips: Int64[Tensor, " batch"]
     ) -> UInt8[Tensor, "batch channels height width"]:
         del flips
-
-        def decode(row: int) -> UInt8[np.ndarray, "channels height width"]:
-            return self.folder.pixels(row, self.size, self.channels)
-
-        return torch.from_numpy(np.stack(list(self._decoders.map(decode, rows.tolist()))))
+        return torch.from_numpy(self._images.read(rows.tolist()))
 
     def x0(
         self, read: Shaped[Tensor, "batch ..."], noise: Noise

@@ -67,20 +67,12 @@ def check_available(data: DataConfig) -> None:
 
 
 def load(data: DataConfig, split: Split) -> Images:
-    """Read one split into memory.
+    """Read one split of digits or Fashion-MNIST into memory.
 
     Raises:
-        ConfigError: when it is missing or damaged, or holds latents, which are no images.
+        ConfigError: when it is missing or damaged.
     """
-    match data.name:
-        case "digits":
-            return _digits(split)
-        case "fashion-mnist":
-            return _fashion(data, split)
-        case "folder":
-            return _folder(data, split)
-        case _:
-            raise ConfigError(f"{data.name} are no images to compare with", "data.name")
+    return _digits(split) if data.name == "digits" else _fashion(data, split)
 
 
 def latent_store(data: DataConfig) -> LatentStore:
@@ -144,16 +136,6 @@ def _fashion(data: DataConfig, split: Split) -> Images:
     if images.ndim != 3 or len(images) != len(labels):
         raise ConfigError(f"{FASHION_FILES[split]} do not belong together", "data.path")
     return Images((images[:, None] / 127.5 - 1).astype(np.float32), labels.astype(np.int64))
-
-
-def _folder(data: DataConfig, split: Split) -> Images:
-    spec, folder = data.spec, image_folder(data).split(split)
-    if not folder.names:
-        raise ConfigError(f"{folder.root} has too few images for a {split} split", "data.path")
-    pixels = np.empty((len(folder.names), spec.channels, spec.size, spec.size), np.float32)
-    for index, image in enumerate(pixels):
-        image[:] = folder.pixels(index, spec.size, spec.channels) / np.float32(127.5) - 1
-    return Images(pixels, folder.labels.astype(np.int64))
 
 
 def _fashion_file(data: DataConfig, name: str) -> Path:

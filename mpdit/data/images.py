@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,8 +64,12 @@ class ImageFolder:
         firsts = np.searchsorted(self.labels, self.labels)  # of each image's class
         of_class = np.arange(len(self.labels)) - firsts
         chosen = (of_class % TEST_EVERY == TEST_EVERY - 1) == (split == "test")
-        names = tuple(self.names[i] for i in np.flatnonzero(chosen))
-        return ImageFolder(self.root, names, self.labels[chosen], self.classes)
+        return self.take(np.flatnonzero(chosen))
+
+    def take(self, rows: Int64[np.ndarray, " rows"]) -> ImageFolder:
+        """Some of the images, by number."""
+        names = tuple(self.names[i] for i in rows)
+        return ImageFolder(self.root, names, self.labels[rows], self.classes)
 
     @cached_property
     def hash(self) -> str:
@@ -84,6 +90,29 @@ class ImageFolder:
                 return to_array(image, size, channels)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ConfigError(f"{file} cannot be read as an image: {error}") from None
+
+
+class ImageReader:
+    """Reads images of a folder, cropped to squares of ``size`` pixels, in several threads."""
+
+    def __init__(self, folder: ImageFolder, size: int, channels: int) -> None:
+        self.folder, self.size, self.channels = folder, size, channels
+        self._decoders = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
+
+    def read(self, rows: Iterable[int]) -> UInt8[np.ndarray, "rows channels size size"]:
+        """The images with these numbers.
+
+        Raises:
+            ConfigError: naming the file, when one cannot be read.
+        """
+
+        def decode(row: int) -> UInt8[np.ndarray, "channels size size"]:
+            return self.folder.pixels(row, self.size, self.channels)
+
+        return np.stack(list(self._decoders.map(decode, rows)))
+
+    def close(self) -> None:
+        self._decoders.shutdown()
 
 
 def to_array(

@@ -15,7 +15,8 @@ from jaxtyping import Float, UInt8
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from mpdit.extractors.extractor import Extractor, FeatureNetwork, file_hash
+from mpdit.data.latents import checksum
+from mpdit.extractors.extractor import Extractor, FeatureNetwork
 
 FEATURES = 64
 
@@ -69,7 +70,7 @@ def load(name: str, device: torch.device) -> Extractor:
     network.load_state_dict(state)
     return Extractor(
         name=name,
-        weights=file_hash(file),
+        weights=checksum(file)[:16],
         preprocessing="8 bits, x / 127.5 - 1",
         network=network.eval().to(device),
         device=device,

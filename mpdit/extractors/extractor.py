@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Shaped, UInt8
 from torch import Tensor, nn
 
 
@@ -20,6 +18,11 @@ class Features(NamedTuple):
     pooled: Float32[np.ndarray, "images features"]
     """Where distances are taken."""
     logits: Float32[np.ndarray, "images classes"]
+
+    @classmethod
+    def join(cls, parts: Iterable[Features]) -> Features:
+        """Those of all the images in several parts."""
+        return cls(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 class FeatureNetwork(nn.Module):
@@ -40,28 +43,27 @@ class Extractor:
     device: torch.device
     batch_size: int
 
-    @torch.no_grad()
-    def features(
-        self,
-        images: UInt8[np.ndarray, "images height width channels"],
-        on_batch: Callable[[int], None] = lambda _done: None,
-    ) -> Features:
-        """Features of 8-bit images: real and generated ones go through the same rounding.
+    def look(
+        self, batches: Iterable[UInt8[np.ndarray, "batch height width channels"]]
+    ) -> Iterator[Features]:
+        """Features of 8-bit images, batch by batch; the images of only one are in memory.
 
-        Args:
-            on_batch: called with the number of images done.
+        Real and generated images have gone through the same rounding when they come here.
         """
-        batches = []
-        for start in range(0, len(images), self.batch_size):
-            batch = torch.from_numpy(images[start : start + self.batch_size]).to(self.device)
-            found = self.network.look(batch.permute(0, 3, 1, 2))
-            batches.append([part.float().cpu() for part in found])
-            on_batch(start + len(batch))
-        pooled, logits = (torch.cat(parts).numpy() for parts in zip(*batches, strict=True))
-        return Features(pooled, logits)
+        for batch in batches:
+            images = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2)
+            with torch.no_grad():
+                found = self.network.look(images)
+            yield Features(*(part.float().cpu().numpy() for part in found))
+
+    def features(self, images: UInt8[np.ndarray, "images height width channels"]) -> Features:
+        """Features of images that are in memory."""
+        return Features.join(self.look(in_batches(images, self.batch_size)))
 
 
-def file_hash(file: Path) -> str:
-    """Sixteen hex digits of the SHA-256 of a file."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+def in_batches(
+    array: Shaped[np.ndarray, "rows ..."], size: int
+) -> Iterator[Shaped[np.ndarray, "batch ..."]]:
+    """The array's rows, ``size`` at a time."""
+    for start in range(0, len(array), size):
+        yield array[start : start + size]

@@ -1,29 +1,23 @@
 """Inception v3 as TensorFlow's 2015 graph has it, the network of FID, through torch-fidelity.
 
-Its weights are never downloaded by a job; they lie at ``$MPDIT_INCEPTION``, or in torch's hub
-cache under the name by which torch-fidelity keeps them.
+Its weights are never downloaded by a job: `mpdit.prerequisites` says where they lie.
 """
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
-from urllib.parse import urlparse
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from torch_fidelity.feature_extractor_inceptionv3 import (
-    URL_INCEPTION_V3,
-    FeatureExtractorInceptionV3,
-)
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from mpdit.config import ConfigError
-from mpdit.extractors.extractor import Extractor, FeatureNetwork, file_hash
+from mpdit.data.latents import checksum
+from mpdit.extractors.extractor import Extractor, FeatureNetwork
+from mpdit.prerequisites import INCEPTION_URL
 
-VARIABLE = "MPDIT_INCEPTION"
-FILE_NAME = Path(urlparse(URL_INCEPTION_V3).path).name
 LAYERS = ("2048", "logits_unbiased")
 """What torch-fidelity takes for FID, KID and precision/recall, and for the Inception score."""
 
@@ -42,29 +36,12 @@ class Inception(FeatureNetwork):
         return pooled, logits
 
 
-def weights_file() -> Path:
-    """Where Inception's weights are.
+def load(file: Path, device: torch.device) -> Extractor:
+    """Inception with the weights of a file.
 
     Raises:
-        ConfigError: saying which file to put where.
+        ConfigError: when they are not its weights.
     """
-    named = os.environ.get(VARIABLE)
-    file = Path(named) if named else Path(torch.hub.get_dir(), "checkpoints", FILE_NAME)
-    if not file.is_file():
-        raise ConfigError(
-            f"Inception's weights are not at {file}. Download {FILE_NAME} (95 MB) from "
-            f"{URL_INCEPTION_V3} and put it there, or set {VARIABLE} to where it lies"
-        )
-    return file
-
-
-def load(device: torch.device) -> Extractor:
-    """Inception with the weights of :func:`weights_file`.
-
-    Raises:
-        ConfigError: when they are not there, or are not its weights.
-    """
-    file = weights_file()
     try:
         # torch-fidelity unpickles whatever the file holds: only tensors may come that far
         torch.load(file, map_location="meta", weights_only=True)
@@ -73,11 +50,11 @@ def load(device: torch.device) -> Extractor:
         reason = str(error).splitlines()[0]
         raise ConfigError(
             f"{file} does not hold Inception's weights as torch-fidelity has them "
-            f"({URL_INCEPTION_V3}): {reason}"
+            f"({INCEPTION_URL}): {reason}"
         ) from None
     return Extractor(
         name="inception",
-        weights=file_hash(file),
+        weights=checksum(file)[:16],
         preprocessing="8 bits, bilinear to 299x299 as TensorFlow 1, (x - 128) / 128",
         network=network.to(device),
         device=device,

@@ -25,9 +25,10 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -75,6 +76,25 @@ class Claim:
     def folder(self) -> Path:
         """What submitit writes, and ``<run>.exit`` (see above)."""
         return self.file.with_suffix("")
+
+    def task_log(self, task: str) -> Path:
+        """What submitit and Slurm said of a task, by its id."""
+        return self.folder / f"{task}_0_log.out"
+
+    def pickles(self, array: JobArray, job: str) -> list[Path]:
+        """The files without which the tasks of an array, submitted as ``job``, cannot begin."""
+        ids = replace(array, job=job).task_ids()
+        return [self.folder / f"{task}_submitted.pkl" for task in ids]
+
+    def task_of(self, run: str) -> str | None:
+        """The id of the task that the run is in."""
+        ids = (array.task_ids().items() for array in self.arrays)
+        return next((task for task, runs in chain.from_iterable(ids) if run in runs), None)
+
+    @property
+    def cancelled(self) -> Path:
+        """Tells the tasks that they were cancelled, and need not wait for Slurm's word."""
+        return self.folder / "cancelled"
 
     @property
     def is_here(self) -> bool:
@@ -128,6 +148,13 @@ class StudyDir:
         """study.json's runs."""
         return list(self.table["runs"])
 
+    def grid_names(self) -> list[str]:
+        """The runs that the grid had when it was last submitted; none before the first time."""
+        try:
+            return [entry["name"] for entry in self.entries if entry.get("in_grid", True)]
+        except ConfigError:
+            return []
+
     def run(self, name: str) -> RunDir:
         return RunDir(self.path / name)
 
@@ -143,10 +170,13 @@ class StudyDir:
         """
         folders = self.folders()
         names = {run.id: folders.get(run.id, run.name) for run in plan.runs}
-        rows = [_entry(run, names[run.id]) for run in plan.runs]
         old: dict[str, dict[str, Any]] = {}
         with suppress(ConfigError):
             old = {entry["id"]: entry for entry in StudyDir(self.path).entries}
+        rows = [_entry(run, names[run.id]) for run in plan.runs]
+        for row in rows:
+            if "submitted" in old.get(row["id"], {}):
+                row["submitted"] = old[row["id"]]["submitted"]
         for run_id, name in folders.items():
             if run_id not in names:
                 before = old.get(run_id, {"variant": name.removesuffix(f"-{run_id}")})
@@ -162,6 +192,13 @@ class StudyDir:
         write_atomic(self.path / "study.json", _one_row_a_line(table))
         return names
 
+    def note_submitted(self, details: dict[str, dict[str, Any]]) -> None:
+        """Write into study.json with what each run was last submitted. Call under the lock."""
+        for entry in self.table["runs"]:
+            if entry["name"] in details:
+                entry["submitted"] = details[entry["name"]]
+        write_atomic(self.path / "study.json", _one_row_a_line(self.table))
+
     # Claims --------------------------------------------------------------------------------------
 
     def new_claim(self, cluster: str, runs: list[str], **details: Any) -> tuple[Path, IO[bytes]]:
@@ -176,7 +213,7 @@ class StudyDir:
 
     def claims(self) -> list[Claim]:
         """The live claims."""
-        found = map(_read_claim, sorted(self.jobs.glob("*.jsonl")))
+        found = map(read_claim, sorted(self.jobs.glob("*.jsonl")))
         return [claim for claim in found if _is_live(claim)]
 
     def drop_dead_claims(self) -> None:
@@ -200,7 +237,7 @@ def job_names(job_name: str, arrays: int) -> list[str]:
     return [f"{job_name}-{index}" for index in range(arrays)]
 
 
-def _read_claim(file: Path) -> Claim:
+def read_claim(file: Path) -> Claim:
     rows = read_rows(file)
     merged = {key: value for row in rows for key, value in row.items()}
     finished = {row["finished"] for row in rows if "finished" in row}

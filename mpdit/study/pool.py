@@ -16,12 +16,14 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from mpdit.config import ConfigError
 from mpdit.study.rundir import (
     EXIT_BUSY,
     EXIT_DONE,
@@ -104,18 +106,9 @@ class Pool:
     def start(self, run: RunDir) -> None:
         """Begin a run; where it cannot even have a log, such as in a deleted folder, go on."""
         slot = self.free[-1]
-        env = {**os.environ, "MPDIT_THREADS": str(self.threads)}
-        if self.gpus:
-            env["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
+        gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
         try:
-            with run.log.open("ab") as log:
-                process = subprocess.Popen(
-                    [*self.command, str(run.path)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=env,
-                )
+            process = start_run(run, self.command, self.threads, gpu)
         except OSError:
             self.note(run, None)
             return
@@ -139,17 +132,43 @@ class Pool:
             append_row(self.claim, {"finished": run.name, "exit": code})
 
 
+def start_run(
+    run: RunDir, command: Sequence[str], threads: int, gpu: str | None = None
+) -> subprocess.Popen[bytes]:
+    """A process that executes a run; what it says goes to the run's log.
+
+    Args:
+        gpu: the only one that it sees; None for those that this process sees.
+    """
+    env = {**os.environ, "MPDIT_THREADS": str(threads)}
+    if gpu is not None:
+        env["CUDA_VISIBLE_DEVICES"] = gpu
+    with run.log.open("ab") as log:
+        return subprocess.Popen(
+            [*command, str(run.path)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=env,
+        )
+
+
 def record_crash(run: RunDir, code: int, started: float) -> None:
     """Leave the reason of a death in state.json, where the run could not do so itself."""
+    reason = _signal_text(-code) if code < 0 else last_line(run.log)
+    record_error(run, reason or f"ended with exit status {code}", started)
+
+
+def record_error(run: RunDir, reason: str, started: float) -> None:
+    """Say in state.json why a run has ended, unless it has said so itself since ``started``."""
     try:
         with run.lease():
             state = run.state() or RunState()
             if state.error is None or state.heartbeat < started:
-                reason = _signal_text(-code) if code < 0 else _last_line(run)
                 run.write_state(
                     replace(
                         state,
-                        error=reason or f"ended with exit status {code}",
+                        error=reason,
                         stopped=None,
                         heartbeat=time.time(),
                         started=max(state.started, started),
@@ -165,11 +184,20 @@ def _signal_text(number: int) -> str:
     return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 
-def _last_line(run: RunDir) -> str:
-    with run.log.open("rb") as log:
-        log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
-        lines = log.read().decode(errors="replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+def tail(file: Path) -> str:
+    """The end of a log; nothing of one that is not there."""
+    try:
+        with file.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
+            return log.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def last_line(file: Path) -> str:
+    """The last line of a log that says something."""
+    lines = map(str.strip, reversed(tail(file).splitlines()))
+    return next(filter(None, lines), "")
 
 
 def start_pool(claim: Path, held: Any, log: Path) -> subprocess.Popen[bytes]:
@@ -193,6 +221,11 @@ def main(claim: Path) -> None:
     Pool(claim, runs, row["command"], row["parallel"]).work()
     with suppress(FileNotFoundError):  # the whole study may have been deleted
         claim.unlink()
+        if row.get("on_end"):
+            from mpdit.study.notice import notify  # the pool itself is light
+
+            with suppress(ConfigError):  # study.json alone may have been
+                notify(study, row["runs"], row["on_end"])
         log = claim.with_suffix(".log")
         if log.stat().st_size == 0:
             log.unlink()

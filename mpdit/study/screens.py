@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -220,8 +221,8 @@ def status_lines(
         everything = len(statuses) <= MANY
     shown = list(statuses) if everything else _interesting(statuses)
     if shown:
-        right = [False, False, False, True, False, True, True, True]
-        header = ["run", "state", "stage", "step", "", "images/s", "left", "loss"]
+        right = [False, False, False, True, False, True, True, True, True, False]
+        header = ["run", "state", "stage", "step", "", "images/s", "since", "left", "loss", "on"]
         head, *body = align([header, *map(_cells, shown)], right)
         used = [any(cell.strip() for cell in column) for column in zip(*body, strict=True)]
         yield paint("  ".join(itertools.compress(head, used)).rstrip(), "dim")
@@ -261,9 +262,19 @@ def _cells(status: RunStatus) -> list[str]:
         f"{status.step:,}/{status.steps:,}" if begun and not done else "",
         bar(fraction, 10) if running else "",
         f"{status.rate:,.0f}" if status.rate is not None else "",
+        duration(status.seconds) if running and status.seconds is not None else "",
         duration(status.eta) if status.eta is not None else "",
         f"{status.loss:.4f}" if status.loss is not None and not done else "",
+        status.where if running and status.job and status.where else "",
     ]
+
+
+def waiting_lines(statuses: Sequence[RunStatus], paint: Paint) -> Iterator[str]:
+    """What the queued ones wait for, by Slurm's words."""
+    reasons = Counter(status.waits for status in statuses if status.waits)
+    if reasons:
+        listed = ", ".join(f"{n:,} {reason}" for reason, n in reasons.most_common())
+        yield paint(f"Slurm lets wait: {listed}", "dim")
 
 
 def trouble(status: RunStatus, paint: Paint) -> str:
@@ -278,6 +289,8 @@ def _note(status: RunStatus) -> str:
         notes.append("no longer in the grid")
     if status.error:
         notes.append(one_line(status.error))
+    if status.waits:
+        notes.append(f"waits: {status.waits}")
     if status.stopped:
         notes.append(f"by {status.stopped}; goes on when submitted")
     if status.state == "lost":

@@ -1,4 +1,5 @@
-"""Where every run of a study stands, by what is on disk."""
+"""Where every run of a study stands: by what is on disk, then by what Slurm says of its task, then
+by its heartbeat's age."""
 
 from __future__ import annotations
 
@@ -12,7 +13,9 @@ from typing import Any
 
 from mpdit.study.folder import StudyDir
 from mpdit.study.plan import PlannedRun
+from mpdit.study.reasons import classify
 from mpdit.study.rundir import RunDir, RunState
+from mpdit.study.tasks import Placement, Scheduler
 
 WORDS = ("done", "running", "queued", "failed", "lost", "interrupted", "planned")
 ACTIVE = ("running", "queued")
@@ -37,6 +40,12 @@ class RunStatus:
     loss: float | None = None
     seconds: float | None = None
     """From its last start to its last word."""
+    where: str | None = None
+    """The host that it runs on, or Slurm's names of the nodes."""
+    job: str | None = None
+    """Slurm's id of its task, while it has one."""
+    waits: str | None = None
+    """What Slurm says that it waits for."""
     error: str | None = None
     stopped: str | None = None
     in_grid: bool = True
@@ -51,23 +60,41 @@ class RunStatus:
         begun = self.step > 0 or self.stage != "train"
         return "interrupted" if self.state == "planned" and begun else self.state
 
+    @property
+    def cause(self) -> str:
+        """Why it has failed or got lost, in two words (`reasons.Cause`); '' for other states."""
+        if self.state not in ("failed", "lost"):
+            return ""
+        return classify("", self.error or "").kind or self.state
+
     def row(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def survey(study: StudyDir, names: Iterable[str] | None = None) -> list[RunStatus]:
+def survey(
+    study: StudyDir, names: Iterable[str] | None = None, scheduler: Scheduler | None = None
+) -> list[RunStatus]:
     """Every run of a study, or those named, in the order of study.json.
+
+    Args:
+        scheduler: asked about runs that are claimed for Slurm; by default afresh.
 
     Raises:
         ConfigError: when the folder is no study.
     """
-    claimed = {run for claim in study.claims() for run in claim.runs}
+    claims = study.claims()
+    places = {run: _HERE for claim in claims for run in claim.runs}
+    # before the look at the disk, where what has ended meanwhile has said so
+    places |= (scheduler or Scheduler()).look(claims)
     chosen = None if names is None else set(names)
     return [
-        read_status(study.run(entry["name"]), entry, entry["name"] in claimed)
+        read_status(study.run(entry["name"]), entry, places.get(entry["name"]))
         for entry in study.table["runs"]
         if chosen is None or entry["name"] in chosen
     ]
+
+
+_HERE = Placement("waiting")  # for a pool's turn
 
 
 def unclaimed(study: StudyDir, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
@@ -78,8 +105,8 @@ def unclaimed(study: StudyDir, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     return [run for run in runs if run.id not in busy]
 
 
-def read_status(run: RunDir, entry: dict[str, Any], claimed: bool) -> RunStatus:
-    """One run: done, then running here, queued by a live submission, failed, running elsewhere,
+def read_status(run: RunDir, entry: dict[str, Any], place: Placement | None) -> RunStatus:
+    """One run: done, then running here, then where its claim has it, failed, running elsewhere,
     lost, and else planned."""
     common = {
         "name": entry["name"],
@@ -104,10 +131,24 @@ def read_status(run: RunDir, entry: dict[str, Any], claimed: bool) -> RunStatus:
         return RunStatus(
             state="done", stage="done", step=steps, steps=steps, seconds=seconds, **common
         )
-    state = "running" if leased else _idle_state(said, claimed)
-    if said is None:
-        return RunStatus(state=state, stage="train", step=0, steps=steps, **common)
+    ended = explain_end(said, place) if place is not None and place.state == "gone" else None
+    state = "running" if leased else ended[0] if ended else _idle_state(said, place)
     running = state == "running"
+    if place is not None and place.task:
+        common |= {"job": place.task, "waits": place.reason if state == "queued" else None}
+    if running:
+        common["where"] = (place and place.nodes) or (said and said.host) or None
+    error = ended[1] if ended else said.error if said else None
+    if said is None:
+        return RunStatus(
+            state=state,
+            stage="train",
+            step=0,
+            steps=steps,
+            seconds=place.elapsed if running and place else None,
+            error=error if state == "failed" else None,
+            **common,
+        )
     return RunStatus(
         state=state,
         stage=said.stage,
@@ -117,16 +158,34 @@ def read_status(run: RunDir, entry: dict[str, Any], claimed: bool) -> RunStatus:
         eta=said.eta if running else None,
         loss=said.loss,
         seconds=said.heartbeat - said.started,
-        error=said.error if state == "failed" else None,
+        error=error if state == "failed" else None,
         stopped=said.stopped if state == "planned" else None,
         **common,
     )
 
 
-def _idle_state(said: RunState | None, claimed: bool) -> str:
+def explain_end(said: RunState | None, place: Placement) -> tuple[str, str | None]:
+    """The state, and the error, of a run that did not come to its end in a task that is gone."""
+    if said is not None and said.error:
+        return "failed", said.error
+    match place.reason:
+        case "cancelled":
+            return "planned", None
+        case "timed out" | "out of memory" | "node failed" | "preempted":
+            return "failed", f"{place.reason}: {place.said}"
+    if said is not None and said.stopped:
+        return "planned", None
+    if said is None and place.said:
+        return "failed", f"its job ended before it began: {place.said}"
+    return "lost", None
+
+
+def _idle_state(said: RunState | None, place: Placement | None) -> str:
     """The state of a run that is neither done nor held by a process on this file system."""
-    if claimed:
-        return "queued"
+    lives = said is not None and not said.stopped and not said.error
+    if place is not None:
+        running = place.state == "running" or (place.state == "unknown" and lives)
+        return "running" if running else "queued"
     if said is None or said.stopped:
         return "planned"
     if said.error:

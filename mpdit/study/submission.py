@@ -1,22 +1,24 @@
-"""Submitting: what the grid wants against what is on disk, and a pool for what is missing."""
+"""Submitting: what the grid wants against what is on disk, and who is to do what is missing."""
 
 from __future__ import annotations
 
 import os
-import signal
-import socket
 import subprocess
-import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from mpdit.config import ConfigError
-from mpdit.study import pool
-from mpdit.study.folder import StudyDir
+from mpdit.config import ConfigError, nearest
+from mpdit.study import pool, slurm
+from mpdit.study.folder import JobArray, StudyDir
 from mpdit.study.plan import Plan, PlannedRun, load_plan
-from mpdit.study.rundir import RunDir, append_row
+from mpdit.study.reconcile import reconcile
+from mpdit.study.resources import Resources
+from mpdit.study.rundir import append_row
 from mpdit.study.status import RunStatus, survey
+
+CLUSTERS = ("auto", "slurm", "local")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,13 @@ class Submission:
     """The runs that were asked for, by folder."""
     started: tuple[RunStatus, ...]
     left: tuple[RunStatus, ...]
+    new: tuple[str, ...] = ()
+    """Runs that the grid did not have when it was last submitted, by folder."""
+    dropped: tuple[str, ...] = ()
+    """Runs that it had then, and no longer has."""
     parallel: int = 0
+    arrays: tuple[JobArray, ...] = ()
+    """What was submitted to Slurm."""
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def stop(self) -> None:
@@ -41,13 +49,56 @@ class Submission:
         return self.process is not None and self.process.poll() is None
 
 
+@dataclass(frozen=True)
+class Execution:
+    """How runs are executed.
+
+    Attributes:
+        cluster: ``slurm`` or ``local``.
+        max_parallel: runs at once; by default as the resources say, or one a GPU or core.
+        on_end: a shell command for when all of them have ended.
+        command: executes one run, given its folder as last argument.
+    """
+
+    cluster: str = "local"
+    max_parallel: int | None = None
+    on_end: str | None = None
+    command: Sequence[str] = ()
+
+    @property
+    def run_command(self) -> list[str]:
+        return list(self.command or pool.RUN_COMMAND)
+
+
+LOCAL = Execution()
+
+
+def choose_cluster(asked: str, plan: Plan) -> str:
+    """``slurm`` or ``local``; ``auto`` is Slurm when the grid says ``slurm:`` and there is sbatch.
+
+    Raises:
+        ConfigError: for another name, and for Slurm where it is not.
+    """
+    if asked not in CLUSTERS:
+        hint = nearest(asked, CLUSTERS)
+        raise ConfigError(f"--cluster {asked!r} is not one of {', '.join(CLUSTERS)}.{hint}")
+    if asked == "auto":
+        named = any(run.resources != Resources() for run in plan.runs)
+        return "slurm" if named and slurm.is_available() else "local"
+    if asked == "slurm" and not slurm.is_available():
+        raise ConfigError("there is no Slurm here (no sbatch): use --cluster local")
+    return asked
+
+
 def check_plan(plan: Plan, results: Path) -> None:
     """Whether a plan could run here, before anything is written.
 
     Raises:
-        ConfigError: when the results folder cannot be written, or data is missing.
+        ConfigError: when the results folder cannot be written, or data, Inception's weights or a
+            reference file is missing.
     """
     from mpdit.data.datasets import check_available
+    from mpdit.prerequisites import check_evaluable
 
     folder = (results / plan.study).absolute()
     while not folder.exists():
@@ -56,21 +107,24 @@ def check_plan(plan: Plan, results: Path) -> None:
         raise ConfigError(f"cannot write results to {results / plan.study}: {folder} is a file")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(f"cannot write results to {results / plan.study}: {folder} is read-only")
-    for data in {run.config.data.model_dump_json(): run.config.data for run in plan.runs}.values():
+    configs = [run.config for run in plan.runs]
+    for data in dict.fromkeys(config.data for config in configs):
         check_available(data)
+    judged = {(config.data, config.evaluate, config.sample.count): config for config in configs}
+    for config in judged.values():
+        check_evaluable(config)
 
 
 def submit(
     plan: Plan,
     results: Path,
+    how: Execution = LOCAL,
     *,
     whole: Plan | None = None,
     grid_name: str = "",
-    max_parallel: int | None = None,
     states: Collection[str] | None = None,
-    command: Sequence[str] | None = None,
 ) -> Submission:
-    """Bring a study's folder in line with its plan, and start a pool for what is missing.
+    """Bring a study's folder in line with its plan, and start what is missing.
 
     Done runs are skipped; running and claimed ones are left alone; the others go on from what is on
     disk. Two submitters at once take turns, and the second finds the first one's claims.
@@ -79,26 +133,53 @@ def submit(
         whole: the study's whole plan, where ``plan`` is only a part of it.
         grid_name: the grid's file, for study.json.
         states: submit only runs in one of these states.
-        command: executes one run, given its folder as last argument.
 
     Raises:
-        ConfigError: when the folder cannot be written or data is missing; nothing is written then.
+        ConfigError: when the folder cannot be written, data is missing, or Slurm would refuse a
+            run; nothing is submitted then. When sbatch refuses all the same, what it took before
+            stays submitted.
     """
     check_plan(plan, results)
     study = StudyDir((results / plan.study).absolute())
+    largest = 0
+    if how.cluster == "slurm":
+        plan, largest = _check_resources(plan)
     try:
         study.path.mkdir(parents=True, exist_ok=True)
         with study.lock():
+            before = study.grid_names()
             names = study.write_table(whole or plan, grid_name or plan.grid.source.name)
+            study = StudyDir(study.path)  # it holds on to the table that it has read
+            reconcile(study)
             runs = {names[run.id]: run for run in plan.runs}
-            statuses = survey(StudyDir(study.path), runs)
+            statuses = survey(study, runs)
             todo = [s for s in statuses if not s.is_active and s.state in (states or _TO_DO)]
             left = tuple(s for s in statuses if s not in todo)
             asked = tuple(status.name for status in (todo if states else statuses))
+            now = set(names.values())
+            done = Submission(
+                study,
+                asked,
+                tuple(todo),
+                left,
+                new=tuple(name for name in names.values() if before and name not in before),
+                dropped=tuple(name for name in before if name not in now),
+            )
             if not todo:
-                return Submission(study, asked, (), left)
-            claimed = _start(study, runs, todo, max_parallel, list(command or pool.RUN_COMMAND))
-            return Submission(study, asked, tuple(todo), left, *claimed)
+                return done
+            for status in todo:
+                study.run(status.name).write_config(runs[status.name].config)
+            study.drop_dead_claims()
+            chosen = {status.name: runs[status.name] for status in todo}
+            if how.cluster == "slurm":
+                started = replace(done, arrays=_start_arrays(study, chosen, largest, how))
+            else:
+                parallel, process = _start_pool(study, list(chosen), how)
+                started = replace(done, parallel=parallel, process=process)
+            study.note_submitted(
+                {name: _submitted(how.cluster, run.resources) for name, run in chosen.items()}
+            )
+            return started
     except OSError as error:
         raise ConfigError(f"cannot submit to {study.path}: {error}") from None
 
@@ -106,25 +187,42 @@ def submit(
 _TO_DO = ("planned", "failed", "lost")
 
 
-def _start(
-    study: StudyDir,
-    runs: dict[str, PlannedRun],
-    todo: list[RunStatus],
-    max_parallel: int | None,
-    command: list[str],
+def _start_pool(
+    study: StudyDir, runs: list[str], how: Execution
 ) -> tuple[int, subprocess.Popen[bytes]]:
-    """Write the runs' configs, claim them, and start a pool: (runs at once, its process)."""
-    for status in todo:
-        study.run(status.name).write_config(runs[status.name].config)
-    study.drop_dead_claims()
-    parallel = min(max_parallel or pool.default_parallel(), len(todo))
+    """Claim the runs, and start a pool: (runs at once, its process)."""
+    parallel = min(how.max_parallel or pool.default_parallel(), len(runs))
     claim, held = study.new_claim(
-        "local", [status.name for status in todo], command=command, parallel=parallel
+        "local", runs, command=how.run_command, parallel=parallel, on_end=how.on_end
     )
     with held:
         process = pool.start_pool(claim, held, claim.with_suffix(".log"))
         append_row(claim, {"pid": process.pid})  # here, so that cancel finds it at once
         return parallel, process
+
+
+def _check_resources(plan: Plan) -> tuple[Plan, int]:
+    """The plan with all time limits, and how many tasks an array may have (`arrays.check`)."""
+    from mpdit.study.arrays import check  # submitit takes its time
+
+    timed, largest = check({run.name: run.resources for run in plan.runs})
+    runs = tuple(replace(run, resources=timed[run.name]) for run in plan.runs)
+    return replace(plan, runs=runs), largest
+
+
+def _start_arrays(
+    study: StudyDir, runs: dict[str, PlannedRun], largest: int, how: Execution
+) -> tuple[JobArray, ...]:
+    """Claim the runs, and submit them to Slurm."""
+    from mpdit.study.arrays import submit_arrays
+
+    resources = {name: run.resources for name, run in runs.items()}
+    return submit_arrays(study, resources, largest, how.run_command, how.max_parallel, how.on_end)
+
+
+def _submitted(cluster: str, resources: Resources) -> dict[str, Any]:
+    """What a retry goes by."""
+    return {"cluster": cluster, "time": resources.time, "memory": resources.memory}
 
 
 def stored_plan(study: StudyDir) -> Plan:
@@ -135,59 +233,3 @@ def stored_plan(study: StudyDir) -> Plan:
     """
     plan = load_plan(study.grid_file, study.table.get("set", ()))
     return replace(plan, grid=replace(plan.grid, study=study.name))
-
-
-def cancel(study: StudyDir, patience_s: float = 60) -> tuple[int, int]:
-    """Stop what works on a study on this host, and wait for it.
-
-    First its pools, which stop their runs; then the runs that no pool looks after, such as those
-    started by hand and those whose pool was killed.
-
-    Returns:
-        how many processes were asked to stop, and how many of these have.
-
-    Raises:
-        ConfigError: when one belongs to another user; the others are stopped all the same.
-    """
-    end = time.monotonic() + patience_s
-    others: list[str] = []
-    pools = {
-        claim.file
-        for claim in study.claims()
-        if claim.is_here and _terminate(claim.pid, claim.file, others)
-    }
-    while (alive := pools & {claim.file for claim in study.claims()}) and time.monotonic() < end:
-        time.sleep(0.1)
-    runs = [run for run, pid in _alone(study) if _terminate(pid, run.path / "state.json", others)]
-    while (left := [run for run in runs if run.is_leased()]) and time.monotonic() < end:
-        time.sleep(0.1)
-    if others:
-        raise ConfigError(f"not stopped, as only its owner can: {', '.join(others)}")
-    asked = len(pools) + len(runs)
-    return asked, asked - len(alive) - len(left)
-
-
-def _alone(study: StudyDir) -> Iterator[tuple[RunDir, int]]:
-    """The runs that execute on this host without a live pool, and their processes."""
-    claimed = {run for claim in study.claims() for run in claim.runs}
-    for status in survey(study):
-        run = study.run(status.name)
-        if status.state != "running" or status.name in claimed or not (said := run.state()):
-            continue
-        # a run that has just been started again may still have its last, ended process there
-        if said.host == socket.gethostname() and said.error is None and said.stopped is None:
-            yield run, said.pid
-
-
-def _terminate(pid: int, file: Path, others: list[str]) -> bool:
-    """Ask the process that wrote ``file`` to stop; into ``others`` when it is another user's."""
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, signal.SIGTERM)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        others.append(f"process {pid} of {file.owner()} on {socket.gethostname()}")
-        return False
-    return True

@@ -18,8 +18,10 @@ from mpdit.study.screens import (
     status_lines,
     summary,
     trouble,
+    waiting_lines,
 )
 from mpdit.study.status import RunStatus, survey
+from mpdit.study.tasks import ASK_S, Scheduler
 
 POLL_S = 0.5
 REPORT_S = 15.0
@@ -34,12 +36,13 @@ def follow(
     Returns:
         where each of them stands then.
     """
-    follower = _Screen(study, out) if out.isatty() else _Lines(out)
+    scheduler = Scheduler(ASK_S)
+    follower = _Screen(study, scheduler, out) if out.isatty() else _Lines(out)
     with follower:
         while True:
             still = working()  # before the look: what is seen after the end is final
             began = time.monotonic()
-            statuses = survey(study, names)
+            statuses = survey(study, names, scheduler)
             follower.show(statuses)
             if not still and not any(status.is_active for status in statuses):
                 return statuses
@@ -66,11 +69,12 @@ class _Pace:
 class _Screen:
     """A live display, redrawn in place."""
 
-    def __init__(self, study: StudyDir, out: IO[str]) -> None:
+    def __init__(self, study: StudyDir, scheduler: Scheduler, out: IO[str]) -> None:
         from rich.console import Console
         from rich.live import Live
 
         self.study = study
+        self.scheduler = scheduler
         self.console = Console(file=out)
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self.pace = _Pace()
@@ -85,7 +89,10 @@ class _Screen:
         paint = Paint(not self.console.no_color)
         left = self.pace.left(statuses)
         running = [status for status in statuses if status.state == "running"]
-        lines = [overview(self.study.name, statuses, paint, left), ""]
+        lines = [overview(self.study.name, statuses, paint, left), *waiting_lines(statuses, paint)]
+        if self.scheduler.silence:
+            lines.append(paint(f"as last known: {self.scheduler.silence}", "yellow"))
+        lines.append("")
         lines += status_lines(running, paint, everything=True)
         lines += [trouble(s, paint) for s in statuses if s.state in ("failed", "lost")]
         room = self.console.height - 2
@@ -127,7 +134,8 @@ class _Lines:
         match status.state:
             case "running":
                 at = f" at {status.stage} {status.step:,}" if status.step else ""
-                self.say(f"{status.name} started{at}")
+                on = f" on {status.where}" if status.job and status.where else ""
+                self.say(f"{status.name} started{at}{on}")
             case "done":
                 after = (
                     f", {duration(status.seconds)} after its last start" if status.seconds else ""

@@ -1,0 +1,117 @@
+"""ADM's .npz layout, in batches: images (arr_0) and labels (arr_1), or statistics (mu, sigma).
+
+Sample sets and reference files have it (guided-diffusion's evaluations); `numpy.load` reads it, all
+at once. No torch.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int64, UInt8
+
+from mpdit.errors import ConfigError
+
+Images = UInt8[np.ndarray, "images height width channels"]
+
+
+class DamagedError(ConfigError):
+    """A file that cannot be read to its end, or holds other bytes than it was written with."""
+
+
+class Contents(NamedTuple):
+    """What a file holds: its arrays' names, and the shape of its images, if there are any.
+
+    Attributes:
+        checksum: the CRC-32 that the file keeps of its images.
+        usable: whether the images are what they should be: uint8 (N, H, W, C), row by row.
+    """
+
+    arrays: frozenset[str]
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    checksum: int = 0
+    usable: bool = False
+
+
+def contents(file: Path) -> Contents:
+    """Look into a file without reading its arrays.
+
+    Raises:
+        DamagedError: when it is no such file.
+    """
+    with _whole(file), zipfile.ZipFile(file) as archive:
+        held = frozenset(name.removesuffix(".npy") for name in archive.namelist())
+        if "arr_0" not in held:
+            return Contents(held)
+        checksum = archive.getinfo("arr_0.npy").CRC
+        with archive.open("arr_0.npy") as array:
+            shape, by_columns, dtype = _header(array)
+    usable = dtype == np.uint8 and len(shape) == 4 and not by_columns
+    return Contents(held, shape, str(dtype), checksum, usable)
+
+
+def images(file: Path, at_once: int) -> Iterator[Images]:
+    """The images of a file that has usable ones, ``at_once`` of them at a time, each read once.
+
+    Raises:
+        DamagedError: when they cannot be read to their end, or are not those that were written.
+    """
+    with _whole(file), zipfile.ZipFile(file) as archive, archive.open("arr_0.npy") as array:
+        (count, *image), _, _ = _header(array)
+        size = int(np.prod(image))
+        for start in range(0, count, at_once):
+            rows = min(at_once, count - start)
+            read = bytearray(array.read(rows * size))
+            yield np.frombuffer(read, np.uint8).reshape(rows, *image)
+
+
+def statistics(
+    file: Path,
+) -> tuple[Float64[np.ndarray, " features"], Float64[np.ndarray, "features features"]]:
+    """The mean and covariance of a file that has them.
+
+    Raises:
+        DamagedError: when they cannot be read.
+    """
+    with _whole(file), np.load(file) as arrays:
+        return arrays["mu"].astype(np.float64), arrays["sigma"].astype(np.float64)
+
+
+def write(file: Path, batches: Iterable[Images], labels: Int64[np.ndarray, " images"]) -> None:
+    """Write images that come in batches, and their labels, compressed.
+
+    Raises:
+        OSError: when there is no room.
+    """
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("arr_0.npy", "w", force_zip64=True) as array:
+            for number, batch in enumerate(batches):
+                if not number:
+                    shape = (len(labels), *batch.shape[1:])
+                    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(array, header)
+                array.write(np.ascontiguousarray(batch).data)
+        with archive.open("arr_1.npy", "w") as array:
+            np.lib.format.write_array(array, labels, allow_pickle=False)
+
+
+def _header(array: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Of an opened .npy: shape, whether it is stored column by column, type."""
+    np.lib.format.read_magic(array)
+    return np.lib.format.read_array_header_1_0(array)
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[None]:
+    """Say of every way in which a file is broken that it is."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
+        raise DamagedError(f"{file} is damaged: {error}") from None

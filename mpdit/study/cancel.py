@@ -1,0 +1,115 @@
+"""Stopping what works on a study: its Slurm tasks, its pools on this host, and its runs alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpdit.config import ConfigError
+from mpdit.study import slurm
+from mpdit.study.folder import StudyDir
+from mpdit.study.reconcile import reconcile
+from mpdit.study.rundir import RunDir
+from mpdit.study.status import survey
+from mpdit.study.tasks import Scheduler
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """How many processes and Slurm tasks were asked to stop, and how many of these have."""
+
+    asked: int
+    stopped: int
+
+
+def cancel(study: StudyDir, patience_s: float = 60) -> Cancelled:
+    """Stop what works on a study on Slurm and on this host, and wait for it. Runs keep their state.
+
+    First its tasks and pools, which stop their runs; then the runs that no pool looks after, such
+    as those started by hand and those whose pool was killed.
+
+    Raises:
+        ConfigError: when something belongs to another user, the rest is stopped all the same; and
+            when Slurm does not answer.
+    """
+    end = time.monotonic() + patience_s
+    others: list[str] = []
+    tasks = _cancel_tasks(study)
+    pools = {
+        claim.file
+        for claim in study.claims()
+        if claim.is_here and _terminate(claim.pid, claim.file, others)
+    }
+    while (alive := pools & {claim.file for claim in study.claims()}) and time.monotonic() < end:
+        time.sleep(0.1)
+    runs = [run for run, pid in _alone(study) if _terminate(pid, run.path / "state.json", others)]
+    while (left := [run for run in runs if run.is_leased()]) and time.monotonic() < end:
+        time.sleep(0.1)
+    while (going := tasks & _tasks(study)) and time.monotonic() < end:
+        time.sleep(1)
+    if tasks:
+        with study.lock():
+            reconcile(study)
+    if others:
+        raise ConfigError(f"not stopped, as only its owner can: {', '.join(others)}")
+    asked = len(pools) + len(runs) + len(tasks)
+    return Cancelled(asked, asked - len(alive) - len(left) - len(going))
+
+
+def _cancel_tasks(study: StudyDir) -> set[str]:
+    """Cancel the study's tasks; their ids."""
+    if not any(claim.cluster == "slurm" for claim in study.claims()):
+        return set()
+    with study.lock():
+        reconcile(study)
+    tasks = _tasks(study)
+    if tasks:
+        for claim in study.claims():
+            if claim.cluster == "slurm":
+                claim.cancelled.touch()
+        slurm.cancel(sorted(tasks))
+    return tasks
+
+
+def _tasks(study: StudyDir) -> set[str]:
+    """The tasks that Slurm still has.
+
+    Raises:
+        ConfigError: when it does not answer.
+    """
+    scheduler = Scheduler()
+    places = scheduler.look(study.claims())
+    if scheduler.silence:
+        raise ConfigError(scheduler.silence)
+    return {place.task for place in places.values() if place.state in ("waiting", "running")}
+
+
+def _alone(study: StudyDir) -> Iterator[tuple[RunDir, int]]:
+    """The runs that execute on this host without a live pool, and their processes."""
+    claimed = {run for claim in study.claims() for run in claim.runs}
+    for status in survey(study):
+        run = study.run(status.name)
+        if status.state != "running" or status.name in claimed or not (said := run.state()):
+            continue
+        # a run that has just been started again may still have its last, ended process there
+        if said.host == socket.gethostname() and said.error is None and said.stopped is None:
+            yield run, said.pid
+
+
+def _terminate(pid: int, file: Path, others: list[str]) -> bool:
+    """Ask the process that wrote ``file`` to stop; into ``others`` when it is another user's."""
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        others.append(f"process {pid} of {file.owner()} on {socket.gethostname()}")
+        return False
+    return True

@@ -1,0 +1,80 @@
+"""Trying again what failed, with more time or memory than it had."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from mpdit.config import ConfigError
+from mpdit.study.folder import StudyDir
+from mpdit.study.plan import Plan, PlannedRun
+from mpdit.study.resources import Resources, parse_minutes
+
+STATES = ("failed", "lost")
+
+_FACTOR = re.compile(r"[xX×](\d+(?:\.\d+)?)")
+_MEMORY = re.compile(r"(\d{1,9})([KMGT])B?")
+
+
+def adjust(plan: Plan, study: StudyDir, time: str | None, memory: str | None) -> Plan:
+    """The plan with the time and memory that its runs were last submitted with, or more.
+
+    Args:
+        time, memory: an amount as in a grid, or a factor such as ``x2``; None leaves it.
+
+    Raises:
+        ConfigError: for text that is neither, and for a factor of a run that named no amount.
+    """
+    last = {entry["id"]: entry.get("submitted", {}) for entry in study.entries}
+    runs = tuple(_adjusted(run, last.get(run.id, {}), time, memory) for run in plan.runs)
+    return replace(plan, runs=runs)
+
+
+def last_cluster(study: StudyDir) -> str:
+    """Where runs of the study were last submitted to; ``auto`` when nothing says so."""
+    known = [entry["submitted"]["cluster"] for entry in study.entries if "submitted" in entry]
+    return known[-1] if known else "auto"
+
+
+def _adjusted(
+    run: PlannedRun, last: Mapping[str, Any], time: str | None, memory: str | None
+) -> PlannedRun:
+    before = run.resources.model_copy(
+        update={key: last[key] for key in ("time", "memory") if key in last}
+    )
+    try:
+        minutes = _minutes(time, before) if time is not None else before.time
+        size = _size(memory, before) if memory is not None else before.memory
+    except ConfigError as error:
+        raise ConfigError(f"{error} ({run.name})") from None
+    return replace(run, resources=before.model_copy(update={"time": minutes, "memory": size}))
+
+
+def _minutes(text: str, before: Resources) -> int:
+    factor = _FACTOR.fullmatch(text)
+    if factor is None:
+        try:
+            return parse_minutes(text)
+        except ValueError as error:
+            raise ConfigError(f"--time {text}: {error}, or a factor like x2") from None
+    if before.time is None:
+        raise ConfigError(f"--time {text}: no time was given to multiply; give one like 4:00:00")
+    return max(1, round(before.time * float(factor[1])))
+
+
+def _size(text: str, before: Resources) -> str:
+    factor, size = _FACTOR.fullmatch(text), _MEMORY.fullmatch(text)
+    if factor is None and size is None:
+        raise ConfigError(f"--memory {text}: memory is text like 16G, or a factor like x2")
+    if factor is None:
+        return text
+    had = _MEMORY.fullmatch(before.memory or "")
+    if had is None:
+        raise ConfigError(f"--memory {text}: no memory was given to multiply; give one like 16G")
+    wanted = int(had[1]) * float(factor[1])
+    if wanted.is_integer():
+        return f"{wanted:.0f}{had[2]}"
+    smaller = {"T": "G", "G": "M", "M": "K"}.get(had[2])
+    return f"{wanted * 1024:.0f}{smaller}" if smaller else f"{wanted:.0f}K"

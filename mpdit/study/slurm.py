@@ -1,0 +1,377 @@
+"""All that is asked of Slurm: one command a function, and all commands are run in one place.
+
+A task is named as squeue names it: ``JOB_INDEX`` in a job array, ``JOB`` alone. Every function
+raises ConfigError when Slurm cannot be asked: its commands are not here, the controller or the
+database does not answer, or the answer is a refusal.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from mpdit.config import ConfigError, nearest
+from mpdit.study.resources import Resources, parse_minutes
+
+calls: Counter[str] = Counter()
+"""How often each command has been run by this process."""
+
+PATIENCE_S = 40
+"""Commands themselves give up on a controller after 9 to 20 s."""
+LOOK_BACK = "now-30days"
+"""What ended before that is not looked for by its name."""
+
+_SEPARATOR = "\x1f"  # in no name, reason or list of nodes
+_NO_ACCOUNTING = "accounting storage is disabled"
+_UNREACHABLE = "Unable to contact slurm controller"
+_OVER = ("PENDING", "COMPLETING")
+_UNENDED = ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING")
+
+_without_accounting = False  # once it is known, sacct is not asked again
+
+
+class QueuedTask(NamedTuple):
+    """A task that waits or runs, in Slurm's words; times in seconds."""
+
+    id: str
+    name: str
+    state: str
+    reason: str
+    """Why it waits, '' when it does not."""
+    nodes: str
+    elapsed_s: int
+    time_left_s: int | None
+    """None without a limit."""
+    start_estimate: float | None
+    """Of one that waits, in Unix seconds, where Slurm has made one."""
+
+
+class Ended(NamedTuple):
+    """What accounting says of a task that is over."""
+
+    state: str
+    exit_code: int
+    signal: int
+    """The number of the signal that ended it, or 0."""
+    reason: str
+    memory_mb: float | None
+    """The most that any of its steps has had, MiB, where it was measured."""
+    elapsed_s: int
+    nodes: str
+
+
+class Limits(NamedTuple):
+    """What a cluster takes."""
+
+    array_tasks: int
+    """In one job array."""
+    jobs: int
+    """At any time, of all users together; every task is one."""
+    accounting: bool
+
+
+@dataclass(frozen=True)
+class _Partition:
+    values: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        return self.values["PartitionName"]
+
+    @property
+    def is_default(self) -> bool:
+        return self.values.get("Default") == "YES"
+
+    @property
+    def minutes(self) -> float:
+        """The longest time limit."""
+        with suppress(ValueError):
+            return parse_minutes(self.values["MaxTime"])
+        return float("inf")
+
+    def refuses(self, kind: str, name: str) -> bool:
+        """Whether it is closed to an account (``Accounts``) or a quality of service (``Qos``)."""
+        allowed = self.values.get(f"Allow{kind}", "ALL")
+        denied = self.values.get(f"Deny{kind}", "").split(",")
+        return name in denied or (allowed != "ALL" and name not in allowed.split(","))
+
+
+def is_available() -> bool:
+    """Whether jobs can be submitted from this machine."""
+    return shutil.which("sbatch") is not None
+
+
+def environment() -> dict[str, str]:
+    """This process's environment, less what would change what a command means or prints.
+
+    That is what a surrounding job has set, and its user's preferences: ``SLURM_*``, ``SBATCH_*``,
+    ``SQUEUE_*`` and the like. Which cluster is meant stays.
+    """
+    dropped = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SQUEUE|SACCT|SCANCEL|SINFO)_")
+    kept = ("SLURM_CONF", "SLURM_CLUSTERS")
+    clean = {k: v for k, v in os.environ.items() if k in kept or not dropped.match(k)}
+    # whole lists of array indices, and times that can be read
+    return {**clean, "SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT": "standard"}
+
+
+def queue(names: Collection[str]) -> list[QueuedTask]:
+    """The tasks of all jobs so named that wait or run; of an array, each."""
+    if not names:
+        return []
+    columns = ["%i", "%j", "%T", "%r", "%N", "%M", "%L", "%S"]
+    rows = _rows(_squeue(f"--name={','.join(names)}", "--array", columns=columns))
+    return [
+        QueuedTask(
+            task,
+            name,
+            state,
+            "" if reason == "None" else reason,
+            nodes,
+            _seconds(elapsed) or 0,
+            _seconds(left),
+            _unix_time(start) if state == "PENDING" else None,
+        )
+        for task, name, state, reason, nodes, elapsed, left, start in rows
+    ]
+
+
+def is_running(job: str) -> bool:
+    """Whether a job has an allocation; one that is being cleaned up has none any more."""
+    try:
+        states = _squeue(f"--jobs={job}", columns=["%T"]).split()
+    except ConfigError as error:
+        if "Invalid job id" in str(error):  # forgotten, some minutes after its end
+            return False
+        raise
+    return any(state not in _OVER for state in states)
+
+
+def accounting(job_ids: Collection[str]) -> dict[str, Ended] | None:
+    """What has become of the tasks of these jobs that are over; None without accounting."""
+    if not job_ids:
+        return {}
+    columns = ("JobID", "State", "ExitCode", "Reason", "MaxRSS", "Elapsed", "NodeList")
+    answer = _sacct(f"--jobs={','.join(job_ids)}", "--noconvert", columns=columns)
+    if answer is None:
+        return None
+    ended: dict[str, Ended] = {}
+    for name, state, code, reason, memory, elapsed, nodes in _rows(answer):
+        allocation, _, step = name.partition(".")
+        if step:
+            for task in _tasks(allocation):
+                if task in ended and memory:
+                    ended[task] = _with_memory(ended[task], int(memory) / 2**20)
+        elif (word := state.partition(" ")[0]) not in _UNENDED:  # CANCELLED by 1000
+            exit_code, _, signal = code.partition(":")
+            said = "" if reason == "None" else reason
+            seconds = _seconds(elapsed) or 0
+            end = Ended(word, int(exit_code), int(signal), said, None, seconds, nodes)
+            ended |= dict.fromkeys(_tasks(allocation), end)
+    return ended
+
+
+def find_jobs(names: Collection[str]) -> dict[str, str]:
+    """Name → job id, of the jobs so named that wait, run, or have ended lately."""
+    if not names:
+        return {}
+    listed = f"--name={','.join(names)}"
+    found = dict(_rows(_squeue(listed, "--states=all", columns=["%j", "%F"])))
+    if found.keys() >= set(names):
+        return found
+    answer = _sacct(
+        listed, f"--starttime={LOOK_BACK}", "--allocations", columns=("JobName", "JobID")
+    )
+    ended = {name: task.partition("_")[0] for name, task in _rows(answer or "")}
+    return ended | found
+
+
+def limits() -> Limits:
+    """What the cluster takes."""
+    lines = (line.partition("=") for line in run("scontrol", "show", "config").splitlines())
+    config = {name.strip(): value.strip() for name, _, value in lines}
+    tasks = int(config["MaxArraySize"])
+    if match := re.search(r"max_array_tasks=(\d+)", config["SchedulerParameters"]):
+        tasks = min(tasks, int(match[1]))
+    accounting = config["AccountingStorageType"] == "accounting_storage/slurmdbd"
+    return Limits(max(1, tasks), int(config["MaxJobCount"]), accounting)
+
+
+def check_request(requests: Iterable[Resources]) -> None:
+    """Hold requests against the cluster's partitions.
+
+    Raises:
+        ConfigError: for a partition that does not exist, or is closed to the account or quality of
+            service, and for more time than it gives.
+    """
+    partitions = _partitions()
+    for request in requests:
+        _check(request, partitions)
+
+
+def default_minutes(partition: str | None) -> int | None:
+    """The time limit of a job that names none; None where there is no limit."""
+    for part in _partitions():
+        # of several, the first
+        named = part.is_default if partition is None else part.name == partition.partition(",")[0]
+        for limit in ("DefaultTime", "MaxTime") if named else ():
+            with suppress(ValueError):  # NONE, UNLIMITED
+                return parse_minutes(part.values[limit])
+    return None
+
+
+def rehearse(options: Sequence[str]) -> None:
+    """Let sbatch judge its options as a whole: GPUs, memory, constraints and all others.
+
+    Raises:
+        ConfigError: with its words, when no job could ever run with them.
+    """
+    run("sbatch", "--test-only", *options, "--wrap=true")
+
+
+def cancel(ids: Collection[str]) -> None:
+    """Cancel jobs or single tasks; those that are over already are passed over."""
+    indices: dict[str, list[str]] = defaultdict(list)
+    words = []
+    for task in ids:
+        job, _, index = task.partition("_")
+        if index:
+            indices[job].append(index)
+        else:
+            words.append(job)
+    for job, listed in indices.items():
+        words += [f"{job}_[{','.join(part)}]" for part in _parts(listed, 1000)]
+    for part in _parts(words, 100):  # some hundred kilobytes, at most: a command line has its limit
+        run("scancel", "--quiet", *part)
+
+
+def run(*words: str) -> str:
+    """What a command prints.
+
+    Raises:
+        ConfigError: when it is not here, does not come to an end, or fails.
+    """
+    calls[words[0]] += 1
+    try:
+        done = subprocess.run(
+            words,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no {words[0]} here: Slurm's commands are not on the PATH"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise ConfigError(f"Slurm does not answer: {words[0]} has waited {PATIENCE_S} s") from None
+    if done.returncode == 0:
+        return done.stdout
+    lines = [line for line in done.stderr.splitlines() if line and not line.startswith("Try ")]
+    said = re.sub(r"^\w+: (error: )?", "", lines[-1]) if lines else f"exit status {done.returncode}"
+    if any(_UNREACHABLE in line for line in lines):
+        raise ConfigError(f"Slurm's controller does not answer ({words[0]}: {said})")
+    raise ConfigError(f"{words[0]}: {said}")
+
+
+def _squeue(*options: str, columns: Sequence[str]) -> str:
+    return run("squeue", "--noheader", *options, f"--format={_SEPARATOR.join(columns)}")
+
+
+def _sacct(*options: str, columns: Sequence[str]) -> str | None:
+    """None where there is no accounting."""
+    global _without_accounting
+    if _without_accounting:
+        return None
+    shape = ("--noheader", "--parsable2", f"--delimiter={_SEPARATOR}")
+    try:
+        return run("sacct", *shape, "--allusers", *options, f"--format={','.join(columns)}")
+    except ConfigError as error:
+        if _NO_ACCOUNTING not in str(error):
+            raise
+        _without_accounting = True
+        return None
+
+
+def _partitions() -> list[_Partition]:
+    answer = run("scontrol", "--all", "--oneliner", "show", "partition").splitlines()
+    pairs = ((word.partition("=") for word in line.split()) for line in answer)
+    return [_Partition({key: value for key, _, value in words}) for words in pairs]
+
+
+def _rows(answer: str) -> Iterator[list[str]]:
+    return (line.split(_SEPARATOR) for line in answer.splitlines())
+
+
+def _seconds(text: str) -> int | None:
+    """``[D-][HH:]MM:SS``; None for INVALID, UNLIMITED and the like."""
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
+    if match is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _unix_time(text: str) -> float | None:
+    with suppress(ValueError):  # N/A
+        return datetime.fromisoformat(text).timestamp()
+    return None
+
+
+def _tasks(allocation: str) -> list[str]:
+    """``7_[0,2-4%8]``, as tasks are called that never started, → ``7_0``, ``7_2``, …"""
+    match = re.fullmatch(r"(\d+)_\[([\d,-]+)(?:%\d+)?\]", allocation)
+    if match is None:
+        return [allocation]
+    tasks = []
+    for part in match[2].split(","):
+        first, _, last = part.partition("-")
+        tasks += [f"{match[1]}_{index}" for index in range(int(first), int(last or first) + 1)]
+    return tasks
+
+
+def _with_memory(ended: Ended, memory_mb: float) -> Ended:
+    return ended._replace(memory_mb=max(memory_mb, ended.memory_mb or 0.0))
+
+
+def _check(request: Resources, partitions: Sequence[_Partition]) -> None:
+    known = {partition.name: partition for partition in partitions}
+    if request.partition is None:
+        asked = [part for part in partitions if part.is_default]
+    else:
+        names = request.partition.split(",")  # the job runs in whichever is free first
+        for name in names:
+            if name not in known:
+                there = ", ".join(sorted(known))
+                hint = nearest(name, known)
+                raise ConfigError(
+                    f"there is no {name!r}.{hint} There are: {there}", "slurm.partition"
+                )
+        asked = [known[name] for name in names]
+    if not asked:
+        return
+    where = " nor ".join(part.name for part in asked)
+    for kind, key in (("Accounts", "account"), ("Qos", "qos")):
+        name = getattr(request, key)
+        if name is not None and all(part.refuses(kind, name) for part in asked):
+            raise ConfigError(f"{name!r} may not use partition {where}", f"slurm.{key}")
+    most = max(asked, key=lambda part: part.minutes)
+    if request.time is not None and request.time > most.minutes:
+        given = most.values["MaxTime"]
+        raise ConfigError(
+            f"{request.time} minutes are more than partition {most.name} gives: {given}",
+            "slurm.time",
+        )
+
+
+def _parts(words: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    return (words[start : start + size] for start in range(0, len(words), size))

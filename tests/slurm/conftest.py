@@ -1,0 +1,61 @@
+"""Clusters for the tests in this folder, which run one after the other on one worker."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .cluster import Cluster, missing, running
+
+HERE = Path(__file__).parent
+FIXTURES = ("cluster", "bare_cluster")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker has all of them, those of one cluster together, while others do the rest."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.xdist_group("slurm"))
+    items.sort(key=lambda item: FIXTURES[1] in getattr(item, "fixturenames", ()))
+
+
+def _running(accounting: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    if reason := missing(accounting):
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("slurm") / "run"
+    with running(folder, accounting) as cluster, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A Slurm with accounting."""
+    yield from _running(True, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def bare_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A Slurm without accounting, as many are."""
+    yield from _running(False, tmp_path_factory)
+
+
+@pytest.fixture(autouse=True)
+def _on_its_cluster(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Commands talk to the cluster of the test, which leaves it as it was: all up, no jobs."""
+    for variable in [name for name in os.environ if name.startswith(("SLURM_JOB", "SBATCH_"))]:
+        monkeypatch.delenv(variable)
+    for name in FIXTURES:
+        if name in request.fixturenames:
+            used = request.getfixturevalue(name)
+            monkeypatch.setenv("SLURM_CONF", used.environment["SLURM_CONF"])
+            yield
+            used.reset()
+            return
+    yield

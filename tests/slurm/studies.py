@@ -1,0 +1,90 @@
+"""Studies on a real Slurm: submitted, waited for, and held against what every one must come to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import stand_in
+
+from mpdit.study.folder import StudyDir
+from mpdit.study.grid import grid_from_text
+from mpdit.study.plan import Plan, make_plan
+from mpdit.study.rundir import RunDir, read_rows
+from mpdit.study.status import RunStatus, survey
+from mpdit.study.submission import Execution, Submission, submit
+from mpdit.study.tasks import Scheduler
+
+from .cluster import wait_until
+
+BASE = """\
+study: s
+base:
+  data: digits
+  model: {depth: 1, width: 16, heads: 2, patch_size: 4}
+  train: {steps: 24, batch_size: 8, checkpoint_every: 100, snapshot_every: 1000, log_every: 5}
+  sample: {count: 50, steps: 4, batch_size: 20}
+"""
+PATIENCE_S = 120
+
+
+def plan(text: str) -> Plan:
+    return make_plan(grid_from_text(BASE + text, "grid.yaml", ()))
+
+
+def start(text: str, results: Path, max_parallel: int | None = None) -> Submission:
+    """Submit runs of the stand-in."""
+    return submit(plan(text), results, Execution("slurm", max_parallel, command=stand_in.COMMAND))
+
+
+def train(text: str, results: Path) -> Submission:
+    """Submit real ones."""
+    return submit(plan(text), results, Execution("slurm"))
+
+
+def look(study: StudyDir) -> list[RunStatus]:
+    return survey(StudyDir(study.path))
+
+
+def states(study: StudyDir) -> dict[str, str]:
+    return {status.variant: status.state for status in look(study)}
+
+
+def wait_for(
+    study: StudyDir,
+    condition: Callable[[list[RunStatus]], bool],
+    patience_s: float = PATIENCE_S,
+) -> list[RunStatus]:
+    """Look at the disk often and ask Slurm every two seconds."""
+    scheduler, end = Scheduler(2), time.monotonic() + patience_s
+    while True:
+        statuses = survey(StudyDir(study.path), scheduler=scheduler)
+        if condition(statuses):
+            return statuses
+        assert time.monotonic() < end, "\n".join(map(str, statuses))
+        time.sleep(0.2)
+
+
+def wait_for_end(study: StudyDir, patience_s: float = PATIENCE_S) -> list[RunStatus]:
+    return wait_for(study, lambda found: not any(s.is_active for s in found), patience_s)
+
+
+def all_running(found: list[RunStatus]) -> bool:
+    return all(status.state == "running" and status.step > 2 for status in found)
+
+
+def starts(run: RunDir) -> list[dict[str, object]]:
+    return [row for row in read_rows(run.path / "starts.jsonl") if "began" in row]
+
+
+def assert_done_once(study: StudyDir, runs: int) -> None:
+    """Every stand-in's run came to its end, and only once; nothing claims it any more."""
+    statuses = look(study)
+    assert [status.state for status in statuses] == ["done"] * runs
+    for status in statuses:
+        run = study.run(status.name)
+        rows = read_rows(run.path / "starts.jsonl")
+        assert sum("ended" in row for row in rows) == 1, run.name
+        assert len(read_rows(run.path / "evaluation.jsonl")) == 1, run.name
+    wait_until(lambda: not study.claims())  # a task looks at its runs a few times a second

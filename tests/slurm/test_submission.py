@@ -1,0 +1,231 @@
+"""Studies of the stand-in on a real Slurm: whatever befalls them, every run is done once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import stand_in
+
+from mpdit.config import ConfigError
+from mpdit.study import slurm
+from mpdit.study.cancel import cancel
+from mpdit.study.folder import StudyDir
+from mpdit.study.rundir import read_rows
+
+from .cluster import Cluster, wait_until
+from .studies import (
+    BASE,
+    all_running,
+    assert_done_once,
+    look,
+    start,
+    starts,
+    states,
+    wait_for,
+    wait_for_end,
+)
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+MEMORY = "memory: 200M"
+
+
+def test_two_hundred_runs_are_one_array_of_which_so_many_run_at_once(tmp_path: Path) -> None:
+    slurm.calls.clear()
+    submission = start(f"seeds: 200\nslurm: {{{MEMORY}, max_parallel: 8}}", tmp_path)
+    assert (len(submission.arrays), len(submission.arrays[0].tasks)) == (1, 200)
+    assert slurm.calls.total() <= 5
+    wait_for_end(submission.study, 240)
+    assert_done_once(submission.study, 200)
+    moments: list[tuple[float, int]] = []
+    for status in look(submission.study):
+        began, ended = read_rows(submission.study.path / status.name / "starts.jsonl")
+        moments += [(began["began"], 1), (ended["ended"], -1)]
+    at_once, most = 0, 0
+    for _, change in sorted(moments):
+        at_once += change
+        most = max(most, at_once)
+    assert 1 < most <= 8
+
+
+def test_submitting_again_submits_only_what_is_missing(tmp_path: Path) -> None:
+    first = start(f"seeds: 2\nslurm: {{{MEMORY}}}", tmp_path)
+    again = start(f"seeds: 3\nslurm: {{{MEMORY}}}", tmp_path)
+    assert (len(again.started), len(again.left)) == (1, 2)
+    assert [name[:8] for name in again.new] == ["base_s2-"]
+    wait_for_end(first.study)
+    assert_done_once(first.study, 3)
+    fewer = start(f"seeds: [0]\nslurm: {{{MEMORY}}}", tmp_path)
+    assert fewer.started == ()
+    assert [name[:8] for name in fewer.dropped] == ["base_s1-", "base_s2-"]
+
+
+def test_runs_packed_into_one_job_run_side_by_side_and_one_failing_stops_no_other(
+    tmp_path: Path,
+) -> None:
+    text = (
+        "variants: {raises: {}, dies: {mp_silu: true}, steady: {mp_residual: true},"
+        " other: {cosine_attention: true}}\n"
+        f"slurm: {{{MEMORY}, runs_per_job: 4, cpus: 4, gpus: 2}}"
+    )
+    submission = start(text, tmp_path)
+    assert [len(array.tasks) for array in submission.arrays] == [1]
+    wait_for_end(submission.study)
+    assert states(submission.study) == {
+        "raises": "failed",
+        "dies": "failed",
+        "steady": "done",
+        "other": "done",
+    }
+    errors = {status.variant: status.error for status in look(submission.study)}
+    assert errors["raises"] == "RuntimeError: a first time always fails"
+    assert errors["dies"] == "killed by SIGKILL (out of memory?)"
+    rows = [starts(submission.study.run(status.name))[0] for status in look(submission.study)]
+    assert [row["gpus"] for row in rows] == ["0", "1", "0", "1"]
+    assert {row["threads"] for row in rows} == {"1"}
+    assert len({row["node"] for row in rows}) == 1
+
+
+def test_a_run_that_is_timed_out_goes_on_in_a_new_allocation(tmp_path: Path) -> None:
+    text = (
+        f"variants: {{slow-long: {{}}, slow-too: {{mp_silu: true}}}}\nslurm: {{{MEMORY}, time: 1}}"
+    )
+    submission = start(text, tmp_path)
+    wait_for_end(submission.study, 180)
+    assert_done_once(submission.study, 2)
+    for status in look(submission.study):
+        began = starts(submission.study.run(status.name))
+        assert len(began) > 1
+        assert all(isinstance(row["step"], int) and row["step"] > 10 for row in began[1:])
+
+
+def test_half_is_cancelled_by_scancel_and_goes_on_when_submitted(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    text = (
+        "variants: {steady-a: {}, steady-b: {mp_silu: true}, c: {mp_residual: true}}\n"
+        f"slurm: {{{MEMORY}, max_parallel: 2}}"
+    )
+    submission = start(text, tmp_path)
+    study = submission.study
+    wait_for(study, lambda found: all_running(found[:2]))
+    job = submission.arrays[0].job
+    cluster.run("scancel", f"{job}_0", f"{job}_2")
+    wait_for(study, lambda found: [s.state for s in found] == ["planned", "running", "planned"], 60)
+    again = start(text, tmp_path)
+    assert [status.variant for status in again.started] == ["steady-a", "c"]
+    wait_for_end(study)
+    assert_done_once(study, 3)
+
+
+def test_a_cancelled_study_keeps_its_state_and_goes_on(tmp_path: Path) -> None:
+    text = (
+        f"variants: {{steady: {{}}, next: {{mp_silu: true}}}}\nslurm: {{{MEMORY}, max_parallel: 1}}"
+    )
+    study = start(text, tmp_path).study
+    wait_for(study, lambda found: all_running(found[:1]))
+    done = cancel(study)
+    assert (done.asked, done.stopped) == (2, 2)
+    assert [status.word for status in look(study)] == ["interrupted", "planned"]
+    assert not study.claims()
+    again = start(text, tmp_path)
+    assert len(again.started) == 2
+    wait_for_end(study)
+    assert_done_once(study, 2)
+    assert int(str(starts(study.run(again.started[0].name))[1]["step"])) > 2
+
+
+def test_a_controller_that_is_away_makes_nothing_dead(cluster: Cluster, tmp_path: Path) -> None:
+    text = (
+        f"variants: {{slow: {{}}, next: {{mp_silu: true}}}}\nslurm: {{{MEMORY}, max_parallel: 1}}"
+    )
+    study = start(text, tmp_path).study
+    wait_for(study, lambda found: all_running(found[:1]))
+    cluster.kill_controller()
+    assert states(study) == {"slow": "running", "next": "queued"}
+    with pytest.raises(ConfigError, match="does not answer"):
+        start(text, tmp_path)
+    cluster.start_controller()
+    wait_for_end(study)
+    assert_done_once(study, 2)
+
+
+SUBMIT = f"""\
+import os, sys
+sys.path[:0] = [{str(Path(stand_in.__file__).parent)!r}]
+from pathlib import Path
+import stand_in
+from mpdit.study import arrays
+from mpdit.study.plan import load_plan
+from mpdit.study.submission import Execution, submit
+exec(sys.argv[3])
+how = Execution("slurm", command=stand_in.COMMAND)
+print(len(submit(load_plan(Path(sys.argv[1])), Path(sys.argv[2]), how).started))
+"""
+
+
+def submitter(folder: Path, text: str, crash: str = "") -> subprocess.Popen[str]:
+    grid = folder / "grid.yaml"
+    grid.write_text(BASE + text)
+    command = [sys.executable, "-c", SUBMIT, str(grid), str(folder), crash]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_submitters_at_once_submit_each_run_once(tmp_path: Path) -> None:
+    text = f"seeds: 6\nslurm: {{{MEMORY}}}"
+    both = [submitter(tmp_path, text) for _ in range(2)]
+    assert sorted(process.communicate(timeout=60)[0] for process in both) == ["0\n", "6\n"]
+    study = StudyDir(tmp_path / "s")
+    wait_for_end(study)
+    assert_done_once(study, 6)
+    assert all(len(starts(study.run(status.name))) == 1 for status in look(study))
+
+
+@pytest.mark.parametrize(
+    ("crash", "resubmitted"),
+    [
+        # after submitit has put the tasks' arguments in their place, and before
+        ("arrays.append_row = lambda *_: os._exit(9)", 0),
+        ("arrays.SlurmExecutor._get_job_id_from_submission_command = lambda *_: os._exit(9)", 3),
+    ],
+)
+def test_a_crash_between_sbatch_and_the_books_is_found_by_name(
+    tmp_path: Path, crash: str, resubmitted: int
+) -> None:
+    text = f"seeds: 3\nslurm: {{{MEMORY}}}"
+    crashed = submitter(tmp_path, text, crash)
+    assert crashed.communicate(timeout=60)[0] == ""
+    assert crashed.returncode == 9
+    study = StudyDir(tmp_path / "s")
+    assert set(states(study).values()) == {"queued"}
+    again = start(text, tmp_path)
+    assert len(again.started) == resubmitted
+    wait_for_end(study)
+    assert_done_once(study, 3)
+
+
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        ("partition: mian", "there is no 'mian'. Did you mean 'main'?"),
+        ("memory: 100G", "Requested node configuration is not available"),
+        ("gpus: 3", "Requested node configuration is not available"),
+        ("constraint: moon", "Invalid feature specification"),
+        ("extra: {nonsense: 1}", "nonsense"),
+        ("time: 5-00:00:00", "more than partition main gives"),
+    ],
+)
+def test_what_slurm_would_refuse_is_said_before_anything_is_written(
+    cluster: Cluster, tmp_path: Path, resources: str, message: str
+) -> None:
+    text = (
+        f"variants: {{a: {{}}, b: {{mp_silu: true, slurm: {{{resources}}}}}}}\nslurm: {{time: 5}}"
+    )
+    with pytest.raises(ConfigError) as caught:
+        start(text, tmp_path)
+    assert message in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+    wait_until(lambda: not cluster.run("squeue", "-h"))
