@@ -15,6 +15,7 @@ TITLES = {
     "loss": "Training loss",
     "distance_training": "Distance over training",
     "sweep": "Distance over EMA width and guidance",
+    "tuning_curve": "Tuning curve",
     "main_effects": "Main effects",
     "interactions": "Interactions of two factors",
     "speed": "Training speed",
@@ -39,6 +40,8 @@ CAPTIONS = {
     "Marks: mean over seeds. Pale dots: one run each.",
     "sweep": "One setting changed, the other as the run's own. Marks: mean over seeds. Pale dots: "
     "one run each.",
+    "tuning_curve": "Marks: mean over seeds, with its 95 % t interval; of several tuned values the "
+    "others are at the variant's best. Filled: the variant's best.",
     "main_effects": "Each level against its factor's first, over all settings of the other "
     "factors; least squares with the seeds as blocks, 95 % intervals. Filled: differs from zero "
     "after Holm's correction for all main effects, as p does.",

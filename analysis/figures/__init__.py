@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
+from analysis.figures.curves import tuning_curve
 from analysis.figures.distances import distance, distance_parameters, distance_training, sweep
 from analysis.figures.effects import interactions, main_effects
 from analysis.figures.images import ema_widths, samples
@@ -27,6 +28,7 @@ FIGURES: dict[str, Callable[[Study], Figure]] = {
     "loss": loss,
     "distance_training": distance_training,
     "sweep": sweep,
+    "tuning_curve": tuning_curve,
     "main_effects": main_effects,
     "interactions": interactions,
     "speed": speed,
@@ -48,4 +50,5 @@ __all__ = [
     "samples",
     "speed",
     "sweep",
+    "tuning_curve",
 ]

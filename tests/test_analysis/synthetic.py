@@ -208,3 +208,26 @@ def write_factorial(path: Path, seeds: int = 3) -> Path:
             write_evaluation(folder, mean + noise.normal(0, 0.1), seed)
             entries.append(entry(folder, run, f"v{number}") | {"axes": axes})
     return write_listing(path, entries)
+
+
+TUNED: dict[str, dict[float, float]] = {
+    "A-none": {1e-4: 30.0, 1e-3: 20.0, 1e-2: 25.0},
+    "B-cosine": {1e-4: 40.0, 1e-3: 26.0, 1e-2: 22.0},
+}
+"""Variant → learning rate → the mean distance; seeds are one above and below."""
+
+
+def write_tuned(path: Path, **names: str) -> Path:
+    """Two variants, three learning rates, three seeds."""
+    entries = []
+    for variant, curve in TUNED.items():
+        for rate, distance in curve.items():
+            for seed in range(3):
+                run = config(VARIANTS[variant], seed, learning_rate=rate)
+                folder = RunDir(path / f"{variant}_s{seed}-{run.id}")
+                folder.write_config(run)
+                write_evaluation(folder, distance + seed - 1, seed)
+                label = names.get(variant.replace("-", "_"), variant)
+                tune = {"tune": {"train.learning_rate": rate}}
+                entries.append(entry(folder, run, label) | tune)
+    return write_listing(path, entries)

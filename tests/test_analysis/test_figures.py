@@ -49,7 +49,9 @@ def measure(path: Path) -> None:
 
 @pytest.mark.parametrize("name", figures.FIGURES)
 def test_no_label_is_cut_off_however_long_the_names(own: Own, tmp_path: Path, name: str) -> None:
-    if name in CROSSED:
+    if name == "tuning_curve":
+        path = synthetic.write_tuned(tmp_path / "tuned", **LONG)
+    elif name in CROSSED:
         path = synthetic.write_factorial(tmp_path / "crossed", seeds=2)
     else:
         path = own(**LONG)
@@ -178,6 +180,18 @@ def test_distance_over_training_has_the_snapshots_and_the_end(measured: Study) -
     line = line_of(axes, "E-all")
     assert list(line.get_xdata()) == [250, 500, 1000]
     assert list(line.get_ydata()) == [71, 41, 31]
+
+
+def test_a_tuning_curve_has_every_value_and_fills_the_mark_of_the_best(tmp_path: Path) -> None:
+    axes = figures.tuning_curve(load(synthetic.write_tuned(tmp_path / "tuned"))).axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("train.learning_rate", "FD-digits@1000")
+    assert axes.get_xscale() == "log"
+    for variant, curve in synthetic.TUNED.items():
+        line, best = (line for line in axes.lines if line.get_color() == COLORS[variant])
+        assert dict(zip(line.get_xdata(), line.get_ydata(), strict=True)) == pytest.approx(curve)
+        assert to_hex(line.get_markerfacecolor()) == style.PAPER
+        assert curve[best.get_xdata()[0]] == best.get_ydata()[0] == min(curve.values())
+        assert to_hex(best.get_markerfacecolor()) == COLORS[variant]
 
 
 @pytest.fixture(scope="module")
