@@ -1,11 +1,8 @@
-"""What a table or figure is called in print, and what a reader must know to read it."""
+"""What a figure is called in print, and what a reader must know to read it."""
 
 from __future__ import annotations
 
 TITLES = {
-    "ladder": "Magnitude preservation: the ladder",
-    "modulation": "Conditioning: the modulations",
-    "others": "Other variants",
     "distance": "Distance per variant",
     "samples": "Samples from the same noise",
     "distance_parameters": "Distance against parameters",

@@ -7,13 +7,14 @@ the baseline; where a study has several model sizes or data sets, each has its o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
-from analysis import statistics, tuning
+from analysis import effects, statistics, tuning
 from analysis.distances import label as label
 from analysis.distances import of_runs, repeats
 from analysis.distances import own as own
@@ -60,6 +61,49 @@ def others(study: Study) -> list[Comparison]:
     seen = {v for group in ladder(study) + modulation(study) for v in group.variants}
     rest = [v for v in designs.index if v not in seen]
     return [Comparison((str(designs.index[0]), *map(str, rest)))] if rest else []
+
+
+def groups(study: Study) -> list[Comparison]:
+    """All of the three."""
+    return [*ladder(study), *modulation(study), *others(study)]
+
+
+def pairs(study: Study) -> list[tuple[str, str]]:
+    """Every variant and each baseline that it is held against, in the tables' order."""
+    found = [(v, group.baseline) for group in groups(study) for v in group.variants[1:]]
+    return list(dict.fromkeys(found))
+
+
+def steps(group: Comparison, flags: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:
+    """(before, after) for each step of a ladder: a variant with all flags of the last, and more.
+
+    Variants that add to none before them are no step; nothing where fewer than two steps are.
+    """
+    chain = [group.baseline]
+    for variant in group.variants[1:]:
+        if set(flags[variant]) > set(flags[chain[-1]]):
+            chain.append(variant)
+    return list(pairwise(chain)) if len(chain) > 2 else []
+
+
+def factorial(study: Study) -> effects.Factorial:
+    """Main effects and interactions of the grid's axes on the distance.
+
+    Raises:
+        NothingToShow: before the first evaluation, or when the grid crosses no two axes.
+    """
+    factors = [
+        str(column)
+        for column in study.runs.columns
+        if str(column).startswith("axis.") and study.runs[column].nunique() > 1
+    ]
+    if len(factors) < 2:
+        raise NothingToShow("the grid has no two axes that are crossed")
+    runs = distances(study).merge(study.runs[["run", *factors]], on="run")
+    for factor in factors:
+        if set(runs[factor]) == {False, True}:
+            runs[factor] = pd.Categorical(runs[factor], categories=[False, True])
+    return effects.factorial(runs, factors)
 
 
 def _groups(designs: pd.DataFrame, keys: list[str]) -> list[Comparison]:
@@ -186,18 +230,14 @@ def statements(study: Study) -> list[str]:
         table, name = distances(study), title(study)
     except NothingToShow as nothing:
         return [f"{str(nothing).capitalize()}."]
-    pairs = [(group.variants[-1], group.baseline) for group in ladder(study)]
-    pairs += [(v, group.baseline) for group in modulation(study) for v in group.variants[1:]]
-    pairs += [(v, group.baseline) for group in others(study) for v in group.variants[1:]]
+    ends = [(group.variants[-1], group.baseline) for group in ladder(study)]
+    rest = [*modulation(study), *others(study)]
+    ends += [(v, group.baseline) for group in rest for v in group.variants[1:]]
     return [
         statement(variant, baseline, name, *paired(table, variant, baseline))
-        for variant, baseline in _distinct(pairs)
+        for variant, baseline in dict.fromkeys(ends)
         if variant != baseline
     ]
-
-
-def _distinct(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    return list(dict.fromkeys(pairs))
 
 
 def statement(

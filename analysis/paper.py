@@ -146,14 +146,16 @@ def _part(part: Part, study: Study, out: Path) -> Iterator[str]:
     yield from (f"- {said}" for said in comparison.statements(study))
     yield ""
     for name, of in part.tables.items():
+        kind = tables.TABLES[of]
         try:
-            table = tables.TABLES[of](study)
+            table = kind.make(study)
         except NothingToShow as nothing:
             yield f"{name}: {nothing}.\n"
             continue
-        tables.save(table, out / "tables" / name)
-        yield f"**{name}.** {TITLES[of]}.\n"
-        yield tables.markdown(tables.pretty(table))
+        text = kind.text(table)
+        tables.save(table, text, out / "tables" / name)
+        yield f"**{name}.** {kind.title}. {kind.caption}\n"
+        yield tables.markdown(text)
     for name, of in part.figures.items():
         try:
             figure = FIGURES[of](study)

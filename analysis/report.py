@@ -104,16 +104,17 @@ class Page:
         )
 
     def tables(self) -> Iterator[dict[str, Any]]:
-        for name, make in tables.TABLES.items():
+        for name, kind in tables.TABLES.items():
             try:
-                table = make(self.study)
+                table = kind.make(self.study)
             except NothingToShow:
                 continue
-            tables.save(table, self.folder / "tables" / name)
-            text = tables.pretty(table)
+            text = kind.text(table)
+            tables.save(table, text, self.folder / "tables" / name)
             yield {
                 "name": name,
-                "title": TITLES[name],
+                "title": kind.title,
+                "caption": kind.caption,
                 "columns": list(text.columns),
                 "rows": text.to_numpy().tolist(),
                 "files": _files("tables", name),

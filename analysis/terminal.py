@@ -22,7 +22,7 @@ HEADINGS = {
 def show(study: Study, console: Console | None = None) -> None:
     """Print each comparing table that has rows, what is concluded, and what is missing."""
     console = console or Console()
-    for make in tables.TABLES.values():
+    for make in (tables.ladder, tables.modulation, tables.others):
         try:
             text = tables.pretty(make(study))
         except NothingToShow:

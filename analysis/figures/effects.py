@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import comparison, style
-from analysis.effects import Effect, Factorial, factorial
+from analysis.effects import Effect
 from analysis.figures import panels
 from analysis.load import NothingToShow, Study
 from mpdit.study.names import FLAG_CODES
@@ -22,7 +21,7 @@ def main_effects(study: Study) -> Figure:
 
     A filled mark differs from zero after Holm's correction.
     """
-    effects = [effect for effect in _fit(study).effects if len(effect.factors) == 1]
+    effects = [effect for effect in comparison.factorial(study).effects if len(effect.factors) == 1]
     figure, axes = panels.rows([_label(effect, 0) for effect in effects])
     ends = [(effect.estimate.low, effect.estimate.high) for effect in effects]
     values = [effect.estimate.value for effect in effects]
@@ -47,7 +46,7 @@ def interactions(study: Study) -> Figure:
 
     A star differs from zero after Holm's correction.
     """
-    fit = _fit(study)
+    fit = comparison.factorial(study)
     names = [_code(effect, 0) for effect in fit.effects if len(effect.factors) == 1]
     size = len(names)
     values = np.full((size, size), np.nan)
@@ -82,21 +81,6 @@ def interactions(study: Study) -> Figure:
     bar.ax.tick_params(labelsize=5.5)
     figure.set_size_inches(style.COLUMN, 1.2 + 0.24 * size)
     return figure
-
-
-def _fit(study: Study) -> Factorial:
-    factors = [
-        str(column)
-        for column in study.runs
-        if str(column).startswith(PREFIX) and study.runs[column].nunique() > 1
-    ]
-    if len(factors) < 2:
-        raise NothingToShow("the grid has no two axes that are crossed")
-    runs = comparison.distances(study).merge(study.runs[["run", *factors]], on="run")
-    for factor in factors:
-        if set(runs[factor]) == {False, True}:
-            runs[factor] = pd.Categorical(runs[factor], categories=[False, True])
-    return factorial(runs, factors)
 
 
 def _label(effect: Effect, number: int) -> str:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from analysis import statistics, style
 from analysis.figures import panels
 from analysis.load import NothingToShow, Study
+from analysis.speed import of_runs
 
 
 @style.styled
@@ -33,17 +34,8 @@ def loss(study: Study) -> Figure:
 
 @style.styled
 def speed(study: Study) -> Figure:
-    """Training speed per variant: each run's median over its logged rows, the mean and interval.
-
-    A run's first row is left out where there are others: it has the warm-up in it.
-    """
-    data = panels.of_chosen(study, study.metrics)[["run", "variant", "images_per_s"]].dropna()
-    if data.empty:
-        raise NothingToShow("no run has logged its speed yet")
-    warm = data.groupby("run").cumcount() > 0
-    data = data[warm | (data.groupby("run")["run"].transform("size") == 1)]
-    runs = data.groupby(["variant", "run"], observed=True)["images_per_s"].median().reset_index()
-    runs = runs.astype({"variant": str, "images_per_s": float})
+    """Training speed per variant: each run's (:mod:`analysis.speed`), the mean and its interval."""
+    runs = of_runs(study).astype({"variant": str})
     variants, look = panels.shown(study, runs["variant"], panels.ROWS), panels.looks(study)
     runs = runs[runs["variant"].isin(variants)]
     speeds = {variant: group["images_per_s"] for variant, group in runs.groupby("variant")}

@@ -1,0 +1,212 @@
+"""The comparing tables: one row a variant, held against its baseline.
+
+=====================  ============================================================================
+variant, baseline      names; the baseline's own row has an empty difference
+model                  its size, ``DiT-S/2``
+metric                 the distance's own label; smaller is better
+mean, half_width       over seeds; half of the 95 % t interval (NaN for one seed)
+seeds                  how many stand behind the mean
+limit, limit_half      the same of the distance at N → ∞ (NaN where it was not taken)
+sampling_sd            standard deviation between sample sets of one model (NaN without repeats)
+floor, floor_metric    the distance of real held-out images, and its label; mean over seeds
+difference, low, high  to the baseline, paired by seed, with its 95 % interval
+relative, …_low/_high  the same as a fraction of the baseline's mean
+pairs                  how many seeds both have
+parameters             trainable parameters
+relative_size          parameters over the baseline's, less one
+train_seconds          mean over seeds of the training time
+published_distance     the paper's, where it has one for this model, data and metric; else NaN
+published_relative     the paper's relative difference
+published_parameters   the official code's
+published_source       where the three are from
+tuned                  the point of the tune axes that was chosen, only where there are any
+=====================  ============================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from analysis import comparison, reference, statistics
+from analysis.comparison import Comparison
+from analysis.study import NothingToShow, Study
+from analysis.tables.text import (
+    DASH,
+    change,
+    count,
+    decimals,
+    duration,
+    minus,
+    number,
+    without_empty,
+)
+
+DIFFERENCE = ("difference", "low", "high")
+RELATIVE = ("relative", "relative_low", "relative_high")
+
+
+def ladder(study: Study) -> pd.DataFrame:
+    """The variants that share the first one's conditioning (Table 1 of the paper).
+
+    Raises:
+        NothingToShow: before the first evaluation.
+    """
+    return _compare(study, comparison.ladder(study))
+
+
+def modulation(study: Study) -> pd.DataFrame:
+    """The variants with equal flags that differ in conditioning (Table 2 of the paper).
+
+    Raises:
+        NothingToShow: before the first evaluation, or when there are no such variants.
+    """
+    return _compare(study, comparison.modulation(study))
+
+
+def others(study: Study) -> pd.DataFrame:
+    """The variants that neither of the two takes up, against the study's first.
+
+    Raises:
+        NothingToShow: before the first evaluation, or when there are no such variants.
+    """
+    return _compare(study, comparison.others(study))
+
+
+def _compare(study: Study, groups: list[Comparison]) -> pd.DataFrame:
+    distances, metric = comparison.distances(study), comparison.title(study)
+    if not groups:
+        raise NothingToShow("no variants of this kind")
+    runs = comparison.chosen(study)
+    seconds = runs[runs["trained"]].groupby("variant", observed=False)["train_seconds"].mean()
+    parameters = runs.groupby("variant", observed=False)["parameters"].first()
+    companions = _Companions(study)
+    designs: dict[Any, Any] = study.designs.to_dict("index")
+    rows = []
+    for group in groups:
+        for variant in group.variants:
+            average = statistics.mean(comparison.values(distances, variant))
+            row = {
+                "variant": variant,
+                "baseline": group.baseline,
+                "model": designs[variant]["model"],
+                "metric": metric,
+                "mean": average.value,
+                "half_width": average.half_width,
+                "seeds": average.n,
+                **companions.of(variant),
+                **differences_of(distances, variant, group.baseline),
+                "parameters": parameters[variant],
+                "relative_size": parameters[variant] / parameters[group.baseline] - 1,
+                "train_seconds": seconds[variant],
+                **_published(designs[variant], designs[group.baseline], metric),
+            }
+            if study.tune:
+                row["tuned"] = _points(distances["tuned"][distances["variant"] == variant])
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _points(tuned: pd.Series[str]) -> str:
+    """One name; of several, for how many seeds each was chosen."""
+    counts = tuned.value_counts(sort=False)
+    if len(counts) < 2:
+        return next(iter(counts.index), DASH)
+    return ", ".join(f"{point} ({count})" for point, count in counts.items())
+
+
+class _Companions:
+    """What stands beside the distance of each variant: limit, spread, floor."""
+
+    def __init__(self, study: Study) -> None:
+        roles = ("limit", "floor")
+        self.limits, self.floors = (comparison.companions(study, role) for role in roles)
+        self.spread = comparison.sampling_sd(study)
+
+    def of(self, variant: str) -> dict[str, Any]:
+        limits = self.limits[self.limits["variant"] == variant]
+        floors = self.floors[self.floors["variant"] == variant]
+        limit = statistics.mean(limits["value"])
+        return {
+            "limit": limit.value,
+            "limit_half": limit.half_width,
+            "sampling_sd": float(self.spread.get(variant, math.nan)),
+            "floor": statistics.mean(floors["value"]).value,
+            "floor_metric": next(iter(floors["metric"]), DASH),
+        }
+
+
+def differences_of(distances: pd.DataFrame, variant: str, baseline: str) -> dict[str, Any]:
+    """Absolute and relative, with intervals, and the pairs; NaN for the baseline itself."""
+    if variant == baseline:
+        nan = float("nan")
+        relative = absolute = statistics.Estimate(nan, nan, nan, 0)
+    else:
+        pairs = comparison.paired(distances, variant, baseline)
+        absolute, relative = statistics.difference(*pairs), statistics.relative_change(*pairs)
+    return {
+        **dict(zip(DIFFERENCE, (absolute.value, absolute.low, absolute.high), strict=True)),
+        **dict(zip(RELATIVE, (relative.value, relative.low, relative.high), strict=True)),
+        "pairs": absolute.n,
+    }
+
+
+def _published(
+    run: Mapping[str, Any], baseline: Mapping[str, Any], metric: str
+) -> dict[str, float | str]:
+    row = reference.ladder(run) if metric == reference.METRIC else None
+    distance = row and row.distance.get(run["model"])
+    relative = row.relative if row and not baseline["flags"] else None
+    parameters = reference.parameters(run)
+    sources = {reference.PAPER: distance or relative, reference.CODE: parameters}
+    return {
+        "published_distance": distance or math.nan,
+        "published_relative": relative or math.nan,
+        "published_parameters": parameters or math.nan,
+        "published_source": ", ".join(source for source, value in sources.items() if value),
+    }
+
+
+def pretty(table: pd.DataFrame) -> pd.DataFrame:
+    """A comparing table as text for people, under the headings that go into print."""
+    places = decimals(table["mean"])
+    rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
+    published = {
+        f"{rows[0]['metric']}, {reference.PAPER}": [
+            number(row["published_distance"], 2) for row in rows
+        ],
+        f"Δ, %, {reference.PAPER}": [
+            minus(f"{100 * row['published_relative']:+.1f}")
+            if not math.isnan(row["published_relative"])
+            else DASH
+            for row in rows
+        ],
+        f"parameters, {reference.CODE}": [count(row["published_parameters"]) for row in rows],
+    }
+    text = pd.DataFrame(
+        {
+            "variant": row["variant"],
+            f"{row['metric']} ↓": number(row["mean"], places, row["half_width"]),
+            "N → ∞": number(row["limit"], places, row["limit_half"]),
+            "sampling SD": number(row["sampling_sd"], places),
+            "floor": number(row["floor"], places),
+            "seeds": str(row["seeds"]),
+            "Δ to baseline": change(row, DIFFERENCE, 1, places),
+            "Δ, %": change(row, RELATIVE, 100, 1),
+            "parameters": count(row["parameters"]),
+            "size, %": minus(f"{100 * row['relative_size']:+.2f}"),
+            "train time": duration(row["train_seconds"]),
+        }
+        for row in rows
+    )
+    text = without_empty(text.assign(**published), ["N → ∞", "sampling SD", "floor", *published])
+    floors = table["floor_metric"].unique()
+    if len(floors) == 1 and "floor" in text:
+        text = text.rename(columns={"floor": f"floor@{floors[0].split('@')[1]}"})
+    text.loc[table["variant"] == table["baseline"], ["Δ to baseline", "Δ, %", "size, %"]] = (
+        "baseline"
+    )
+    return text.assign(tuned=table["tuned"]) if "tuned" in table else text

@@ -1,0 +1,83 @@
+"""What the seeds allow to say of each comparison, and how many would say more."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from analysis import comparison, statistics
+from analysis.study import Study
+from analysis.tables.compare import DIFFERENCE, differences_of
+from analysis.tables.text import DASH, change, decimals, number, probability
+
+IMPROVEMENT = ("improvement", "improvement_low", "improvement_high")
+
+
+def evidence(study: Study) -> pd.DataFrame:
+    """One row a variant and what it is held against.
+
+    ``variant``, ``baseline``, ``metric``; ``difference``, ``low``, ``high``, ``relative``,
+    ``…_low``, ``…_high``, ``pairs`` (as in the comparing tables); ``p`` (paired t test);
+    ``sd`` (of the paired differences); ``improvement``, ``…_low``, ``…_high`` (the chance that a
+    run of the variant is better than one of the baseline, Newcombe's interval); ``detectable``
+    (the true difference that as many seeds find with 80 % power), ``seeds_needed`` (that find a
+    true difference as large as the one seen).
+
+    Raises:
+        NothingToShow: before the first evaluation.
+    """
+    distances, metric = comparison.distances(study), comparison.title(study)
+    rows: list[dict[str, Any]] = []
+    for variant, baseline in comparison.pairs(study):
+        values, others = comparison.paired(distances, variant, baseline)
+        sd = float((values - others).std())
+        found = statistics.probability_of_improvement(
+            *(comparison.values(distances, name) for name in (variant, baseline))
+        )
+        row = differences_of(distances, variant, baseline)
+        known = not math.isnan(sd)
+        rows.append(
+            {
+                "variant": variant,
+                "baseline": baseline,
+                "metric": metric,
+                **row,
+                "p": statistics.p_value(values, others),
+                "sd": sd,
+                **dict(zip(IMPROVEMENT, (found.value, found.low, found.high), strict=True)),
+                "detectable": statistics.detectable_difference(sd, len(values)),
+                "seeds_needed": statistics.seeds_needed(row["difference"], sd) if known else sd,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def pretty(table: pd.DataFrame) -> pd.DataFrame:
+    """As text for people."""
+    places = decimals(table["difference"])
+    return pd.DataFrame(
+        {
+            "variant": row["variant"],
+            "against": row["baseline"],
+            f"Δ {row['metric']}": change(row, DIFFERENCE, 1, places),
+            "seeds": str(row["pairs"]),
+            "p": probability(row["p"]),
+            "P(better)": _chance(row),
+            "detectable Δ": number(row["detectable"], places),
+            "seeds for this Δ": _seeds(row["seeds_needed"]),
+        }
+        for row in table.to_dict("records")
+    )
+
+
+def _chance(row: dict[Any, Any]) -> str:
+    value, low, high = (row[name] for name in IMPROVEMENT)
+    return DASH if math.isnan(value) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _seeds(needed: float) -> str:
+    if math.isnan(needed):
+        return DASH
+    return f"{needed:,.0f}" if needed < 10_000 else "> 10,000"

@@ -1,0 +1,60 @@
+"""Table 1 of the paper: the steps of the ladder, a column a model size."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from analysis import reference
+from analysis.study import NothingToShow, Study
+from analysis.tables import compare
+from analysis.tables.text import DASH, change, decimals, minus, number, without_empty
+from mpdit.study.names import FLAG_CODES
+
+
+def ladder_by_size(study: Study) -> pd.DataFrame:
+    """The ladder's table with the column ``step``: what the rows of several sizes have in common.
+
+    Raises:
+        NothingToShow: before the first evaluation, or when there is one size only.
+    """
+    table = compare.ladder(study)
+    designs = study.designs.loc[table["variant"]]
+    named = designs["named"]
+    flags = [" ".join(FLAG_CODES[flag] for flag in flags) or "none" for flags in designs["flags"]]
+    steps = list(named) if named.notna().all() else flags
+    table.insert(0, "step", steps)
+    if table["model"].nunique() < 2:
+        raise NothingToShow("the ladder is of one model size")
+    if table.duplicated(["step", "model"]).any():
+        raise NothingToShow("the ladder's steps differ by more than the model's size")
+    return table
+
+
+def pretty(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a step; of every size the distance, the change to its baseline, and the paper's."""
+    places = decimals(table["mean"])
+    text = pd.DataFrame({"step": table["step"].unique()})
+    published = []
+    for model, rows in table.groupby("model", sort=False):
+        of_step: dict[Any, dict[Any, Any]] = rows.set_index("step").to_dict("index")
+        cells = [_cells(of_step.get(step), places) for step in text["step"]]
+        columns = [f"{model} {rows['metric'].iloc[0]} ↓", f"{model} Δ, %"]
+        columns += [f"{model} {what}, {reference.PAPER}" for what in ("FID", "Δ, %")]
+        text[columns] = cells
+        published += columns[2:]
+    return without_empty(text, published)
+
+
+def _cells(row: dict[Any, Any] | None, places: int) -> list[str]:
+    if row is None:
+        return [DASH] * 4
+    relative = row["published_relative"]
+    return [
+        number(row["mean"], places, row["half_width"]),
+        "baseline" if row["variant"] == row["baseline"] else change(row, compare.RELATIVE, 100, 1),
+        number(row["published_distance"], 2),
+        DASH if math.isnan(relative) else minus(f"{100 * relative:+.1f}"),
+    ]
