@@ -42,6 +42,7 @@ from analysis.tables.text import (
     duration,
     minus,
     number,
+    percent,
     without_empty,
 )
 
@@ -178,12 +179,7 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
         f"{rows[0]['metric']}, {reference.PAPER}": [
             number(row["published_distance"], 2) for row in rows
         ],
-        f"Δ, %, {reference.PAPER}": [
-            minus(f"{100 * row['published_relative']:+.1f}")
-            if not math.isnan(row["published_relative"])
-            else DASH
-            for row in rows
-        ],
+        f"Δ, %, {reference.PAPER}": [percent(row["published_relative"]) for row in rows],
         f"parameters, {reference.CODE}": [count(row["published_parameters"]) for row in rows],
     }
     text = pd.DataFrame(

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis import comparison, reference, speed, statistics
 from analysis.study import Study
 from analysis.tables.compare import RELATIVE
-from analysis.tables.text import DASH, change, minus, number, without_empty
+from analysis.tables.text import DASH, change, number, percent, without_empty
 
 MACHINE = ["device", "threads", "processes"]
 """Times are compared where these are the same."""
@@ -82,7 +82,7 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
             "seeds": str(row["seeds"]),
             "against": DASH if row["variant"] == row["baseline"] else row["baseline"],
             "Δ, %": change(row, RELATIVE, 100, 1),
-            published: minus(number(100 * row["published_relative"], 1)),
+            published: percent(row["published_relative"]),
             "device": row["device"] or DASH,
         }
         for row in table.to_dict("records")

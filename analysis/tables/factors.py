@@ -9,7 +9,7 @@ import pandas as pd
 from analysis import comparison, effects, statistics
 from analysis.study import NothingToShow, Study
 from analysis.tables.compare import DIFFERENCE, RELATIVE, differences_of
-from analysis.tables.text import change, decimals, probability
+from analysis.tables.text import change, decimals_of_changes, probability
 
 
 def main_effects(study: Study) -> pd.DataFrame:
@@ -88,10 +88,10 @@ def contributions(study: Study) -> pd.DataFrame:
 
 def pretty_effects(table: pd.DataFrame) -> pd.DataFrame:
     """Main effects or interactions as text for people."""
-    places = decimals(table["high"] - table["low"])
+    places = decimals_of_changes(table)
     return pd.DataFrame(
         {
-            "effect": row["effect"],
+            "effect": row["effect"].replace("model.", ""),
             f"Δ {row['metric']}": change(row, DIFFERENCE, 1, places),
             "p": probability(row["p"]),
             "p, Holm": probability(row["p_holm"]),
@@ -103,7 +103,7 @@ def pretty_effects(table: pd.DataFrame) -> pd.DataFrame:
 
 def pretty_contributions(table: pd.DataFrame) -> pd.DataFrame:
     """As text for people."""
-    places = decimals(table["difference"])
+    places = decimals_of_changes(table)
     return pd.DataFrame(
         {
             "step": row["variant"],

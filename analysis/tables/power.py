@@ -10,7 +10,7 @@ import pandas as pd
 from analysis import comparison, statistics
 from analysis.study import Study
 from analysis.tables.compare import DIFFERENCE, differences_of
-from analysis.tables.text import DASH, change, decimals, number, probability
+from analysis.tables.text import DASH, change, decimals_of_changes, number, probability
 
 IMPROVEMENT = ("improvement", "improvement_low", "improvement_high")
 
@@ -56,7 +56,7 @@ def evidence(study: Study) -> pd.DataFrame:
 
 def pretty(table: pd.DataFrame) -> pd.DataFrame:
     """As text for people."""
-    places = decimals(table["difference"])
+    places = decimals_of_changes(table)
     return pd.DataFrame(
         {
             "variant": row["variant"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pandas as pd
@@ -10,7 +9,7 @@ import pandas as pd
 from analysis import reference
 from analysis.study import NothingToShow, Study
 from analysis.tables import compare
-from analysis.tables.text import DASH, change, decimals, minus, number, without_empty
+from analysis.tables.text import DASH, change, decimals, number, percent, without_empty
 from mpdit.study.names import FLAG_CODES
 
 
@@ -51,10 +50,9 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
 def _cells(row: dict[Any, Any] | None, places: int) -> list[str]:
     if row is None:
         return [DASH] * 4
-    relative = row["published_relative"]
     return [
         number(row["mean"], places, row["half_width"]),
         "baseline" if row["variant"] == row["baseline"] else change(row, compare.RELATIVE, 100, 1),
         number(row["published_distance"], 2),
-        DASH if math.isnan(relative) else minus(f"{100 * relative:+.1f}"),
+        percent(row["published_relative"]),
     ]

@@ -19,10 +19,18 @@ def minus(text: str) -> str:
     return text.replace("-", "−")
 
 
-def decimals(values: Iterable[float]) -> int:
-    """As many as give the smallest of the values four significant digits."""
+def decimals(values: Iterable[float], significant: int = 4) -> int:
+    """As many as give the smallest of the values so many significant digits, up to four."""
     sizes = [abs(value) for value in values if value and math.isfinite(value)]
-    return min(4, max(0, 3 - math.floor(math.log10(min(sizes))))) if sizes else 2
+    if not sizes:
+        return 2
+    return min(4, max(0, significant - 1 - math.floor(math.log10(min(sizes)))))
+
+
+def decimals_of_changes(table: pd.DataFrame) -> int:
+    """For differences: by the narrowest interval, or by the differences where there is none."""
+    widths = table["high"] - table["low"]
+    return decimals(widths if widths.notna().any() else table["difference"], significant=3)
 
 
 def number(value: float | None, places: int, half_width: float = math.nan) -> str:
@@ -41,6 +49,11 @@ def change(row: Mapping[Any, Any], names: tuple[str, str, str], scale: float, pl
     bounded = math.isfinite(low) and math.isfinite(high)
     interval = f" [{low:+.{places}f}, {high:+.{places}f}]" if bounded else ""
     return minus(f"{value:+.{places}f}{interval}")
+
+
+def percent(fraction: float) -> str:
+    """``−12.8``"""
+    return DASH if math.isnan(fraction) else minus(f"{100 * fraction:+.1f}")
 
 
 def probability(value: float) -> str:
@@ -74,8 +87,15 @@ def without_empty(text: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
 def markdown(text: pd.DataFrame) -> str:
     """A table of text as Markdown."""
     safe = text.map(lambda cell: str(cell).replace("|", "\\|"))
-    alignment = ["left"] + ["right"] * (len(text.columns) - 1)
+    sides = {"l": "left", "r": "right"}
+    alignment = [sides[side] for side in _alignment(text)]
     return str(safe.to_markdown(index=False, disable_numparse=True, colalign=alignment)) + "\n"
+
+
+def _alignment(text: pd.DataFrame) -> str:
+    """A letter a column: names to the left, numbers to the right."""
+    is_number = text.apply(lambda cells: cells.str.match(r"[<>+−]? ?\d").any())
+    return "l" + "".join("r" if number else "l" for number in is_number[1:])
 
 
 _LATEX = {
@@ -96,7 +116,7 @@ def latex(text: pd.DataFrame) -> str:
         return " & ".join(f"{{{cell}}}" if cell.startswith("[") else cell for cell in escaped)
 
     lines = [
-        rf"\begin{{tabular}}{{l{'r' * (len(text.columns) - 1)}}}",
+        rf"\begin{{tabular}}{{{_alignment(text)}}}",
         r"\toprule",
         rf"{row(text.columns)} \\",
         r"\midrule",
