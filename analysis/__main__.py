@@ -2,6 +2,7 @@
 
 python -m analysis results/<study>     write its report and print its tables
 python -m analysis paper               everything the paper shows, from the studies there are
+python -m analysis diff RUN RUN        how two runs differ: config, code, environment, result
 python -m analysis publish STUDY       its results in a few hundred kilobytes
 """
 
@@ -23,12 +24,16 @@ def _report(arguments: Sequence[str]) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("study", type=Path, help="a study's folder, results/<study>")
+    parser.add_argument(
+        "study", type=Path, nargs="+", help="a study's folder, results/<study>; several are joined"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: <study>/report")
     options = parser.parse_args(arguments)
+    if len(options.study) > 1 and options.out is None:
+        raise ConfigError("several studies are joined: say where their report goes, --out DIR")
     from analysis.load import load
 
-    study = load(options.study)
+    study = load(options.study if len(options.study) > 1 else options.study[0])
     # seaborn takes seconds to import: a mistyped folder need not wait for it.
     from analysis import report, terminal
 
@@ -70,7 +75,32 @@ def _publish(arguments: Sequence[str]) -> None:
     print(f"published: {published.write(study, out)}")
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"paper": _paper, "publish": _publish}
+def _diff(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis diff",
+        description="How two runs differ: in config, code, environment and result.",
+    )
+    parser.add_argument(
+        "runs",
+        nargs=2,
+        metavar="RUN",
+        help="its folder, name, id, or how its name begins",
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="%(default)s")
+    options = parser.parse_args(arguments)
+    from analysis import diff
+    from analysis.load import load_run
+    from mpdit.study.folder import find_run
+
+    first, second = (load_run(find_run(word, options.results)[1]) for word in options.runs)
+    diff.show(first, second)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "paper": _paper,
+    "diff": _diff,
+    "publish": _publish,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

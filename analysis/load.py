@@ -51,6 +51,17 @@ def load(study: str | Path | Sequence[str | Path]) -> Study:
     return reader.read()
 
 
+def load_run(run: RunDir) -> Study:
+    """A study of this run alone, whether its study lists it or not.
+
+    Raises:
+        ConfigError: when the study's study.json is damaged.
+    """
+    name, listed = entries(run.path.parent)
+    entry = next((entry for entry in listed if entry.name == run.name), None)
+    return _Reader(name, run.path.parent, [entry or Entry(name=run.name, variant=run.name)]).read()
+
+
 @dataclass
 class _Reader:
     """Reads the runs of one study, and collects what could not be read."""
