@@ -297,11 +297,17 @@ def _sweep(evaluation: Evaluation, sets: Sequence[Drawing]) -> None:
 
 
 def _changed(section: Section, **changes: object) -> Section:
-    """A section of the config with other values, checked like those of a file."""
+    """A section of the config with other values, checked like those of a file.
+
+    Raises:
+        ConfigError: naming the command's option that is wrong.
+    """
     try:
         return type(section).model_validate({**section.model_dump(), **changes})
     except ValidationError as error:
-        raise explain(error, METRICS) from None
+        wrong = explain(error, METRICS)
+        option = wrong.key.partition(".")[0].replace("_", "-")
+        raise ConfigError(wrong.message, f"--{option}") from None
 
 
 def main() -> int:
@@ -309,13 +315,13 @@ def main() -> int:
         prog="python -m mpdit.evaluate",
         description="Measure a finished run again: every EMA width with every guidance scale.",
     )
-    parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument("--ema-std", type=float, nargs="+", default=[], metavar="STD")
-    parser.add_argument("--guidance", type=float, nargs="+", default=[], metavar="SCALE")
-    parser.add_argument(
-        "--metrics", nargs="+", default=[], metavar="METRIC", help=", ".join(METRICS)
-    )
-    parser.add_argument("--count", type=int, metavar="N", help="samples of each set")
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="the run's folder")
+    several: dict[str, Any] = {"nargs": "+", "default": []}
+    add("--ema-std", type=float, metavar="S", help="relative widths (the run's)", **several)
+    add("--guidance", type=float, metavar="W", help="scales; 1 is unguided (the run's)", **several)
+    add("--metrics", metavar="NAME", help=f"of {', '.join(METRICS)} (the run's)", **several)
+    add("--count", type=int, metavar="N", help="samples of each set (the run's)")
     options = parser.parse_args()
     run = RunDir(options.run)
     try:
