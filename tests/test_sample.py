@@ -288,6 +288,14 @@ def test_bfloat16_draws_nearly_the_same_images(run: RunDir) -> None:
     assert difference.mean() < 2
 
 
+@pytest.mark.slow
+def test_compiled_blocks_draw_the_same_images(run: RunDir, tmp_path: Path) -> None:
+    out = tmp_path / "set.npz"
+    program = [sys.executable, "-m", "mpdit.sample", str(run.path), "--compile", "--out", str(out)]
+    finish(start(program, 1))
+    assert np.abs(arrays(out)[0].astype(int) - drawn(run)).max() <= 1
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_precision_that_the_device_lacks_is_refused(run: RunDir) -> None:
     drawing = replace(Drawing.of_run(run.config()), precision="tf32")
