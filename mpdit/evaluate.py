@@ -15,6 +15,11 @@ sweep    another EMA width, guidance scale or count
 
 from __future__ import annotations
 
+from mpdit import signals
+
+if __name__ == "__main__":
+    signals.note()  # before torch is imported
+
 import argparse
 import json
 import sys
