@@ -140,12 +140,11 @@ class Evaluation:
 
     def _rows(self, wanted: list[str], images: Features, role: str) -> Iterator[Row]:
         """A row a label, in the order of ``wanted``."""
-        count = len(images.pooled)
+        count, real = len(images.pooled), self.reference
         for metric in wanted:
             self.session.check_stop()
             began = time.perf_counter()
-            values = _measure(metric, images, self.reference)
-            real = self.reference
+            values = _measure(metric, images, real)
             record = real.pooled_record if metric in NEED_FEATURES else real.record
             for label, value in zip(
                 labels(metric, self.extractor.name, count), values, strict=True
