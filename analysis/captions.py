@@ -15,6 +15,9 @@ TITLES = {
     "loss": "Training loss",
     "distance_training": "Distance over training",
     "sweep": "Distance over EMA width and guidance",
+    "tuning_curve": "Tuning curve",
+    "main_effects": "Main effects",
+    "interactions": "Interactions of two factors",
     "speed": "Training speed",
 }
 CAPTIONS = {
@@ -37,6 +40,14 @@ CAPTIONS = {
     "Marks: mean over seeds. Pale dots: one run each.",
     "sweep": "One setting changed, the other as the run's own. Marks: mean over seeds. Pale dots: "
     "one run each.",
+    "tuning_curve": "Marks: mean over seeds, with its 95 % t interval; of several tuned values the "
+    "others are at the variant's best. Filled: the variant's best.",
+    "main_effects": "Each level against its factor's first, over all settings of the other "
+    "factors; least squares with the seeds as blocks, 95 % intervals. Filled: differs from zero "
+    "after Holm's correction for all main effects, as p does.",
+    "interactions": "Half of what the one factor does at the other's level, less half of what it "
+    "does at the other's first. Blue: better together than apart. A star: differs from zero after "
+    "Holm's correction for all interactions.",
     "speed": "Dots: one run each, the median over its logged rows. Bar and line: mean over seeds "
     "and its 95 % t interval. Right: the mean over that of the first variant. Runs that shared a "
     "machine slowed each other down.",

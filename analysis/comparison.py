@@ -13,13 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis import statistics
-from analysis.load import NothingToShow, Study
+from analysis import statistics, tuning
+from analysis.distances import label as label
+from analysis.distances import of_runs, repeats
+from analysis.distances import own as own
+from analysis.distances import title as title
+from analysis.study import NothingToShow, Study
 
 CONDITIONING = ["model.conditioning", "model.final_conditioning"]
 SETTING = ["model", "data.name"]
-DISTANCES = ("FD", "FID", "KD", "KID")
-"""Smaller is better; precision, recall and scores are not what a study is judged by."""
 
 
 @dataclass(frozen=True)
@@ -67,61 +69,30 @@ def _groups(designs: pd.DataFrame, keys: list[str]) -> list[Comparison]:
     return [Comparison(tuple(group)) for group in groups.values()]
 
 
-def own(study: Study) -> pd.DataFrame:
-    """The evaluations of the runs as they were configured: no sweep, repeat, limit or floor."""
-    return study.evaluations[study.evaluations["role"] == "run"]
-
-
-def label(study: Study) -> str:
-    """The distance by which the study is judged: the one that most runs have, of equals the first.
-
-    Raises:
-        NothingToShow: before the first evaluation by a distance.
-    """
-    rows = own(study).drop_duplicates(["run", "metric"])
-    rows = rows[[name.split("@")[0].split("-")[0] in DISTANCES for name in rows["metric"]]]
-    if rows.empty:
-        raise NothingToShow("no run has been evaluated yet")
-    counts = rows.groupby("metric", sort=False).size()
-    return str(counts.idxmax())
-
-
-def title(study: Study) -> str:
-    """``label`` as a heading. Only a distance in Inception's features may be called FID."""
-    name = label(study)
-    rows = own(study)
-    extractor = str(rows.loc[rows["metric"] == name, "extractor"].iloc[0])
-    if name.startswith("FID") and not extractor.startswith("inception"):
-        name = f"FD-{extractor}" + name.removeprefix("FID")
-    return name
-
-
 def companions(study: Study, role: str) -> pd.DataFrame:
     """The same distance in another role (limit, repeat, floor), also of another count.
 
     One row an evaluation of the runs that stand for their variants; of the repeats, those whose
     extractor and count are the run's own.
     """
-    name = label(study)
-    rows = study.evaluations[study.evaluations["role"] == role]
-    rows = rows[rows["metric"].str.split("@").str[0] == name.split("@")[0]]
     if role == "repeat":
-        mine = own(study)
-        mine = mine[mine["metric"] == name].drop_duplicates("run", keep="last")
-        rows = rows.merge(mine[["run", "weights", "count"]])
+        rows = repeats(study)
     else:
+        rows = study.evaluations[study.evaluations["role"] == role]
+        rows = rows[rows["metric"].str.split("@").str[0] == label(study).split("@")[0]]
         rows = rows.drop_duplicates("run", keep="last")
     return rows[rows["run"].isin(distances(study)["run"])]
 
 
-def sampling_sd(study: Study, variant: str) -> float:
-    """The standard deviation between sample sets of one model, pooled over the variant's runs; NaN
-    where none has repeats."""
-    table, repeats = distances(study), companions(study, "repeat")
-    sets = pd.concat([table[["run", "variant", "value"]], repeats[["run", "variant", "value"]]])
-    sets = sets[sets["variant"] == variant]
-    variances = sets.astype({"value": float}).groupby("run")["value"].var(ddof=1)
-    return float(variances.mean() ** 0.5)
+def sampling_sd(study: Study) -> pd.Series[float]:
+    """By variant, the standard deviation between sample sets of one model, pooled over its runs.
+
+    NaN where none has repeats.
+    """
+    columns = ["run", "variant", "value"]
+    sets = pd.concat([distances(study)[columns], companions(study, "repeat")[columns]])
+    by_run = sets.astype({"value": float}).groupby(["variant", "run"], observed=True)["value"]
+    return by_run.var(ddof=1).groupby("variant", observed=True).mean() ** 0.5
 
 
 def floor(study: Study) -> tuple[str, float] | None:
@@ -142,45 +113,32 @@ def floor_statement(study: Study) -> str:
 
 
 def distances(study: Study) -> pd.DataFrame:
-    """One row a run with a distance: ``run``, ``variant``, ``seed``, ``value``, ``tuned``.
+    """One row a variant and seed: ``run``, ``variant``, ``seed``, ``value``, ``tuned``.
 
-    Where the study tunes an axis, only each variant's own best point (lowest mean over seeds) is
-    here, and ``tuned`` names it, else it is empty. The point is chosen on the very seeds that are
-    compared, so the intervals are optimistic.
+    Where the study tunes an axis, the run is at the variant's own best point, which ``tuned`` names
+    and which was chosen without this distance wherever that can be (:mod:`analysis.tuning`).
 
     Raises:
         NothingToShow: before the first evaluation.
     """
-    rows = own(study)
-    rows = rows[rows["metric"] == label(study)].drop_duplicates("run", keep="last")
-    rows = rows[np.isfinite(rows["value"].astype(float))]
-    table: pd.DataFrame = rows[["run", "variant", "seed", "value"]].reset_index(drop=True)
-    points = study.runs.set_index("run")[list(study.tune)]
-    words = {
-        run: ", ".join(f"{str(key).removeprefix('tune.')} {value}" for key, value in point.items())
-        for run, point in points.to_dict("index").items()
-    }
-    table["tuned"] = [words[run] for run in table["run"]]
-    best = table.groupby("variant", observed=True, sort=False).apply(_best_point)
-    return table[table["tuned"] == table["variant"].astype(str).map(best)].reset_index(drop=True)
-
-
-def _best_point(runs: pd.DataFrame) -> str:
-    """Among the points that have the most seeds."""
-    points = runs.groupby("tuned")["value"].agg(["size", "mean"])
-    return str(points.loc[points["size"] == points["size"].max(), "mean"].idxmin())
+    picked = tuning.choose(study).rename(columns={"point": "tuned"})
+    return picked[["run", "variant", "seed", "value", "tuned"]]
 
 
 def chosen(study: Study) -> pd.DataFrame:
-    """The rows of ``runs`` that stand for their variants: without those tuned out."""
+    """The rows of ``runs`` that are shown for their variants: all at the best point of the tune
+    axes by all seeds."""
     if not study.tune:
         return study.runs
     try:
-        table = distances(study)
+        points, best = of_runs(study).set_index("run")["point"], tuning.best(study)
     except NothingToShow:
         return study.runs
-    out = study.runs["variant"].isin(table["variant"]) & ~study.runs["run"].isin(table["run"])
-    return study.runs[~out]
+    runs = study.runs
+    out = runs["variant"].isin(best.index) & (
+        runs["run"].map(points).astype(object) != runs["variant"].astype(object).map(best)
+    )
+    return runs[~out]
 
 
 def incomparable(study: Study) -> list[str]:

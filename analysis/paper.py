@@ -68,6 +68,12 @@ PARTS = (
         _numbered("fashion", "distance", "distance_parameters", "magnitude_depth", "samples"),
     ),
     Part(
+        "factorial",
+        "Every combination of the flags, on handwritten digits",
+        {},
+        _numbered("factorial", "main_effects", "interactions"),
+    ),
+    Part(
         "quickstart",
         "Ladder and modulations on handwritten digits",
         {"quickstart-ladder": "ladder", "quickstart-modulation": "modulation"},

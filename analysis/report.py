@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import comparison, style, tables
+from analysis import comparison, style, tables, tuning
 from analysis.captions import CAPTIONS, TITLES
 from analysis.figures import FIGURES, panels
 from analysis.load import NothingToShow, Study, load
@@ -231,13 +231,7 @@ def _warnings(study: Study) -> list[str]:
         warnings = comparison.incomparable(study)
     except NothingToShow:
         return []
-    if study.tune:
-        keys = ", ".join(key.removeprefix("tune.") for key in study.tune)
-        warnings.append(
-            f"each variant is shown at its own best {keys}, chosen on the same seeds that are "
-            "compared: the intervals are too narrow"
-        )
-    return warnings
+    return warnings + tuning.remarks(study)
 
 
 def _variants(study: Study) -> Iterator[dict[str, Any]]:

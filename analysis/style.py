@@ -118,7 +118,7 @@ def looks(variants: Sequence[str]) -> dict[str, Look]:
 def wrap(name: str, width: int = 18) -> str:
     """A long name on several lines, broken after its own separators where it has any."""
     lines = [""]
-    for piece in re.findall(r"[^-_+, ]*[-_+, ]*", name):
+    for piece in re.findall(r"[^-_+=, ]*[-_+=, ]*", name):
         while len(piece) > width:
             lines.append(piece[:width])
             piece = piece[width:]

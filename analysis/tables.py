@@ -113,9 +113,17 @@ def _compare(study: Study, groups: list[Comparison]) -> pd.DataFrame:
                 "train_seconds": seconds[variant],
             }
             if study.tune:
-                row["tuned"] = next(iter(distances["tuned"][distances["variant"] == variant]), DASH)
+                row["tuned"] = _points(distances["tuned"][distances["variant"] == variant])
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _points(tuned: pd.Series[str]) -> str:
+    """One name; of several, for how many seeds each was chosen."""
+    counts = tuned.value_counts(sort=False)
+    if len(counts) < 2:
+        return next(iter(counts.index), DASH)
+    return ", ".join(f"{point} ({count})" for point, count in counts.items())
 
 
 def _companions(study: Study, variant: str) -> dict[str, Any]:
@@ -127,7 +135,7 @@ def _companions(study: Study, variant: str) -> dict[str, Any]:
     return {
         "limit": limit.value,
         "limit_half": limit.half_width,
-        "sampling_sd": comparison.sampling_sd(study, variant),
+        "sampling_sd": float(comparison.sampling_sd(study).get(variant, math.nan)),
         "floor": statistics.mean(floors["value"]).value,
         "floor_metric": next(iter(floors["metric"]), DASH),
     }

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis import comparison, style, tables
+from analysis import comparison, style, tables, tuning
 from analysis.load import NothingToShow, Study
 
 HEADINGS = {
@@ -37,7 +37,12 @@ def show(study: Study, console: Console | None = None) -> None:
         for row in text[chosen].itertuples(index=False, name=None):
             table.add_row(*map(Text, row))
         console.print(table, Text())
-    for statement in (*comparison.statements(study), comparison.floor_statement(study)):
+    said = (
+        *comparison.statements(study),
+        *tuning.remarks(study),
+        comparison.floor_statement(study),
+    )
+    for statement in said:
         if statement:
             console.print(Text(statement))
     if len(study.missing):

@@ -10,7 +10,9 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
+from analysis.figures.curves import tuning_curve
 from analysis.figures.distances import distance, distance_parameters, distance_training, sweep
+from analysis.figures.effects import interactions, main_effects
 from analysis.figures.images import ema_widths, samples
 from analysis.figures.probe import activations, magnitude_depth, magnitude_training, magnitudes
 from analysis.figures.training import loss, speed
@@ -26,6 +28,9 @@ FIGURES: dict[str, Callable[[Study], Figure]] = {
     "loss": loss,
     "distance_training": distance_training,
     "sweep": sweep,
+    "tuning_curve": tuning_curve,
+    "main_effects": main_effects,
+    "interactions": interactions,
     "speed": speed,
 }
 
@@ -36,11 +41,14 @@ __all__ = [
     "distance_parameters",
     "distance_training",
     "ema_widths",
+    "interactions",
     "loss",
     "magnitude_depth",
     "magnitude_training",
     "magnitudes",
+    "main_effects",
     "samples",
     "speed",
     "sweep",
+    "tuning_curve",
 ]

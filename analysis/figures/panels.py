@@ -175,15 +175,15 @@ def plain_log(axes: Axes) -> None:
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     decades = np.log10(high / low)
-    axes.yaxis.set_major_formatter(_short)
+    axes.yaxis.set_major_formatter(short_number)
     if decades < 1.5:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     if decades < 0.4:  # not one round number may be inside
-        axes.yaxis.set_minor_formatter(_short)
+        axes.yaxis.set_minor_formatter(short_number)
 
 
-def _short(x: float, _position: float) -> str:
+def short_number(x: float, _position: float) -> str:
     """``0.002``, ``5·10⁻⁵``: text, because names of variants must not be read as mathematics."""
     if not x or abs(np.log10(x)) < 3.5:
         return f"{x:.2g}"

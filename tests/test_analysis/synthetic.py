@@ -5,6 +5,7 @@ The distances are chosen, so that the tables can be checked by hand.
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -178,3 +179,55 @@ SWEEP: dict[str, dict[float, float]] = {
     "guidance": {1.0: 3.0, 2.0: -1.0},
     "snapshot": {250: 40.0, 500: 10.0},
 }
+
+
+FACTORS: dict[str, tuple[Any, ...]] = {
+    "model.cosine_attention": (False, True),
+    "model.mp_silu": (False, True),
+    "model.conditioning": ("adaln", "rotation", "rotation_scale"),
+}
+MAIN = {"cosine_attention": -4.0, "mp_silu": 1.0, "rotation": 2.0, "rotation_scale": 0.5}
+TOGETHER = -3.0
+"""What cosine attention and mp_silu do together beside what each does alone."""
+
+
+def write_factorial(path: Path, seeds: int = 3) -> Path:
+    """Every combination of FACTORS; the distance is 20, MAIN, TOGETHER, and noise of 0.1."""
+    noise = np.random.default_rng(0)
+    entries = []
+    for number, values in enumerate(itertools.product(*FACTORS.values())):
+        axes = dict(zip(FACTORS, values, strict=True))
+        on = [key.removeprefix("model.") if v is True else v for key, v in axes.items() if v]
+        mean = 20 + sum(MAIN.get(name, 0) for name in on)
+        mean += TOGETHER * {"cosine_attention", "mp_silu"}.issubset(on)
+        for seed in range(seeds):
+            model = {key.removeprefix("model."): value for key, value in axes.items()}
+            run = config(model, seed)
+            folder = RunDir(path / f"v{number}_s{seed}-{run.id}")
+            folder.write_config(run)
+            write_evaluation(folder, mean + noise.normal(0, 0.1), seed)
+            entries.append(entry(folder, run, f"v{number}") | {"axes": axes})
+    return write_listing(path, entries)
+
+
+TUNED: dict[str, dict[float, float]] = {
+    "A-none": {1e-4: 30.0, 1e-3: 20.0, 1e-2: 25.0},
+    "B-cosine": {1e-4: 40.0, 1e-3: 26.0, 1e-2: 22.0},
+}
+"""Variant → learning rate → the mean distance; seeds are one above and below."""
+
+
+def write_tuned(path: Path, **names: str) -> Path:
+    """Two variants, three learning rates, three seeds."""
+    entries = []
+    for variant, curve in TUNED.items():
+        for rate, distance in curve.items():
+            for seed in range(3):
+                run = config(VARIANTS[variant], seed, learning_rate=rate)
+                folder = RunDir(path / f"{variant}_s{seed}-{run.id}")
+                folder.write_config(run)
+                write_evaluation(folder, distance + seed - 1, seed)
+                label = names.get(variant.replace("-", "_"), variant)
+                tune = {"tune": {"train.learning_rate": rate}}
+                entries.append(entry(folder, run, label) | tune)
+    return write_listing(path, entries)

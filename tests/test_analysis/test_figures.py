@@ -19,6 +19,7 @@ from test_analysis import synthetic
 Own = Callable[..., Path]
 VARIANTS = list(synthetic.VARIANTS)
 COLORS = {variant: look.color for variant, look in style.looks(VARIANTS).items()}
+CROSSED = ("main_effects", "interactions")
 LONG = {
     "A_none": "everything-off_baseline-of-all_with-a-name-that-does-not-end",
     "E_all_rotation_scale": "all$eight$flags_rotation_{and}_scale%final\\adaln",
@@ -47,9 +48,14 @@ def measure(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", figures.FIGURES)
-def test_no_label_is_cut_off_however_long_the_names(own: Own, name: str) -> None:
-    path = own(**LONG)
-    measure(path)
+def test_no_label_is_cut_off_however_long_the_names(own: Own, tmp_path: Path, name: str) -> None:
+    if name == "tuning_curve":
+        path = synthetic.write_tuned(tmp_path / "tuned", **LONG)
+    elif name in CROSSED:
+        path = synthetic.write_factorial(tmp_path / "crossed", seeds=2)
+    else:
+        path = own(**LONG)
+        measure(path)
     figure = figures.FIGURES[name](load(path))
     assert figure.get_size_inches()[0] == style.COLUMN
     figure.draw_without_rendering()
@@ -174,6 +180,58 @@ def test_distance_over_training_has_the_snapshots_and_the_end(measured: Study) -
     line = line_of(axes, "E-all")
     assert list(line.get_xdata()) == [250, 500, 1000]
     assert list(line.get_ydata()) == [71, 41, 31]
+
+
+def test_a_tuning_curve_has_every_value_and_fills_the_mark_of_the_best(tmp_path: Path) -> None:
+    axes = figures.tuning_curve(load(synthetic.write_tuned(tmp_path / "tuned"))).axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("train.learning_rate", "FD-digits@1000")
+    assert axes.get_xscale() == "log"
+    for variant, curve in synthetic.TUNED.items():
+        line, best = (line for line in axes.lines if line.get_color() == COLORS[variant])
+        assert dict(zip(line.get_xdata(), line.get_ydata(), strict=True)) == pytest.approx(curve)
+        assert to_hex(line.get_markerfacecolor()) == style.PAPER
+        assert curve[best.get_xdata()[0]] == best.get_ydata()[0] == min(curve.values())
+        assert to_hex(best.get_markerfacecolor()) == COLORS[variant]
+
+
+@pytest.fixture(scope="module")
+def factorial(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return load(synthetic.write_factorial(tmp_path_factory.mktemp("factorial")))
+
+
+def test_main_effects_are_those_that_were_put_in(factorial: Study) -> None:
+    axes = figures.main_effects(factorial).axes[0]
+    assert axes.get_xlabel() == "change of FD-digits@1000 (left is better)"
+    names = [label.get_text().replace("\n", " ") for label in axes.get_yticklabels()]
+    assert names == [
+        *("cosine_attention (cos)", "mp_silu (silu)"),
+        *("conditioning = rotation", "conditioning = rotation_scale"),
+    ]
+    marks = [line for line in axes.lines if line.get_marker() == "o"]
+    # each of the two that interact does half of what they do together, on the average
+    expected = [-4 + synthetic.TOGETHER / 2, 1 + synthetic.TOGETHER / 2, 2.0, 0.5]
+    assert [line.get_xdata()[0] for line in marks] == pytest.approx(expected, abs=0.15)
+    filled = [to_hex(line.get_markerfacecolor()) == style.PALETTE[0] for line in marks]
+    assert filled == [True] * 4
+    assert [text.get_text() for text in axes.texts] == ["p < 0.001"] * 4
+
+
+def test_interactions_have_a_cell_a_pair_and_a_star_where_there_is_one(factorial: Study) -> None:
+    axes, bar = figures.interactions(factorial).axes
+    assert bar.get_xlabel() == "interaction (change of FD-digits@1000)"
+    cells = {tuple(map(int, text.xy)): text.get_text() for text in axes.texts}
+    assert len(cells) == 5  # a pair of levels of two factors each
+    number = cells[0, 0]
+    assert number.endswith("*")
+    assert float(number[:-1].replace("−", "-")) == pytest.approx(synthetic.TOGETHER / 2, abs=0.1)
+    others = [text for where, text in cells.items() if where != (0, 0)]
+    assert not any(text.endswith("*") for text in others)
+
+
+def test_a_ladder_has_no_factors(study: Study) -> None:
+    for draw in (figures.main_effects, figures.interactions):
+        with pytest.raises(NothingToShow, match="no two axes that are crossed"):
+            draw(study)
 
 
 def test_speed_is_the_median_without_the_first_row_and_its_ratio_to_the_first(own: Own) -> None:

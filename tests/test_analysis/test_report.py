@@ -12,7 +12,7 @@ from analysis import figures, load, terminal
 from analysis.__main__ import main
 
 Own = Callable[..., Path]
-NOT_MEASURED = {"distance_training", "sweep"}
+NOT_MEASURED = {"distance_training", "sweep", "main_effects", "interactions", "tuning_curve"}
 SHOWN = [name for name in figures.FIGURES if name not in NOT_MEASURED]
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 

@@ -5,8 +5,22 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import roc_auc_score
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+from statsmodels.stats.proportion import proportion_confint
 
-from analysis.statistics import difference, mean, relative_change
+from analysis.statistics import (
+    bootstrap,
+    detectable_difference,
+    difference,
+    holm,
+    mean,
+    p_value,
+    probability_of_improvement,
+    relative_change,
+    seeds_needed,
+)
 
 # Student (1908), table 1: hours of additional sleep under two drugs, ten patients.
 SLEEP_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
@@ -75,3 +89,131 @@ def test_intervals_cover_the_truth_at_their_nominal_rate() -> None:
         found = [interval(v, b) for v, b in zip(values, baseline, strict=True)]
         covered = np.mean([estimate.low <= truth <= estimate.high for estimate in found])
         assert 0.935 < covered < 0.965
+
+
+def test_the_sleep_datas_p_value_is_the_textbooks() -> None:
+    assert p_value(SLEEP_2, SLEEP_1) == pytest.approx(0.002833, abs=1e-6)  # R's t.test, paired
+    assert math.isnan(p_value([1.0], [2.0]))
+    assert p_value([2, 3], [1, 2]) == 0
+    assert p_value([2, 3], [2, 3]) == 1
+
+
+def test_bootstrap_of_the_law_schools_is_efrons() -> None:
+    # Efron and Tibshirani, An Introduction to the Bootstrap, table 3.1: LSAT and GPA of 15 schools.
+    lsat = [576, 635, 558, 578, 666, 580, 555, 661, 651, 605, 653, 575, 545, 572, 594]
+    gpa = [3.39, 3.30, 2.81, 3.03, 3.44, 3.07, 3.00, 3.43, 3.36, 3.13, 3.12, 2.74, 2.76, 2.88, 2.96]
+
+    def correlation(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
+        x, y = x - x.mean(axis, keepdims=True), y - y.mean(axis, keepdims=True)
+        return (x * y).sum(axis) / np.sqrt((x**2).sum(axis) * (y**2).sum(axis))
+
+    estimate = bootstrap(correlation, lsat, gpa)
+    assert estimate.value == pytest.approx(0.776, abs=5e-4)  # the book's
+    # Efron (1987) has 0.43 and 0.92 at 90 %; at 95 % it has to be wider
+    assert 0.2 < estimate.low < 0.43
+    assert 0.92 < estimate.high < 0.97
+    assert estimate == bootstrap(correlation, lsat, gpa)
+
+
+def test_bootstrap_pairs_and_nears_the_t_interval_with_many_seeds() -> None:
+    noise = np.random.default_rng(4)
+    baseline = noise.normal(40, 10, size=60)
+    values = baseline - 3 + noise.normal(0, 1, size=60)
+    for interval in (difference, relative_change):
+        by_t, by_draws = interval(values, baseline), interval(values, baseline, "bootstrap")
+        assert by_draws.value == pytest.approx(by_t.value)
+        assert by_draws.half_width == pytest.approx(by_t.half_width, rel=0.1)
+        assert by_draws.n == 60
+
+
+def test_bootstrap_intervals_cover_as_their_docstring_says(monkeypatch) -> None:
+    monkeypatch.setattr("analysis.statistics.DRAWS", 999)
+    noise = np.random.default_rng(5)
+    for n, rate in ((3, 0.74), (10, 0.91)):
+        zero = np.zeros(n)
+        found = [difference(noise.normal(1, 1, n), zero, "bootstrap") for _ in range(800)]
+        covered = np.mean([estimate.low <= 1 <= estimate.high for estimate in found])
+        assert covered == pytest.approx(rate, abs=0.04)
+
+
+def test_bootstrap_of_what_does_not_vary_is_a_point() -> None:
+    for estimate in (
+        difference([2.0, 3.0, 4.0], [1.0, 2.0, 3.0], "bootstrap"),
+        relative_change([2.0, 4.0, 6.0], [1.0, 2.0, 3.0], "bootstrap"),
+    ):
+        assert (estimate.value, estimate.low, estimate.high) == (1, 1, 1)
+    assert math.isnan(difference([1.0], [2.0], "bootstrap").low)
+
+
+def test_holm_is_holms() -> None:
+    assert list(holm([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    noise = np.random.default_rng(6)
+    for size in (1, 2, 7, 40):
+        p = noise.uniform(0, 0.3, size)
+        assert list(holm(p)) == pytest.approx(list(multipletests(p, method="holm")[1]))
+    with_gap = holm([0.02, math.nan, 0.03])
+    assert math.isnan(with_gap[1])
+    assert list(with_gap[[0, 2]]) == pytest.approx([0.04, 0.04])
+    assert len(holm([])) == 0
+
+
+def test_probability_of_improvement_is_the_area_under_the_curve() -> None:
+    noise = np.random.default_rng(7)
+    values, baseline = noise.integers(0, 9, 7), noise.integers(2, 12, 5)
+    found = probability_of_improvement(values, baseline)
+    labels, scores = [0] * 7 + [1] * 5, [*values, *baseline]
+    assert found.value == pytest.approx(roc_auc_score(labels, scores))
+    u = stats.mannwhitneyu(baseline, values).statistic
+    assert found.value == pytest.approx(u / 35)
+    assert found.n == 5
+
+
+def test_one_run_each_is_wilsons_interval_of_one_trial() -> None:
+    for values, baseline, successes in (([1], [2], 1), ([2], [1], 0)):
+        found = probability_of_improvement(values, baseline)
+        expected = proportion_confint(successes, 1, method="wilson")
+        assert (found.low, found.high) == pytest.approx(expected)
+
+
+def test_complete_separation_of_a_few_seeds_is_not_certainty() -> None:
+    found = probability_of_improvement([1, 2, 3], [4, 5, 6])
+    assert (found.value, found.high) == (1, 1)
+    assert found.low == pytest.approx(0.501, abs=1e-3)
+    assert math.isnan(probability_of_improvement([], [1.0]).value)
+
+
+@pytest.mark.parametrize(("seeds", "shift"), [(3, 1), (5, 0), (5, 2), (10, 1)])
+def test_probability_of_improvement_covers_near_the_nominal_rate(seeds: int, shift: float) -> None:
+    noise = np.random.default_rng(8)
+    truth = stats.norm.cdf(shift / 2**0.5)
+    found = [
+        probability_of_improvement(noise.normal(0, 1, seeds), noise.normal(shift, 1, seeds))
+        for _ in range(2000)
+    ]
+    covered = np.mean([estimate.low <= truth <= estimate.high for estimate in found])
+    assert 0.92 < covered < 0.97
+
+
+def test_seeds_needed_are_the_textbook_sample_sizes() -> None:
+    # Cohen's small, medium and large effects, paired, two-sided, 5 %, power 80 %: G*Power's n.
+    assert [seeds_needed(effect, 1) for effect in (0.2, 0.5, 0.8)] == [199, 34, 15]
+    assert seeds_needed(-1, 2) == 34
+    assert seeds_needed(100, 1) == 2
+    assert seeds_needed(1, 0) == 2
+    assert seeds_needed(0, 1) == math.inf
+
+
+def test_power_is_statsmodels() -> None:
+    for n in (4, 10, 50):
+        effect = detectable_difference(3.0, n) / 3
+        assert TTestPower().power(effect, n, 0.05) == pytest.approx(0.8)
+    assert math.isnan(detectable_difference(3.0, 1))
+    assert math.isnan(detectable_difference(math.nan, 3))
+
+
+def test_as_many_seeds_as_needed_find_the_difference_four_times_in_five() -> None:
+    noise = np.random.default_rng(9)
+    n = int(seeds_needed(2, 1.5))
+    runs = noise.normal(2, 1.5, size=(4000, n))
+    found = np.mean([not difference(run, np.zeros(n)).includes_zero for run in runs])
+    assert 0.8 - 0.02 < found < 0.9

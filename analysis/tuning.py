@@ -1,0 +1,187 @@
+"""Each variant at its own best point of the tune axes, chosen without a look at what is compared.
+
+The lowest of several noisy distances is lower than the best point's true one, and the more so the
+more points there are. So a seed's distance is taken at the point that is best by the *other* seeds:
+a variant gains nothing by having been tuned more. The 95 % intervals of such distances hold the
+truth in 93 to 95 % where a point is best by more than its noise, and where all points are alike in
+93 % (3 seeds) to 87 % (10 seeds, 10 points): the seeds' choices hang together.
+
+A variant with one seed is tuned on other sample sets of its runs (repeats) where it has them. Where
+it has not, on the very distance that is compared, and :func:`remarks` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import distances, statistics
+from analysis.study import NothingToShow, Study
+
+SEEDS, SAMPLES, ITSELF = "other seeds", "other samples", "the same samples"
+"""By what a point was chosen."""
+
+
+def leave_one_out(values: np.ndarray) -> list[int | None]:
+    """For each seed the point that is best by the others.
+
+    Args:
+        values: seeds × points, NaN where there is no distance. Smaller is better.
+
+    Returns:
+        Of the points that the seed has and that most of the other seeds have, the one with the
+        lowest mean over the others; None where there is none.
+    """
+    there = ~np.isnan(values)
+    chosen: list[int | None] = []
+    for seed in range(len(values)):
+        counts = np.where(there[seed], np.delete(there, seed, axis=0).sum(axis=0), 0)
+        if not counts.any():
+            chosen.append(None)
+            continue
+        sums = np.nansum(np.delete(values, seed, axis=0), axis=0)
+        means = np.where(counts == counts.max(), sums / np.maximum(counts, 1), np.inf)
+        chosen.append(int(means.argmin()))
+    return chosen
+
+
+def choose(study: Study) -> pd.DataFrame:
+    """One row a variant and seed: the run that stands for it.
+
+    ``run``, ``variant``, ``seed``, ``value`` (its distance), ``point``, and ``by`` (how the point
+    was chosen; empty where there was no choice).
+
+    Raises:
+        NothingToShow: before the first evaluation.
+    """
+    table = distances.of_runs(study)
+    if not study.tune:
+        return table.assign(by="")
+    repeated = distances.repeats(study).groupby("run")["value"].mean()
+    picked = [
+        _choose(runs, repeated) for _, runs in table.groupby("variant", observed=True, sort=False)
+    ]
+    return pd.concat(picked, ignore_index=True)
+
+
+def _choose(runs: pd.DataFrame, repeated: pd.Series[float]) -> pd.DataFrame:
+    """Of one variant's runs."""
+    if runs["point"].nunique() == 1:
+        return runs.assign(by="")
+    values = runs.pivot(index="seed", columns="point", values="value")
+    values = values[runs["point"].unique()]  # of equals the grid's first
+    found = dict(zip(values.index, leave_one_out(values.to_numpy()), strict=True))
+    kept = []
+    for seed, of_seed in runs.groupby("seed", sort=True):
+        index = found[seed]
+        if index is not None:
+            row, by = of_seed[of_seed["point"] == values.columns[index]], SEEDS
+        elif of_seed["run"].isin(repeated.index).all():
+            others = of_seed["run"].map(repeated).astype(float)
+            row, by = of_seed.loc[[others.idxmin()]], SAMPLES
+        else:
+            row, by = of_seed.loc[[of_seed["value"].idxmin()]], ITSELF
+        kept.append(row.assign(by=by if len(of_seed) > 1 or by == SEEDS else ""))
+    return pd.concat(kept)
+
+
+def curve(study: Study) -> pd.DataFrame:
+    """The tuning curve, one row a variant and point of the tune axes.
+
+    ``variant``, ``point``, a column a tune axis (``tune.train.learning_rate``), ``mean``, ``low``,
+    ``high`` (over seeds, 95 % t interval), ``seeds``; ``best`` (the lowest mean of the points that
+    most seeds have); ``chosen`` (for how many seeds it was chosen by the others).
+
+    Raises:
+        NothingToShow: when the study tunes nothing, or before the first evaluation.
+    """
+    if not study.tune:
+        raise NothingToShow("the study tunes nothing")
+    axes = list(study.tune)
+    runs = distances.of_runs(study).merge(study.runs[["run", *axes]], on="run")
+    picked = choose(study).groupby(["variant", "point"], observed=True).size()
+    rows: list[dict[Any, Any]] = []
+    for variant, of_variant in runs.groupby("variant", observed=True, sort=False):
+        points: list[dict[Any, Any]] = []
+        for point, group in of_variant.groupby("point", sort=False):
+            average = statistics.mean(group["value"])
+            points.append(
+                {
+                    "variant": variant,
+                    "point": point,
+                    **group[axes].iloc[0].to_dict(),
+                    "mean": average.value,
+                    "low": average.low,
+                    "high": average.high,
+                    "seeds": average.n,
+                    "best": False,
+                    "chosen": int(picked.get((variant, point), 0)),
+                }
+            )
+        most = max(point["seeds"] for point in points)
+        whole = [point for point in points if point["seeds"] == most]
+        min(whole, key=lambda point: point["mean"])["best"] = True
+        rows += points
+    frame = pd.DataFrame(rows)
+    frame["variant"] = pd.Categorical(frame["variant"], study.variants, ordered=True)
+    return frame
+
+
+def best(study: Study) -> pd.Series[str]:
+    """Each variant's best point by all its seeds: for pictures, not for comparing.
+
+    Raises:
+        NothingToShow: when the study tunes nothing, or before the first evaluation.
+    """
+    points = curve(study)
+    return points[points["best"]].set_index("variant")["point"]
+
+
+def remarks(study: Study) -> list[str]:
+    """How the points were chosen, and what is wrong with a choice, in words."""
+    try:
+        points, picked = curve(study), choose(study)
+    except NothingToShow:
+        return []
+    axes = ", ".join(key.removeprefix("tune.") for key in study.tune)
+    said = []
+    for by, words in _HOW.items():
+        if variants := list(picked.loc[picked["by"] == by, "variant"].astype(str).unique()):
+            said.append(f"{axes} of {_listed(variants, study)} {words}")
+    return said + [
+        f"{variant} is best at the end of what was tried ({where}): something better may lie beyond"
+        for variant, where in _at_an_edge(study, points)
+    ]
+
+
+_HOW = {
+    SEEDS: "is for each seed what is best by the other seeds",
+    SAMPLES: "is what is best by other samples of the same models: luck in training, of one seed, "
+    "may pass for a better value",
+    ITSELF: "is what is best by the very distances that are compared, for want of other seeds and "
+    "of repeats: they are too low",
+}
+
+
+def _listed(variants: list[str], study: Study) -> str:
+    if len(variants) == len(study.variants):
+        return "every variant"
+    return ", ".join(variants) if len(variants) < 5 else f"{len(variants)} variants"
+
+
+def _at_an_edge(study: Study, points: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """The variants whose best point is the least or the greatest number tried on an axis."""
+    for row in points[points["best"]].to_dict("records"):
+        tried = points[points["variant"] == row["variant"]]
+        ends = [
+            f"{key.removeprefix('tune.')} {row[key]}"
+            for key in study.tune
+            if all(type(value) in (int, float) for value in tried[key])
+            and tried[key].nunique() > 1
+            and row[key] in (tried[key].min(), tried[key].max())
+        ]
+        if ends:
+            yield str(row["variant"]), ", ".join(ends)

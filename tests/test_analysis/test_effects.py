@@ -1,0 +1,186 @@
+"""Against textbook factorial experiments, and simulations with known effects."""
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from analysis.effects import Effect, Factorial, factorial
+
+# Box, Hunter and Hunter, Statistics for Experimenters, 2nd edition, table 5.3: the pilot plant.
+# Yields of two runs, in standard order: temperature, concentration, catalyst.
+PILOT_PLANT = [(59, 61), (74, 70), (50, 58), (69, 67), (50, 54), (81, 85), (46, 44), (79, 81)]
+
+# Tippett (1950), R's warpbreaks: breaks of nine looms by wool (A, B) and tension (L, M, H).
+WARP_BREAKS = {
+    ("A", "L"): (26, 30, 54, 25, 70, 52, 51, 26, 67),
+    ("A", "M"): (18, 21, 29, 17, 12, 18, 35, 30, 36),
+    ("A", "H"): (36, 21, 24, 18, 10, 43, 28, 15, 26),
+    ("B", "L"): (27, 14, 29, 19, 29, 31, 41, 20, 44),
+    ("B", "M"): (42, 26, 19, 16, 39, 28, 21, 39, 29),
+    ("B", "H"): (20, 21, 24, 17, 13, 15, 15, 16, 28),
+}
+
+
+def by_name(found: Factorial) -> dict[str, Effect]:
+    return {" × ".join(effect.factors): effect for effect in found.effects}
+
+
+def pilot_plant() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "value": PILOT_PLANT[order][run],
+            "seed": 0,
+            **{name: bool(order >> bit & 1) for bit, name in enumerate("TCK")},
+        }
+        for run, order in itertools.product(range(2), range(8))
+    )
+
+
+def test_the_pilot_plants_effects_are_the_books() -> None:
+    found = factorial(pilot_plant(), list("TCK"))
+    values = {name: effect.estimate.value for name, effect in by_name(found).items()}
+    assert values == pytest.approx(
+        {"T": 23, "C": -5, "K": 1.5, "T × C": 1.5, "T × K": 10, "C × K": 0}, abs=1e-9
+    )
+    # The book's pooled variance of repeats is 8 from 8 degrees of freedom. The interaction of all
+    # three, 0.5, is not among ours: its square, 16 · (0.5 / 2)², and its degree are with the rest.
+    assert found.degrees == 9
+    assert found.residual_sd**2 * 9 == pytest.approx(8 * 8 + 1)
+    assert found.left_out == ()
+    temperature = by_name(found)["T"].estimate
+    half = stats.t.ppf(0.975, 9) * (65 / 9 / 4) ** 0.5
+    assert (temperature.low, temperature.high) == pytest.approx((23 - half, 23 + half))
+    assert temperature.n == 16
+
+
+def test_a_factor_of_three_levels_agrees_with_r() -> None:
+    runs = pd.DataFrame(
+        {"value": value, "wool": wool, "tension": tension, "seed": 0}
+        for (wool, tension), values in WARP_BREAKS.items()
+        for value in values
+    )
+    found = factorial(runs, ["wool", "tension"])
+    # R: summary(lm(breaks ~ wool * tension)), residual standard error 10.94 on 48 degrees.
+    assert (found.degrees, round(found.residual_sd, 2)) == (48, 10.94)
+    # Its coefficients: woolB -16.333, woolB:tensionM 21.111, woolB:tensionH 10.556.
+    wool, middle, high, with_middle, with_high = (effect.estimate for effect in found.effects)
+    assert wool.value == pytest.approx(-16.333 + (21.111 + 10.556) / 3, abs=1e-3)
+    assert middle.value == pytest.approx(-20.556 + 21.111 / 2, abs=1e-3)
+    assert high.value == pytest.approx(-20.000 + 10.556 / 2, abs=1e-3)
+    assert (with_middle.value, with_high.value) == pytest.approx((21.111 / 2, 10.556 / 2), abs=1e-3)
+    # and its p values of the last two
+    assert [e.p for e in found.effects[3:]] == pytest.approx([0.00570, 0.15433], abs=5e-6)
+    assert [e.levels for e in found.effects[1:3]] == [("M",), ("H",)]
+
+
+def test_levels_come_in_the_order_of_the_grid() -> None:
+    runs = pilot_plant()
+    runs["T"] = pd.Categorical(
+        runs["T"].map({False: "warm", True: "hot"}), categories=["hot", "warm"]
+    )
+    assert by_name(factorial(runs, list("TCK")))["T"].estimate.value == pytest.approx(-23)
+
+
+def test_seeds_are_blocks() -> None:
+    runs = pilot_plant()
+    runs["seed"] = [0] * 8 + [1] * 8
+    plain = factorial(runs, list("TCK"))
+    runs.loc[runs["seed"] == 1, "value"] += 500
+    blocked = factorial(runs, list("TCK"))
+    assert blocked.degrees == 8
+    for name, effect in by_name(plain).items():
+        moved = by_name(blocked)[name]
+        assert moved.estimate.value == pytest.approx(effect.estimate.value, abs=1e-9)
+        assert moved.estimate.half_width == pytest.approx(effect.estimate.half_width)
+
+
+def make_grid(noise: np.random.Generator, sd: float, seeds: int = 3) -> pd.DataFrame:
+    """Two flags, of which ``forced`` needs ``norm``, and three modes; effects as in TRUE."""
+    rows = []
+    for seed in range(seeds):
+        offset = noise.normal(0, 5)
+        for norm, forced, mode in itertools.product((False, True), (False, True), "abc"):
+            if forced and not norm:
+                continue
+            value = 30 + offset - 4 * norm + 1 * forced + {"a": 0, "b": 2, "c": -3}[mode]
+            value -= 3 * (norm and mode == "c")
+            value += noise.normal(0, sd)
+            rows.append(
+                {"value": value, "seed": seed, "norm": norm, "forced": forced, "mode": mode}
+            )
+    return pd.DataFrame(rows)
+
+
+TRUE = {
+    ("norm",): -4 - 3 / 3,
+    ("forced",): 1,
+    ("mode", "b"): 2,
+    ("mode", "c"): -3 - 3 / 2,
+    ("norm × mode", "c"): -3 / 2,
+    ("norm × mode", "b"): 0,
+    ("forced × mode", "b"): 0,
+    ("forced × mode", "c"): 0,
+}
+
+
+def key(effect: Effect) -> tuple[str, ...]:
+    levels = [level for level in effect.levels if level is not True]
+    return (" × ".join(effect.factors), *levels)
+
+
+def test_a_combination_that_makes_no_sense_costs_only_its_own_interaction() -> None:
+    found = factorial(make_grid(np.random.default_rng(0), 1e-9), ["norm", "forced", "mode"])
+    assert found.left_out == ("norm × forced: no run has norm False × forced",)
+    values = {key(effect): effect.estimate.value for effect in found.effects}
+    assert values == pytest.approx(TRUE, abs=1e-6)
+
+
+def test_the_intervals_cover_known_effects_at_their_nominal_rate() -> None:
+    noise = np.random.default_rng(1)
+    covered: dict[tuple[str, ...], list[bool]] = {name: [] for name in TRUE}
+    for _ in range(1000):
+        for effect in factorial(make_grid(noise, 1.0), ["norm", "forced", "mode"]).effects:
+            truth, estimate = TRUE[key(effect)], effect.estimate
+            covered[key(effect)].append(estimate.low <= truth <= estimate.high)
+    rates = [np.mean(hits) for hits in covered.values()]
+    assert 0.94 < np.mean(rates) < 0.96
+    assert min(rates) > 0.93
+
+
+def test_holm_keeps_false_findings_among_all_effects_rare() -> None:
+    noise = np.random.default_rng(2)
+    grid = pd.DataFrame(
+        itertools.product(range(3), *[(False, True)] * 4), columns=["seed", *"abcd"]
+    )
+    plain, corrected = 0, 0
+    for _ in range(300):
+        found = factorial(grid.assign(value=noise.normal(size=len(grid))), list("abcd"))
+        main = [effect for effect in found.effects if len(effect.factors) == 1]
+        plain += min(effect.p for effect in main) < 0.05
+        corrected += min(effect.p_holm for effect in main) < 0.05
+    assert plain / 300 > 0.12  # 1 − 0.95⁴ = 0.185
+    assert corrected / 300 < 0.085
+
+
+def test_factors_that_change_together_are_told_apart_from_no_effect() -> None:
+    runs = pilot_plant()
+    runs["also_T"] = runs["T"]
+    found = factorial(runs, ["T", "also_T", "C"])
+    assert [effect.factors for effect in found.effects] == [("C",)]
+    assert "T cannot be told from other effects" in found.left_out
+    assert found.effects[0].estimate.value == pytest.approx(-5)
+
+
+def test_without_repeats_there_is_a_value_and_no_interval() -> None:
+    runs = pilot_plant()[:8]
+    found = factorial(runs[~runs["K"]], ["T", "C"])
+    assert found.degrees == 0
+    for effect in found.effects:
+        assert math.isfinite(effect.estimate.value)
+        assert math.isnan(effect.estimate.low)
+        assert math.isnan(effect.p_holm)
+        assert effect.estimate.includes_zero
