@@ -15,6 +15,11 @@ sweep    another EMA width, guidance scale, training step or count
 
 from __future__ import annotations
 
+from mpdit import signals
+
+if __name__ == "__main__":
+    signals.note()  # before torch is imported
+
 import argparse
 import json
 import sys
@@ -135,12 +140,11 @@ class Evaluation:
 
     def _rows(self, wanted: list[str], images: Features, role: str) -> Iterator[Row]:
         """A row a label, in the order of ``wanted``."""
-        count = len(images.pooled)
+        count, real = len(images.pooled), self.reference
         for metric in wanted:
             self.session.check_stop()
             began = time.perf_counter()
-            values = _measure(metric, images, self.reference)
-            real = self.reference
+            values = _measure(metric, images, real)
             record = real.pooled_record if metric in NEED_FEATURES else real.record
             for label, value in zip(
                 labels(metric, self.extractor.name, count), values, strict=True
@@ -308,11 +312,17 @@ def _sweep(evaluation: Evaluation, sets: Sequence[Drawing]) -> None:
 
 
 def _changed(section: Section, **changes: object) -> Section:
-    """A section of the config with other values, checked like those of a file."""
+    """A section of the config with other values, checked like those of a file.
+
+    Raises:
+        ConfigError: naming the command's option that is wrong.
+    """
     try:
         return type(section).model_validate({**section.model_dump(), **changes})
     except ValidationError as error:
-        raise explain(error, METRICS) from None
+        wrong = explain(error, METRICS)
+        option = wrong.key.partition(".")[0].replace("_", "-")
+        raise ConfigError(wrong.message, f"--{option}") from None
 
 
 def main() -> int:
@@ -321,16 +331,14 @@ def main() -> int:
         description="Measure a finished run again: each EMA width with each guidance scale after "
         "each training step.",
     )
-    parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument("--ema-std", type=float, nargs="+", default=[], metavar="STD")
-    parser.add_argument("--guidance", type=float, nargs="+", default=[], metavar="SCALE")
-    parser.add_argument(
-        "--step", type=int, nargs="+", default=[], metavar="N", help="of the EMA snapshots"
-    )
-    parser.add_argument(
-        "--metrics", nargs="+", default=[], metavar="METRIC", help=", ".join(METRICS)
-    )
-    parser.add_argument("--count", type=int, metavar="N", help="samples of each set")
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="the run's folder")
+    several: dict[str, Any] = {"nargs": "+", "default": []}
+    add("--ema-std", type=float, metavar="S", help="relative widths (the run's)", **several)
+    add("--guidance", type=float, metavar="W", help="scales; 1 is unguided (the run's)", **several)
+    add("--step", type=int, metavar="N", help="training steps with EMA snapshots", **several)
+    add("--metrics", metavar="NAME", help=f"of {', '.join(METRICS)} (the run's)", **several)
+    add("--count", type=int, metavar="N", help="samples of each set (the run's)")
     options = parser.parse_args()
     run = RunDir(options.run)
     try:

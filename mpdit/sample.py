@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from mpdit import signals
+
+if __name__ == "__main__":
+    signals.note()  # before torch is imported
+
 import argparse
 import re
 import sys

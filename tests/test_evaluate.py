@@ -201,10 +201,10 @@ def test_a_record_of_an_older_version_is_not_measured_again(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ema_stds": [0.5]}, "ema_std: should be less than 0.28, not 0.5"),
-        ({"guidances": [-1.0]}, "guidance: should be greater than or equal to 0, not -1.0"),
-        ({"wanted": ["fid"]}, "metrics.0: 'fid' is not one of"),
-        ({"count": 0}, "count: should be greater than 0, not 0"),
+        ({"ema_stds": [0.5]}, "--ema-std: should be less than 0.28, not 0.5"),
+        ({"guidances": [-1.0]}, "--guidance: should be greater than or equal to 0, not -1.0"),
+        ({"wanted": ["fid"]}, "--metrics: 'fid' is not one of"),
+        ({"count": 0}, "--count: should be greater than 0, not 0"),
         ({"count": 1}, "sample.count: fd needs at least 2 samples"),
         ({}, "is not finished: run it first"),
     ],
@@ -252,6 +252,24 @@ def test_all_metrics_of_10000_samples_look_at_each_image_once(
     evaluate_run(config, Session(run), CPU)
     assert Counting.seen == 10_000 + 1498 + 299
     assert sum(read) == 10_000
+
+
+@pytest.mark.usefixtures("drawn")
+def test_a_stop_is_heard_between_two_batches_of_real_images(tmp_path: Path) -> None:
+    class Stopped(Session):
+        def advance(self, step: int, images: float, loss: float | None = None) -> None:
+            if (step, self.state.steps) == (500, 1498):
+                self.stop_signal = signal.SIGTERM
+            super().advance(step, images, loss)
+
+    run, config = a_run(tmp_path)
+    session = Stopped(run)
+    with pytest.raises(Interrupted):
+        evaluate_run(config, session, CPU)
+    assert (session.state.stage, session.state.step) == ("evaluate", 500)
+    assert not run.is_done()
+    evaluate_run(config, Session(run), CPU)
+    assert run.is_done()
 
 
 @pytest.mark.usefixtures("drawn")

@@ -1,6 +1,8 @@
 """A sample set is a function of what it is said to be: not of batches, processes, interruptions."""
 
 import errno
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +25,15 @@ from mpdit.sample import draw_set, load_average, samples_file
 from mpdit.sampleset import to_uint8
 from mpdit.session import Interrupted, Session
 from mpdit.solvers import SOLVERS
-from mpdit.study.rundir import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunDir
+from mpdit.study.rundir import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    RunDir,
+    RunState,
+    append_row,
+)
 from mpdit.train import build_model
 
 CPU = torch.device("cpu")
@@ -217,6 +227,40 @@ def test_two_processes_draw_the_set_of_one(run: RunDir, tmp_path: Path) -> None:
     assert np.abs(arrays(one)[0].astype(int) - own).max() <= 1
 
 
+CTRL_C_WHILE_TORCH_IS_IMPORTED = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+"""
+
+
+@pytest.mark.parametrize("program", ["mpdit.sample", "mpdit.evaluate"])
+def test_ctrl_c_while_torch_is_imported_is_one_line(
+    program: str, run: RunDir, tmp_path: Path
+) -> None:
+    row = {"metric": "FD-digits@50", "value": 1.0, "count": 50, "weights": ""}
+    append_row(run.path / "evaluation.jsonl", row)  # only a finished run is measured again
+    run.write_state(RunState(stage="done"))
+    (tmp_path / "sitecustomize.py").write_text(CTRL_C_WHILE_TORCH_IS_IMPORTED)
+    ended = subprocess.run(
+        [sys.executable, "-m", program, str(run.path), "--guidance", "2"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == EXIT_INTERRUPTED
+    assert ended.stderr.splitlines()[-1] == "stopped by SIGINT; the same command goes on"
+    assert "Traceback" not in ended.stderr
+
+
 def test_samples_that_are_no_numbers_are_a_failure_in_one_line_and_no_images(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -286,6 +330,14 @@ def test_bfloat16_draws_nearly_the_same_images(run: RunDir) -> None:
     difference = np.abs(exact.astype(int) - fast)
     assert difference.max() > 0
     assert difference.mean() < 2
+
+
+@pytest.mark.slow
+def test_compiled_blocks_draw_the_same_images(run: RunDir, tmp_path: Path) -> None:
+    out = tmp_path / "set.npz"
+    program = [sys.executable, "-m", "mpdit.sample", str(run.path), "--compile", "--out", str(out)]
+    finish(start(program, 1))
+    assert np.abs(arrays(out)[0].astype(int) - drawn(run)).max() <= 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

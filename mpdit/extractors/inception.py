@@ -5,7 +5,6 @@ Its weights are never downloaded by a job: `mpdit.prerequisites` says where they
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
@@ -46,8 +45,8 @@ def load(file: Path, device: torch.device) -> Extractor:
         # torch-fidelity unpickles whatever the file holds: only tensors may come that far
         torch.load(file, map_location="meta", weights_only=True)
         network = Inception(file)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # what is no such file may break at any place
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ConfigError(
             f"{file} does not hold Inception's weights as torch-fidelity has them "
             f"({INCEPTION_URL}): {reason}"
