@@ -23,7 +23,7 @@ from submitit.core.job_environment import JobEnvironment
 from submitit.core.utils import DelayedSubmission
 
 from mpdit.study.pool import cores, find_gpus, record_crash, record_error, start_run
-from mpdit.study.rundir import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, RunDir
+from mpdit.study.rundir import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, STAGES, RunDir
 
 POLL_S = 0.2
 LINGER_S = 900
@@ -175,5 +175,5 @@ def _kept(runs: Sequence[RunDir]) -> list[tuple[str, frozenset[str]]]:
     for run in runs:
         state = run.state()
         files = (*run.checkpoints.glob("*"), *run.samples.rglob("*"))
-        found.append((state.stage if state else "", frozenset(file.name for file in files)))
+        found.append((state.stage if state else STAGES[0], frozenset(file.name for file in files)))
     return found

@@ -29,8 +29,8 @@ base:
 PATIENCE_S = 120
 
 
-def plan(text: str) -> Plan:
-    return make_plan(grid_from_text(BASE + text, "grid.yaml", ()))
+def plan(text: str, *sets: str) -> Plan:
+    return make_plan(grid_from_text(BASE + text, "grid.yaml", sets))
 
 
 def start(text: str, results: Path, max_parallel: int | None = None) -> Submission:
@@ -38,9 +38,9 @@ def start(text: str, results: Path, max_parallel: int | None = None) -> Submissi
     return submit(plan(text), results, Execution("slurm", max_parallel, command=stand_in.COMMAND))
 
 
-def train(text: str, results: Path) -> Submission:
+def train(text: str, results: Path, *sets: str) -> Submission:
     """Submit real ones."""
-    return submit(plan(text), results, Execution("slurm"))
+    return submit(plan(text, *sets), results, Execution("slurm"))
 
 
 def look(study: StudyDir) -> list[RunStatus]:

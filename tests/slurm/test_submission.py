@@ -13,7 +13,9 @@ from mpdit.config import ConfigError
 from mpdit.study import slurm
 from mpdit.study.cancel import cancel
 from mpdit.study.folder import StudyDir
+from mpdit.study.retry import STATES, adjust
 from mpdit.study.rundir import read_rows
+from mpdit.study.submission import Execution, stored_plan, submit
 
 from .cluster import Cluster, wait_until
 from .studies import (
@@ -24,6 +26,7 @@ from .studies import (
     start,
     starts,
     states,
+    train,
     wait_for,
     wait_for_end,
 )
@@ -151,6 +154,17 @@ def test_a_controller_that_is_away_makes_nothing_dead(cluster: Cluster, tmp_path
     cluster.start_controller()
     wait_for_end(study)
     assert_done_once(study, 2)
+
+
+def test_what_ran_out_of_memory_is_told_so_and_has_more_at_the_retry(tmp_path: Path) -> None:
+    study = train("slurm: {memory: 60M, time: 10}", tmp_path).study
+    (status,) = wait_for_end(study)
+    assert (status.state, status.cause) == ("failed", "out of memory")
+    plan = adjust(stored_plan(study), StudyDir(study.path), None, "x20")
+    assert plan.runs[0].resources.memory == "1200M"
+    submit(plan, tmp_path, Execution("slurm"), states=STATES)
+    (status,) = wait_for_end(study)
+    assert status.state == "done"
 
 
 SUBMIT = f"""\
