@@ -33,9 +33,10 @@ def plan(text: str, *sets: str) -> Plan:
     return make_plan(grid_from_text(BASE + text, "grid.yaml", sets))
 
 
-def start(text: str, results: Path, max_parallel: int | None = None) -> Submission:
+def start(text: str, results: Path, on_end: str | None = None) -> Submission:
     """Submit runs of the stand-in."""
-    return submit(plan(text), results, Execution("slurm", max_parallel, command=stand_in.COMMAND))
+    how = Execution("slurm", on_end=on_end, command=stand_in.COMMAND)
+    return submit(plan(text), results, how)
 
 
 def train(text: str, results: Path, *sets: str) -> Submission:
