@@ -64,12 +64,12 @@ def execute(run: RunDir) -> int:
     """
     config = run.config()
     try:
-        with join() as world, _held(run, world) as lease:
-            if run.is_done():
+        with join() as world:
+            if world.largest(world.main and run.is_done()):
                 if world.main:
                     print(f"{run.name} is done already", file=sys.stderr)
                 return EXIT_DONE
-            with open_session(run, world.main) as session:
+            with _held(run, world) as lease, open_session(run, world.main) as session:
                 return _guarded(config, session, world, lease)
     except BusyError as error:
         print(error, file=sys.stderr)
@@ -115,24 +115,23 @@ def _guarded(config: RunConfig, session: Session, world: World, lease: Lease) ->
 
 def _ended_by(error: Exception, session: Session) -> int:
     """Say so in state.json; an exit status, unless the error is one of ours."""
-    match error:
-        case Interrupted():
-            log.info(
-                "stopped by %s at %s %d; the same command goes on",
-                error,
-                session.state.stage,
-                session.state.step,
-            )
-            session.end(stopped=str(error))
-            return EXIT_INTERRUPTED
-        case ConfigError() | NonFiniteLossError() | OSError():
-            message = explain_os_error(error) if isinstance(error, OSError) else str(error)
-            log.error("failed: %s", message)
-            with suppress(OSError):  # a full disk takes no state either
-                session.end(error=message)
-            return EXIT_FAILED
-    session.end(error=f"{type(error).__name__}: {error}")
-    raise error
+    if isinstance(error, ConfigError | NonFiniteLossError | OSError):
+        message = explain_os_error(error) if isinstance(error, OSError) else str(error)
+        log.error("failed: %s", message)
+        with suppress(OSError):  # a full disk takes no state either
+            session.end(error=message)
+        return EXIT_FAILED
+    if not isinstance(error, Interrupted):
+        if not session.stop_signal:
+            session.end(error=f"{type(error).__name__}: {error}")
+            raise error
+        # Slurm sends its signal to all processes: it has killed a compiler's, say
+        log.warning("%s: %s", type(error).__name__, error)
+        error = Interrupted(session.stop_signal)
+    stage, step = session.state.stage, session.state.step
+    log.info("stopped by %s at %s %d; the same command goes on", error, stage, step)
+    session.end(stopped=str(error))
+    return EXIT_INTERRUPTED
 
 
 def _outlive(lease: Lease, session: Session) -> None:

@@ -1,5 +1,6 @@
 """A request to stop is heard from a run's first line on, and only by the run itself."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from interrupted import make, start
+from interrupted import fork, make, start
 
 from mpdit.study.rundir import EXIT_INTERRUPTED
 
@@ -36,6 +37,28 @@ def test_a_signal_while_torch_is_imported_stops_the_run_with_its_state_kept(
     state = run.state()
     assert state is not None
     assert state.stopped == number.name
+
+
+def lose_a_helper() -> None:
+    """Slurm signals every process of a job, so that a compiler ends first."""
+    import mpdit.run
+
+    def fail(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        raise RuntimeError("the compiler was killed")
+
+    mpdit.run.record_start = fail  # type: ignore[assignment]
+
+
+def test_an_error_that_comes_of_the_signal_is_no_failure(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    process = fork(run, prepare=lose_a_helper)
+    process.join(timeout=60)
+    assert process.exitcode == EXIT_INTERRUPTED
+    state = run.state()
+    assert state is not None
+    assert (state.stopped, state.error) == ("SIGUSR2", None)
+    assert "RuntimeError: the compiler was killed" in run.log.read_text()
 
 
 def test_forked_helpers_pass_over_what_slurm_sends_to_all_and_end_when_told() -> None:
