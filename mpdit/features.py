@@ -17,6 +17,8 @@ from safetensors.numpy import save
 
 from mpdit.config import ConfigError
 from mpdit.extractors import Extractor, Features
+from mpdit.study import lease
+from mpdit.study.rundir import BusyError
 
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 Key = Mapping[str, str | int | None]
@@ -82,6 +84,7 @@ def keep(file: Path, key: Key, arrays: Arrays) -> None:
 
     Raises:
         OSError: when the file cannot be written.
+        LeaseLostError: when it is in a run that this process has lost.
     """
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     metadata = {"key": _text(key), "sha256": _digest(whole)}
@@ -91,7 +94,8 @@ def keep(file: Path, key: Key, arrays: Arrays) -> None:
         temporary = Path(handle.name)
         try:
             handle.write(save(whole, metadata))
-        except OSError:
+            lease.check(file)
+        except (OSError, BusyError):
             temporary.unlink()
             raise
     temporary.chmod(0o644)  # a temporary file is its owner's alone; a cache may be shared

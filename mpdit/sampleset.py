@@ -82,8 +82,8 @@ class Shards:
         with np.load(out) as arrays:
             write_grid(arrays["arr_0"], grid_file(out))
         for file in self.folder.glob("shard_*"):
-            file.unlink()
-        shutil.rmtree(self.folder)
+            file.unlink(missing_ok=True)  # by the process from which this one took the run
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def shards_folder(samples: Path) -> Path:

@@ -14,12 +14,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from types import FrameType
 
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from mpdit import signals
 from mpdit.study.rundir import RunDir, RunState
 
 HEARTBEAT_S = 2.0
@@ -139,27 +139,24 @@ def open_session(run: RunDir, main: bool = True, recorded: bool = True) -> Itera
         log.addHandler(handler)
     log.setLevel(logging.INFO if main else logging.ERROR)
 
-    def request_stop(number: int, _frame: FrameType | None) -> None:
+    def request_stop(number: int) -> None:
         session.stop_signal = number
 
-    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-    before = {number: signal.signal(number, request_stop) for number in signals}
     try:
-        if watched:
-            columns = (
-                TextColumn("{task.description:>8}"),
-                BarColumn(),
-                TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-            )
-            with Progress(*columns, console=console) as session._bar:
+        with signals.watched(request_stop):
+            if watched:
+                columns = (
+                    TextColumn("{task.description:>8}"),
+                    BarColumn(),
+                    TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+                    TimeRemainingColumn(),
+                    TextColumn("{task.fields[note]}"),
+                )
+                with Progress(*columns, console=console) as session._bar:
+                    yield session
+            else:
                 yield session
-        else:
-            yield session
     finally:
-        for number, handler_before in before.items():
-            signal.signal(number, handler_before)
         for handler in handlers:
             log.removeHandler(handler)
             handler.close()
