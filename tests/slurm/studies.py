@@ -75,6 +75,10 @@ def all_running(found: list[RunStatus]) -> bool:
     return all(status.state == "running" and status.step > 2 for status in found)
 
 
+def command_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def starts(run: RunDir) -> list[dict[str, object]]:
     return [row for row in read_rows(run.path / "starts.jsonl") if "began" in row]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from .cluster import Cluster
 from .studies import (
     all_running,
     assert_done_once,
+    command_of,
     look,
     start,
     wait_for,
@@ -44,8 +46,11 @@ def test_a_killed_job_is_lost_and_is_tried_again(bare_cluster: Cluster, tmp_path
     wait_for(study, all_running)
     (status,) = look(study)
     bare_cluster.run("scontrol", "update", f"JobId={status.job}", "Requeue=0")
-    for pid in bare_cluster.job_processes(str(status.where)):
-        os.kill(pid, signal.SIGKILL)
+    pids = bare_cluster.job_processes(str(status.where))
+    # the task first, so that it cannot say what befell its run
+    for pid in sorted(pids, key=lambda pid: b"submitit" not in command_of(pid)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     (status,) = wait_for_end(study)
     assert status.state == "lost"
     again = submit(
