@@ -30,7 +30,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/python -m analysis results/quickstart
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
