@@ -18,7 +18,6 @@ from safetensors.numpy import save
 from mpdit.config import ConfigError
 from mpdit.extractors import Extractor, Features
 from mpdit.study import lease
-from mpdit.study.rundir import BusyError
 
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 Key = Mapping[str, str | int | None]
@@ -95,7 +94,7 @@ def keep(file: Path, key: Key, arrays: Arrays) -> None:
         try:
             handle.write(save(whole, metadata))
             lease.check(file)
-        except (OSError, BusyError):
+        except (OSError, lease.LeaseLostError):
             temporary.unlink()
             raise
     temporary.chmod(0o644)  # a temporary file is its owner's alone; a cache may be shared
