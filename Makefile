@@ -31,7 +31,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/python -m analysis results/quickstart
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2
 
 notebooks: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow tests/test_notebooks.py

@@ -18,7 +18,6 @@ from mpdit.data import adm
 from mpdit.data.real import Batch
 from mpdit.extractors import Extractor, Features
 from mpdit.study import lease
-from mpdit.study.rundir import BusyError
 
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 Watch = Callable[[Iterable[Batch], int], Iterator[Batch]]
@@ -90,7 +89,7 @@ def keep(file: Path, key: Key, arrays: Arrays) -> None:
         try:
             handle.write(save(whole, metadata))
             lease.check(file)
-        except (OSError, BusyError):
+        except (OSError, lease.LeaseLostError):
             temporary.unlink()
             raise
     temporary.chmod(0o644)  # a temporary file is its owner's alone; a cache may be shared

@@ -11,12 +11,28 @@ CHECKED = (
 install_import_hook([f"mpdit.{name}" for name in CHECKED], "beartype.beartype")
 
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from mpdit.config import RunConfig, make_run  # noqa: E402
 from mpdit.study.rundir import RunDir  # noqa: E402
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One worker has all the tests that need a Slurm, and so one cluster; others do the rest.
+
+    That is what ``--dist loadgroup`` is for, but pytest-xdist 3.8 has none with pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "slurm" if nodeid.startswith("tests/slurm/") else nodeid
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -34,16 +34,20 @@ FIRST, REQUEUED = {"SLURM_JOB_ID": "7"}, {"SLURM_JOB_ID": "7", "SLURM_RESTART_CO
 """What Slurm tells the first and the second allocation of one job."""
 
 
+NAMES = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_CLUSTER_NAME")
+
+
 def become(environment: dict[str, str]) -> None:
     """A process of that allocation."""
-    for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_CLUSTER_NAME"):
+    for name in NAMES:
         os.environ.pop(name, None)
     os.environ.update(environment)
 
 
 @pytest.fixture(autouse=True)
 def _no_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "environ", dict(os.environ))
+    for name in NAMES:
+        monkeypatch.setenv(name, "")  # to be put back
     monkeypatch.setattr(lease, "TRY_S", 0.001)
     become({})
 
@@ -265,10 +269,17 @@ LONG = {
 
 @dataclass(frozen=True)
 class Allocation:
-    """What a process of a job does before the run: ``stops`` are (module, function, call)."""
+    """What befalls a process of a job before the run.
+
+    Attributes:
+        stops: (module, function, number of the call) at which it stops itself.
+        slow: whether training takes seconds longer.
+        locks: whether the file system has any.
+    """
 
     environment: dict[str, str]
     stops: tuple[str, str, int] | None = None
+    slow: bool = False
     locks: bool = True
 
     def __call__(self) -> None:
@@ -276,18 +287,27 @@ class Allocation:
         importlib.import_module("mpdit.run").PATIENCE_S = 0.5  # type: ignore[attr-defined]
         if not self.locks:
             lease.try_lock = lambda *_: True  # type: ignore[assignment]
-        if self.stops is None:
-            return
-        module, name, number = self.stops
-        found = importlib.import_module(module)
-        function, calls = getattr(found, name), itertools.count(1)
+        if self.slow:
+            before_each("mpdit.train", "append_row", lambda _number: time.sleep(0.3))
+        if self.stops is not None:
+            module, name, last = self.stops
+            before_each(module, name, lambda number: number == last and stop_here())
 
-        def stopping(*args: object) -> object:
-            if next(calls) == number:
-                os.kill(os.getpid(), signal.SIGSTOP)
-            return function(*args)
 
-        setattr(found, name, stopping)
+def before_each(module: str, name: str, action: Callable[[int], object]) -> None:
+    """Act before each call of a module's function, given the call's number."""
+    found = importlib.import_module(module)
+    function, calls = getattr(found, name), itertools.count(1)
+
+    def acting(*args: object) -> object:
+        action(next(calls))
+        return function(*args)
+
+    setattr(found, name, acting)
+
+
+def stop_here() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 @pytest.fixture(scope="module")
@@ -349,7 +369,7 @@ def test_an_orphan_at_work_ends_once_another_has_its_run_which_comes_to_the_same
 ) -> None:
     """With or without locks across hosts."""
     run, said = make(tmp_path / "run", **LONG), tmp_path / "said.txt"
-    orphan = fork(run, said, prepare=Allocation(FIRST, locks=locks))
+    orphan = fork(run, said, prepare=Allocation(FIRST, slow=True, locks=locks))
     wait_for_rows(run, orphan, 8)
     other = fork(run, prepare=Allocation(REQUEUED, locks=locks))
     orphan.join(timeout=60)

@@ -29,7 +29,7 @@ def test_a_signal_while_torch_is_imported_stops_the_run_with_its_state_kept(
     while not catches(process.pid, signal.SIGUSR2):
         assert process.poll() is None
         time.sleep(0.001)
-    assert "torch" not in Path(f"/proc/{process.pid}/maps").read_text()
+    assert run.state() is None  # some seconds yet
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == EXIT_INTERRUPTED, output

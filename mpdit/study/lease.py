@@ -37,7 +37,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from mpdit.config import ConfigError
-from mpdit.study import slurm
 
 TRIES = 20
 TRY_S = 0.05
@@ -93,6 +92,8 @@ class Owner:
 
     def may_take_from(self, holder: Owner) -> bool:
         """Whether the holder can only be an orphan (rule 3)."""
+        from mpdit.study import slurm  # here: not every reader of a run has to wait for it
+
         if self.is_same_job(holder):
             return self.restart > holder.restart
         if not self.job or not holder.job or self.cluster != holder.cluster:

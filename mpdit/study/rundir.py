@@ -206,7 +206,7 @@ def written_aside(file: Path, *, sync: bool = True) -> Iterator[Path]:
             temporary.replace(file)
             if sync:
                 sync_path(file.parent)
-        except (OSError, BusyError):
+        except (OSError, leases.LeaseLostError):
             temporary.unlink(missing_ok=True)
             leases.check(file)  # an orphan's errors are due to what the new owner does
             raise

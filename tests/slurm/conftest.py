@@ -1,25 +1,19 @@
-"""Clusters for the tests in this folder, which run one after the other on one worker."""
+"""Clusters for the tests in this folder, which one worker has all of (see ../conftest.py)."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from .cluster import Cluster, missing, running
 
-HERE = Path(__file__).parent
 FIXTURES = ("cluster", "bare_cluster")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker has all of them, those of one cluster together, while others do the rest."""
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.xdist_group("slurm"))
+    """Those of one cluster together."""
     items.sort(key=lambda item: FIXTURES[1] in getattr(item, "fixturenames", ()))
 
 
