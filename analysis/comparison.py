@@ -23,6 +23,8 @@ from analysis.study import NothingToShow, Study
 
 CONDITIONING = ["model.conditioning", "model.final_conditioning"]
 SETTING = ["model", "data.name"]
+MANY = 12
+"""More sentences than this are not read."""
 
 
 @dataclass(frozen=True)
@@ -87,23 +89,24 @@ def steps(group: Comparison, flags: Mapping[str, tuple[str, ...]]) -> list[tuple
 
 
 def factorial(study: Study) -> effects.Factorial:
-    """Main effects and interactions of the grid's axes on the distance.
+    """Main effects and interactions of the grid's axes on the distance, under the axes' names.
 
     Raises:
         NothingToShow: before the first evaluation, or when the grid crosses no two axes.
     """
-    factors = [
-        str(column)
+    factors = {
+        str(column): str(column).removeprefix("axis.").removeprefix("model.")
         for column in study.runs.columns
         if str(column).startswith("axis.") and study.runs[column].nunique() > 1
-    ]
+    }
     if len(factors) < 2:
         raise NothingToShow("the grid has no two axes that are crossed")
-    runs = distances(study).merge(study.runs[["run", *factors]], on="run")
-    for factor in factors:
+    axes = study.runs[["run", *factors]].rename(columns=factors)
+    runs = distances(study).merge(axes, on="run")
+    for factor in factors.values():
         if set(runs[factor]) == {False, True}:
             runs[factor] = pd.Categorical(runs[factor], categories=[False, True])
-    return effects.factorial(runs, factors)
+    return effects.factorial(runs, list(factors.values()))
 
 
 def _groups(designs: pd.DataFrame, keys: list[str]) -> list[Comparison]:
@@ -225,6 +228,7 @@ def statements(study: Study) -> list[str]:
     """What may be concluded, a sentence each: the ladder's end and each modulation.
 
     ``E-all has FD-digits@1000 lower by 4.8 [1.6, 8] than A-none (12 % [4, 20]; …, 2 seeds).``
+    Of a grid with more comparisons than :data:`MANY`, what its factors do.
     """
     try:
         table, name = distances(study), title(study)
@@ -233,11 +237,44 @@ def statements(study: Study) -> list[str]:
     ends = [(group.variants[-1], group.baseline) for group in ladder(study)]
     rest = [*modulation(study), *others(study)]
     ends += [(v, group.baseline) for group in rest for v in group.variants[1:]]
+    ends = list(dict.fromkeys(end for end in ends if end[0] != end[1]))
+    if len(ends) > MANY:
+        try:
+            return effect_statements(factorial(study), name)
+        except NothingToShow:
+            more = f"{len(ends) - MANY} more comparisons are in the tables."
+            return [*_each(table, name, ends[:MANY]), more]
+    return _each(table, name, ends)
+
+
+def _each(table: pd.DataFrame, name: str, ends: list[tuple[str, str]]) -> list[str]:
+    return [statement(v, baseline, name, *paired(table, v, baseline)) for v, baseline in ends]
+
+
+def effect_statements(found: effects.Factorial, name: str) -> list[str]:
+    """The main effects that are told from zero among all of them, and how many are not."""
+    main = [effect for effect in found.effects if len(effect.factors) == 1]
+    both = [effect for effect in found.effects if len(effect.factors) == 2]
+    clear = [effect for effect in main if effect.p_holm < 1 - statistics.CONFIDENCE]
+    clear.sort(key=lambda effect: -abs(effect.estimate.value))
+    said = [_effect(effect, name) for effect in clear]
+    told = sum(effect.p_holm < 1 - statistics.CONFIDENCE for effect in both)
     return [
-        statement(variant, baseline, name, *paired(table, variant, baseline))
-        for variant, baseline in dict.fromkeys(ends)
-        if variant != baseline
+        *said,
+        f"Of {len(main)} main effects {len(clear)}, and of {len(both)} interactions of two factors "
+        f"{told} differ from zero after Holm's correction ({main[0].estimate.n:,} runs).",
     ]
+
+
+def _effect(effect: effects.Effect, name: str) -> str:
+    """``mp_silu has FD lower by 1.95 [1.88, 2.02], over all settings of the other factors.``"""
+    estimate = effect.estimate
+    word, sign = ("lower", -1) if estimate.value < 0 else ("higher", 1)
+    bounds = _interval(sign * estimate.low, sign * estimate.high, ".3g")
+    return (
+        f"{effects.name(effect.factors, effect.levels)} has {name} {word} by "
+        f"{abs(estimate.value):.3g} {bounds}, over all settings of the other factors."
+    )
 
 
 def statement(

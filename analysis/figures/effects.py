@@ -12,7 +12,6 @@ from analysis.load import NothingToShow, Study
 from mpdit.study.names import FLAG_CODES
 
 ALPHA = 0.05
-PREFIX = "axis."
 
 
 @style.styled
@@ -96,7 +95,7 @@ def _code(effect: Effect, number: int) -> str:
 
 
 def _factor(effect: Effect, number: int) -> str:
-    return effect.factors[number].removeprefix(PREFIX).rpartition(".")[2]
+    return effect.factors[number].rpartition(".")[2]
 
 
 def _p(value: float) -> str:
