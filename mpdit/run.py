@@ -41,10 +41,10 @@ from mpdit.study.rundir import (
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
-    EXIT_USAGE,
     BusyError,
     RunDir,
     explain_os_error,
+    say,
     write_atomic,
 )
 from mpdit.train import Trainer
@@ -210,8 +210,7 @@ def main() -> int:
     try:
         return execute(run)
     except (ConfigError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
+        return say(error)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from mpdit.study.lease import BusyError, Lease, LeaseLostError, share
 from mpdit.study.rundir import (
     EXIT_BUSY,
     EXIT_DONE,
+    EXIT_FAILED,
     RunDir,
     RunState,
     append_row,
@@ -147,6 +148,20 @@ def test_what_an_orphan_has_half_written_is_removed_and_what_others_write_is_not
     with tiny_run.lease():
         assert not left.exists()
         assert other.exists()
+
+
+def test_without_room_for_its_lock_a_run_says_so_and_keeps_the_last_one(
+    tiny_run: RunDir, tmp_path: Path
+) -> None:
+    with tiny_run.lease():
+        pass
+    before = contents(tiny_run.path)
+    said = tmp_path / "said.txt"
+    process = fork(tiny_run, said, largest_file=20)  # which cuts off what it says, too
+    process.join(timeout=60)
+    assert process.exitcode == EXIT_FAILED
+    assert said.read_text() == "error: no room to wr"
+    assert contents(tiny_run.path) == before
 
 
 # What an orphan can do ---------------------------------------------------------------------------

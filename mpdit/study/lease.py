@@ -222,12 +222,16 @@ def _open_lock(folder: Path) -> tuple[IO[bytes], bool]:
 
 
 def _replace_lock(folder: Path, owner: Owner) -> IO[bytes]:
-    temporary = folder / f".lock.{owner.token:016x}"
-    handle = temporary.open("wb")
+    lock, temporary = folder / "lock", folder / f".lock.{owner.token:016x}"
+    try:
+        temporary.write_bytes(json.dumps(asdict(owner)).encode())
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        error.filename = str(lock)
+        raise
+    handle = temporary.open("r+b")
     fcntl.flock(handle, fcntl.LOCK_EX)
-    handle.write(json.dumps(asdict(owner)).encode())
-    handle.flush()
-    temporary.replace(folder / "lock")
+    temporary.replace(lock)
     return handle
 
 
