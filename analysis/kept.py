@@ -1,10 +1,9 @@
 """What was parsed of many runs' files is kept, and is never stale.
 
 A file is parsed again unless its inode, its size and its times of change are what they were when it
-was read. A write within the same tick of the clock could change none of these, so a file that has
-changed in the last :data:`SETTLED` seconds is not kept at all: the rows of a run that is being
-written always come from its file. What is kept lies in the cache folder, so that a study that
-cannot be written to is loaded as fast as others.
+was read. One that has changed in the last seconds is not kept at all: the rows of a run that is
+being written always come from its file (`mpdit.stamp`). What is kept lies in the cache folder, so
+that a study that cannot be written to is loaded as fast as others.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import hashlib
 import json
 import os
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,9 +21,8 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from mpdit.cachefolder import cache_folder
+from mpdit.stamp import Stamp
 
-SETTLED = 3.0
-"""Seconds: more than the coarsest clock of a file system (2 s) with a server's skew."""
 FORMAT = 1
 
 
@@ -68,24 +65,6 @@ class Rows:
     damaged: list[int]
 
 
-class Stamp(NamedTuple):
-    """What differs when a file's content does; times in nanoseconds."""
-
-    inode: int
-    size: int
-    modified: int
-    changed: int
-
-    @classmethod
-    def of(cls, descriptor: int) -> Stamp:
-        stat = os.fstat(descriptor)
-        return cls(stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-
-    @property
-    def settled(self) -> bool:
-        return time.time() - max(self.modified, self.changed) / 1e9 > SETTLED
-
-
 def read(study: Path, runs: Sequence[str], kind: Kind) -> Rows:
     """The rows of one file of each run, as they are now; a missing file has none."""
     store = _store(study, kind)
@@ -97,7 +76,7 @@ def read(study: Path, runs: Sequence[str], kind: Kind) -> Rows:
         file = study / run / kind.name
         with suppress(FileNotFoundError, NotADirectoryError), file.open("rb") as handle:
             # before the content: what is appended meanwhile must not pass for what was read
-            stamp = Stamp.of(handle.fileno())
+            stamp = Stamp.of(os.fstat(handle.fileno()))
             known, piece = kept.get(run, (None, None))
             if piece is not None and known == stamp:
                 pieces[index] = piece

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from launcher import report
 
-from analysis.kept import SETTLED
 from mpdit.config import make_run
+from mpdit.stamp import SETTLED
 from mpdit.study.rundir import RunDir, RunState
 
 VARIANTS, SEEDS, ROWS, PROBES, BLOCKS = 200, 5, 500, 50, 12

@@ -1,6 +1,7 @@
 """Inception: where its weights are looked for, and that its numbers are torch-fidelity's.
 
-The real weights are 95 MB: torch-fidelity's own network with random ones stands in for them.
+The real weights are 95 MB: torch-fidelity's own network with random ones stands in for them, and
+where that takes minutes, a network of one layer.
 """
 
 import subprocess
@@ -14,15 +15,19 @@ import torch
 import torch_fidelity
 from conftest import tiny_config
 from PIL import Image
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_inceptionv3 import (
     URL_INCEPTION_V3,
     FeatureExtractorInceptionV3,
 )
+from torch_fidelity.utils import create_feature_extractor, extract_featuresdict_from_input_id
 
+from mpdit import extractors
 from mpdit.config import ConfigError, EvaluateConfig, RunConfig
 from mpdit.data.latents import checksum
 from mpdit.evaluate import evaluate_run
-from mpdit.extractors import inception
+from mpdit.extractors import Extractor, inception
+from mpdit.extractors.extractor import FeatureNetwork
 from mpdit.metrics import statistics
 from mpdit.prerequisites import (
     INCEPTION_FILE,
@@ -157,13 +162,17 @@ def as_files(images: np.ndarray, folder: Path) -> Path:
     return folder
 
 
-def theirs(a: Path, b: Path, weights: Path) -> dict[str, float]:
+def theirs(a: Path, b: Path, **extractor: str) -> dict[str, float]:
     """What torch-fidelity says of two folders of images."""
     return torch_fidelity.calculate_metrics(  # type: ignore[no-any-return]
         input1=str(a), input2=str(b), cuda=False, batch_size=50, verbose=False, cache=False,
-        fid=True, kid=True, isc=True, prc=True, kid_subset_size=24,
-        feature_extractor="inception-v3-compat", feature_extractor_weights_path=str(weights),
+        fid=True, kid=True, isc=True, prc=True, kid_subset_size=24, save_cpu_ram=True, **extractor,
     )  # fmt: skip
+
+
+def with_inception(weights: Path) -> dict[str, str]:
+    name = "inception-v3-compat"
+    return {"feature_extractor": name, "feature_extractor_weights_path": str(weights)}
 
 
 def values(run: RunDir, role: str) -> dict[str, Any]:
@@ -174,9 +183,8 @@ def values(run: RunDir, role: str) -> dict[str, Any]:
 ALL_METRICS = ["fd", "kid", "precision_recall", "inception_score"]
 
 
-def same(ours: dict[str, Any], theirs: dict[str, float]) -> None:
-    # 24 samples of 2,048 features: zero eigenvalues are noise of 1e-8 each in a Fréchet distance
-    assert ours["FID@24"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3)
+def same(ours: dict[str, Any], theirs: dict[str, float], rel: float) -> None:
+    assert ours["FID@24"] == pytest.approx(theirs["frechet_inception_distance"], rel=rel)
     exact = {
         "KID@24": "kernel_inception_distance_mean",
         "IS@24": "inception_score_mean",
@@ -187,8 +195,11 @@ def same(ours: dict[str, Any], theirs: dict[str, float]) -> None:
         assert ours[mine] == pytest.approx(theirs[other], rel=1e-5, abs=1e-9), mine
 
 
+SINGULAR = 1e-3
+"""24 samples of 2,048 features: zero eigenvalues are noise of 1e-8 each in a Fréchet distance."""
+
+
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # torch-fidelity's own, of its data loader
 def test_a_run_on_a_folder_of_images_has_torch_fidelitys_numbers(
     tmp_path: Path, weights: Path
 ) -> None:
@@ -205,7 +216,8 @@ def test_a_run_on_a_folder_of_images_has_torch_fidelitys_numbers(
     with np.load(run.samples / "samples.npz") as arrays:
         drawn = as_files(arrays["arr_0"], tmp_path / "drawn")
     train = noise(40)[np.arange(40) % 10 != 9]
-    same(values(run, "run"), theirs(drawn, as_files(train, tmp_path / "train"), weights))
+    real = as_files(train, tmp_path / "train")
+    same(values(run, "run"), theirs(drawn, real, **with_inception(weights)), SINGULAR)
     row = read_rows(run.path / "evaluation.jsonl")[0]
     assert (row["extractor"], row["weights"]) == ("inception", checksum(weights)[:16])
     assert (row["metric"], row["reference"]["count"]) == ("FID@24", 36)
@@ -222,25 +234,85 @@ def evaluated(tmp_path: Path, config: RunConfig, samples: np.ndarray) -> RunDir:
     return run
 
 
+def of_latents(folder: Path, extractor: Extractor) -> tuple[dict[str, Any], Path, Path]:
+    """Our numbers for samples of a run on latents, and the two sets of images as files."""
+    samples, real = noise(24, 200), noise(40)
+    found = statistics(extractor.features(real).pooled)
+    file = folder / "VIRTUAL_imagenet128_labeled.npz"
+    np.savez(file, arr_0=real, arr_1=np.arange(40), mu=found.mean, sigma=found.covariance)
+    data = {"name": "imagenet128-latents", "path": str(folder)}
+    config = tiny_config(data=data, sample={"count": 24}, evaluate={"metrics": ALL_METRICS})
+    run = evaluated(folder, config, samples)
+    assert not values(run, "floor")
+    return values(run, "run"), as_files(samples, folder / "a"), as_files(real, folder / "b")
+
+
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
 def test_latents_against_adms_file_have_torch_fidelitys_numbers(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MPDIT_INCEPTION", str(weights))
-    samples, real = noise(24, 200), noise(40)
-    found = statistics(inception.load(weights, CPU).features(real).pooled)
-    file = tmp_path / "VIRTUAL_imagenet128_labeled.npz"
-    np.savez(file, arr_0=real, arr_1=np.arange(40), mu=found.mean, sigma=found.covariance)
-    data = {"name": "imagenet128-latents", "path": str(tmp_path)}
-    config = tiny_config(data=data, sample={"count": 24}, evaluate={"metrics": ALL_METRICS})
-    run = evaluated(tmp_path, config, samples)
-    of_folders = theirs(as_files(samples, tmp_path / "a"), as_files(real, tmp_path / "b"), weights)
-    same(values(run, "run"), of_folders)
-    assert not values(run, "floor")
+    ours, drawn, real = of_latents(tmp_path, inception.load(weights, CPU))
+    same(ours, theirs(drawn, real, **with_inception(weights)), SINGULAR)
 
 
-@pytest.mark.slow
+class OneLayer(FeatureNetwork):
+    """16 features and 5 classes of what is bright where."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.pooled, self.classes = torch.nn.Linear(8 * 8 * 3, 16), torch.nn.Linear(16, 5)
+
+    def look(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        small = torch.nn.functional.adaptive_avg_pool2d(images.expand(-1, 3, -1, -1) / 255, 8)
+        pooled = self.pooled(small.flatten(1))
+        return pooled, 50 * self.classes(pooled)
+
+
+class OneLayerOfTheirs(FeatureExtractorBase):  # type: ignore[misc]
+    """The same network as torch-fidelity takes one."""
+
+    def __init__(self, name: str, features_list: list[str], **_: object) -> None:
+        super().__init__(name, features_list)
+        self.network = OneLayer()
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        return "pooled", "logits"
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        return "logits" if metric == "isc" else "pooled"
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found = dict(zip(("pooled", "logits"), self.network.look(images), strict=True))
+        return tuple(found[name] for name in self.features_list)
+
+
+def test_what_comes_after_the_network_has_torch_fidelitys_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = torch_fidelity.registry.FEATURE_EXTRACTORS_REGISTRY
+    monkeypatch.setitem(registry, "one-layer", OneLayerOfTheirs)
+    monkeypatch.setenv("MPDIT_INCEPTION", __file__)  # any file: it is not opened
+    mine = Extractor("inception", "0" * 16, "none", OneLayer(), CPU, batch_size=7)
+    monkeypatch.setattr(extractors, "load", lambda *_: mine)
+    ours, drawn, real = of_latents(tmp_path, mine)
+    same(ours, theirs(drawn, real, feature_extractor="one-layer"), 1e-5)
+
+
+def test_inceptions_features_are_torch_fidelitys(tmp_path: Path, weights: Path) -> None:
+    images = noise(3)
+    kwargs = {**with_inception(weights), "cuda": False, "verbose": False, "save_cpu_ram": True}
+    layers = list(inception.LAYERS)
+    network = create_feature_extractor(kwargs.pop("feature_extractor"), layers, **kwargs)
+    files = as_files(images, tmp_path / "images")
+    found = extract_featuresdict_from_input_id(1, network, input1=str(files), **kwargs)
+    for mine, layer in zip(inception.load(weights, CPU).features(images), layers, strict=True):
+        np.testing.assert_allclose(mine, found[layer], rtol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(8, 8, 1), (33, 20, 3), (320, 320, 3)])
 def test_inception_takes_8_bit_images_of_any_size_and_grey_ones(
     shape: tuple[int, int, int], weights: Path

@@ -17,7 +17,7 @@ from conftest import tiny_config
 from PIL import Image
 from test_latents import make_store
 
-from mpdit import features, references
+from mpdit import features, references, stamp
 from mpdit.config import DATASETS, ConfigError, DataConfig, EvaluateConfig, RunConfig
 from mpdit.data import adm
 from mpdit.data.images import ImageFolder
@@ -93,6 +93,13 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return read
 
 
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has just been written counts as old."""
+    monkeypatch.setattr(stamp, "SETTLED", -1e9)
+
+
+@pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("evaluate", [FD, KID])
 def test_each_file_of_a_folder_is_read_once_and_then_only_when_it_changes(
     evaluate: EvaluateConfig, tmp_path: Path, reads: Counter[str]
@@ -114,6 +121,40 @@ def test_each_file_of_a_folder_is_read_once_and_then_only_when_it_changes(
     assert reads.total() == 2 * 108
     Image.new("L", (8, 8)).save(file)
     assert load(data, evaluate, extractor).record["hash"] != first.record["hash"]
+
+
+def bitmaps(folder: Path, seed: int) -> DataConfig:
+    """Thirty noise images whose names, sizes and times of change are those of any other seed."""
+    (folder / "a").mkdir(parents=True, exist_ok=True)
+    images = np.random.default_rng(seed).integers(0, 256, (30, 8, 8), np.uint8)
+    for number, image in enumerate(images):
+        file = folder / "a" / f"{number:02}.bmp"
+        Image.fromarray(image).save(file)
+        os.utime(file, ns=(10**18, 10**18))
+    return folder_data(folder)
+
+
+@pytest.mark.usefixtures("settled")
+def test_folders_are_told_apart_where_names_sizes_and_times_are_equal(tmp_path: Path) -> None:
+    extractor = classifier.load("digits", CPU)
+    one, other = (bitmaps(tmp_path / name, seed) for seed, name in enumerate(("one", "other")))
+    hashes = [load(data, FD, extractor).record["hash"] for data in (one, other, one)]
+    assert hashes[0] == hashes[2] != hashes[1]
+    bitmaps(tmp_path / "one", seed=2)  # other images in the place of the same files
+    assert load(one, FD, extractor).record["hash"] not in hashes
+
+
+def test_a_folder_that_has_just_been_written_is_read_again(
+    tmp_path: Path, reads: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, extractor = bitmaps(tmp_path / "images", 0), classifier.load("digits", CPU)
+    for times in (1, 2):
+        load(data, FD, extractor)
+        assert set(reads.values()) == {times}
+    monkeypatch.setattr(stamp, "SETTLED", -1e9)
+    for _ in range(2):
+        load(data, FD, extractor)
+    assert set(reads.values()) == {3}
 
 
 def test_the_hash_of_a_folder_is_that_of_its_pixels_and_labels(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from mpdit.config import DataConfig
 from mpdit.data import adm, datasets
 from mpdit.data.images import ImageReader, Split
 from mpdit.data.latents import checksum
+from mpdit.stamp import Stamp
 from mpdit.study.rundir import write_atomic
 
 Batch = UInt8[np.ndarray, "batch height width channels"]
@@ -88,7 +89,8 @@ class _Files(RealImages):
     """Image files, of which only a batch is in memory.
 
     Their content is hashed while they are read. It is remembered beside the other things that are
-    cached, until a file has another name, size or time of change (as git's index does it).
+    cached, until the folder or a file has another name, or a file another `Stamp` (as git's index
+    does it).
     """
 
     def __init__(self, data: DataConfig, split: Split, most: int | None) -> None:
@@ -100,23 +102,27 @@ class _Files(RealImages):
         self.data, self.split, self.count = data.name, split, len(folder.names)
 
     @cached_property
-    def _memory(self) -> Path:
-        """The file that remembers the hash."""
-        digest = hashlib.sha256(f"{self._spec.channels} {self._spec.size}".encode())
+    def _memory(self) -> Path | None:
+        """The file that remembers the hash; None where an image has only just changed."""
+        root = self._folder.root.resolve()
+        digest = hashlib.sha256(f"{root}\0{self._spec.channels} {self._spec.size}".encode())
         for name in self._folder.names:
-            found = (self._folder.root / name).stat()
-            digest.update(f"{name}\0{found.st_size} {found.st_mtime_ns}\n".encode())
+            stamp = Stamp.of((root / name).stat())
+            if not stamp.settled:
+                return None
+            digest.update(f"{name}\0{' '.join(map(str, stamp))}\n".encode())
         digest.update(self._folder.labels.tobytes())
         return cache_folder() / f"folder-{digest.hexdigest()[:16]}.txt"
 
     @property
     def hash(self) -> str | None:
-        if self._hash is None:
+        if self._hash is None and self._memory is not None:
             with suppress(OSError):
                 self._hash = self._memory.read_text() or None
         return self._hash
 
     def batches(self, size: int) -> Iterator[Batch]:
+        # the stamps before the content: what is changed meanwhile must not pass for what is read
         digest, memory = hashlib.sha256(), self._memory
         with closing(ImageReader(self._folder, self._spec.size, self._spec.channels)) as reader:
             for start in range(0, self.count, size):
@@ -125,9 +131,10 @@ class _Files(RealImages):
                 yield np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
         digest.update(self._folder.labels.tobytes())
         self._hash = digest.hexdigest()[:16]
-        with suppress(OSError):  # one is said of where the features are kept
-            memory.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(memory, self._hash)
+        if memory is not None:
+            with suppress(OSError):  # one is said of where the features are kept
+                memory.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(memory, self._hash)
 
 
 class AdmImages(RealImages):

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from analysis import kept, load, parse
+from mpdit import stamp
 from mpdit.study.rundir import RunDir, append_row, keep_rows, read_rows
 
 Own = Callable[..., Path]
@@ -22,7 +23,7 @@ KINDS = ("METRICS", "MAGNITUDES", "CONFIGS")
 @pytest.fixture
 def keeping(monkeypatch: pytest.MonkeyPatch) -> None:
     """However small a study is, and however recently it was written."""
-    monkeypatch.setattr(kept, "SETTLED", -1e9)
+    monkeypatch.setattr(stamp, "SETTLED", -1e9)
     for name in KINDS:
         monkeypatch.setattr(parse, name, replace(getattr(parse, name), worth_keeping=0))
 
@@ -167,7 +168,7 @@ def test_what_has_just_been_written_is_not_kept(
     assert all(found(path) for _ in range(2))
     for store in stores(cache):
         assert kept._open(store, parse.METRICS.schema) == {}
-    monkeypatch.setattr(kept, "SETTLED", -1e9)
+    monkeypatch.setattr(stamp, "SETTLED", -1e9)
     load(path)
     [store] = [store for store in stores(cache) if store.stem.endswith("metrics")]
     assert len(kept._open(store, parse.METRICS.schema)) == 7
@@ -176,7 +177,7 @@ def test_what_has_just_been_written_is_not_kept(
 def test_a_small_study_leaves_nothing_in_the_cache(
     own: Own, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "SETTLED", -1e9)
+    monkeypatch.setattr(stamp, "SETTLED", -1e9)
     path = own()
     files = sorted(path.rglob("*"))
     load(path)

@@ -1,0 +1,34 @@
+"""Whether a file is still the one that was read, without reading it again. No torch.
+
+A write within the same tick of the clock could change none of the times, so what has changed in the
+last :data:`SETTLED` seconds is not to be remembered at all.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import NamedTuple
+
+SETTLED = 3.0
+"""Seconds: more than the coarsest clock of a file system (2 s) with a server's skew."""
+
+
+class Stamp(NamedTuple):
+    """What differs when a file's content does; times in nanoseconds.
+
+    Nobody can set ``changed``, so that a copy with another file's times is seen as well.
+    """
+
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+    @classmethod
+    def of(cls, stat: os.stat_result) -> Stamp:
+        return cls(stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+    @property
+    def settled(self) -> bool:
+        return time.time() - max(self.modified, self.changed) / 1e9 > SETTLED
