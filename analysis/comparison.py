@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from analysis import effects, statistics, tuning
+from analysis import effects, levels, statistics, tuning
 from analysis.distances import label as label
 from analysis.distances import of_runs, repeats
 from analysis.distances import own as own
@@ -95,14 +95,12 @@ def factorial(study: Study) -> effects.Factorial:
     factors = [
         str(column)
         for column in study.runs.columns
-        if str(column).startswith("axis.") and study.runs[column].nunique() > 1
+        if str(column).startswith("axis.") and study.runs[column].map(levels.text).nunique() > 1
     ]
     if len(factors) < 2:
         raise NothingToShow("the grid has no two axes that are crossed")
-    runs = distances(study).merge(study.runs[["run", *factors]], on="run")
-    for factor in factors:
-        if set(runs[factor]) == {False, True}:
-            runs[factor] = pd.Categorical(runs[factor], categories=[False, True])
+    settings = {factor: levels.levels(study.runs[factor]) for factor in factors}
+    runs = distances(study).merge(study.runs[["run"]].assign(**settings), on="run")
     return effects.factorial(runs, factors)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import distances, statistics
+from analysis import distances, levels, statistics
 from analysis.study import NothingToShow, Study
 
 SEEDS, SAMPLES, ITSELF = "other seeds", "other samples", "the same samples"
@@ -91,8 +91,8 @@ def _choose(runs: pd.DataFrame, repeated: pd.Series[float]) -> pd.DataFrame:
 def curve(study: Study) -> pd.DataFrame:
     """The tuning curve, one row a variant and point of the tune axes.
 
-    ``variant``, ``point``, a column a tune axis (``tune.train.learning_rate``), ``mean``, ``low``,
-    ``high`` (over seeds, 95 % t interval), ``seeds``; ``best`` (the lowest mean of the points that
+    ``variant``, ``point``, a column a tune axis (``tune.train.learning_rate``; text where not all
+    values are numbers), ``mean``, ``low``, ``high`` (over seeds, 95 % t interval), ``seeds``; ``best`` (the lowest mean of the points that
     most seeds have); ``chosen`` (for how many seeds it was chosen by the others).
 
     Raises:
@@ -101,7 +101,8 @@ def curve(study: Study) -> pd.DataFrame:
     if not study.tune:
         raise NothingToShow("the study tunes nothing")
     axes = list(study.tune)
-    runs = distances.of_runs(study).merge(study.runs[["run", *axes]], on="run")
+    values = {key: levels.positions(study.runs[key]) for key in axes}
+    runs = distances.of_runs(study).merge(study.runs[["run"]].assign(**values), on="run")
     picked = choose(study).groupby(["variant", "point"], observed=True).size()
     rows: list[dict[Any, Any]] = []
     for variant, of_variant in runs.groupby("variant", observed=True, sort=False):
@@ -177,9 +178,9 @@ def _at_an_edge(study: Study, points: pd.DataFrame) -> Iterator[tuple[str, str]]
     for row in points[points["best"]].to_dict("records"):
         tried = points[points["variant"] == row["variant"]]
         ends = [
-            f"{key.removeprefix('tune.')} {row[key]}"
+            f"{key.removeprefix('tune.')} {levels.text(row[key])}"
             for key in study.tune
-            if all(type(value) in (int, float) for value in tried[key])
+            if pd.api.types.is_numeric_dtype(tried[key])
             and tried[key].nunique() > 1
             and row[key] in (tried[key].min(), tried[key].max())
         ]
