@@ -19,10 +19,17 @@ from analysis.distances import label as label
 from analysis.distances import of_runs, repeats
 from analysis.distances import own as own
 from analysis.distances import title as title
+from analysis.paired import Difference
+from analysis.paired import average as average
+from analysis.paired import differences as paired_differences
+from analysis.paired import paired as paired
+from analysis.paired import values as values
 from analysis.study import NothingToShow, Study
 
 CONDITIONING = ["model.conditioning", "model.final_conditioning"]
 SETTING = ["model", "data.name"]
+STATED = 8
+"""Sentences that a reader may be asked to read."""
 
 
 @dataclass(frozen=True)
@@ -155,16 +162,18 @@ def floor_statement(study: Study) -> str:
 
 
 def distances(study: Study) -> pd.DataFrame:
-    """One row a variant and seed: ``run``, ``variant``, ``seed``, ``value``, ``tuned``.
+    """One row a variant and seed: ``run``, ``variant``, ``seed``, ``metric``, ``value``, ``tuned``.
 
     Where the study tunes an axis, the run is at the variant's own best point, which ``tuned`` names
-    and which was chosen without this distance wherever that can be (:mod:`analysis.tuning`).
+    and which was chosen among ``points`` (1: no choice), without this distance wherever that can
+    be (:mod:`analysis.tuning`).
 
     Raises:
         NothingToShow: before the first evaluation.
     """
     picked = tuning.choose(study).rename(columns={"point": "tuned"})
-    return picked[["run", "variant", "seed", "value", "tuned"]]
+    picked = picked.assign(metric=label(study))
+    return picked[["run", "variant", "seed", "metric", "value", "tuned", "points"]]
 
 
 def chosen(study: Study) -> pd.DataFrame:
@@ -204,46 +213,48 @@ def incomparable(study: Study) -> list[str]:
     return reasons
 
 
-def values(distances: pd.DataFrame, variant: str) -> pd.Series[float]:
-    """A variant's distances, by seed."""
-    rows = distances[distances["variant"] == variant]
-    return rows.set_index("seed")["value"].astype(float).sort_index()
+def differences(study: Study) -> dict[tuple[str, str], Difference]:
+    """All of :func:`pairs`; p is corrected for all of them, so that it is one in all tables.
 
-
-def paired(
-    distances: pd.DataFrame, variant: str, baseline: str
-) -> tuple[pd.Series[float], pd.Series[float]]:
-    """The two variants' distances at the seeds that both have."""
-    ours, theirs = values(distances, variant), values(distances, baseline)
-    seeds = ours.index.intersection(theirs.index)
-    return ours[seeds], theirs[seeds]
+    Raises:
+        NothingToShow: before the first evaluation.
+    """
+    found = pairs(study)
+    return dict(zip(found, paired_differences(distances(study), found), strict=True))
 
 
 def statements(study: Study) -> list[str]:
     """What may be concluded, a sentence each: the ladder's end and each modulation.
 
     ``E-all has FD-digits@1000 lower by 4.8 [1.6, 8] than A-none (12 % [4, 20]; …, 2 seeds).``
+    Of more than :data:`STATED` the rest is counted.
     """
     try:
-        table, name = distances(study), title(study)
+        found, name = differences(study), title(study)
     except NothingToShow as nothing:
         return [f"{str(nothing).capitalize()}."]
     ends = [(group.variants[-1], group.baseline) for group in ladder(study)]
     rest = [*modulation(study), *others(study)]
     ends += [(v, group.baseline) for group in rest for v in group.variants[1:]]
-    return [
-        statement(variant, baseline, name, *paired(table, variant, baseline))
-        for variant, baseline in dict.fromkeys(ends)
-        if variant != baseline
-    ]
+    ends = [end for end in dict.fromkeys(ends) if end in found]
+    said = [statement(*end, name, found[end], len(found)) for end in ends[:STATED]]
+    if further := ends[STATED:]:
+        clear = sum(is_conclusive(found[end]) for end in further)
+        said.append(
+            f"Of {len(further)} further comparison{'s' * (len(further) > 1)}, in the tables, "
+            f"{clear or 'none'} {'is' if clear == 1 else 'are'} conclusive after Holm's correction."
+        )
+    return said
 
 
-def statement(
-    variant: str, baseline: str, name: str, values: pd.Series[float], others: pd.Series[float]
-) -> str:
-    """One comparison in words: the difference with its interval, and what share that is."""
-    difference = statistics.difference(values, others)
-    change = statistics.relative_change(values, others)
+def is_conclusive(found: Difference) -> bool:
+    """Whether zero is excluded, and among all comparisons too (Holm)."""
+    return not found.absolute.includes_zero and found.p_holm < 1 - statistics.CONFIDENCE
+
+
+def statement(variant: str, baseline: str, name: str, found: Difference, comparisons: int) -> str:
+    """One of so many comparisons in words: the difference with its interval, and its share."""
+    difference, change = found.absolute, found.relative
     if difference.n == 0:
         return f"{variant} and {baseline} have no seed in common yet."
     word, sign = ("lower", -1) if difference.value < 0 else ("higher", 1)
@@ -260,6 +271,11 @@ def statement(
     said += f" {bounds} than {baseline} ({share}; 95 % intervals, {difference.n} seeds)"
     if difference.includes_zero:
         return f"{said}: the interval includes zero, so these seeds do not tell the two apart."
+    if not is_conclusive(found):
+        return (
+            f"{said}: the interval excludes zero, but among {comparisons} comparisons one may by "
+            f"chance (p = {found.p_holm:.2g}, Holm), so it is no conclusion."
+        )
     return f"{said}."
 
 

@@ -94,7 +94,7 @@ def test_two_factors_with_the_same_levels_have_cells_of_their_own(tmp_path: Path
 def test_a_half_fraction_has_a_map_of_what_can_be_told(tmp_path: Path) -> None:
     points = [
         point
-        for point in product({name: (False, True) for name in (*SWITCHES, "model.no_layernorm")})
+        for point in product(dict.fromkeys((*SWITCHES, "model.no_layernorm"), (False, True)))
         if point[SWITCHES[0]] == (point[SWITCHES[1]] == point[SWITCHES[2]])
     ]
     study = crossed(tmp_path, points, lambda axes: 20.0 + axes["model.no_layernorm"])
@@ -124,7 +124,7 @@ def test_none_and_lists_can_be_tuned(tmp_path: Path) -> None:
 
 def test_an_interval_that_leaves_the_tuning_curve_ends_in_an_arrow(tmp_path: Path) -> None:
     points = [{"train.learning_rate": rate} for rate in (1e-4, 1e-3)]
-    study = crossed(tmp_path, points, lambda axes: 20.0, "tune")
+    study = crossed(tmp_path, points, lambda _: 20.0, "tune")
     wide = study.evaluations.assign(value=pd.Series([10.0, 40.0, 20.0, 20.1]))
     study = Study(**{**vars(study), "evaluations": wide})
     axes = figures.tuning_curve(study).axes[0]
