@@ -97,12 +97,12 @@ def factorial(study: Study) -> effects.Factorial:
     factors = {
         str(column): str(column).removeprefix("axis.").removeprefix("model.")
         for column in study.runs.columns
-        if str(column).startswith("axis.") and study.runs[column].nunique() > 1
+        if str(column).startswith("axis.") and study.runs[column].nunique(dropna=False) > 1
     }
     if len(factors) < 2:
         raise NothingToShow("the grid has no two axes that are crossed")
-    axes = study.runs[["run", *factors]].rename(columns=factors)
-    runs = distances(study).merge(axes, on="run")
+    axes = study.runs[["run", *factors]].rename(columns=factors).astype(object)
+    runs = distances(study).merge(axes.where(axes.notna(), "none"), on="run")
     for factor in factors.values():
         if set(runs[factor]) == {False, True}:
             runs[factor] = pd.Categorical(runs[factor], categories=[False, True])

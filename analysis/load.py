@@ -168,8 +168,8 @@ class _Reader:
             "flags": config.model.flags if config else None,
             "folder": str(run.path),
             "design": _design(config, entry.tune) if config else None,
-            **{f"axis.{key}": value for key, value in entry.axes.items()},
-            **{f"tune.{key}": value for key, value in entry.tune.items()},
+            **{f"axis.{key}": _hashable(value) for key, value in entry.axes.items()},
+            **{f"tune.{key}": _hashable(value) for key, value in entry.tune.items()},
             **{f"parameters.{part}": n for part, n in model.get("parts", {}).items()},
             **(_flat(config.resolved()) if config else {}),
         }
@@ -240,6 +240,11 @@ class _Reader:
             "study": pd.Categorical.from_codes(np.zeros_like(at), categories=pd.Index([self.name])),
         }
         return pd.DataFrame({**labels, **columns}, copy=False)
+
+
+def _hashable(value: Any) -> Any:
+    """A value of an axis, by which rows can be grouped."""
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 def _design(config: RunConfig, tuned: Iterable[str]) -> str:
