@@ -81,10 +81,11 @@ def plan(
     """List the runs of a grid, and what they will take; write nothing."""
     from mpdit.study.cost import make_bill
     from mpdit.study.folder import StudyDir
-    from mpdit.study.screens import plan_lines
+    from mpdit.study.screens import grid_changes, plan_lines
 
-    part, _ = _load(grid, sets, only)
-    bill = make_bill(part.runs, StudyDir(results / part.study))
+    part, whole = _load(grid, sets, only)
+    study = StudyDir(results / part.study)
+    bill = make_bill(part.runs, study)
     if as_json:
         rows = (
             {
@@ -98,7 +99,8 @@ def plan(
         )
         _print_json(rows)
     else:
-        print("\n".join(plan_lines(part, bill, _paint())))
+        changes = grid_changes(*study.compare(whole), _paint())
+        print("\n".join((*plan_lines(part, bill, _paint()), *changes)))
 
 
 @app.command()

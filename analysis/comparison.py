@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -28,8 +29,8 @@ from analysis.study import NothingToShow, Study
 
 CONDITIONING = ["model.conditioning", "model.final_conditioning"]
 SETTING = ["model", "data.name"]
-STATED = 8
-"""Sentences that a reader may be asked to read."""
+MANY = 12
+"""More sentences than this are not read."""
 
 
 @dataclass(frozen=True)
@@ -94,21 +95,21 @@ def steps(group: Comparison, flags: Mapping[str, tuple[str, ...]]) -> list[tuple
 
 
 def factorial(study: Study) -> effects.Factorial:
-    """Main effects and interactions of the grid's axes on the distance.
+    """Main effects and interactions of the grid's axes on the distance, under the axes' names.
 
     Raises:
         NothingToShow: before the first evaluation, or when the grid crosses no two axes.
     """
-    factors = [
-        str(column)
+    factors = {
+        str(column): str(column).removeprefix("axis.").removeprefix("model.")
         for column in study.runs.columns
         if str(column).startswith("axis.") and study.runs[column].map(levels.text).nunique() > 1
-    ]
+    }
     if len(factors) < 2:
         raise NothingToShow("the grid has no two axes that are crossed")
-    settings = {factor: levels.levels(study.runs[factor]) for factor in factors}
+    settings = {name: levels.levels(study.runs[column]) for column, name in factors.items()}
     runs = distances(study).merge(study.runs[["run"]].assign(**settings), on="run")
-    return effects.factorial(runs, factors)
+    return effects.factorial(runs, list(settings))
 
 
 def _groups(designs: pd.DataFrame, keys: list[str]) -> list[Comparison]:
@@ -227,7 +228,8 @@ def statements(study: Study) -> list[str]:
     """What may be concluded, a sentence each: the ladder's end and each modulation.
 
     ``E-all has FD-digits@1000 lower by 4.8 [1.6, 8] than A-none (12 % [4, 20]; …, 2 seeds).``
-    Of more than :data:`STATED` the rest is counted.
+    Of a grid with more comparisons than :data:`MANY`, what its factors do; where it crosses none,
+    the first, and how many more there are.
     """
     try:
         found, name = differences(study), title(study)
@@ -237,8 +239,11 @@ def statements(study: Study) -> list[str]:
     rest = [*modulation(study), *others(study)]
     ends += [(v, group.baseline) for group in rest for v in group.variants[1:]]
     ends = [end for end in dict.fromkeys(ends) if end in found]
-    said = [statement(*end, name, found[end], len(found)) for end in ends[:STATED]]
-    if further := ends[STATED:]:
+    if len(ends) > MANY:
+        with suppress(NothingToShow):
+            return effect_statements(factorial(study), name)
+    said = [statement(*end, name, found[end], len(found)) for end in ends[:MANY]]
+    if further := ends[MANY:]:
         clear = sum(is_conclusive(found[end]) for end in further)
         said.append(
             f"Of {len(further)} further comparison{'s' * (len(further) > 1)}, in the tables, "
@@ -250,6 +255,38 @@ def statements(study: Study) -> list[str]:
 def is_conclusive(found: Difference) -> bool:
     """Whether zero is excluded, and among all comparisons too (Holm)."""
     return not found.absolute.includes_zero and found.p_holm < 1 - statistics.CONFIDENCE
+
+
+def effect_statements(found: effects.Factorial, name: str) -> list[str]:
+    """The main effects that are told from zero among all of them, and how many are not.
+
+    Raises:
+        NothingToShow: where none can be told from the interactions.
+    """
+    main = [effect for effect in found.effects if len(effect.factors) == 1]
+    both = [effect for effect in found.effects if len(effect.factors) == 2]
+    if not main:
+        raise NothingToShow("no main effect can be told from the interactions")
+    clear = [effect for effect in main if effect.p_holm < 1 - statistics.CONFIDENCE]
+    clear.sort(key=lambda effect: -abs(effect.estimate.value))
+    said = [_effect(effect, name) for effect in clear]
+    told = sum(effect.p_holm < 1 - statistics.CONFIDENCE for effect in both)
+    return [
+        *said,
+        f"Of {len(main)} main effects {len(clear)}, and of {len(both)} interactions of two factors "
+        f"{told} differ from zero after Holm's correction ({main[0].estimate.n:,} runs).",
+    ]
+
+
+def _effect(effect: effects.Effect, name: str) -> str:
+    """``mp_silu has FD lower by 1.95 [1.88, 2.02], over all settings of the other factors.``"""
+    estimate = effect.estimate
+    word, sign = ("lower", -1) if estimate.value < 0 else ("higher", 1)
+    bounds = _interval(sign * estimate.low, sign * estimate.high, ".3g")
+    return (
+        f"{effects.name(effect.factors, effect.levels)} has {name} {word} by "
+        f"{abs(estimate.value):.3g} {bounds}, over all settings of the other factors."
+    )
 
 
 def statement(variant: str, baseline: str, name: str, found: Difference, comparisons: int) -> str:

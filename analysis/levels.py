@@ -9,7 +9,7 @@ import pandas as pd
 
 def text(value: Any) -> str:
     """``0.01``, ``none``, ``0.9, 0.99``; a whole number that became a float is whole again."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, tuple):
         return ", ".join(map(text, value))
     if value is None or value != value:
         return "none"

@@ -46,7 +46,11 @@ PARTS = (
     Part(
         "ladder",
         "Magnitude preservation, step by step (Table 1)",
-        {"table1": "ladder"},
+        {
+            "table1": "ladder_by_size",
+            "table1-in-full": "ladder",
+            **_numbered("ladder", "contributions", "evidence", "overhead"),
+        },
         _numbered(
             *("ladder", "distance", "magnitude_depth", "magnitude_training", "magnitudes"),
             *("loss", "distance_training", "sweep", "samples", "speed"),
@@ -55,7 +59,7 @@ PARTS = (
     Part(
         "modulation",
         "What the conditioning is made of (Table 2)",
-        {"table2": "modulation"},
+        {"table2": "modulation", **_numbered("modulation", "evidence", "overhead")},
         _numbered(
             *("modulation", "distance", "distance_parameters", "magnitude_depth"),
             *("distance_training", "sweep", "samples"),
@@ -64,19 +68,19 @@ PARTS = (
     Part(
         "fashion",
         "Ladder and modulations on Fashion-MNIST",
-        {"fashion-ladder": "ladder", "fashion-modulation": "modulation"},
+        _numbered("fashion", "ladder", "contributions", "modulation", "evidence"),
         _numbered("fashion", "distance", "distance_parameters", "magnitude_depth", "samples"),
     ),
     Part(
         "factorial",
         "Every combination of the flags, on handwritten digits",
-        {},
+        {"factorial-effects": "main_effects", "factorial-pairs": "interactions"},
         _numbered("factorial", "main_effects", "interactions"),
     ),
     Part(
         "quickstart",
         "Ladder and modulations on handwritten digits",
-        {"quickstart-ladder": "ladder", "quickstart-modulation": "modulation"},
+        _numbered("quickstart", "ladder", "contributions", "modulation", "evidence"),
         _numbered("quickstart", "distance", "distance_parameters", "magnitude_depth", "samples"),
     ),
 )

@@ -32,6 +32,7 @@ LINKS = {
     "provenance": "provenance.json",
     "samples": "samples/grid.png",
 }
+_CLASSES = {"l": Markup(' class="text"'), "r": ""}
 KINDS = {"tables": ("md", "tex", "csv"), "figures": ("png", "pdf", "svg")}
 
 
@@ -116,6 +117,7 @@ class Page:
                 "title": kind.title,
                 "caption": kind.caption,
                 "columns": list(text.columns),
+                "classes": ["", *(_CLASSES[side] for side in tables.alignment(text)[1:])],
                 "rows": text.to_numpy().tolist(),
                 "files": _files("tables", name),
                 "nothing": None,
@@ -232,7 +234,15 @@ def _warnings(study: Study) -> list[str]:
         warnings = comparison.incomparable(study)
     except NothingToShow:
         return []
-    return warnings + tuning.remarks(study)
+    return [*warnings, *tuning.remarks(study), *_not_told(study)]
+
+
+def _not_told(study: Study) -> tuple[str, ...]:
+    """Which effects of a factorial grid cannot be estimated."""
+    try:
+        return comparison.factorial(study).left_out
+    except NothingToShow:
+        return ()
 
 
 def _variants(study: Study) -> Iterator[dict[str, Any]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from launcher import report
 
-from analysis.kept import SETTLED
+from analysis.cache import SETTLED
 from mpdit.config import make_run
 from mpdit.study.rundir import RunDir, RunState
 

@@ -16,6 +16,7 @@ from typing import IO, Any, cast
 
 import torch
 
+from mpdit.study import lease
 from mpdit.study.rundir import written_aside
 
 KEPT = 2  # the newest, and the one to fall back on when it is damaged
@@ -27,6 +28,7 @@ def save(folder: Path, step: int, payload: dict[str, Any]) -> None:
     Raises:
         OSError: when the disk is full, or what is read back is not what was written; what was there
             before is untouched.
+        LeaseLostError: likewise, when another process has taken over the run.
     """
     folder.mkdir(exist_ok=True)
     file = folder / f"step_{step:08d}.pt"
@@ -38,9 +40,11 @@ def save(folder: Path, step: int, payload: dict[str, Any]) -> None:
             checksum.write_text(json.dumps({"step": step, "sha256": digest}))
     # what lies past this step was damaged, or training would not have come by here again
     steps = sorted(other.stem for other in folder.glob("step_*.pt") if other.stem <= file.stem)
-    for other in folder.glob("*step_*"):  # what an interrupted save has left, too
-        if other.stem not in steps[-KEPT:]:
-            other.unlink()
+    # what an interrupted save has left, too
+    old = [other for other in folder.glob("*step_*") if other.stem not in steps[-KEPT:]]
+    lease.check(folder)  # once these are known: what a new owner will write is not among them
+    for other in old:
+        other.unlink(missing_ok=True)
 
 
 def load_newest(

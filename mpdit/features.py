@@ -17,6 +17,8 @@ from mpdit.config import ConfigError
 from mpdit.data import adm
 from mpdit.data.real import Batch
 from mpdit.extractors import Extractor, Features
+from mpdit.study import lease
+from mpdit.study.rundir import BusyError
 
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 Watch = Callable[[Iterable[Batch], int], Iterator[Batch]]
@@ -77,6 +79,7 @@ def keep(file: Path, key: Key, arrays: Arrays) -> None:
 
     Raises:
         OSError: when the file cannot be written.
+        LeaseLostError: when it is in a run that this process has lost.
     """
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     metadata = {"key": _text(key), "sha256": _digest(whole)}
@@ -86,7 +89,8 @@ def keep(file: Path, key: Key, arrays: Arrays) -> None:
         temporary = Path(handle.name)
         try:
             handle.write(save(whole, metadata))
-        except OSError:
+            lease.check(file)
+        except (OSError, BusyError):
             temporary.unlink()
             raise
     temporary.chmod(0o644)  # a temporary file is its owner's alone; a cache may be shared

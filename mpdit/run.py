@@ -6,9 +6,15 @@ and comes to the same bits.
 
 from __future__ import annotations
 
+from mpdit import signals
+
+if __name__ == "__main__":
+    signals.note()  # before torch is imported
+
 import argparse
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -29,6 +35,7 @@ from mpdit.prerequisites import check_evaluable
 from mpdit.provenance import record_start
 from mpdit.sample import sample_run, samples_file
 from mpdit.session import Interrupted, Session, log, open_session
+from mpdit.study.lease import Lease, share
 from mpdit.study.rundir import (
     EXIT_BUSY,
     EXIT_DONE,
@@ -43,6 +50,9 @@ from mpdit.study.rundir import (
 from mpdit.train import Trainer
 from mpdit.vae import open_decoder
 
+PATIENCE_S = 30
+"""An orphan notices within a heartbeat, once its step is over."""
+
 
 def execute(run: RunDir) -> int:
     """Bring the run to its end.
@@ -56,61 +66,92 @@ def execute(run: RunDir) -> int:
     """
     config = run.config()
     try:
-        with join() as world, _held(run, world):
-            if run.is_done():
+        with join() as world:
+            if world.largest(world.main and run.is_done()):
                 if world.main:
                     print(f"{run.name} is done already", file=sys.stderr)
                 return EXIT_DONE
-            with open_session(run, world.main) as session:
-                return _guarded(config, session, world)
+            with _held(run, world) as lease, open_session(run, world.main) as session:
+                return _guarded(config, session, world, lease)
     except BusyError as error:
         print(error, file=sys.stderr)
         return EXIT_BUSY
 
 
 @contextmanager
-def _held(run: RunDir, world: World) -> Iterator[None]:
-    """The main process holds the run for all of them.
+def _held(run: RunDir, world: World) -> Iterator[Lease]:
+    """The main process holds the run for all of them; all ask, before they write, whether it does.
 
     Raises:
         BusyError: when another process holds it, in every process.
     """
-    busy = None
+    lease: Lease | None = None
+    busy: BusyError | None = None
     with ExitStack() as stack:
         if world.main:
             try:
-                stack.enter_context(run.lease())
+                lease = stack.enter_context(run.lease())
             except BusyError as error:
                 busy = error
-        if world.largest(busy is not None):
+        token = world.largest(lease.token if lease else 0)
+        if not token:
             raise busy or BusyError(f"{run.name} is being executed elsewhere")
-        yield
+        yield lease or stack.enter_context(share(Lease(run.path, token)))
 
 
-def _guarded(config: RunConfig, session: Session, world: World) -> int:
-    """Do the work, and leave in state.json how it ended."""
+def _guarded(config: RunConfig, session: Session, world: World, lease: Lease) -> int:
+    """Do the work, and leave in state.json how it ended.
+
+    Raises:
+        BusyError: when another process has taken over the run.
+    """
     try:
+        _outlive(lease, session)
         _work(config, session, world)
-    except Interrupted as signal_name:
-        log.info(
-            "stopped by %s at %s %d; the same command goes on",
-            signal_name,
-            session.state.stage,
-            session.state.step,
-        )
-        session.end(stopped=str(signal_name))
-        return EXIT_INTERRUPTED
-    except (ConfigError, NonFiniteLossError, OSError) as error:
+    except Exception as error:
+        lease.check()  # what befalls an orphan is not the run's error
+        return _ended_by(error, session)
+    session.end()
+    return EXIT_DONE
+
+
+def _ended_by(error: Exception, session: Session) -> int:
+    """Say so in state.json; an exit status, unless the error is one of ours."""
+    if isinstance(error, ConfigError | NonFiniteLossError | OSError):
         message = explain_os_error(error) if isinstance(error, OSError) else str(error)
         log.error("failed: %s", message)
         with suppress(OSError):  # a full disk takes no state either
             session.end(error=message)
         return EXIT_FAILED
-    except Exception as error:
-        session.end(error=f"{type(error).__name__}: {error}")
-        raise
-    session.end()
-    return EXIT_DONE
+    if not isinstance(error, Interrupted):
+        if not session.stop_signal:
+            session.end(error=f"{type(error).__name__}: {error}")
+            raise error
+        # Slurm sends its signal to all processes: it has killed a compiler's, say
+        log.warning("%s: %s", type(error).__name__, error)
+        error = Interrupted(session.stop_signal)
+    stage, step = session.state.stage, session.state.step
+    log.info("stopped by %s at %s %d; the same command goes on", error, stage, step)
+    session.end(stopped=str(error))
+    return EXIT_INTERRUPTED
+
+
+def _outlive(lease: Lease, session: Session) -> None:
+    """Give an orphan, from which the run was taken over, the time to see it and end.
+
+    Raises:
+        Interrupted: when a signal asked to stop.
+    """
+    if lease.orphan is None:
+        return
+    log.warning("taken over from %s: waiting for its end", lease.orphan)
+    end = time.monotonic() + PATIENCE_S
+    while not lease.has_orphan_ended():
+        if time.monotonic() > end:
+            log.warning("it has not ended in %d s; it can write here no more", PATIENCE_S)
+            return
+        session.check_stop()
+        time.sleep(0.1)
 
 
 def _work(config: RunConfig, session: Session, world: World) -> None:

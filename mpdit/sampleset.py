@@ -81,8 +81,8 @@ class Shards:
         """Write the grid of a set that is whole, and remove the folder; set.json goes last."""
         write_grid(next(adm.images(out, GRID_COLUMNS * GRID_ROWS)), grid_file(out))
         for file in self.folder.glob("shard_*"):
-            file.unlink()
-        shutil.rmtree(self.folder)
+            file.unlink(missing_ok=True)  # by the process from which this one took the run
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def shards_folder(samples: Path) -> Path:

@@ -270,6 +270,8 @@ class Trainer:
             )
         if not self.world.main:
             return
+        for left in self.run.ema.glob(".tmp*"):  # safetensors' own, of a write that broke off
+            left.unlink()
         for name in ROWS:
             file = self.run.path / name
             rows = read_rows(file)

@@ -22,6 +22,7 @@ from mpdit.study.rundir import RunDir  # noqa: E402
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+    torch.set_flush_denormal(False)  # which mpdit.devices.prepare sets for the whole process
 
 
 def tiny_config(**changes: object) -> RunConfig:

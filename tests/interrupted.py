@@ -4,10 +4,14 @@ import hashlib
 import multiprocessing
 import os
 import resource
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 from conftest import tiny_config
@@ -48,14 +52,20 @@ def finish(run: RunDir) -> None:
     assert process.returncode == EXIT_DONE, output
 
 
-def fork(run: RunDir, said: Path | None = None, largest_file: int = 0) -> ForkServerProcess:
+def fork(
+    run: RunDir,
+    said: Path | None = None,
+    largest_file: int = 0,
+    prepare: Callable[[], None] | None = None,
+) -> ForkServerProcess:
     """The same without the wait for imports: mpdit.run's main in a forked process.
 
     Args:
         said: a file for what it prints.
         largest_file: bytes that a file may grow to, as if the disk were full; 0 is no limit.
+        prepare: called in the process before anything else.
     """
-    process = FORKED.Process(target=_main, args=(run.path, said, largest_file))
+    process = FORKED.Process(target=_main, args=(run.path, said, largest_file, prepare))
     process.start()
     return process
 
@@ -66,9 +76,30 @@ def finish_forked(run: RunDir) -> None:
     assert process.exitcode == EXIT_DONE, run.log.read_text()
 
 
-def _main(folder: Path, said: Path | None, largest_file: int) -> None:
+def signal_at_call(number: int, sent: signal.Signals, action: Callable[[], None]) -> None:
+    """Act, and get a signal just before the ``number``-th call into the operating system."""
+    calls = 0
+
+    def count(_frame: FrameType, event: str, called: Any) -> None:
+        nonlocal calls
+        owner = getattr(called, "__self__", None)
+        if event == "c_call" and {called.__module__, type(owner).__module__} & {"posix", "_io"}:
+            calls += 1
+            if calls == number:
+                os.kill(os.getpid(), sent)
+
+    sys.setprofile(count)
+    action()
+    sys.setprofile(None)
+
+
+def _main(
+    folder: Path, said: Path | None, largest_file: int, prepare: Callable[[], None] | None
+) -> None:
     import mpdit.run
 
+    if prepare is not None:
+        prepare()
     if said is not None:
         sys.stderr = sys.stdout = said.open("w", buffering=1)
     if largest_file:

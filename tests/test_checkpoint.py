@@ -3,14 +3,12 @@ import json
 import os
 import resource
 import signal
-import sys
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
 import torch
-from interrupted import FORKED
+from interrupted import FORKED, signal_at_call
 
 from mpdit import checkpoint
 from mpdit.study.rundir import explain_os_error
@@ -138,30 +136,13 @@ def test_without_room_what_was_there_stays_and_the_message_says_how_much_is_want
     assert json.loads((tmp_path / "step_00000001.json").read_text())["step"] == 1
 
 
-def die_at_call(number: int, folder: Path, step: int) -> None:
-    """Save, and be killed just before the ``number``-th call into the operating system."""
-    calls = 0
-
-    def count(_frame: FrameType, event: str, called: Any) -> None:
-        nonlocal calls
-        owner = getattr(called, "__self__", None)
-        if event == "c_call" and {called.__module__, type(owner).__module__} & {"posix", "_io"}:
-            calls += 1
-            if calls == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.setprofile(count)
-    checkpoint.save(folder, step, state(step))
-    sys.setprofile(None)
-
-
 def die_at_every_call(folder: Path) -> None:
     """One process after the other dies a call later, until one lives; each has its own folder."""
     for number in itertools.count(1):
         save(folder / str(number), 1, 2)
         child = os.fork()
         if child == 0:
-            die_at_call(number, folder / str(number), 3)
+            signal_at_call(number, signal.SIGKILL, lambda: save(folder / str(number), 3))  # noqa: B023
             os._exit(0)
         if os.waitpid(child, 0)[1] == 0:
             return

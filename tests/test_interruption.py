@@ -132,6 +132,16 @@ def test_a_killed_command_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     assert science_of(broken) == science_of(whole)
 
 
+def test_what_a_killed_write_left_beside_the_snapshots_goes_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    run = make(tmp_path / "run")
+    run.ema.mkdir()
+    (run.ema / ".tmpA1b2C3").touch()  # as safetensors names it
+    finish_forked(run)
+    assert {file.suffix for file in run.ema.iterdir()} == {".safetensors"}
+
+
 def test_a_batch_of_another_size_after_a_resume_loses_and_doubles_no_sample(tmp_path: Path) -> None:
     sample = {"count": 60, "steps": 200, "batch_size": 20}
     run = make(tmp_path / "run", sample=sample)

@@ -21,6 +21,8 @@ FILES = sorted(GOLDEN.glob("*.npz"))
 MODELS = [path for path in FILES if "out_eval" in np.load(path)]
 DIFFUSION, POSTHOC = GOLDEN / "diffusion.npz", GOLDEN / "posthoc_ema.npz"
 EXACT, OWN_TABLES = 1e-9, 1e-4
+OF_A_ROOT = 2**-22
+"""The official DDIM takes square roots in float32, whose last bit is another on another CPU."""
 
 
 class Golden:
@@ -149,7 +151,7 @@ def test_a_respaced_chain_is_the_official_one(name):
     prediction = chain.p_mean_variance(output, x, i)
     for field in ("mean", "log_variance", "pred_xstart"):
         assert close(getattr(prediction, field), golden[field], EXACT), field
-    assert close(chain.ddim_step(output, x, i), golden["ddim_eta0_sample"], EXACT)
+    assert close(chain.ddim_step(output, x, i), golden["ddim_eta0_sample"], OF_A_ROOT)
 
 
 @pytest.mark.skipif(not POSTHOC.exists(), reason="no posthoc_ema.npz")

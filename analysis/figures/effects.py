@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from analysis.load import NothingToShow, Study
 from mpdit.study.names import FLAG_CODES
 
 ALPHA = 0.05
-PREFIX = "axis."
 Cell = tuple[str, Any]
 """A factor and one of its levels."""
 
@@ -52,7 +51,7 @@ def interactions(study: Study) -> Figure:
     A star differs from zero after Holm's correction.
     """
     fit = comparison.factorial(study)
-    cells = _cells(fit.effects, list(study.runs.columns))
+    cells = _cells(fit.effects, fit.factors)
     size = len(cells)
     values = np.full((size, size), np.nan)
     stars = np.zeros((size, size), dtype=bool)
@@ -100,17 +99,17 @@ def _pairs(effect: Effect) -> list[Cell]:
     return list(zip(effect.factors, effect.levels, strict=True))
 
 
-def _cells(effects: Iterable[Effect], columns: list[str]) -> list[Cell]:
+def _cells(effects: Iterable[Effect], factors: Sequence[str]) -> list[Cell]:
     """All levels that an effect is told of, in grid order; some have interactions only."""
     found = dict.fromkeys(cell for effect in effects for cell in _pairs(effect))
-    return sorted(found, key=lambda cell: columns.index(cell[0]))
+    return sorted(found, key=lambda cell: factors.index(cell[0]))
 
 
 def _names(cells: list[Cell]) -> list[str]:
     """Their codes; with the factor where two have one."""
     codes = [_code(*cell) for cell in cells]
     return [
-        code if codes.count(code) == 1 else f"{factor.removeprefix(PREFIX)} {code}"
+        code if codes.count(code) == 1 else f"{factor} {code}"
         for code, (factor, _) in zip(codes, cells, strict=True)
     ]
 

@@ -23,7 +23,7 @@ from analysis.tables.factors import contributions, interactions, main_effects
 from analysis.tables.power import evidence
 from analysis.tables.provenance import differences, inventory
 from analysis.tables.sizes import ladder_by_size
-from analysis.tables.text import DASH, count, duration, latex, markdown, save
+from analysis.tables.text import DASH, alignment, count, duration, latex, markdown, save
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ TABLES: dict[str, Table] = {
         cost.pretty,
     ),
     "inventory": Table(
-        "Runs and where they come from",
+        "Where the runs come from",
         "Of a run's last start; + marks uncommitted changes, kept beside the run. Packages and "
         "threads are in the CSV.",
         inventory,
@@ -127,6 +127,7 @@ __all__ = [
     "DASH",
     "TABLES",
     "Table",
+    "alignment",
     "contributions",
     "count",
     "differences",

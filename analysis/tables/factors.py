@@ -39,7 +39,7 @@ def _effects(study: Study, order: int) -> pd.DataFrame:
     metric = comparison.title(study)
     return pd.DataFrame(
         {
-            "effect": effects.name(effect.factors, effect.levels).replace("axis.", ""),
+            "effect": effects.name(effect.factors, effect.levels),
             "metric": metric,
             "difference": effect.estimate.value,
             "low": effect.estimate.low,
@@ -90,7 +90,7 @@ def pretty_effects(table: pd.DataFrame) -> pd.DataFrame:
     places = decimals_of_changes(table)
     return pd.DataFrame(
         {
-            "effect": row["effect"].replace("model.", ""),
+            "effect": row["effect"],
             f"Δ {row['metric']}": change(row, DIFFERENCE, 1, places),
             "p": probability(row["p"]),
             "p, Holm": probability(row["p_holm"]),

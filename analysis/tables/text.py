@@ -88,11 +88,11 @@ def markdown(text: pd.DataFrame) -> str:
     """A table of text as Markdown."""
     safe = text.map(lambda cell: str(cell).replace("|", "\\|"))
     sides = {"l": "left", "r": "right"}
-    alignment = [sides[side] for side in _alignment(text)]
-    return str(safe.to_markdown(index=False, disable_numparse=True, colalign=alignment)) + "\n"
+    aligned = [sides[side] for side in alignment(text)]
+    return str(safe.to_markdown(index=False, disable_numparse=True, colalign=aligned)) + "\n"
 
 
-def _alignment(text: pd.DataFrame) -> str:
+def alignment(text: pd.DataFrame) -> str:
     """A letter a column: names to the left, numbers to the right."""
     is_number = text.apply(lambda cells: cells.str.match(r"[<>+−]? ?\d").any())
     return "l" + "".join("r" if number else "l" for number in is_number[1:])
@@ -116,7 +116,7 @@ def latex(text: pd.DataFrame) -> str:
         return " & ".join(f"{{{cell}}}" if cell.startswith("[") else cell for cell in escaped)
 
     lines = [
-        rf"\begin{{tabular}}{{{_alignment(text)}}}",
+        rf"\begin{{tabular}}{{{alignment(text)}}}",
         r"\toprule",
         rf"{row(text.columns)} \\",
         r"\midrule",

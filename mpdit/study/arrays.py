@@ -121,7 +121,11 @@ def check(resources: Mapping[str, Resources]) -> tuple[dict[str, Resources], int
     for batch in make_batches(timed, len(timed)):
         lines = _script(replace(batch, tasks=batch.tasks[:1]), "check", Path()).splitlines()
         options = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")]
-        slurm.rehearse([shlex.split(option)[0] for option in options])
+        try:
+            slurm.rehearse([shlex.split(option)[0] for option in options])
+        except ConfigError:
+            if slurm.has_nodes(batch.resources.partition):  # else it would refuse any job
+                raise
     return timed, slurm.limits().array_tasks
 
 

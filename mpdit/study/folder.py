@@ -148,12 +148,18 @@ class StudyDir:
         """study.json's runs."""
         return list(self.table["runs"])
 
-    def grid_names(self) -> list[str]:
-        """The runs that the grid had when it was last submitted; none before the first time."""
+    def compare(self, plan: Plan) -> tuple[list[str], list[str]]:
+        """The runs that the grid had not when it was last submitted, and those it no longer has.
+
+        None are new before the first time.
+        """
         try:
-            return [entry["name"] for entry in self.entries if entry.get("in_grid", True)]
+            before = {entry["id"]: entry["name"] for entry in self.entries if entry["in_grid"]}
         except ConfigError:
-            return []
+            return [], []
+        now = {run.id: run.name for run in plan.runs}
+        new = [name for run_id, name in now.items() if run_id not in before]
+        return new, [name for run_id, name in before.items() if run_id not in now]
 
     def run(self, name: str) -> RunDir:
         return RunDir(self.path / name)

@@ -23,7 +23,7 @@ from submitit.core.job_environment import JobEnvironment
 from submitit.core.utils import DelayedSubmission
 
 from mpdit.study.pool import cores, find_gpus, record_crash, record_error, start_run
-from mpdit.study.rundir import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, RunDir
+from mpdit.study.rundir import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, STAGES, RunDir
 
 POLL_S = 0.2
 LINGER_S = 900
@@ -125,16 +125,17 @@ class Job:
             if code is None:
                 continue
             del self._children[run]
-            if code == EXIT_INTERRUPTED:
-                self._interrupted = True
-            elif self._main:
-                if code not in (EXIT_DONE, EXIT_BUSY):
-                    self._failed = True
-                    record_crash(run, code, self._began)
-                self._let_go(run, code)
-            elif code not in (EXIT_DONE, EXIT_BUSY):
+            failed = code not in (EXIT_DONE, EXIT_BUSY, EXIT_INTERRUPTED)
+            if failed and not self._main:
                 time.sleep(PEERS_S)
                 sys.exit(EXIT_FAILED)  # srun ends the others: they would wait for this one for ever
+            if failed:
+                record_crash(run, code, self._began)
+            self._failed |= failed
+            self._interrupted |= code == EXIT_INTERRUPTED
+            # busy: it is another's, and when this process is an orphan, its own next allocation's
+            if self._main and (failed or code == EXIT_DONE):
+                self._let_go(run, code)
 
     def _let_go(self, run: RunDir, code: int) -> None:
         with suppress(OSError):  # the claim is gone, or the disk is full: the run stays claimed
@@ -175,5 +176,5 @@ def _kept(runs: Sequence[RunDir]) -> list[tuple[str, frozenset[str]]]:
     for run in runs:
         state = run.state()
         files = (*run.checkpoints.glob("*"), *run.samples.rglob("*"))
-        found.append((state.stage if state else "", frozenset(file.name for file in files)))
+        found.append((state.stage if state else STAGES[0], frozenset(file.name for file in files)))
     return found

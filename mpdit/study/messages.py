@@ -9,11 +9,9 @@ from pathlib import Path
 from mpdit.study.cost import doubts, make_bill
 from mpdit.study.folder import StudyDir
 from mpdit.study.plan import Plan
-from mpdit.study.screens import Paint, count, tally
+from mpdit.study.screens import LISTED, Paint, count, grid_changes, tally
 from mpdit.study.status import unclaimed
 from mpdit.study.submission import Execution, Submission
-
-LISTED = 5
 
 
 def doubtful_bill(part: Plan, results: Path) -> tuple[str, Sequence[str]]:
@@ -40,14 +38,6 @@ def announcement(submission: Submission, paint: Paint) -> Iterator[str]:
     yield from grid_changes(submission.new, submission.dropped, paint)
 
 
-def grid_changes(new: Sequence[str], dropped: Sequence[str], paint: Paint) -> Iterator[str]:
-    """What a grid has now and had not when it was last submitted, and the other way round."""
-    if new:
-        yield f"  new in the grid: {_listed(new)}"
-    if dropped:
-        yield paint(f"  no longer in the grid, and kept on disk: {_listed(dropped)}", "yellow")
-
-
 def _place(submission: Submission) -> str:
     if not submission.arrays:
         return f"{submission.parallel} at a time on this machine"
@@ -56,11 +46,6 @@ def _place(submission: Submission) -> str:
     more = ", …" if len(submission.arrays) > LISTED else ""
     what = count(len(submission.arrays), "Slurm job")
     return f"{count(tasks, 'task')} in {what} ({jobs}{more})"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f", … {len(names) - LISTED:,} more" if len(names) > LISTED else ""
-    return f"{count(len(names), 'run')} ({', '.join(names[:LISTED])}{more})"
 
 
 def dry_run(part: Plan, results: Path, how: Execution) -> Iterator[str]:

@@ -60,8 +60,30 @@ def _known_device(name: str) -> str:
     return name
 
 
+_OURS = {
+    **{name: name for name in ("partition", "account", "qos", "constraint", "time", "nodes")},
+    "mem": "memory",
+    "gpus": "gpus",
+    "gpus-per-node": "gpus",
+    "cpus-per-task": "cpus",
+}
+_FIXED = ("array", "signal", "output", "error", "job-name", "ntasks", "ntasks-per-node", "wrap")
+
+
+def _no_option_of_ours(extra: dict[str, Any]) -> dict[str, Any]:
+    for option in (name.replace("_", "-") for name in extra):
+        if option in _OURS:
+            raise ValueError(f"{option} is said by slurm.{_OURS[option]}, and not under 'extra'")
+        if option in _FIXED:
+            raise ValueError(f"{option} is not for a grid to say: submission needs it")
+    return extra
+
+
 class Resources(BaseModel):
-    """One allocation's resources; None leaves it to the cluster. ``time`` is in minutes."""
+    """One allocation's resources; None leaves it to the cluster.
+
+    ``time`` is in minutes; ``memory``, ``gpus`` and ``cpus`` are each node's.
+    """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
@@ -75,14 +97,16 @@ class Resources(BaseModel):
     nodes: Count | None = None
     cpus: Count | None = None
     max_parallel: Count | None = None
-    """Tasks of the job array that run at once."""
+    """Runs that are executed at once."""
     runs_per_job: Count = 1
     """Small runs packed side by side into one allocation."""
     device: Annotated[str, AfterValidator(_known_device)] | None = None
     """The GPU that the estimate before submitting is for; asks nothing of the cluster."""
     utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     """The share of its peak that the estimate reckons with."""
-    extra: dict[Option, Word | int | float | bool] = {}
+    extra: Annotated[
+        dict[Option, Word | int | float | bool], AfterValidator(_no_option_of_ours)
+    ] = {}
     """Any other option of sbatch, by its long name."""
 
 
@@ -103,7 +127,13 @@ def read_resources(node: Setting, inherited: Resources) -> Resources:
         raise inside.error(_explain(first, key)) from None
     changes = {name: getattr(own, name) for name in own.model_fields_set}
     changes["extra"] = inherited.extra | own.extra
-    return inherited.model_copy(update=changes)
+    both = inherited.model_copy(update=changes)
+    packed = both.runs_per_job
+    if packed > 1 and (both.nodes or 1) > 1:
+        raise node.error(f"runs_per_job: {packed} runs share one node, not {both.nodes}")
+    if 1 < packed < (both.gpus or 0):
+        raise node.error(f"runs_per_job: {packed} runs leave {both.gpus} GPUs partly idle")
+    return both
 
 
 def _explain(first: Any, key: str) -> str:

@@ -44,15 +44,12 @@ def _adjusted(
     before = run.resources.model_copy(
         update={key: last[key] for key in ("time", "memory") if key in last}
     )
-    try:
-        minutes = _minutes(time, before) if time is not None else before.time
-        size = _size(memory, before) if memory is not None else before.memory
-    except ConfigError as error:
-        raise ConfigError(f"{error} ({run.name})") from None
+    minutes = _minutes(time, before, run.name) if time is not None else before.time
+    size = _size(memory, before, run.name) if memory is not None else before.memory
     return replace(run, resources=before.model_copy(update={"time": minutes, "memory": size}))
 
 
-def _minutes(text: str, before: Resources) -> int:
+def _minutes(text: str, before: Resources, name: str) -> int:
     factor = _FACTOR.fullmatch(text)
     if factor is None:
         try:
@@ -60,11 +57,11 @@ def _minutes(text: str, before: Resources) -> int:
         except ValueError as error:
             raise ConfigError(f"--time {text}: {error}, or a factor like x2") from None
     if before.time is None:
-        raise ConfigError(f"--time {text}: no time was given to multiply; give one like 4:00:00")
+        raise ConfigError(f"--time {text}: {name} had no time to multiply; give one like 4:00:00")
     return max(1, round(before.time * float(factor[1])))
 
 
-def _size(text: str, before: Resources) -> str:
+def _size(text: str, before: Resources, name: str) -> str:
     factor, size = _FACTOR.fullmatch(text), _MEMORY.fullmatch(text)
     if factor is None and size is None:
         raise ConfigError(f"--memory {text}: memory is text like 16G, or a factor like x2")
@@ -72,7 +69,7 @@ def _size(text: str, before: Resources) -> str:
         return text
     had = _MEMORY.fullmatch(before.memory or "")
     if had is None:
-        raise ConfigError(f"--memory {text}: no memory was given to multiply; give one like 16G")
+        raise ConfigError(f"--memory {text}: {name} had no memory to multiply; give one like 16G")
     wanted = int(had[1]) * float(factor[1])
     if wanted.is_integer():
         return f"{wanted:.0f}{had[2]}"

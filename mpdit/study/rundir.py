@@ -16,7 +16,7 @@ checkpoints/, ema/  resumable state; EMA snapshots as safetensors
 samples/            samples.npz (arr_0: uint8 N,H,W,C; arr_1: labels), grid.png; other sets as
                     NAME.npz, NAME.png; NAME.shards/ while a set is drawn
 evaluation.jsonl    one row a number; a run is done when its first row is there
-lock                held (flock) by the process that is executing the run
+lock                the process that is executing the run, which holds it (see ``lease``)
 ==================  ===============================================================================
 
 Writes are atomic, or append-only with a torn last line tolerated by the readers.
@@ -30,16 +30,18 @@ import json
 import os
 import shutil
 import sys
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
 from mpdit.config import ConfigError, RunConfig, make_run
+from mpdit.study import lease as leases
+from mpdit.study.lease import BusyError as BusyError
+from mpdit.study.lease import Lease
 
 STAGES = ("train", "sample", "evaluate", "done")
 
@@ -48,10 +50,6 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_BUSY = 75  # sysexits' EX_TEMPFAIL: another process holds the run
 EXIT_INTERRUPTED = 85  # stopped by a signal with its state kept; the same command goes on
-
-
-class BusyError(RuntimeError):
-    """Another process is executing this run."""
 
 
 @dataclass(frozen=True)
@@ -148,30 +146,15 @@ class RunDir:
 
     def is_leased(self) -> bool:
         """Whether a living process on a host that shares this file system's locks executes it."""
-        try:
-            with (self.path / "lock").open("rb") as file:
-                return not _try_lock(file, fcntl.LOCK_SH)
-        except FileNotFoundError:
-            return False
+        return leases.is_held(self.path)
 
-    @contextmanager
-    def lease(self) -> Iterator[None]:
-        """Hold the run for this process; the kernel lets go of it however the process ends.
+    def lease(self) -> AbstractContextManager[Lease]:
+        """Own the run; the kernel lets go of it however the process ends.
 
         Raises:
-            BusyError: when another process holds it.
+            BusyError: when it is another process's.
         """
-        with (self.path / "lock").open("a") as file:
-            for _ in range(20):  # a reader in is_leased holds the lock for an instant
-                if _try_lock(file, fcntl.LOCK_EX):
-                    break
-                time.sleep(0.05)
-            else:
-                holder = self.state() or RunState()
-                raise BusyError(
-                    f"{self.name} is being executed by process {holder.pid} on {holder.host}"
-                )
-            yield
+        return leases.take(self.path)
 
 
 def parse_yaml(text: str) -> Any:
@@ -194,14 +177,6 @@ class _SafeDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignor
 _STATE_KEYS = {field.name for field in fields(RunState)}
 
 
-def _try_lock(file: IO[Any], kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
     """Hold an exclusive lock on ``file``, waiting for it."""
@@ -219,18 +194,21 @@ def written_aside(file: Path, *, sync: bool = True) -> Iterator[Path]:
 
     Raises:
         OSError: of the writing, naming ``file``; what was there before is untouched.
+        LeaseLostError: likewise, when the file is in a run that this process has lost.
     """
-    temporary = file.with_name(f".{file.name}.tmp")
+    temporary = leases.aside(file)
     with _naming(file):
         try:
             yield temporary
             if sync:
                 sync_path(temporary)
+            leases.check(file)
             temporary.replace(file)
             if sync:
                 sync_path(file.parent)
-        except OSError:
+        except (OSError, BusyError):
             temporary.unlink(missing_ok=True)
+            leases.check(file)  # an orphan's errors are due to what the new owner does
             raise
 
 
@@ -250,8 +228,14 @@ def sync_path(path: Path) -> None:
 
 
 def append_row(file: Path, row: dict[str, Any]) -> None:
-    """Append one JSON line; a torn last line, left by a write that broke off, is dropped first."""
+    """Append one JSON line; a torn last line, left by a write that broke off, is dropped first.
+
+    Raises:
+        OSError: naming the file.
+        LeaseLostError: when it is in a run that this process has lost.
+    """
     with _naming(file), file.open("a+b") as handle:
+        leases.check(file)
         end = handle.seek(0, os.SEEK_END)
         if end and (handle.seek(end - 1), handle.read(1))[1] != b"\n":
             handle.seek(0)

@@ -13,7 +13,7 @@ from mpdit.study.grid import yaml_text
 from mpdit.study.layers import KEYS, SIZE_KEYS, shortest
 from mpdit.study.names import FLAG_CODES
 from mpdit.study.plan import Plan, PlannedRun
-from mpdit.study.status import RunStatus, counts
+from mpdit.study.status import FRESH_S, RunStatus, counts
 
 _CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 36}
 STATE_STYLES = {
@@ -25,6 +25,7 @@ STATE_STYLES = {
     "interrupted": "yellow",
     "planned": "dim",
 }
+LISTED = 5
 MANY = 40
 """Up to so many runs are all listed in a status."""
 
@@ -169,6 +170,19 @@ def _left_out(plan: Plan, paint: Paint, listed: int = 6) -> Iterator[str]:
         yield f"  {merged.label} is the same as {merged.kept} ({count(merged.runs, 'run')})"
 
 
+def grid_changes(new: Sequence[str], dropped: Sequence[str], paint: Paint) -> Iterator[str]:
+    """What a grid has now and had not when it was last submitted, and the other way round."""
+    if new:
+        yield f"  new in the grid: {_listed(new)}"
+    if dropped:
+        yield paint(f"  no longer in the grid, and kept on disk: {_listed(dropped)}", "yellow")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f", … {len(names) - LISTED:,} more" if len(names) > LISTED else ""
+    return f"{count(len(names), 'run')} ({', '.join(names[:LISTED])}{more})"
+
+
 # Status ------------------------------------------------------------------------------------------
 
 
@@ -222,7 +236,7 @@ def status_lines(
     shown = list(statuses) if everything else _interesting(statuses)
     if shown:
         right = [False, False, False, True, False, True, True, True, True, False]
-        header = ["run", "state", "stage", "step", "", "images/s", "since", "left", "loss", "on"]
+        header = ["run", "state", "stage", "step", "", "images/s", "for", "left", "loss", "on"]
         head, *body = align([header, *map(_cells, shown)], right)
         used = [any(cell.strip() for cell in column) for column in zip(*body, strict=True)]
         yield paint("  ".join(itertools.compress(head, used)).rstrip(), "dim")
@@ -289,6 +303,8 @@ def _note(status: RunStatus) -> str:
         notes.append("no longer in the grid")
     if status.error:
         notes.append(one_line(status.error))
+    if status.silent is not None and status.silent > FRESH_S:
+        notes.append(f"no word for {duration(status.silent)}")
     if status.waits:
         notes.append(f"waits: {status.waits}")
     if status.stopped:

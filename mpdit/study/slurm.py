@@ -227,6 +227,13 @@ def default_minutes(partition: str | None) -> int | None:
     return None
 
 
+def has_nodes(partition: str | None) -> bool:
+    """Whether any node of the partition, or of any, could take a job at some time: is not down."""
+    where = [] if partition is None else [f"--partition={partition}"]
+    up = "--states=idle,mixed,allocated,completing,planned"
+    return bool(run("sinfo", "--noheader", up, "--format=%D", *where).strip())
+
+
 def rehearse(options: Sequence[str]) -> None:
     """Let sbatch judge its options as a whole: GPUs, memory, constraints and all others.
 

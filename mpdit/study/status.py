@@ -46,6 +46,8 @@ class RunStatus:
     """Slurm's id of its task, while it has one."""
     waits: str | None = None
     """What Slurm says that it waits for."""
+    silent: float | None = None
+    """Seconds since its last word, of one that runs."""
     error: str | None = None
     stopped: str | None = None
     in_grid: bool = True
@@ -158,6 +160,7 @@ def read_status(run: RunDir, entry: dict[str, Any], place: Placement | None) -> 
         eta=said.eta if running else None,
         loss=said.loss,
         seconds=said.heartbeat - said.started,
+        silent=max(0.0, time.time() - said.heartbeat) if running else None,
         error=error if state == "failed" else None,
         stopped=said.stopped if state == "planned" else None,
         **common,

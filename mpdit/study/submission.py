@@ -147,7 +147,7 @@ def submit(
     try:
         study.path.mkdir(parents=True, exist_ok=True)
         with study.lock():
-            before = study.grid_names()
+            new, dropped = StudyDir(study.path).compare(whole or plan)
             names = study.write_table(whole or plan, grid_name or plan.grid.source.name)
             study = StudyDir(study.path)  # it holds on to the table that it has read
             reconcile(study)
@@ -156,15 +156,7 @@ def submit(
             todo = [s for s in statuses if not s.is_active and s.state in (states or _TO_DO)]
             left = tuple(s for s in statuses if s not in todo)
             asked = tuple(status.name for status in (todo if states else statuses))
-            now = set(names.values())
-            done = Submission(
-                study,
-                asked,
-                tuple(todo),
-                left,
-                new=tuple(name for name in names.values() if before and name not in before),
-                dropped=tuple(name for name in before if name not in now),
-            )
+            done = Submission(study, asked, tuple(todo), left, tuple(new), tuple(dropped))
             if not todo:
                 return done
             for status in todo:

@@ -1,6 +1,6 @@
 """A real Slurm on this machine, as root, for as long as it is wanted.
 
-Four logical nodes, ``n1`` … ``n4``, of four CPUs, 4000 MB and two pretended GPUs each; partition
+Four logical nodes, ``n1`` … ``n4``, of four CPUs, 16 GB and two pretended GPUs each; partition
 ``main``, and ``low``, which it preempts. Everything lives in one folder, on ports of its own.
 
     python tests/slurm/cluster.py [--bare] COMMAND …

@@ -222,7 +222,7 @@ def test_a_request_that_some_partition_can_meet_is_accepted() -> None:
     ("option", "message"),
     [
         ("--gres=gpu:3", "node configuration is not available"),
-        ("--mem=10G", "node configuration is not available"),
+        ("--mem=20G", "node configuration is not available"),
         ("--constraint=a100", "Invalid feature"),
         ("--no-such-option", "no-such-option"),
     ],

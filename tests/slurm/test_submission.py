@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from mpdit.config import ConfigError
 from mpdit.study import slurm
 from mpdit.study.cancel import cancel
 from mpdit.study.folder import StudyDir
+from mpdit.study.retry import STATES, adjust
 from mpdit.study.rundir import read_rows
+from mpdit.study.submission import Execution, stored_plan, submit
 
-from .cluster import Cluster, wait_until
+from .cluster import NODES, Cluster, wait_until
 from .studies import (
     BASE,
     all_running,
@@ -24,6 +27,7 @@ from .studies import (
     start,
     starts,
     states,
+    train,
     wait_for,
     wait_for_end,
 )
@@ -33,22 +37,32 @@ pytestmark = pytest.mark.usefixtures("cluster")
 MEMORY = "memory: 200M"
 
 
-def test_two_hundred_runs_are_one_array_of_which_so_many_run_at_once(tmp_path: Path) -> None:
+def test_two_hundred_runs_are_done_so_many_at_once_while_others_are_timed_out_and_go_on(
+    tmp_path: Path,
+) -> None:
+    text = "variants: {slow-a: {}, slow-b: {mp_silu: true}}"
+    timed = start(f"{text}\nslurm: {{{MEMORY}, time: 1}}", tmp_path / "timed").study
     slurm.calls.clear()
-    submission = start(f"seeds: 200\nslurm: {{{MEMORY}, max_parallel: 8}}", tmp_path)
-    assert (len(submission.arrays), len(submission.arrays[0].tasks)) == (1, 200)
+    many = start(f"seeds: 200\nslurm: {{{MEMORY}, max_parallel: 8}}", tmp_path / "many")
+    assert (len(many.arrays), len(many.arrays[0].tasks)) == (1, 200)
     assert slurm.calls.total() <= 5
-    wait_for_end(submission.study, 240)
-    assert_done_once(submission.study, 200)
+    wait_for_end(many.study, 240)
+    assert_done_once(many.study, 200)
+    assert 1 < most_at_once(many.study) <= 8
+    wait_for_end(timed)
+    assert_done_once(timed, 2)
+    for status in look(timed):
+        began = starts(timed.run(status.name))
+        assert len(began) > 1
+        assert all(int(str(row["step"])) > 10 for row in began[1:])
+
+
+def most_at_once(study: StudyDir) -> int:
     moments: list[tuple[float, int]] = []
-    for status in look(submission.study):
-        began, ended = read_rows(submission.study.path / status.name / "starts.jsonl")
+    for status in look(study):
+        began, *_, ended = read_rows(study.path / status.name / "starts.jsonl")
         moments += [(began["began"], 1), (ended["ended"], -1)]
-    at_once, most = 0, 0
-    for _, change in sorted(moments):
-        at_once += change
-        most = max(most, at_once)
-    assert 1 < most <= 8
+    return max(accumulate(change for _, change in sorted(moments)))
 
 
 def test_submitting_again_submits_only_what_is_missing(tmp_path: Path) -> None:
@@ -89,17 +103,25 @@ def test_runs_packed_into_one_job_run_side_by_side_and_one_failing_stops_no_othe
     assert len({row["node"] for row in rows}) == 1
 
 
-def test_a_run_that_is_timed_out_goes_on_in_a_new_allocation(tmp_path: Path) -> None:
-    text = (
-        f"variants: {{slow-long: {{}}, slow-too: {{mp_silu: true}}}}\nslurm: {{{MEMORY}, time: 1}}"
-    )
-    submission = start(text, tmp_path)
-    wait_for_end(submission.study, 180)
-    assert_done_once(submission.study, 2)
-    for status in look(submission.study):
-        began = starts(submission.study.run(status.name))
-        assert len(began) > 1
-        assert all(isinstance(row["step"], int) and row["step"] > 10 for row in began[1:])
+def test_a_notice_comes_when_all_has_ended(tmp_path: Path) -> None:
+    text = f"variants: {{raises: {{}}, good: {{mp_silu: true}}}}\nslurm: {{{MEMORY}}}"
+    study = start(text, tmp_path, on_end='echo "$MPDIT_SUMMARY" > told').study
+    told = study.path / "told"
+    wait_until(lambda: told.exists() and bool(told.read_text()))
+    assert told.read_text() == "s: 1 of 2 done, 1 failed\n"
+
+
+def test_a_cluster_whose_nodes_are_down_takes_runs_for_later(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    for node in NODES:
+        cluster.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+    study = start(f"slurm: {{{MEMORY}}}", tmp_path).study
+    assert states(study) == {"base": "queued"}
+    for node in NODES:
+        cluster.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    wait_for_end(study)
+    assert_done_once(study, 1)
 
 
 def test_half_is_cancelled_by_scancel_and_goes_on_when_submitted(
@@ -151,6 +173,17 @@ def test_a_controller_that_is_away_makes_nothing_dead(cluster: Cluster, tmp_path
     cluster.start_controller()
     wait_for_end(study)
     assert_done_once(study, 2)
+
+
+def test_what_ran_out_of_memory_is_told_so_and_has_more_at_the_retry(tmp_path: Path) -> None:
+    study = train("slurm: {memory: 60M, time: 10}", tmp_path).study
+    (status,) = wait_for_end(study)
+    assert (status.state, status.cause) == ("failed", "out of memory")
+    plan = adjust(stored_plan(study), StudyDir(study.path), None, "x20")
+    assert plan.runs[0].resources.memory == "1200M"
+    submit(plan, tmp_path, Execution("slurm"), states=STATES)
+    (status,) = wait_for_end(study)
+    assert status.state == "done"
 
 
 SUBMIT = f"""\

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import NothingToShow, Study, effects, load, tables
+from analysis import NothingToShow, Study, comparison, effects, load, tables
 from mpdit.config import FLAGS
 from mpdit.study.rundir import RunDir
 from test_analysis import synthetic
@@ -88,6 +88,48 @@ def test_the_tables_of_effects_are_the_fits(crossed: Study) -> None:
     found = printed("main_effects", crossed)
     assert found.columns[1] == "Δ FD-digits@1000"
     assert (found["runs"] == str(len(crossed.runs))).all()
+
+
+def test_of_many_comparisons_the_factors_are_what_is_said(
+    crossed: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(comparison.statements(crossed)) == 1 + 2 * 4
+    monkeypatch.setattr(comparison, "MANY", 3)
+    said = comparison.statements(crossed)
+    # −4, and half of the −3 that cosine attention and mp_silu do together
+    assert said[0].startswith("cosine_attention has FD-digits@1000 lower by 5.4")
+    assert said[0].endswith("], over all settings of the other factors.")
+    assert said[1].startswith("conditioning rotation has FD-digits@1000 higher by ")
+    assert said[-1] == (
+        "Of 4 main effects 4, and of 5 interactions of two factors 1 differ from zero after "
+        "Holm's correction (36 runs)."
+    )
+
+
+def test_of_many_comparisons_that_cross_nothing_the_first_are_said(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "MANY", 1)
+    said = comparison.statements(study)
+    assert len(said) == 2
+    assert said[1] == (
+        "Of 2 further comparisons, in the tables, none are conclusive after Holm's correction."
+    )
+
+
+def test_levels_may_be_lists_or_nothing(tmp_path: Path) -> None:
+    entries = []
+    levels: list[tuple[object, object]] = [(a, b) for a in ([0.05], [0.03, 0.1]) for b in (None, 1)]
+    for order, (stds, clip) in enumerate(levels):
+        for seed in range(2):
+            run = synthetic.config({}, seed, learning_rate=1e-3 * (order + 1))
+            folder = RunDir(tmp_path / f"v{order}_s{seed}-{run.id}")
+            synthetic.write_run(folder, run, 10 + 4 * (order // 2) + order % 2 + 0.01 * seed)
+            axes = {"axes": {"train.ema_stds": stds, "train.clip_norm": clip}}
+            entries.append(synthetic.entry(folder, run, f"v{order}") | axes)
+    table = tables.main_effects(load(synthetic.write_listing(tmp_path, entries)))
+    assert list(table["effect"]) == ["train.ema_stds 0.03, 0.1", "train.clip_norm 1"]
+    assert list(table["difference"]) == pytest.approx([4, 1])
 
 
 def test_effects_need_two_crossed_axes(study: Study) -> None:

@@ -44,8 +44,8 @@ def product(axes: Mapping[str, tuple[Any, ...]]) -> list[Axes]:
 
 
 def test_a_level_is_one_text_whatever_its_type() -> None:
-    found = [text(value) for value in (None, float("nan"), [0.9, 0.99], (0.9, 0.99), 2.0, 2, 1e-3)]
-    assert found == ["none", "none", "0.9, 0.99", "0.9, 0.99", "2", "2", "0.001"]
+    found = [text(value) for value in (None, float("nan"), (0.9, 0.99), 2.0, 2, 1e-3)]
+    assert found == ["none", "none", "0.9, 0.99", "2", "2", "0.001"]
 
 
 def test_none_is_a_level_that_the_others_are_held_against(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_none_is_a_level_that_the_others_are_held_against(tmp_path: Path) -> Non
     points = product({"train.clip_norm": tuple(does), SWITCHES[0]: (False, True)})
     study = crossed(tmp_path, points, lambda axes: 20 + does[axes["train.clip_norm"]])
     fit = comparison.factorial(study)
-    clip = {e.levels: e for e in fit.effects if e.factors == ("axis.train.clip_norm",)}
+    clip = {e.levels: e for e in fit.effects if e.factors == ("train.clip_norm",)}
     assert clip[("0.1",)].estimate.value == pytest.approx(-5, abs=0.2)
     assert clip[("1",)].estimate.value == pytest.approx(3, abs=0.2)
     assert clip[("1",)].estimate.n == 12
@@ -81,8 +81,8 @@ def test_two_factors_with_the_same_levels_have_cells_of_their_own(tmp_path: Path
     axes = figures.interactions(study).axes[0]
     columns = [tick.get_text() for tick in axes.get_xticklabels()]
     rows = [tick.get_text() for tick in axes.get_yticklabels()]
-    assert columns == [f"{key} rotation" for key in keys]
-    assert rows == [f"{keys[1]} rotation", "cos"]
+    assert columns == [f"{key} rotation" for key in ("conditioning", "final_conditioning")]
+    assert rows == ["final_conditioning rotation", "cos"]
     cells = {
         (columns[round(cell.xy[0])], rows[round(cell.xy[1])]): cell.get_text()
         for cell in axes.texts
@@ -99,7 +99,7 @@ def test_a_half_fraction_has_a_map_of_what_can_be_told(tmp_path: Path) -> None:
     ]
     study = crossed(tmp_path, points, lambda axes: 20.0 + axes["model.no_layernorm"])
     mains = [e.factors for e in comparison.factorial(study).effects if len(e.factors) == 1]
-    assert mains == [("axis.model.no_layernorm",)]  # the others are aliased
+    assert mains == [("no_layernorm",)]  # the others are aliased
     axes = figures.interactions(study).axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["silu", "res", "noln"]
     assert len(axes.texts) == 3

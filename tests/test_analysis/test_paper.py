@@ -69,8 +69,9 @@ def test_what_is_there_is_shown_and_what_is_not_has_its_command(
     assert f"Missing. It is made by `{command}`." in page
     assert "Of 1 run something is missing;" in page
     assert "python launch.py submit experiments/quickstart.yaml" in page
-    assert "31.00 ± 12.71" in (out / "tables/table1.md").read_text()
+    assert "31.00 ± 12.71" in (out / "tables/table1-in-full.md").read_text()
     assert "31.00 ± 12.71" in page
+    assert "table1: the ladder is of one model size." in page
     assert "ladder-sweep: no run was evaluated over EMA widths or guidance scales." in page
     shown = re.findall(r"!\[.*\]\((.*)\)", page)
     assert "figures/ladder-loss.png" in shown

@@ -1,0 +1,130 @@
+"""Real runs on a real Slurm: whatever ends them on the way, they come to a local run's bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import interrupted
+import pytest
+import test_distributed as distributed
+
+from mpdit.study.folder import StudyDir
+from mpdit.study.rundir import EXIT_DONE, RunDir
+from mpdit.study.status import RunStatus
+
+from .cluster import NODES, Cluster, wait_until
+from .studies import command_of, look, plan, train, wait_for, wait_for_end
+
+LONG = ("train.steps=2500", "train.checkpoint_every=250")
+
+
+def slurm(**resources: object) -> str:
+    asked = {"memory": "1500M", "cpus": 1, "time": 30, **resources}
+    return f"slurm: {json.dumps(asked)}\n"
+
+
+def half_way(found: list[RunStatus]) -> bool:
+    return all(status.stage == "train" and status.step > 300 for status in found)
+
+
+def the_run(study: StudyDir) -> RunDir:
+    (status,) = look(study)
+    return study.run(status.name)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """What the long run comes to in one go on this machine."""
+    run = RunDir(tmp_path_factory.mktemp("alone"))
+    run.write_config(plan("", *LONG).runs[0].config)
+    interrupted.finish_forked(run)
+    return interrupted.science_of(run)
+
+
+def assert_same(run: RunDir, alone: dict[str, object], starts: int) -> None:
+    """Done after so many starts, with the same bits."""
+    assert interrupted.science_of(run) == alone
+    assert len(json.loads((run.path / "provenance.json").read_bytes())["starts"]) == starts
+
+
+def test_a_preempted_run_goes_on_to_the_same_bits(
+    cluster: Cluster, tmp_path: Path, alone: dict[str, object]
+) -> None:
+    study = train(slurm(partition="low"), tmp_path, *LONG).study
+    wait_for(study, half_way)
+    cluster.submit("sleep 2", "--partition=main", "--nodes=4", "--exclusive")
+    wait_for(study, lambda found: found[0].state == "queued")
+    wait_for_end(study)
+    run = the_run(study)
+    assert "stopped by SIG" in run.log.read_text()
+    assert_same(run, alone, starts=2)
+
+
+def test_a_requeued_run_goes_on_to_the_same_bits(
+    cluster: Cluster, tmp_path: Path, alone: dict[str, object]
+) -> None:
+    submission = train(slurm(), tmp_path, *LONG)
+    wait_for(submission.study, half_way)
+    cluster.requeue(str(submission.arrays[0].job))
+    wait_for(submission.study, lambda found: found[0].state == "queued")
+    wait_for_end(submission.study)
+    assert_same(the_run(submission.study), alone, starts=2)
+
+
+def test_a_run_of_a_failed_node_goes_on_elsewhere_to_the_same_bits(
+    cluster: Cluster, tmp_path: Path, alone: dict[str, object]
+) -> None:
+    study = train(slurm(), tmp_path, *LONG).study
+    wait_for(study, half_way)
+    (status,) = look(study)
+    assert status.where is not None
+    cluster.kill_node(status.where)
+    (again,) = wait_for(study, lambda found: found[0].state == "running")
+    assert again.where != status.where
+    wait_for_end(study)
+    assert_same(the_run(study), alone, starts=2)
+
+
+def test_an_orphan_of_a_failed_node_corrupts_nothing(
+    cluster: Cluster, tmp_path: Path, alone: dict[str, object]
+) -> None:
+    study = train(slurm(), tmp_path, *LONG).study
+    wait_for(study, half_way)
+    (status,) = look(study)
+    assert status.where is not None
+    cluster.kill_node(status.where, orphans=True)
+    pids = cluster.job_processes(status.where)
+    (orphan,) = (pid for pid in pids if b"mpdit.run" in command_of(pid))
+    os.kill(orphan, signal.SIGSTOP)  # for as long as the new allocation takes
+    run = the_run(study)
+    wait_until(lambda: f"taken over from process {orphan} on" in run.log.read_text())
+    os.kill(orphan, signal.SIGCONT)
+    wait_until(lambda: orphan not in cluster.job_processes(str(status.where)))
+    assert study.claims(), "an orphan lets go of nothing"
+    wait_for_end(study)
+    assert_same(the_run(study), alone, starts=2)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_one_run_on_two_nodes_is_the_run_of_two_processes_here(tmp_path: Path) -> None:
+    study = train(slurm(nodes=2), tmp_path).study
+    wait_for_end(study)
+    run, here = the_run(study), RunDir(tmp_path / "here")
+    here.write_config(run.config())
+    distributed.finish(distributed.start([*distributed.RUN, str(here.path)], 2), EXIT_DONE)
+    assert interrupted.science_of(run) == interrupted.science_of(here)
+
+
+def test_a_process_that_dies_takes_its_run_with_it(cluster: Cluster, tmp_path: Path) -> None:
+    study = train(slurm(nodes=2), tmp_path, *LONG).study
+    wait_for(study, half_way)
+    first = the_run(study).state()
+    assert first is not None
+    pids = {pid for node in NODES for pid in cluster.job_processes(node)}
+    (other,) = (pid for pid in pids - {first.pid} if b"mpdit.run" in command_of(pid))
+    os.kill(other, signal.SIGKILL)
+    (status,) = wait_for_end(study)
+    assert status.state == "failed"

@@ -1,0 +1,72 @@
+"""Many clusters keep no accounts: what became of a run is known all the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import stand_in
+
+from mpdit.study import slurm
+from mpdit.study.cancel import cancel
+from mpdit.study.retry import STATES
+from mpdit.study.status import survey
+from mpdit.study.submission import Execution, stored_plan, submit
+
+from .cluster import Cluster
+from .studies import (
+    all_running,
+    assert_done_once,
+    command_of,
+    look,
+    start,
+    wait_for,
+    wait_for_end,
+)
+
+pytestmark = pytest.mark.usefixtures("bare_cluster")
+MEMORY = "memory: 200M"
+
+
+def test_a_study_is_done_and_status_asks_once(tmp_path: Path) -> None:
+    submission = start(f"seeds: 8\nslurm: {{{MEMORY}}}", tmp_path)
+    slurm.calls.clear()
+    survey(submission.study)
+    assert slurm.calls == {"squeue": 1}
+    wait_for_end(submission.study)
+    assert_done_once(submission.study, 8)
+
+
+def test_a_killed_job_is_lost_and_is_tried_again(bare_cluster: Cluster, tmp_path: Path) -> None:
+    submission = start(f"variants: {{steady: {{}}}}\nslurm: {{{MEMORY}}}", tmp_path)
+    study = submission.study
+    wait_for(study, all_running)
+    (status,) = look(study)
+    bare_cluster.run("scontrol", "update", f"JobId={status.job}", "Requeue=0")
+    pids = bare_cluster.job_processes(str(status.where))
+    # the task first, so that it cannot say what befell its run
+    for pid in sorted(pids, key=lambda pid: b"submitit" not in command_of(pid)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    (status,) = wait_for_end(study)
+    assert status.state == "lost"
+    again = submit(
+        stored_plan(study), tmp_path, Execution("slurm", command=stand_in.COMMAND), states=STATES
+    )
+    assert len(again.started) == 1
+    wait_for_end(study)
+    assert_done_once(study, 1)
+
+
+def test_a_cancelled_study_is_waited_for(tmp_path: Path) -> None:
+    text = (
+        f"variants: {{slow: {{}}, next: {{mp_silu: true}}}}\nslurm: {{{MEMORY}, max_parallel: 1}}"
+    )
+    study = start(text, tmp_path).study
+    wait_for(study, lambda found: all_running(found[:1]))
+    done = cancel(study)
+    assert (done.asked, done.stopped) == (2, 2)
+    assert [status.word for status in look(study)] == ["interrupted", "planned"]
