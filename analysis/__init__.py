@@ -1,7 +1,7 @@
 """From run directories to tables, figures, statistics and a report. No torch is imported here.
 
     study = analysis.load("results/quickstart")
-    analysis.tables.ladder(study)
+    tables.ladder(study)  # from analysis import tables
 
 ``load`` takes several studies too, and :func:`join` what is loaded. ``tables`` and ``comparison``
 need pandas only; ``figures`` and ``report`` draw (seaborn) and are imported by whoever draws.

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mpdit.config import ConfigError
+from mpdit.study.rundir import say
 
 RESULTS = Path("results")
 
@@ -104,16 +105,15 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, or 2 for what the user has to mend."""
+    """The exit status: 0, 2 for what the user has to mend, 1 for a file that cannot be read."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if given and given[0] in COMMANDS:
             COMMANDS[given[0]](given[1:])
         else:
             _report(given)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except (ConfigError, OSError) as error:
+        return say(error)
     return 0
 
 

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
-from analysis import effects, statistics, tuning
+from analysis import effects, levels, statistics, tuning
 from analysis.distances import label as label
 from analysis.distances import of_runs, repeats
 from analysis.distances import own as own
 from analysis.distances import title as title
+from analysis.paired import Difference
+from analysis.paired import average as average
+from analysis.paired import differences as paired_differences
+from analysis.paired import paired as paired
+from analysis.paired import values as values
 from analysis.study import NothingToShow, Study
 
 CONDITIONING = ["model.conditioning", "model.final_conditioning"]
@@ -97,16 +103,13 @@ def factorial(study: Study) -> effects.Factorial:
     factors = {
         str(column): str(column).removeprefix("axis.").removeprefix("model.")
         for column in study.runs.columns
-        if str(column).startswith("axis.") and study.runs[column].nunique() > 1
+        if str(column).startswith("axis.") and study.runs[column].map(levels.text).nunique() > 1
     }
     if len(factors) < 2:
         raise NothingToShow("the grid has no two axes that are crossed")
-    axes = study.runs[["run", *factors]].rename(columns=factors)
-    runs = distances(study).merge(axes, on="run")
-    for factor in factors.values():
-        if set(runs[factor]) == {False, True}:
-            runs[factor] = pd.Categorical(runs[factor], categories=[False, True])
-    return effects.factorial(runs, list(factors.values()))
+    settings = {name: levels.levels(study.runs[column]) for column, name in factors.items()}
+    runs = distances(study).merge(study.runs[["run"]].assign(**settings), on="run")
+    return effects.factorial(runs, list(settings))
 
 
 def _groups(designs: pd.DataFrame, keys: list[str]) -> list[Comparison]:
@@ -160,16 +163,18 @@ def floor_statement(study: Study) -> str:
 
 
 def distances(study: Study) -> pd.DataFrame:
-    """One row a variant and seed: ``run``, ``variant``, ``seed``, ``value``, ``tuned``.
+    """One row a variant and seed: ``run``, ``variant``, ``seed``, ``metric``, ``value``, ``tuned``.
 
     Where the study tunes an axis, the run is at the variant's own best point, which ``tuned`` names
-    and which was chosen without this distance wherever that can be (:mod:`analysis.tuning`).
+    and which was chosen among ``points`` (1: no choice), without this distance wherever that can
+    be (:mod:`analysis.tuning`).
 
     Raises:
         NothingToShow: before the first evaluation.
     """
     picked = tuning.choose(study).rename(columns={"point": "tuned"})
-    return picked[["run", "variant", "seed", "value", "tuned"]]
+    picked = picked.assign(metric=label(study))
+    return picked[["run", "variant", "seed", "metric", "value", "tuned", "points"]]
 
 
 def chosen(study: Study) -> pd.DataFrame:
@@ -209,52 +214,59 @@ def incomparable(study: Study) -> list[str]:
     return reasons
 
 
-def values(distances: pd.DataFrame, variant: str) -> pd.Series[float]:
-    """A variant's distances, by seed."""
-    rows = distances[distances["variant"] == variant]
-    return rows.set_index("seed")["value"].astype(float).sort_index()
+def differences(study: Study) -> dict[tuple[str, str], Difference]:
+    """All of :func:`pairs`; p is corrected for all of them, so that it is one in all tables.
 
-
-def paired(
-    distances: pd.DataFrame, variant: str, baseline: str
-) -> tuple[pd.Series[float], pd.Series[float]]:
-    """The two variants' distances at the seeds that both have."""
-    ours, theirs = values(distances, variant), values(distances, baseline)
-    seeds = ours.index.intersection(theirs.index)
-    return ours[seeds], theirs[seeds]
+    Raises:
+        NothingToShow: before the first evaluation.
+    """
+    found = pairs(study)
+    return dict(zip(found, paired_differences(distances(study), found), strict=True))
 
 
 def statements(study: Study) -> list[str]:
     """What may be concluded, a sentence each: the ladder's end and each modulation.
 
     ``E-all has FD-digits@1000 lower by 4.8 [1.6, 8] than A-none (12 % [4, 20]; …, 2 seeds).``
-    Of a grid with more comparisons than :data:`MANY`, what its factors do.
+    Of a grid with more comparisons than :data:`MANY`, what its factors do; where it crosses none,
+    the first, and how many more there are.
     """
     try:
-        table, name = distances(study), title(study)
+        found, name = differences(study), title(study)
     except NothingToShow as nothing:
         return [f"{str(nothing).capitalize()}."]
     ends = [(group.variants[-1], group.baseline) for group in ladder(study)]
     rest = [*modulation(study), *others(study)]
     ends += [(v, group.baseline) for group in rest for v in group.variants[1:]]
-    ends = list(dict.fromkeys(end for end in ends if end[0] != end[1]))
+    ends = [end for end in dict.fromkeys(ends) if end in found]
     if len(ends) > MANY:
-        try:
+        with suppress(NothingToShow):
             return effect_statements(factorial(study), name)
-        except NothingToShow:
-            more = f"{len(ends) - MANY} more comparisons are in the tables."
-            return [*_each(table, name, ends[:MANY]), more]
-    return _each(table, name, ends)
+    said = [statement(*end, name, found[end], len(found)) for end in ends[:MANY]]
+    if further := ends[MANY:]:
+        clear = sum(is_conclusive(found[end]) for end in further)
+        said.append(
+            f"Of {len(further)} further comparison{'s' * (len(further) > 1)}, in the tables, "
+            f"{clear or 'none'} {'is' if clear == 1 else 'are'} conclusive after Holm's correction."
+        )
+    return said
 
 
-def _each(table: pd.DataFrame, name: str, ends: list[tuple[str, str]]) -> list[str]:
-    return [statement(v, baseline, name, *paired(table, v, baseline)) for v, baseline in ends]
+def is_conclusive(found: Difference) -> bool:
+    """Whether zero is excluded, and among all comparisons too (Holm)."""
+    return not found.absolute.includes_zero and found.p_holm < 1 - statistics.CONFIDENCE
 
 
 def effect_statements(found: effects.Factorial, name: str) -> list[str]:
-    """The main effects that are told from zero among all of them, and how many are not."""
+    """The main effects that are told from zero among all of them, and how many are not.
+
+    Raises:
+        NothingToShow: where none can be told from the interactions.
+    """
     main = [effect for effect in found.effects if len(effect.factors) == 1]
     both = [effect for effect in found.effects if len(effect.factors) == 2]
+    if not main:
+        raise NothingToShow("no main effect can be told from the interactions")
     clear = [effect for effect in main if effect.p_holm < 1 - statistics.CONFIDENCE]
     clear.sort(key=lambda effect: -abs(effect.estimate.value))
     said = [_effect(effect, name) for effect in clear]
@@ -277,12 +289,9 @@ def _effect(effect: effects.Effect, name: str) -> str:
     )
 
 
-def statement(
-    variant: str, baseline: str, name: str, values: pd.Series[float], others: pd.Series[float]
-) -> str:
-    """One comparison in words: the difference with its interval, and what share that is."""
-    difference = statistics.difference(values, others)
-    change = statistics.relative_change(values, others)
+def statement(variant: str, baseline: str, name: str, found: Difference, comparisons: int) -> str:
+    """One of so many comparisons in words: the difference with its interval, and its share."""
+    difference, change = found.absolute, found.relative
     if difference.n == 0:
         return f"{variant} and {baseline} have no seed in common yet."
     word, sign = ("lower", -1) if difference.value < 0 else ("higher", 1)
@@ -299,6 +308,11 @@ def statement(
     said += f" {bounds} than {baseline} ({share}; 95 % intervals, {difference.n} seeds)"
     if difference.includes_zero:
         return f"{said}: the interval includes zero, so these seeds do not tell the two apart."
+    if not is_conclusive(found):
+        return (
+            f"{said}: the interval excludes zero, but among {comparisons} comparisons one may by "
+            f"chance (p = {found.p_holm:.2g}, Holm), so it is no conclusion."
+        )
     return f"{said}."
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis import levels
 from analysis.study import NothingToShow, Study
 
 DISTANCES = ("FD", "FID", "KD", "KID")
@@ -77,6 +78,5 @@ def repeats(study: Study) -> pd.DataFrame:
 
 def _words(point: Mapping[Hashable, Any]) -> str:
     return ", ".join(
-        f"{str(key).removeprefix('tune.')} {'none' if value is None or value != value else value}"
-        for key, value in point.items()
+        f"{str(key).removeprefix('tune.')} {levels.text(value)}" for key, value in point.items()
     )

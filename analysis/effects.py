@@ -46,9 +46,11 @@ class Effect:
 class Factorial:
     """The effects of a factorial grid; ``left_out`` says in words which could not be told.
 
+    ``factors`` are those that were asked for.
     ``residual_sd`` is what is left within a seed, with ``degrees`` of freedom.
     """
 
+    factors: tuple[str, ...]
     effects: tuple[Effect, ...]
     left_out: tuple[str, ...]
     residual_sd: float
@@ -98,6 +100,7 @@ def factorial(runs: pd.DataFrame, factors: Sequence[str]) -> Factorial:
     interactions = [effect for effect in effects if len(effect.factors) == 2]
     degrees = int(fit.df_resid)
     return Factorial(
+        factors=tuple(factors),
         effects=(*_corrected(main), *_corrected(interactions)),
         left_out=tuple(left_out),
         residual_sd=float(fit.mse_resid**0.5) if degrees else math.nan,

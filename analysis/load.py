@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis import kept, parse, published
+from analysis import cache, parse, published
 from analysis.join import join
 from analysis.listing import Entry, entries
 from analysis.study import NothingToShow as NothingToShow
@@ -110,15 +110,15 @@ class _Reader:
             tune=tuple(tune),
         )
 
-    def _rows(self, kind: kept.Kind) -> kept.Rows:
-        rows = kept.read(self.path, [entry.name for entry in self.entries], kind)
+    def _rows(self, kind: cache.Kind) -> cache.Rows:
+        rows = cache.read(self.path, [entry.name for entry in self.entries], kind)
         for index in rows.damaged:
             self.lacks(self.entries[index].name, f"{kind.name} is damaged: left out")
         return rows
 
     def _configs(self) -> list[RunConfig | None]:
         """Each run's."""
-        found = kept.read(self.path, [entry.name for entry in self.entries], parse.CONFIGS)
+        found = cache.read(self.path, [entry.name for entry in self.entries], parse.CONFIGS)
         trees = iter(found.table["tree"].to_pylist())
         return [
             self._config(RunDir(self.path / entry.name), next(trees) if count else None)
@@ -168,8 +168,8 @@ class _Reader:
             "flags": config.model.flags if config else None,
             "folder": str(run.path),
             "design": _design(config, entry.tune) if config else None,
-            **{f"axis.{key}": value for key, value in entry.axes.items()},
-            **{f"tune.{key}": value for key, value in entry.tune.items()},
+            **{f"axis.{key}": _hashable(value) for key, value in entry.axes.items()},
+            **{f"tune.{key}": _hashable(value) for key, value in entry.tune.items()},
             **{f"parameters.{part}": n for part, n in model.get("parts", {}).items()},
             **(_flat(config.resolved()) if config else {}),
         }
@@ -209,7 +209,7 @@ class _Reader:
             return {}
         return data if isinstance(data, dict) else {}
 
-    def _magnitudes(self, rows: kept.Rows, runs: pd.DataFrame) -> pd.DataFrame:
+    def _magnitudes(self, rows: cache.Rows, runs: pd.DataFrame) -> pd.DataFrame:
         """One row a block, of one row a probe and site."""
         blocks = rows.table["blocks"].combine_chunks()
         sizes = pc.list_value_length(blocks).to_numpy(zero_copy_only=False)
@@ -240,6 +240,11 @@ class _Reader:
             "study": pd.Categorical.from_codes(np.zeros_like(at), categories=pd.Index([self.name])),
         }
         return pd.DataFrame({**labels, **columns}, copy=False)
+
+
+def _hashable(value: Any) -> Any:
+    """A value of an axis, by which rows can be grouped."""
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 def _design(config: RunConfig, tuned: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.json
 import yaml
 
-from analysis.kept import Kind, Piece
+from analysis.cache import Kind, Piece
 from mpdit.study.rundir import parse_yaml
 
 BLOCK = 4 << 20

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.special import ncfdtr, ndtri, stdtrit
+from scipy.special import ncfdtr, ndtri, stdtr, stdtrit
 
 CONFIDENCE = 0.95
 POWER = 0.8
@@ -43,32 +43,44 @@ class Estimate:
         return not (self.low > 0 or self.high < 0)
 
 
-def mean(values: ArrayLike) -> Estimate:
-    """The mean of ``values`` (n): x̄ ± t(n−1) s / √n. No value gives NaN."""
+def mean(values: ArrayLike, widened: float = 1) -> Estimate:
+    """The mean of ``values`` (n): x̄ ± t(n−1) s / √n. No value gives NaN.
+
+    ``widened``: a factor on the interval, of values that are not independent; so everywhere below.
+    """
     x = np.asarray(values, dtype=float)
     value = float(x.mean()) if x.size else np.nan
     if x.size < 2:
         return Estimate(value, np.nan, np.nan, x.size)
-    half = _t(x.size) * float(x.std(ddof=1)) / x.size**0.5
+    half = widened * t_quantile(x.size) * float(x.std(ddof=1)) / x.size**0.5
     return Estimate(value, value - half, value + half, x.size)
 
 
-def difference(values: ArrayLike, baseline: ArrayLike, method: Method = "t") -> Estimate:
+def difference(
+    values: ArrayLike, baseline: ArrayLike, method: Method = "t", widened: float = 1
+) -> Estimate:
     """The mean of ``values − baseline``, paired entry by entry (both n).
 
     The interval is Student's t's or, by ``bootstrap``, as :func:`bootstrap` has it.
     """
     x = np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float)
-    return mean(x) if method == "t" else bootstrap(_mean, x)
+    return mean(x, widened) if method == "t" else bootstrap(_mean, x)
 
 
-def relative_change(values: ArrayLike, baseline: ArrayLike, method: Method = "t") -> Estimate:
+def relative_change(
+    values: ArrayLike,
+    baseline: ArrayLike,
+    method: Method = "t",
+    widened: float = 1,
+    non_negative: bool = False,
+) -> Estimate:
     """The mean of ``values`` over that of ``baseline``, less one, as a fraction; paired (both n).
 
     The interval is Fieller's (*Some problems in interval estimation*, J. R. Stat. Soc. B 16, 1954):
     every ratio ρ that a paired t test of ``values`` against ``ρ · baseline`` does not reject. So
-    the baseline's own uncertainty is in it, and it excludes zero just when :func:`difference` does.
-    Where the baseline itself cannot be told from zero the interval is unbounded. By ``bootstrap``
+    the baseline's own uncertainty is in it. Where the baseline itself cannot be told from zero the
+    interval is unbounded; elsewhere it excludes zero just when :func:`difference` does. What is
+    ``non_negative`` cannot fall by more than all of it: the interval ends at −1. By ``bootstrap``
     it is as :func:`bootstrap` has it.
     """
     y, x = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
@@ -78,12 +90,13 @@ def relative_change(values: ArrayLike, baseline: ArrayLike, method: Method = "t"
     value = float(y.mean() / x.mean() - 1) if n and x.mean() else np.nan
     if n < 2 or np.isnan(value):
         return Estimate(value, np.nan, np.nan, n)
-    (syy, sxy), (_, sxx) = np.cov(y, x) * _t(n) ** 2 / n
+    (syy, sxy), (_, sxx) = np.cov(y, x) * (widened * t_quantile(n)) ** 2 / n
     a, b, c = x.mean() ** 2 - sxx, x.mean() * y.mean() - sxy, y.mean() ** 2 - syy
     if a <= 0:
         return Estimate(value, -np.inf, np.inf, n)
     root = np.sqrt(max(0.0, b * b - a * c))
-    return Estimate(value, float((b - root) / a - 1), float((b + root) / a - 1), n)
+    low, high = float((b - root) / a - 1), float((b + root) / a - 1)
+    return Estimate(value, max(low, -1.0) if non_negative else low, high, n)
 
 
 def bootstrap(statistic: Callable[..., np.ndarray], *samples: ArrayLike) -> Estimate:
@@ -120,16 +133,15 @@ def _relative(y: np.ndarray, x: np.ndarray, axis: int) -> np.ndarray:
     return np.asarray(y.mean(axis) / x.mean(axis) - 1)
 
 
-def p_value(values: ArrayLike, baseline: ArrayLike) -> float:
+def p_value(values: ArrayLike, baseline: ArrayLike, widened: float = 1) -> float:
     """Of the paired t test that :func:`difference` is the interval of; NaN for one pair."""
-    from scipy import stats
-
     x = np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float)
     if x.size < 2:
         return math.nan
     if not np.ptp(x):
         return 0.0 if x[0] else 1.0
-    return float(stats.ttest_1samp(x, 0).pvalue)
+    t = abs(float(x.mean())) * x.size**0.5 / (widened * float(x.std(ddof=1)))
+    return float(2 * stdtr(x.size - 1, -t))
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
@@ -176,8 +188,11 @@ def probability_of_improvement(values: ArrayLike, baseline: ArrayLike) -> Estima
 def seeds_needed(difference: float, sd: float, power: float = POWER) -> float:
     """Pairs with which a paired t test finds a true ``difference`` with this chance.
 
-    ``sd`` is the standard deviation of the paired differences. Infinite for no difference.
+    ``sd`` is the standard deviation of the paired differences. Infinite for no difference;
+    NaN where either is not known.
     """
+    if math.isnan(difference) or math.isnan(sd):
+        return math.nan
     if not difference:
         return math.inf
     if not sd:
@@ -211,9 +226,9 @@ def _power(effect: float, n: int) -> float:
 
     By the square of t, whose noncentral F holds out longer than the noncentral t.
     """
-    return float(1 - ncfdtr(1, n - 1, n * effect**2, _t(n) ** 2))
+    return float(1 - ncfdtr(1, n - 1, n * effect**2, t_quantile(n) ** 2))
 
 
-def _t(n: int) -> float:
+def t_quantile(n: int) -> float:
     """The quantile of Student's t that bounds a two-sided interval from n observations."""
     return float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))

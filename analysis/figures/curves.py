@@ -9,6 +9,7 @@ from matplotlib.ticker import NullFormatter
 
 from analysis import comparison, style, tuning
 from analysis.figures import panels
+from analysis.statistics import Estimate
 from analysis.study import Study
 
 
@@ -35,8 +36,9 @@ def tuning_curve(study: Study) -> Figure:
 
 def _draw(axes: Axes, points: pd.DataFrame, study: Study, key: str) -> None:
     look, variants = panels.looks(study), panels.shown(study, points["variant"])
+    axes.set_ylim(0.5 * points["mean"].min(), 2 * points["mean"].max())
     values = list(dict.fromkeys(points[key]))
-    numbers = all(isinstance(value, int | float) and value > 0 for value in values)
+    numbers = pd.api.types.is_numeric_dtype(points[key]) and min(values) > 0
     places = {value: value if numbers else i for i, value in enumerate(values)}
     others = [other for other in study.tune if other != key]
     for variant in variants:
@@ -48,8 +50,9 @@ def _draw(axes: Axes, points: pd.DataFrame, study: Study, key: str) -> None:
         (line,) = axes.plot(x, mine["mean"], color=color, marker=look[variant].marker, **dashes)
         line.set_markerfacecolor(style.PAPER)
         axes.plot(places[best[key]], best["mean"], marker=look[variant].marker, color=color)
-        low, high = mine["low"].clip(lower=0.5 * points["mean"].min()), mine["high"]
-        axes.vlines(x, low, high.clip(upper=2 * points["mean"].max()), color=color, linewidth=0.6)
+        for at, row in zip(x, mine.to_dict("records"), strict=True):
+            found = Estimate(row["mean"], row["low"], row["high"], row["seeds"])
+            panels.interval(axes, at, found, color, vertical=True)
     if not numbers:
         axes.set_xticks(list(places.values()), [str(value) for value in values])
     elif max(values) >= 10 * min(values):

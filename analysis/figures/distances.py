@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from analysis import comparison, statistics, style
+from analysis import comparison, style
 from analysis.figures import panels
 from analysis.load import NothingToShow, Study
 
@@ -26,7 +26,7 @@ def distance(study: Study) -> Figure:
     axes.set_xlim(panels.limits(table.loc[table["variant"].isin(variants), "value"]))
     for row, variant in enumerate(variants):
         values, color = comparison.values(table, variant), look[variant].color
-        average = statistics.mean(values)
+        average = comparison.average(table, variant)
         panels.row_points(axes, row, list(values), color)
         panels.row_estimate(axes, row, average, color)
         panels.row_text(axes, row, f"n = {average.n}" if average.n else "no result")
@@ -52,7 +52,7 @@ def distance_parameters(study: Study) -> Figure:
     axes.set_ylim(panels.limits(table.loc[table["variant"].isin(variants), "value"]))
     for variant in variants:
         values, color = comparison.values(table, variant), look[variant].color
-        x, average = float(parameters[variant]), statistics.mean(values)
+        x, average = float(parameters[variant]), comparison.average(table, variant)
         axes.scatter([x] * len(values), values, s=10, color=color, alpha=0.45, linewidths=0)
         panels.interval(axes, x, average, color, vertical=True)
         axes.plot(x, average.value, marker=look[variant].marker, color=color, markersize=5)

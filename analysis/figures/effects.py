@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -12,6 +15,8 @@ from analysis.load import NothingToShow, Study
 from mpdit.study.names import FLAG_CODES
 
 ALPHA = 0.05
+Cell = tuple[str, Any]
+"""A factor and one of its levels."""
 
 
 @style.styled
@@ -21,7 +26,7 @@ def main_effects(study: Study) -> Figure:
     A filled mark differs from zero after Holm's correction.
     """
     effects = [effect for effect in comparison.factorial(study).effects if len(effect.factors) == 1]
-    figure, axes = panels.rows([_label(effect, 0) for effect in effects])
+    figure, axes = panels.rows([_label(effect) for effect in effects])
     ends = [(effect.estimate.low, effect.estimate.high) for effect in effects]
     values = [effect.estimate.value for effect in effects]
     reach = 1.1 * np.nanmax(np.abs([*values, *np.ravel(ends)]))
@@ -46,13 +51,13 @@ def interactions(study: Study) -> Figure:
     A star differs from zero after Holm's correction.
     """
     fit = comparison.factorial(study)
-    names = [_code(effect, 0) for effect in fit.effects if len(effect.factors) == 1]
-    size = len(names)
+    cells = _cells(fit.effects, fit.factors)
+    size = len(cells)
     values = np.full((size, size), np.nan)
     stars = np.zeros((size, size), dtype=bool)
     for effect in fit.effects:
         if len(effect.factors) == 2:
-            column, row = sorted(names.index(_code(effect, i)) for i in (0, 1))
+            column, row = sorted(cells.index(cell) for cell in _pairs(effect))
             values[row, column] = effect.estimate.value
             stars[row, column] = effect.p_holm < ALPHA
     if np.isnan(values).all():
@@ -60,6 +65,7 @@ def interactions(study: Study) -> Figure:
     reach = np.nanmax(np.abs(values)) or 1.0
     digits = max(0, 1 - int(np.floor(np.log10(reach))))
     figure, axes = panels.single()
+    names = _names(cells)
     last = np.flatnonzero(~np.isnan(values).all(axis=0))[-1] + 1
     shown = values[1:, :last]
     image = axes.imshow(shown, cmap="RdBu_r", vmin=-reach, vmax=reach)
@@ -82,20 +88,40 @@ def interactions(study: Study) -> Figure:
     return figure
 
 
-def _label(effect: Effect, number: int) -> str:
+def _label(effect: Effect) -> str:
     """``mp_silu (silu)`` for a switch that is on, else ``conditioning = rotation``."""
-    factor, code = _factor(effect, number), _code(effect, number)
-    return f"{factor} ({code})" if effect.levels[number] is True else f"{factor} = {code}"
+    [(factor, level)] = _pairs(effect)
+    factor, code = _last(factor), _code(factor, level)
+    return f"{factor} ({code})" if level is True else f"{factor} = {code}"
 
 
-def _code(effect: Effect, number: int) -> str:
+def _pairs(effect: Effect) -> list[Cell]:
+    return list(zip(effect.factors, effect.levels, strict=True))
+
+
+def _cells(effects: Iterable[Effect], factors: Sequence[str]) -> list[Cell]:
+    """All levels that an effect is told of, in grid order; some have interactions only."""
+    found = dict.fromkeys(cell for effect in effects for cell in _pairs(effect))
+    return sorted(found, key=lambda cell: factors.index(cell[0]))
+
+
+def _names(cells: list[Cell]) -> list[str]:
+    """Their codes; with the factor where two have one."""
+    codes = [_code(*cell) for cell in cells]
+    return [
+        code if codes.count(code) == 1 else f"{factor} {code}"
+        for code, (factor, _) in zip(codes, cells, strict=True)
+    ]
+
+
+def _code(factor: str, level: Any) -> str:
     """The flag's short name, else the level."""
-    factor, level = _factor(effect, number), effect.levels[number]
-    return FLAG_CODES.get(factor, factor) if level is True else str(level)
+    name = _last(factor)
+    return FLAG_CODES.get(name, name) if level is True else str(level)
 
 
-def _factor(effect: Effect, number: int) -> str:
-    return effect.factors[number].rpartition(".")[2]
+def _last(factor: str) -> str:
+    return factor.rpartition(".")[2]
 
 
 def _p(value: float) -> str:

@@ -12,6 +12,7 @@ floor, floor_metric    the distance of real held-out images, and its label; mean
 difference, low, high  to the baseline, paired by seed, with its 95 % interval
 relative, …_low/_high  the same as a fraction of the baseline's mean
 pairs                  how many seeds both have
+p, p_holm              of the paired t test; corrected for all comparisons of the study (Holm)
 parameters             trainable parameters
 relative_size          parameters over the baseline's, less one
 train_seconds          mean over seeds of the training time
@@ -33,6 +34,7 @@ import pandas as pd
 
 from analysis import comparison, reference, statistics
 from analysis.comparison import Comparison
+from analysis.paired import Difference
 from analysis.study import NothingToShow, Study
 from analysis.tables.text import (
     DASH,
@@ -43,11 +45,15 @@ from analysis.tables.text import (
     minus,
     number,
     percent,
+    probability,
     without_empty,
 )
 
 DIFFERENCE = ("difference", "low", "high")
 RELATIVE = ("relative", "relative_low", "relative_high")
+_NOTHING = statistics.Estimate(math.nan, math.nan, math.nan, 0)
+NO_DIFFERENCE = Difference(_NOTHING, _NOTHING, p=math.nan, p_holm=math.nan)
+"""A baseline's to itself."""
 
 
 def ladder(study: Study) -> pd.DataFrame:
@@ -81,6 +87,7 @@ def _compare(study: Study, groups: list[Comparison]) -> pd.DataFrame:
     distances, metric = comparison.distances(study), comparison.title(study)
     if not groups:
         raise NothingToShow("no variants of this kind")
+    differences = comparison.differences(study)
     runs = comparison.chosen(study)
     seconds = runs[runs["trained"]].groupby("variant", observed=False)["train_seconds"].mean()
     parameters = runs.groupby("variant", observed=False)["parameters"].first()
@@ -89,7 +96,7 @@ def _compare(study: Study, groups: list[Comparison]) -> pd.DataFrame:
     rows = []
     for group in groups:
         for variant in group.variants:
-            average = statistics.mean(comparison.values(distances, variant))
+            average = comparison.average(distances, variant)
             row = {
                 "variant": variant,
                 "baseline": group.baseline,
@@ -99,7 +106,7 @@ def _compare(study: Study, groups: list[Comparison]) -> pd.DataFrame:
                 "half_width": average.half_width,
                 "seeds": average.n,
                 **companions.of(variant),
-                **differences_of(distances, variant, group.baseline),
+                **columns_of(differences.get((variant, group.baseline), NO_DIFFERENCE)),
                 "parameters": parameters[variant],
                 "relative_size": parameters[variant] / parameters[group.baseline] - 1,
                 "train_seconds": seconds[variant],
@@ -140,18 +147,15 @@ class _Companions:
         }
 
 
-def differences_of(distances: pd.DataFrame, variant: str, baseline: str) -> dict[str, Any]:
-    """Absolute and relative, with intervals, and the pairs; NaN for the baseline itself."""
-    if variant == baseline:
-        nan = float("nan")
-        relative = absolute = statistics.Estimate(nan, nan, nan, 0)
-    else:
-        pairs = comparison.paired(distances, variant, baseline)
-        absolute, relative = statistics.difference(*pairs), statistics.relative_change(*pairs)
+def columns_of(found: Difference) -> dict[str, Any]:
+    """Absolute and relative, with intervals, the pairs and p."""
+    absolute, relative = found.absolute, found.relative
     return {
         **dict(zip(DIFFERENCE, (absolute.value, absolute.low, absolute.high), strict=True)),
         **dict(zip(RELATIVE, (relative.value, relative.low, relative.high), strict=True)),
         "pairs": absolute.n,
+        "p": found.p,
+        "p_holm": found.p_holm,
     }
 
 
@@ -192,13 +196,15 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
             "seeds": str(row["seeds"]),
             "Δ to baseline": change(row, DIFFERENCE, 1, places),
             "Δ, %": change(row, RELATIVE, 100, 1),
+            "p, Holm": probability(row["p_holm"]),
             "parameters": count(row["parameters"]),
             "size, %": minus(f"{100 * row['relative_size']:+.2f}"),
             "train time": duration(row["train_seconds"]),
         }
         for row in rows
     )
-    text = without_empty(text.assign(**published), ["N → ∞", "sampling SD", "floor", *published])
+    maybe = ["N → ∞", "sampling SD", "floor", "p, Holm", *published]
+    text = without_empty(text.assign(**published), maybe)
     floors = table["floor_metric"].unique()
     if len(floors) == 1 and "floor" in text:
         text = text.rename(columns={"floor": f"floor@{floors[0].split('@')[1]}"})

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
-from analysis import comparison, effects, statistics
+from analysis import comparison, effects, paired
 from analysis.study import NothingToShow, Study
-from analysis.tables.compare import DIFFERENCE, RELATIVE, differences_of
+from analysis.tables.compare import DIFFERENCE, RELATIVE, columns_of
 from analysis.tables.text import change, decimals_of_changes, probability
 
 
@@ -67,23 +65,24 @@ def contributions(study: Study) -> pd.DataFrame:
     """
     distances, metric = comparison.distances(study), comparison.title(study)
     flags = {str(variant): flags for variant, flags in study.designs["flags"].items()}
-    rows: list[dict[str, Any]] = []
-    for group in comparison.ladder(study):
-        for before, variant in comparison.steps(group, flags):
-            rows.append(
-                {
-                    "variant": variant,
-                    "baseline": before,
-                    "adds": ", ".join(f for f in flags[variant] if f not in flags[before]),
-                    "metric": metric,
-                    **differences_of(distances, variant, before),
-                    "p": statistics.p_value(*comparison.paired(distances, variant, before)),
-                }
-            )
-    if not rows:
+    steps = [
+        (variant, before)
+        for group in comparison.ladder(study)
+        for before, variant in comparison.steps(group, flags)
+    ]
+    if not steps:
         raise NothingToShow("no variants add flags step by step")
-    table = pd.DataFrame(rows)
-    return table.assign(p_holm=statistics.holm(table["p"]))
+    found = paired.differences(distances, steps)
+    return pd.DataFrame(
+        {
+            "variant": variant,
+            "baseline": before,
+            "adds": ", ".join(flag for flag in flags[variant] if flag not in flags[before]),
+            "metric": metric,
+            **columns_of(difference),
+        }
+        for (variant, before), difference in zip(steps, found, strict=True)
+    )
 
 
 def pretty_effects(table: pd.DataFrame) -> pd.DataFrame:

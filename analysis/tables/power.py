@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis import comparison, statistics
 from analysis.study import Study
-from analysis.tables.compare import DIFFERENCE, differences_of
+from analysis.tables.compare import DIFFERENCE, columns_of
 from analysis.tables.text import DASH, change, decimals_of_changes, number, probability
 
 IMPROVEMENT = ("improvement", "improvement_low", "improvement_high")
@@ -19,7 +19,7 @@ def evidence(study: Study) -> pd.DataFrame:
     """One row a variant and what it is held against.
 
     ``variant``, ``baseline``, ``metric``; ``difference``, ``low``, ``high``, ``relative``,
-    ``…_low``, ``…_high``, ``pairs`` (as in the comparing tables); ``p`` (paired t test);
+    ``…_low``, ``…_high``, ``pairs``, ``p``, ``p_holm`` (as in the comparing tables);
     ``sd`` (of the paired differences); ``improvement``, ``…_low``, ``…_high`` (the chance that a
     run of the variant is better than one of the baseline, Newcombe's interval); ``detectable``
     (the true difference that as many seeds find with 80 % power), ``seeds_needed`` (that find a
@@ -30,25 +30,22 @@ def evidence(study: Study) -> pd.DataFrame:
     """
     distances, metric = comparison.distances(study), comparison.title(study)
     rows: list[dict[str, Any]] = []
-    for variant, baseline in comparison.pairs(study):
+    for (variant, baseline), difference in comparison.differences(study).items():
         values, others = comparison.paired(distances, variant, baseline)
         sd = float((values - others).std())
         found = statistics.probability_of_improvement(
             *(comparison.values(distances, name) for name in (variant, baseline))
         )
-        row = differences_of(distances, variant, baseline)
-        known = not math.isnan(sd)
         rows.append(
             {
                 "variant": variant,
                 "baseline": baseline,
                 "metric": metric,
-                **row,
-                "p": statistics.p_value(values, others),
+                **columns_of(difference),
                 "sd": sd,
                 **dict(zip(IMPROVEMENT, (found.value, found.low, found.high), strict=True)),
                 "detectable": statistics.detectable_difference(sd, len(values)),
-                "seeds_needed": statistics.seeds_needed(row["difference"], sd) if known else sd,
+                "seeds_needed": statistics.seeds_needed(difference.absolute.value, sd),
             }
         )
     return pd.DataFrame(rows)
@@ -64,6 +61,7 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
             f"Δ {row['metric']}": change(row, DIFFERENCE, 1, places),
             "seeds": str(row["pairs"]),
             "p": probability(row["p"]),
+            "p, Holm": probability(row["p_holm"]),
             "P(better)": _chance(row),
             "detectable Δ": number(row["detectable"], places),
             "seeds for this Δ": _seeds(row["seeds_needed"]),

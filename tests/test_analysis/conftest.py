@@ -8,7 +8,7 @@ from test_analysis import synthetic
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cache folder, of each test its own."""
     path = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("MPDIT_CACHE", str(path))

@@ -112,7 +112,24 @@ def test_of_many_comparisons_that_cross_nothing_the_first_are_said(
     monkeypatch.setattr(comparison, "MANY", 1)
     said = comparison.statements(study)
     assert len(said) == 2
-    assert said[1] == "2 more comparisons are in the tables."
+    assert said[1] == (
+        "Of 2 further comparisons, in the tables, none are conclusive after Holm's correction."
+    )
+
+
+def test_levels_may_be_lists_or_nothing(tmp_path: Path) -> None:
+    entries = []
+    levels: list[tuple[object, object]] = [(a, b) for a in ([0.05], [0.03, 0.1]) for b in (None, 1)]
+    for order, (stds, clip) in enumerate(levels):
+        for seed in range(2):
+            run = synthetic.config({}, seed, learning_rate=1e-3 * (order + 1))
+            folder = RunDir(tmp_path / f"v{order}_s{seed}-{run.id}")
+            synthetic.write_run(folder, run, 10 + 4 * (order // 2) + order % 2 + 0.01 * seed)
+            axes = {"axes": {"train.ema_stds": stds, "train.clip_norm": clip}}
+            entries.append(synthetic.entry(folder, run, f"v{order}") | axes)
+    table = tables.main_effects(load(synthetic.write_listing(tmp_path, entries)))
+    assert list(table["effect"]) == ["train.ema_stds 0.03, 0.1", "train.clip_norm 1"]
+    assert list(table["difference"]) == pytest.approx([4, 1])
 
 
 def test_effects_need_two_crossed_axes(study: Study) -> None:

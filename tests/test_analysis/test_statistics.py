@@ -217,3 +217,22 @@ def test_as_many_seeds_as_needed_find_the_difference_four_times_in_five() -> Non
     runs = noise.normal(2, 1.5, size=(4000, n))
     found = np.mean([not difference(run, np.zeros(n)).includes_zero for run in runs])
     assert 0.8 - 0.02 < found < 0.9
+
+
+def test_of_an_unknown_spread_or_difference_no_number_of_seeds_is_told() -> None:
+    assert math.isnan(seeds_needed(1.0, math.nan))
+    assert math.isnan(seeds_needed(math.nan, 1.0))
+
+
+def test_a_widened_interval_excludes_zero_just_when_its_p_says_so() -> None:
+    noise = np.random.default_rng(0)
+    rejected = 0
+    for _ in range(300):
+        values, baseline = noise.normal(10.5, 1, 4), noise.normal(12, 1, 4)
+        estimate = difference(values, baseline, widened=1.4)
+        change = relative_change(values, baseline, widened=1.4)
+        p = p_value(values, baseline, 1.4)
+        assert (p < 0.05) == (not estimate.includes_zero) == (not change.includes_zero)
+        assert estimate.half_width == pytest.approx(1.4 * difference(values, baseline).half_width)
+        rejected += p < 0.05
+    assert 30 < rejected < 270

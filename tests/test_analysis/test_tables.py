@@ -1,14 +1,17 @@
 """Tables against numbers computed by hand from synthetic.DISTANCES."""
 
 import csv
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import NothingToShow, Study, comparison, load, tables
+from analysis import NothingToShow, Study, comparison, load, paired, statistics, tables
 from mpdit.study.rundir import RunDir, RunState
 from test_analysis import synthetic
 
@@ -112,7 +115,10 @@ def test_the_conclusion_names_its_interval_and_says_when_it_includes_zero(own: O
     assert first.startswith(
         "E-all has FD-digits@1000 lower by 10.5 [4.44, 16.5] than A-none (24.9 % ["
     )
-    assert first.endswith("]; 95 % intervals, 2 seeds).")
+    assert first.endswith(
+        "]; 95 % intervals, 2 seeds): the interval excludes zero, but among 6 comparisons one may "
+        "by chance (p = 0.17, Holm), so it is no conclusion."
+    )
     assert "E-all_rotation has FD-digits@1000 higher by " in second
     assert second.endswith("the interval includes zero, so these seeds do not tell the two apart.")
     assert third.startswith("E-all_rotation-scale has")
@@ -189,7 +195,7 @@ def test_pretty_tables_read_as_in_print(study: Study) -> None:
     text = tables.pretty(tables.ladder(study)).set_index("variant")
     assert list(text.loc["E-all"]) == [
         *("31.00 ± 12.71", "2", "−11.00 [−23.71, +1.71]", "−26.2 [−35.2, +10.3]"),
-        *("500", "+25.00", "3 min 20 s"),
+        *("0.35", "500", "+25.00", "3 min 20 s"),
     ]
     assert list(text.loc["A-none"])[2:4] == ["baseline", "baseline"]
 
@@ -211,7 +217,7 @@ def test_writers_escape_names_and_keep_every_digit(study: Study, tmp_path: Path)
     tables.save(table, tables.pretty(table), tmp_path / "ladder.v1")
     markdown = (tmp_path / "ladder.v1.md").read_text()
     assert "A\\|50%" in markdown
-    assert {line.replace("\\|", "").count("|") for line in markdown.splitlines()} == {9}
+    assert {line.replace("\\|", "").count("|") for line in markdown.splitlines()} == {10}
     latex = (tmp_path / "ladder.v1.tex").read_text()
     assert (
         r"A\textbar{}50\%\_\$x\$\&\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
@@ -220,14 +226,81 @@ def test_writers_escape_names_and_keep_every_digit(study: Study, tmp_path: Path)
     assert r"31.00 $\pm$ 12.71 & 2 & $-$11.00 [$-$23.71, +1.71]" in latex
     assert r"FD-digits@1000 $\downarrow$" in latex
     assert latex.isascii()
-    assert {line.count(" & ") for line in latex.splitlines() if line.endswith(r"\\")} == {7}
+    assert {line.count(" & ") for line in latex.splitlines() if line.endswith(r"\\")} == {8}
     with (tmp_path / "ladder.v1.csv").open() as file:
         written = [float(row["half_width"]) for row in csv.DictReader(file)]
     assert written == list(table["half_width"])
 
 
 def test_a_clear_difference_is_not_denied_because_the_baseline_is_uncertain() -> None:
-    others, values = pd.Series([5.93, 7.53]), pd.Series([13.03, 15.65])
-    said = comparison.statement("E-all", "A-none", "FD", values, others)
+    rows = {"A-none": (5.93, 7.53), "E-all": (13.03, 15.65)}
+    distances = pd.DataFrame(
+        {"variant": name, "seed": seed, "value": value, "metric": "FD", "points": 1}
+        for name, values in rows.items()
+        for seed, value in enumerate(values)
+    )
+    [found] = paired.differences(distances, [("E-all", "A-none")])
+    said = comparison.statement("E-all", "A-none", "FD", found, 1)
     expected = "E-all has FD higher by 7.61 [1.13, 14.1] than A-none"
     assert said == f"{expected} (113.1 %; 95 % intervals, 2 seeds)."
+
+
+def many_variants(path: Path, models: list[dict[str, Any]], gain: float) -> Study:
+    """Three seeds of each; all are better than the first by ``gain``, and differ by noise."""
+    noise = np.random.default_rng(0)
+    entries = []
+    for (order, model), seed in itertools.product(enumerate(models), range(3)):
+        run = synthetic.config(model, seed)
+        folder = RunDir(path / f"v{order}_s{seed}-{run.id}")
+        folder.write_config(run)
+        distance = 60 - gain * (order > 0) + noise.normal(0, 0.1)
+        synthetic.write_evaluation(folder, distance, seed)
+        entries.append(synthetic.entry(folder, run, f"v{order}"))
+    return load(synthetic.write_listing(path, entries))
+
+
+CONDITIONINGS = [
+    {"conditioning": "+".join(parts)}
+    for count in (1, 2)
+    for parts in itertools.combinations(("scale", "shift", "rotation", "gate"), count)
+]
+
+
+def test_of_many_comparisons_none_is_called_conclusive_that_the_correction_is_not(
+    tmp_path: Path,
+) -> None:
+    study = many_variants(tmp_path, CONDITIONINGS, gain=0)
+    table = tables.modulation(study)
+    assert table["low"].gt(0).sum() + table["high"].lt(0).sum() > 0  # by chance
+    assert (table["p_holm"].dropna() > 0.05).all()
+    assert list(table["p_holm"][1:]) == pytest.approx(list(statistics.holm(table["p"][1:])))
+    assert "p, Holm" in tables.pretty(table)
+    said = comparison.statements(study)
+    assert any("so it is no conclusion." in sentence for sentence in said)
+    assert not any(sentence.endswith("seeds).") for sentence in said)
+
+
+def test_of_many_conclusions_the_rest_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "MANY", 8)
+    said = comparison.statements(many_variants(tmp_path, CONDITIONINGS, gain=30))
+    assert len(said) == 8 + 1
+    assert all(sentence.endswith("3 seeds).") for sentence in said[:-1])
+    assert said[-1] == (
+        "Of 1 further comparison, in the tables, 1 is conclusive after Holm's correction."
+    )
+
+
+@pytest.mark.parametrize("name", ["FD-digits@1000", "KD-digits@1000"])
+def test_what_cannot_be_negative_cannot_fall_by_more_than_all_of_it(own: Own, name: str) -> None:
+    path = own()
+    for file in path.glob("*/evaluation.jsonl"):
+        file.write_text(file.read_text().replace("FD-digits@1000", name))
+    for seed, distance in ((0, 1.0), (1, 20.0)):
+        file = next(path.glob(f"E-all_s{seed}*")) / "evaluation.jsonl"
+        file.unlink()
+        synthetic.write_evaluation(RunDir(file.parent), distance, seed, metric=name)
+    low = tables.ladder(load(path)).set_index("variant").loc["E-all", "relative_low"]
+    assert math.isfinite(low)
+    assert (low == -1) == name.startswith("FD")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import kept, load, parse
+from analysis import cache, load, parse
 from mpdit import stamp
 from mpdit.study.rundir import RunDir, append_row, keep_rows, read_rows
 
@@ -51,11 +51,11 @@ def found(path: Path) -> list[tuple[str, int, float]]:
 
 @pytest.mark.usefixtures("keeping")
 def test_what_has_not_changed_is_not_parsed_again(
-    own: Own, cache: Path, monkeypatch: pytest.MonkeyPatch
+    own: Own, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = own()
     before = load(path)
-    assert len(stores(cache)) == 3
+    assert len(stores(cache_folder)) == 3
 
     def refuse(texts: list[bytes]) -> list[None]:
         assert texts == []
@@ -159,43 +159,43 @@ def test_a_run_that_is_begun_anew_leaves_nothing_behind(own: Own) -> None:
 
 
 def test_what_has_just_been_written_is_not_kept(
-    own: Own, cache: Path, monkeypatch: pytest.MonkeyPatch
+    own: Own, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in KINDS:
         monkeypatch.setattr(parse, name, replace(getattr(parse, name), worth_keeping=0))
     path = own(seeds=1)
     load(path)
     assert all(found(path) for _ in range(2))
-    for store in stores(cache):
-        assert kept._open(store, parse.METRICS.schema) == {}
+    for store in stores(cache_folder):
+        assert cache._open(store, parse.METRICS.schema) == {}
     monkeypatch.setattr(stamp, "SETTLED", -1e9)
     load(path)
-    [store] = [store for store in stores(cache) if store.stem.endswith("metrics")]
-    assert len(kept._open(store, parse.METRICS.schema)) == 7
+    [store] = [store for store in stores(cache_folder) if store.stem.endswith("metrics")]
+    assert len(cache._open(store, parse.METRICS.schema)) == 7
 
 
 def test_a_small_study_leaves_nothing_in_the_cache(
-    own: Own, cache: Path, monkeypatch: pytest.MonkeyPatch
+    own: Own, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stamp, "SETTLED", -1e9)
     path = own()
     files = sorted(path.rglob("*"))
     load(path)
-    assert stores(cache) == []
+    assert stores(cache_folder) == []
     assert sorted(path.rglob("*")) == files
 
 
 @pytest.mark.usefixtures("keeping")
 @pytest.mark.parametrize("spoil", [b"", b"ARROW1\0\0", None], ids=["empty", "foreign", "cut"])
-def test_a_damaged_cache_costs_time_only(own: Own, cache: Path, spoil: bytes | None) -> None:
+def test_a_damaged_cache_costs_time_only(own: Own, cache_folder: Path, spoil: bytes | None) -> None:
     path = own()
     load(path)
-    for store in stores(cache):
+    for store in stores(cache_folder):
         whole = store.read_bytes()
         store.write_bytes(whole[: len(whole) // 2] if spoil is None else spoil)
     assert found(path) == expected(path)
-    for store in stores(cache):
-        assert kept._open(store, parse.METRICS.schema) or not store.stem.endswith("metrics")
+    for store in stores(cache_folder):
+        assert cache._open(store, parse.METRICS.schema) or not store.stem.endswith("metrics")
 
 
 @pytest.mark.usefixtures("keeping")
