@@ -63,7 +63,8 @@ def of_runs(study: Study) -> pd.DataFrame:
 
 
 def repeats(study: Study) -> pd.DataFrame:
-    """The same distance of a run's further sample sets, as large as its own: ``run``, ``value``.
+    """The same distance of a run's further sample sets, as large as its own and from the same
+    reference: ``run``, ``value``.
 
     Raises:
         NothingToShow: before the first evaluation.
@@ -73,7 +74,8 @@ def repeats(study: Study) -> pd.DataFrame:
     of_run = of_run[of_run["metric"] == name].drop_duplicates("run", keep="last")
     rows = study.evaluations[study.evaluations["role"] == "repeat"]
     rows = rows[rows["metric"].str.split("@").str[0] == name.split("@")[0]]
-    return rows.merge(of_run[["run", "weights", "count"]])
+    same = of_run.columns.intersection(["run", "weights", "count", "reference.hash"])
+    return rows.merge(of_run[same])
 
 
 def _words(point: Mapping[Hashable, Any]) -> str:

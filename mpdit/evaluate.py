@@ -113,7 +113,8 @@ class Evaluation:
         Those of one metric are appended together, so that its first label stands for all of them.
         """
         role = _role(drawing)
-        there = {row["metric"] for row in read_rows(self.file) if self._is_of(row, drawing)}
+        of_set = [row for row in read_rows(self.file) if self._is_of(row, drawing)]
+        there = {row["metric"] for row in of_set if self._has_this_reference(row)}
         lacking = [
             metric
             for metric in self.config.evaluate.metrics  # the first row is the distance
@@ -121,6 +122,9 @@ class Evaluation:
         ]
         if not lacking:
             return []
+        if outdated := {row["metric"] for row in of_set} - there:
+            names = ", ".join(sorted(outdated))
+            log.warning("the reference is another than that of %s: measured again", names)
         file = draw_set(self.config, self.session, drawing, self.device)
         set_precision("float32", "evaluate")  # drawing has left its own
         samples = features.of_samples(file, self.extractor, self._watch)
@@ -198,6 +202,17 @@ class Evaluation:
             and row["weights"] == self.extractor.weights
             and all(record.get(key) == told[key] for key in told if key != "ema_error")
         )
+
+    def _has_this_reference(self, row: Row) -> bool:
+        """Rows of older versions do not say which they were held against, and count."""
+        told = row.get("reference", {}).get("hash")
+        return told is None or told == self._reference_hash
+
+    @cached_property
+    def _reference_hash(self) -> str | int | None:
+        """The images are looked at only where their content is not known without."""
+        known = references.known_hash(self.config.data)
+        return self.reference.record["hash"] if known is None else known
 
     def _watch(self, batches: Iterable[Batch], count: int) -> Iterator[Batch]:
         """The batches of images that are looked at; between two it may be asked to stop."""

@@ -60,8 +60,8 @@ def inception_weights(evaluate: EvaluateConfig) -> Path:
     Raises:
         ConfigError: saying which file to put where.
     """
-    named = evaluate.inception or os.environ.get(INCEPTION_VARIABLE)
-    file = Path(named) if named else _torch_hub() / "checkpoints" / INCEPTION_FILE
+    told = evaluate.inception or os.environ.get(INCEPTION_VARIABLE)
+    file = datasets.named(told) if told else _torch_hub() / "checkpoints" / INCEPTION_FILE
     if not file.is_file():
         raise ConfigError(
             f"Inception's weights are not at {file}. Download {INCEPTION_FILE} (95 MB) from "

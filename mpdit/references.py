@@ -73,6 +73,17 @@ def load(
     return _from_images(of_split(data, "train"), evaluate, extractor, watch)
 
 
+def known_hash(data: DataConfig) -> str | None:
+    """The hash in the records of what `load` gives; None where the images must be looked at first.
+
+    Raises:
+        ConfigError: when the reference is missing or damaged.
+    """
+    if data.name in datasets.LATENTS:
+        return AdmImages(reference_file(data), 0).hash
+    return of_split(data, "train").hash
+
+
 def held_out(data: DataConfig, most: int, extractor: Extractor, watch: Watch) -> HeldOut | None:
     """``most`` images of the test split of a data set, evenly over the classes, or all of it.
 

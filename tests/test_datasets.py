@@ -58,6 +58,15 @@ def test_fashion_is_read_from_plain_and_compressed_idx_files(small_fashion: Path
     assert plain.hash == packed.hash
 
 
+def test_a_path_may_begin_with_the_home_folder(
+    small_fashion: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(small_fashion.parent))
+    data = DataConfig(name="fashion-mnist", path=f"~/{small_fashion.name}")
+    datasets.check_available(data)
+    assert datasets.place(data) == small_fashion
+
+
 def test_missing_fashion_says_which_file_where_and_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="dataset-fashion-mnist") as caught:
         datasets.check_available(fashion(tmp_path))

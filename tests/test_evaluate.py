@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_config
-from test_references import ADM, grey
+from test_references import ADM, bitmaps, grey
 
 from mpdit import evaluate, extractors
 from mpdit.config import ConfigError, RunConfig
@@ -196,6 +196,31 @@ def test_a_record_of_an_older_version_is_not_measured_again(
     measure_again(run)
     assert rows_of(run) == [old]
     assert drawn == []
+
+
+def test_what_was_measured_against_another_reference_is_measured_again_and_that_is_said(
+    tmp_path: Path, drawn: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    told = {"name": "folder", "path": str(tmp_path / "one"), "channels": 1, "size": 8, "classes": 1}
+    bitmaps(tmp_path / "one", seed=0)
+    measured = {"extractor": "digits", "repeats": 2}
+    run = finished(tmp_path, data=told, sample={"count": 30}, evaluate=measured)
+    before = rows_of(run)
+    measure_again(run)
+    assert rows_of(run) == before
+    assert "another" not in caplog.text
+    bitmaps(tmp_path / "one", seed=1)
+    measure_again(run)
+    rows = rows_of(run)
+    assert rows[: len(before)] == before
+    assert said(rows[len(before) :]) == said(before)
+    assert [role for role, _ in said(before)] == ["run", "floor", "repeat"]
+    assert "the reference is another than that of FD-digits@30: measured again" in caplog.text
+    hashes = [row["reference"]["hash"] for row in rows]
+    assert hashes[: len(before)] == [hashes[0]] * len(before) != hashes[len(before) :]
+    measure_again(run)
+    assert rows_of(run) == rows
+    assert drawn == ["samples", "repeat1"]
 
 
 @pytest.mark.parametrize(

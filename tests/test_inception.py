@@ -75,6 +75,11 @@ def test_weights_are_where_the_config_says_else_the_environment_else_in_torchs_c
     assert inception_weights(NOWHERE) == named
     config = EvaluateConfig(extractor="inception", inception=str(told))
     assert inception_weights(config) == told
+    monkeypatch.setenv("HOME", str(tmp_path))
+    at_home = EvaluateConfig(extractor="inception", inception="~/told.pth")
+    assert inception_weights(at_home) == told
+    with pytest.raises(ConfigError, match=r"are not at ~nobody-here/told\.pth"):
+        inception_weights(EvaluateConfig(extractor="inception", inception="~nobody-here/told.pth"))
     told.unlink()
     with pytest.raises(ConfigError, match=r"are not at .*told\.pth"):
         inception_weights(config)

@@ -108,7 +108,7 @@ def image_folder(data: DataConfig) -> ImageFolder:
 def place(data: DataConfig) -> Path:
     """Where a data set lies that comes from no package."""
     if data.path:
-        return Path(data.path)
+        return named(data.path)
     if root := os.environ.get("MPDIT_DATA"):
         return Path(root, data.name)
     what = "a folder of images"
@@ -118,6 +118,11 @@ def place(data: DataConfig) -> Path:
         f"{data.name}: set it to {what}, or MPDIT_DATA to the folder that holds {data.name}/",
         "data.path",
     )
+
+
+def named(path: str) -> Path:
+    """The place that a config names; ``~`` is the home folder, which no shell has put in."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's raises where there is no such user
 
 
 def _digits(split: Split) -> Images:
@@ -141,7 +146,7 @@ def _fashion(data: DataConfig, split: Split) -> Images:
 def _fashion_file(data: DataConfig, name: str) -> Path:
     root = os.environ.get("MPDIT_DATA")
     default = Path(root) / data.name if root else FASHION_DEFAULT
-    folder = Path(data.path) if data.path else default
+    folder = named(data.path) if data.path else default
     for file in (folder / name, folder / f"{name}.gz"):
         if file.exists():
             return file

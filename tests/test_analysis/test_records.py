@@ -28,6 +28,7 @@ def with_records(path: Path) -> Study:
         add(own + 1, role="repeat")
         add(own + 50, role="repeat", metric="FD-digits@9", count=9)
         add(own + 90, role="repeat", weights="w1")
+        add(own + 70, role="repeat", reference={**synthetic.REFERENCE, "hash": "r1"})
         add(own - 2, role="limit", metric="FD-digits@inf", standard_error=0.5)
         add(1.25, role="floor", metric="FD-digits@299", count=299)
         add(0.8, role="run", metric="precision-digits@1000")
