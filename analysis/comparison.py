@@ -201,7 +201,7 @@ def incomparable(study: Study) -> list[str]:
     """Why some distances may not stand beside each other, in words; nothing when all may."""
     name = label(study)
     rows = own(study).drop_duplicates(["run", "metric"], keep="last")
-    distance = rows[rows["metric"] == name]
+    distance = judged(study)
     reasons = [
         f"{run} has {', '.join(group['metric'])} but not {name}: left out"
         for run, group in rows.groupby("run", sort=False)

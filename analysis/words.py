@@ -17,7 +17,7 @@ def explanation(study: Study) -> str:
     def get(key: str, unknown: str = "?") -> str:
         if key not in judged:
             return unknown
-        return " or ".join(judged[key].dropna().map(levels.text).unique())
+        return " or ".join(judged[key].dropna().map(levels.text).unique()) or unknown
 
     images = f"{get('reference.count', 'the')} images"
     # what is not recorded is of an older version
