@@ -21,15 +21,9 @@ from jaxtyping import Float64, Int64, UInt8
 from mpdit.errors import ConfigError
 
 DAMAGES = (
-    zipfile.BadZipFile,
-    zlib.error,
-    ValueError,
-    EOFError,
-    KeyError,
-    RuntimeError,
-    struct.error,
+    *(zipfile.BadZipFile, zlib.error, struct.error, ValueError, EOFError),
+    *(KeyError, RuntimeError),  # a name that is not there; what seems to be encrypted
 )
-"""As zipfile and numpy say it: KeyError of a name, RuntimeError of a flag of the archive's."""
 Images = UInt8[np.ndarray, "images height width channels"]
 
 
@@ -139,6 +133,7 @@ def _whole(file: Path) -> Iterator[None]:
     except DAMAGES as error:
         raise DamagedError(f"{file} is damaged: {error}") from None
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a place in the file that no file has
+        # a place that no file has, or what only looks like another kind of compression
+        if error.errno not in (errno.EINVAL, None):
             raise
-        raise DamagedError(f"{file} is damaged: {error.strerror}") from None
+        raise DamagedError(f"{file} is damaged: {error}") from None
