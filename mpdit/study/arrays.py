@@ -6,6 +6,7 @@ submitit writes the scripts and submits them, one sbatch an array.
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -197,7 +198,7 @@ def _notice_batch(resources: Resources) -> Batch:
 
 
 def _job_name(study: StudyDir) -> str:
-    return f"{study.name}-{datetime.now():%m%d%H%M%S}-{os.getpid()}"
+    return f"{study.name}-{datetime.now():%m%d%H%M%S}-{secrets.token_hex(4)}"
 
 
 def _script(batch: Batch, name: str, claim: Path) -> str:

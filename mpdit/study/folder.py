@@ -21,6 +21,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import socket
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ class JobArray:
 class Claim:
     """A live submission, and the runs that it has still to bring to an end.
 
-    ``pid`` on ``host`` is the pool of a local one, the submitter of one to Slurm.
+    ``pid`` is a local one's pool, on ``host``; 0 of one to Slurm.
     """
 
     file: Path
@@ -210,8 +211,8 @@ class StudyDir:
     def new_claim(self, cluster: str, runs: list[str], **details: Any) -> tuple[Path, IO[bytes]]:
         """A claim on ``runs``, and its file, locked: whoever inherits that holds a local claim."""
         self.jobs.mkdir(exist_ok=True)
-        file = self.jobs / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"
-        handle = file.open("ab")
+        file = self.jobs / f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(4)}.jsonl"
+        handle = file.open("xb")
         fcntl.flock(handle, fcntl.LOCK_EX)
         row = {"cluster": cluster, "host": socket.gethostname(), "runs": runs, **details}
         append_row(file, row)
