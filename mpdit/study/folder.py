@@ -13,6 +13,7 @@ study.json          its runs in the grid's order, then those on disk that are no
                     ``{array, job}`` follows each sbatch
 .jobs/*/            beside a Slurm claim: submitit's scripts, logs and pickles; <run>.exit, the exit
                     status of a run that its job has brought to an end, is as good as ``finished``
+.jobs/*.notice/     the same of the job that tells of a submission's end, which comes after it
 ==================  ===============================================================================
 """
 
@@ -37,6 +38,8 @@ from mpdit.config import ConfigError, nearest
 from mpdit.study.names import id_in
 from mpdit.study.plan import Plan, PlannedRun
 from mpdit.study.rundir import RunDir, append_row, locked, read_rows, write_atomic
+
+NOTICE = ".notice"
 
 
 @dataclass(frozen=True)
@@ -227,7 +230,8 @@ class StudyDir:
         """Forget the submissions that are over, with their logs. Call under the lock."""
         live = {claim.file.stem for claim in self.claims()}
         for entry in self.jobs.glob("*"):
-            if entry.stem in live:
+            waits = entry.suffix == NOTICE and not any(entry.glob("*_result.pkl"))
+            if entry.stem in live or waits:
                 continue
             if entry.is_dir():
                 shutil.rmtree(entry, ignore_errors=True)  # a task's last words may just be coming
