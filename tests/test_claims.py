@@ -116,3 +116,16 @@ def test_a_limit_below_the_number_of_arrays_lets_one_begin_after_another(
     said = [[line for line in text.splitlines() if "--dependency" in line] for text in scripts]
     own = "#SBATCH --dependency=singleton"
     assert said == [[own], [own], [f"{own},afterany:1"]]
+
+
+def test_a_kind_of_gpu_is_asked_for_with_a_process_for_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(tmp_path, monkeypatch, 0, ":")
+    study = StudyDir(tmp_path)
+    wanted = {"a": Resources(time=60, gpus=2, gpu_type="a100", extra={"gres": "shard:1"})}
+    list(submit_arrays(study, wanted, 1, ["true"], None, None))
+    (claim,) = study.claims()
+    lines = (claim.folder / "1_submission.sh").read_text().splitlines()
+    asked = ("gpus-per-node=a100:2", "ntasks-per-node=2", "gres=shard:1", "requeue")
+    assert {f"#SBATCH --{option}" for option in asked} <= set(lines)

@@ -284,13 +284,14 @@ def _executor(batch: Batch, name: str, claim: Path, after: Sequence[str] = ()) -
         own = str(options.get("dependency", ""))
         options["dependency"] = ",".join(filter(None, (own, f"afterany:{':'.join(after)}")))
     executor = SlurmExecutor(claim, max_num_timeout=UNLIMITED_TIMEOUTS, python=_PYTHON)
+    gpus = f"{resources.gpu_type}:{resources.gpus}" if resources.gpu_type else resources.gpus
     asked: dict[str, Any] = {
         "partition": resources.partition,
         "account": resources.account,
         "qos": resources.qos,
         "constraint": resources.constraint,
         "mem": resources.memory,
-        "gpus_per_node": resources.gpus or None,
+        "gpus_per_node": gpus if resources.gpus else None,
         "cpus_per_task": resources.cpus and max(1, resources.cpus // batch.ranks_per_node),
     }
     srun = [] if batch.ranks_per_node * (resources.nodes or 1) == 1 else ["--kill-on-bad-exit=1"]
