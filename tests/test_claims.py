@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from mpdit.config import ConfigError
-from mpdit.study.arrays import submit_arrays
+from mpdit.study import slurm
+from mpdit.study.arrays import check, submit_arrays
 from mpdit.study.folder import StudyDir
 from mpdit.study.resources import Resources
 
@@ -92,6 +94,20 @@ def test_when_only_the_notice_is_refused_the_runs_are_submitted(
         start(study, "true")
     (claim,) = study.claims()
     assert [array.job for array in claim.arrays] == ["1", "2", "3"]
+
+
+def test_a_notice_is_judged_with_the_runs_and_asks_no_more_time_than_they(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judged: list[Sequence[str]] = []
+    monkeypatch.setattr(slurm, "check_request", list)
+    monkeypatch.setattr(slurm, "limits", lambda: slurm.Limits(1000, 1000, False))
+    monkeypatch.setattr(slurm, "rehearse", judged.append)
+    wanted = {"a": Resources(time=5, partition="short", gpus=2)}
+    check(wanted, on_end="true")
+    runs, notice = judged
+    assert {"--time=5", "--partition=short", "--gpus-per-node=2"} <= set(runs)
+    assert {"--time=5", "--partition=short", "--ntasks-per-node=1"} <= set(notice)
 
 
 def test_a_notice_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,7 +233,8 @@ def submit_arrays(
 def _notice_batch(resources: Resources) -> Batch:
     """A small job, where the others were allowed."""
     kept = resources.model_dump(include={"partition", "account", "qos"})
-    return Batch(Resources(time=NOTICE_MIN, **kept), ((),), 1)
+    time = min(NOTICE_MIN, resources.time or NOTICE_MIN)
+    return Batch(Resources(time=time, **kept), ((),), 1)
 
 
 def _job_name(study: StudyDir) -> str:
