@@ -14,7 +14,7 @@ import stand_in
 from conftest import tiny_config
 
 from mpdit.study.job import Job
-from mpdit.study.rundir import EXIT_FAILED, RunDir, read_rows
+from mpdit.study.rundir import EXIT_FAILED, RunDir, append_row, read_rows
 
 TASK = """\
 import signal, sys
@@ -172,6 +172,14 @@ def test_a_requeued_task_leaves_alone_what_it_has_let_go_of(claim: Path) -> None
     assert (starts(failed), starts(good)) == (0, 1)
     assert status(task(claim, names)) == 0
     assert (starts(failed), starts(good)) == (0, 1)
+
+
+def test_what_is_done_already_is_let_go_of(claim: Path) -> None:
+    run = make(claim, "quick")
+    append_row(run.path / "evaluation.jsonl", {"value": 1.0})
+    assert status(task(claim, ["quick"])) == 0
+    assert starts(run) == 0
+    assert (claim / "quick.exit").read_text() == "0\n"
 
 
 def test_a_run_that_another_process_holds_is_tried_again(claim: Path) -> None:

@@ -141,7 +141,10 @@ class Job:
     def _unfinished(self, names: Sequence[str]) -> list[RunDir]:
         """The runs that no allocation of this job has brought to an end."""
         runs = self._runs(names)
-        return [run for run in runs if not self._exit_file(run).exists() and not run.is_done()]
+        for run in runs:
+            if run.is_done():
+                self._let_go(run, EXIT_DONE)
+        return [run for run in runs if not self._exit_file(run).exists()]
 
     def _look(self) -> None:
         """Let go of the runs that have ended."""
