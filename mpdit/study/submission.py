@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from mpdit.config import ConfigError, nearest
 from mpdit.study import pool, slurm
@@ -143,7 +142,7 @@ def submit(
     study = StudyDir((results / plan.study).absolute())
     largest = 0
     if how.cluster == "slurm":
-        plan, largest = _check_resources(plan)
+        plan, largest = _check_resources(plan, how)
     try:
         study.path.mkdir(parents=True, exist_ok=True)
         with study.lock():
@@ -164,14 +163,10 @@ def submit(
             study.drop_dead_claims()
             chosen = {status.name: runs[status.name] for status in todo}
             if how.cluster == "slurm":
-                started = replace(done, arrays=_start_arrays(study, chosen, largest, how))
-            else:
-                parallel, process = _start_pool(study, list(chosen), how)
-                started = replace(done, parallel=parallel, process=process)
-            study.note_submitted(
-                {name: _submitted(how.cluster, run.resources) for name, run in chosen.items()}
-            )
-            return started
+                return replace(done, arrays=_start_arrays(study, chosen, largest, how))
+            parallel, process = _start_pool(study, list(chosen), how)
+            _note(study, chosen, chosen, how)
+            return replace(done, parallel=parallel, process=process)
     except OSError as error:
         raise ConfigError(f"cannot submit to {study.path}: {error}") from None
 
@@ -193,11 +188,12 @@ def _start_pool(
         return parallel, process
 
 
-def _check_resources(plan: Plan) -> tuple[Plan, int]:
+def _check_resources(plan: Plan, how: Execution) -> tuple[Plan, int]:
     """The plan with all time limits, and how many tasks an array may have (`arrays.check`)."""
     from mpdit.study.arrays import check  # submitit takes its time
 
-    timed, largest = check({run.name: run.resources for run in plan.runs})
+    asked = {run.name: run.resources for run in plan.runs}
+    timed, largest = check(asked, how.max_parallel, how.on_end)
     runs = tuple(replace(run, resources=timed[run.name]) for run in plan.runs)
     return replace(plan, runs=runs), largest
 
@@ -209,12 +205,26 @@ def _start_arrays(
     from mpdit.study.arrays import submit_arrays
 
     resources = {name: run.resources for name, run in runs.items()}
-    return submit_arrays(study, resources, largest, how.run_command, how.max_parallel, how.on_end)
+    taken = []
+    for array in submit_arrays(
+        study, resources, largest, how.run_command, how.max_parallel, how.on_end
+    ):  # sbatch may refuse the next
+        _note(study, (name for task in array.tasks for name in task), runs, how)
+        taken.append(array)
+    return tuple(taken)
 
 
-def _submitted(cluster: str, resources: Resources) -> dict[str, Any]:
-    """What a retry goes by."""
-    return {"cluster": cluster, "time": resources.time, "memory": resources.memory}
+def _note(
+    study: StudyDir, started: Iterable[str], runs: dict[str, PlannedRun], how: Execution
+) -> None:
+    """Write down with what they were submitted: what a retry goes by."""
+    asked = {name: runs[name].resources for name in started}
+    study.note_submitted(
+        {
+            name: {"cluster": how.cluster, "time": own.time, "memory": own.memory}
+            for name, own in asked.items()
+        }
+    )
 
 
 def stored_plan(study: StudyDir) -> Plan:

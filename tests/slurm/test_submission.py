@@ -31,6 +31,7 @@ from .studies import (
     wait_for,
     wait_for_end,
 )
+from .studies import plan as planned
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -63,6 +64,19 @@ def most_at_once(study: StudyDir) -> int:
         began, *_, ended = read_rows(study.path / status.name / "starts.jsonl")
         moments += [(began["began"], 1), (ended["ended"], -1)]
     return max(accumulate(change for _, change in sorted(moments)))
+
+
+def test_a_limit_holds_over_all_arrays(tmp_path: Path) -> None:
+    text = (
+        f"variants: {{a: {{}}, b: {{mp_silu: true, slurm: {{time: 9}}}}}}\n"
+        f"seeds: 2\nslurm: {{{MEMORY}, time: 10}}"
+    )
+    how = Execution("slurm", max_parallel=1, command=stand_in.COMMAND)
+    submission = submit(planned(text), tmp_path, how)
+    assert len(submission.arrays) == 2
+    wait_for_end(submission.study)
+    assert_done_once(submission.study, 4)
+    assert most_at_once(submission.study) == 1
 
 
 def test_submitting_again_submits_only_what_is_missing(tmp_path: Path) -> None:
