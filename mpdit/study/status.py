@@ -176,13 +176,15 @@ def explain_end(said: RunState | None, place: Placement) -> tuple[str, str | Non
     """The state, and the error, of a run that did not come to its end in a task that is gone."""
     if said is not None and said.error:
         return "failed", said.error
-    match place.reason:
-        case "cancelled":
-            return "planned", None
-        case "timed out" | "out of memory" | "node failed" | "preempted":
-            return "failed", f"{place.reason}: {place.said}"
-    if said is not None and said.stopped:
+    if place.reason == "cancelled" or (said is not None and said.stopped):
         return "planned", None
+    # where only Slurm's word tells, the log's last line has nothing to do with it
+    telling = place.said if classify("", place.said).kind == place.reason else ""
+    match place.reason:
+        case "timed out" | "out of memory" | "node failed" | "preempted":
+            return "failed", f"{place.reason}: {telling}" if telling else place.reason
+        case "failed" if telling:
+            return "failed", f"failed: {telling}"
     if said is None and place.said:
         return "failed", f"its job ended before it began: {place.said}"
     return "lost", None
