@@ -149,7 +149,7 @@ def check(
         except ConfigError:
             if slurm.has_nodes(batch.resources.partition):  # else it would refuse any job
                 raise
-    return timed, slurm.limits().array_tasks
+    return timed, slurm.largest_array()
 
 
 def preview(

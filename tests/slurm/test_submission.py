@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -193,9 +194,10 @@ def test_what_ran_out_of_memory_is_told_so_and_has_more_at_the_retry(tmp_path: P
     study = train("slurm: {memory: 60M, time: 10}", tmp_path).study
     (status,) = wait_for_end(study)
     assert (status.state, status.cause) == ("failed", "out of memory")
-    plan = adjust(stored_plan(study), StudyDir(study.path), None, "x20")
-    assert plan.runs[0].resources.memory == "1200M"
-    submit(plan, tmp_path, Execution("slurm"), states=STATES)
+    more = partial(adjust, study=StudyDir(study.path), time=None, memory="x20")
+    submit(stored_plan(study), tmp_path, Execution("slurm"), states=STATES, adjust=more)
+    (entry,) = StudyDir(study.path).entries
+    assert entry["submitted"]["memory"] == "1200M"
     (status,) = wait_for_end(study)
     assert status.state == "done"
 
