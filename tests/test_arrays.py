@@ -76,6 +76,18 @@ def test_no_more_runs_at_once_than_the_limit_however_many_arrays_there_are(
     assert packed <= most_at_once(batches) <= limit
 
 
+def test_a_small_array_beside_a_large_one_leaves_no_place_empty() -> None:
+    alone = HOUR.model_copy(update={"memory": "64G"})
+    batches = make_batches(dict.fromkeys(names(1000), HOUR) | {"large": alone}, 1000, 8)
+    assert [(batch.parallel, batch.after) for batch in batches] == [(7, None), (1, None)]
+
+
+def test_few_runs_that_could_share_a_job_with_more_are_held_against_the_limit_as_they_are() -> None:
+    four = Resources(time=60, runs_per_job=4)
+    (batch,) = make_batches(dict.fromkeys(names(2), four), 10, 2)
+    assert (batch.tasks, batch.parallel) == ((("r0", "r1"),), 1)
+
+
 def test_the_grids_own_limits_hold_for_each_of_its_parts() -> None:
     one, two = (Resources(time=60, nodes=n, max_parallel=n) for n in (1, 2))
     runs = dict.fromkeys(names(40), one) | dict.fromkeys(names(40, "other"), two)

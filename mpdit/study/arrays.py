@@ -14,6 +14,7 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from datetime import datetime
 from io import StringIO
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -99,24 +100,27 @@ def _limited(batches: Sequence[Batch], at_once: int | None, first: int = 0) -> l
     """The batches, of which the first has the index ``first``, with so many runs at once."""
     if at_once is None or not batches:
         return list(batches)
-    packed = max(batch.resources.runs_per_job for batch in batches)
+    widths = [len(batch.tasks[0]) for batch in batches]  # runs in a task; only a last one has less
+    packed = max(widths)
     if at_once < packed:
         raise ConfigError(f"{packed} runs share a job: there cannot be only {at_once} at once")
-    everything = sum(len(batch.tasks) for batch in batches)
-    shares = [
-        min(len(b.tasks), at_once * len(b.tasks) // (everything * b.resources.runs_per_job))
-        for b in batches
-    ]
-    if all(shares):
+    if sum(widths) <= at_once:  # shares by their numbers of tasks, but one at least
+        everything = sum(len(batch.tasks) for batch in batches)
+        shares = [
+            max(1, min(len(batch.tasks), at_once * len(batch.tasks) // (everything * width)))
+            for batch, width in zip(batches, widths, strict=True)
+        ]
+        while sum(map(mul, shares, widths)) > at_once:
+            shares[shares.index(max(shares))] -= 1
         return [replace(b, parallel=share) for b, share in zip(batches, shares, strict=True)]
-    lanes = min(len(batches), at_once // packed)  # side by side; in each, one after the other
+    lanes = at_once // packed  # side by side; in each, one array after the other
     return [
         replace(
             batch,
-            parallel=min(len(batch.tasks), at_once // lanes // batch.resources.runs_per_job),
+            parallel=min(len(batch.tasks), at_once // lanes // width),
             after=first + index - lanes if index >= lanes else None,
         )
-        for index, batch in enumerate(batches)
+        for index, (batch, width) in enumerate(zip(batches, widths, strict=True))
     ]
 
 
