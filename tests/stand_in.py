@@ -2,7 +2,7 @@
 
 It notes every start, counts its steps, keeps them when TERM or USR2 comes and goes on from them.
 What else it does is in its folder's name: ``slow`` and ``steady`` take a while, ``raises`` and
-``dies`` fail at the start, ``stuck`` keeps nothing; ``early-SIGUSR2`` and ``early-SIGTERM`` are
+``dies`` fail at the start, ``stuck`` keeps nothing and begins anew; ``early-SIGUSR2`` and ``early-SIGTERM`` are
 ended by that signal, as a run that has not yet come to catch it.
 """
 
@@ -32,8 +32,8 @@ def stop(_number: int, _frame: FrameType | None) -> None:
 
 def execute(run: RunDir) -> int:
     name = run.name
-    before = run.state() or RunState()
-    steps = 2000 if "slow" in name or "stuck" in name else 400 if "steady" in name else 10
+    before = (None if "stuck" in name else run.state()) or RunState()
+    steps = 2000 if "slow" in name else 1600 if "stuck" in name else 400 if "steady" in name else 10
     state = RunState(
         step=before.step, steps=steps, host=socket.gethostname(), pid=os.getpid(), started=now()
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +30,7 @@ base:
   sample: {count: 50, steps: 4, batch_size: 20}
 """
 PATIENCE_S = 120
+ROOT = Path(__file__).parents[2]
 
 
 def plan(text: str, *sets: str) -> Plan:
@@ -37,6 +41,32 @@ def start(text: str, results: Path, on_end: str | None = None) -> Submission:
     """Submit runs of the stand-in."""
     how = Execution("slurm", on_end=on_end, command=stand_in.COMMAND)
     return submit(plan(text), results, how)
+
+
+LAUNCH = f"""\
+import sys
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+import stand_in
+from mpdit.study import pool
+pool.RUN_COMMAND = stand_in.COMMAND
+import launch
+launch.main()
+"""
+
+
+def launch(folder: Path, *arguments: str, **environment: str) -> str:
+    """What a command of launch.py says that goes well, in a folder; its runs are the stand-in's."""
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCH, *arguments],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def train(text: str, results: Path, *sets: str) -> Submission:

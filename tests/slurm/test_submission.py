@@ -24,6 +24,7 @@ from .studies import (
     BASE,
     all_running,
     assert_done_once,
+    launch,
     look,
     start,
     starts,
@@ -39,11 +40,13 @@ pytestmark = pytest.mark.usefixtures("cluster")
 MEMORY = "memory: 200M"
 
 
-def test_two_hundred_runs_are_done_so_many_at_once_while_others_are_timed_out_and_go_on(
+def test_two_hundred_runs_are_done_so_many_at_once_while_others_time_out_and_go_on(
     tmp_path: Path,
 ) -> None:
     text = "variants: {slow-a: {}, slow-b: {mp_silu: true}}"
     timed = start(f"{text}\nslurm: {{{MEMORY}, time: 1}}", tmp_path / "timed").study
+    text = "variants: {stuck: {}}"
+    start(f"{text}\nslurm: {{{MEMORY}, time: 1}}", tmp_path / "results")
     slurm.calls.clear()
     many = start(f"seeds: 200\nslurm: {{{MEMORY}, max_parallel: 8}}", tmp_path / "many")
     assert (len(many.arrays), len(many.arrays[0].tasks)) == (1, 200)
@@ -57,6 +60,18 @@ def test_two_hundred_runs_are_done_so_many_at_once_while_others_are_timed_out_an
         began = starts(timed.run(status.name))
         assert len(began) > 1
         assert all(int(str(row["step"])) > 10 for row in began[1:])
+    assert_goes_on_with_more_time(StudyDir(tmp_path / "results" / "s"))
+
+
+def assert_goes_on_with_more_time(study: StudyDir) -> None:
+    """What has never got anywhere in its time has timed out, and does in twice of it."""
+    (status,) = wait_for_end(study)
+    assert (status.state, status.cause) == ("failed", "timed out")
+    said = launch(study.path.parents[1], "retry", "s", "--time", "x2", "--wait")
+    assert "before: 1 timed out" in said
+    assert "s: 1 of 1 done after" in said
+    assert StudyDir(study.path).entries[0]["submitted"]["time"] == 2
+    assert_done_once(study, 1)
 
 
 def most_at_once(study: StudyDir) -> int:
@@ -78,6 +93,20 @@ def test_a_limit_holds_over_all_arrays(tmp_path: Path) -> None:
     wait_for_end(submission.study)
     assert_done_once(submission.study, 4)
     assert most_at_once(submission.study) == 1
+
+
+def test_what_is_more_than_one_array_takes_is_submitted_as_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "largest_array", lambda: 3)
+    submission = start(f"seeds: 7\nslurm: {{{MEMORY}}}", tmp_path)
+    assert [len(array.tasks) for array in submission.arrays] == [3, 3, 1]
+    assert len({array.job for array in submission.arrays}) == 3
+    slurm.calls.clear()
+    look(submission.study)
+    assert slurm.calls["squeue"] == 1
+    wait_for_end(submission.study)
+    assert_done_once(submission.study, 7)
 
 
 def test_submitting_again_submits_only_what_is_missing(tmp_path: Path) -> None:
@@ -152,6 +181,9 @@ def test_half_is_cancelled_by_scancel_and_goes_on_when_submitted(
     job = submission.arrays[0].job
     cluster.run("scancel", f"{job}_0", f"{job}_2")
     wait_for(study, lambda found: [s.state for s in found] == ["planned", "running", "planned"], 60)
+    slurm.calls.clear()
+    look(study)
+    assert slurm.calls == {"squeue": 1, "sacct": 1}
     again = start(text, tmp_path)
     assert [status.variant for status in again.started] == ["steady-a", "c"]
     wait_for_end(study)

@@ -63,6 +63,26 @@ def test_a_preempted_run_goes_on_to_the_same_bits(
     assert_same(run, alone, starts=2)
 
 
+@pytest.mark.usefixtures("cluster")
+def test_a_run_whose_time_is_up_goes_on_to_the_same_bits(
+    tmp_path: Path, alone: dict[str, object]
+) -> None:
+    study = train(slurm(time=1), tmp_path, *LONG).study
+    wait_for(study, half_way)
+    run = the_run(study)
+    state = run.state()
+    assert state is not None
+    os.kill(state.pid, signal.SIGSTOP)  # it would be done before its minute is over
+    (claim,) = study.claims()
+    (job,) = (array.job for array in claim.arrays)
+    log = claim.task_log(str(job))
+    wait_until(lambda: "Caught signal SIGUSR2" in log.read_text())
+    os.kill(state.pid, signal.SIGCONT)
+    wait_for_end(study)
+    assert "stopped by SIG" in run.log.read_text()
+    assert interrupted.science_of(run) == alone
+
+
 def test_a_requeued_run_goes_on_to_the_same_bits(
     cluster: Cluster, tmp_path: Path, alone: dict[str, object]
 ) -> None:
