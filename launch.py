@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -164,10 +165,10 @@ def retry(
     from mpdit.study.submission import Execution, choose_cluster, stored_plan
 
     found = find_study(study, results)
-    plan = adjust(stored_plan(found), found, time, memory)
+    plan = stored_plan(found)
     how = Execution(choose_cluster(last_cluster(found), plan), max_parallel, on_end)
-    name = found.table["grid"]
-    _submit(plan, found.path.parent, how, wait, grid_name=name, states=STATES)
+    name, more = found.table["grid"], partial(adjust, study=found, time=time, memory=memory)
+    _submit(plan, found.path.parent, how, wait, grid_name=name, states=STATES, adjust=more)
 
 
 @app.command()

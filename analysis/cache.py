@@ -23,8 +23,6 @@ import pyarrow as pa
 from mpdit.cachefolder import cache_folder
 from mpdit.stamp import Stamp
 
-FORMAT = 1
-
 
 class Piece(NamedTuple):
     """Consecutive rows of a table: one file's."""
@@ -43,12 +41,19 @@ class Kind:
         schema: the columns that there are in any case, the first ones.
         parse: the files' contents → the rows of each, None where it is damaged.
         worth_keeping: bytes; where less was parsed anew, keeping it would save no time.
+        version: of the code of ``parse``.
     """
 
     name: str
     schema: pa.Schema
     parse: Callable[[list[bytes]], list[Piece | None]]
     worth_keeping: int
+    version: str
+
+    @property
+    def format(self) -> str:
+        """Another where the columns or the code that makes them are others."""
+        return f"{self.version} {self.schema}"
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class Rows:
 def read(study: Path, runs: Sequence[str], kind: Kind) -> Rows:
     """The rows of one file of each run, as they are now; a missing file has none."""
     store = _store(study, kind)
-    kept = _open(store, kind.schema)
+    kept = _open(store, kind)
     pieces: dict[int, Piece] = {}
     stamps: dict[int, Stamp] = {}
     texts: dict[int, bytes] = {}
@@ -90,7 +95,7 @@ def read(study: Path, runs: Sequence[str], kind: Kind) -> Rows:
     lasting = [index for index in order if index in stamps]
     if sum(len(texts.get(index, b"")) for index in lasting) >= kind.worth_keeping:
         table = join([pieces[index] for index in lasting], kind.schema)
-        _keep(store, table, [(runs[i], stamps[i], pieces[i].rows) for i in lasting])
+        _keep(store, kind, table, [(runs[i], stamps[i], pieces[i].rows) for i in lasting])
     return Rows(
         table=join([pieces[index] for index in order], kind.schema),
         counts=[pieces[index].rows if index in pieces else 0 for index in range(len(runs))],
@@ -118,14 +123,14 @@ def _store(study: Path, kind: Kind) -> Path:
     return cache_folder() / "analysis" / f"{digest}-{Path(kind.name).stem}.arrow"
 
 
-def _open(store: Path, schema: pa.Schema) -> Mapping[str, tuple[Stamp, Piece]]:
+def _open(store: Path, kind: Kind) -> Mapping[str, tuple[Stamp, Piece]]:
     """What is kept: a run's name → its file's stamp when it was read, and its rows."""
     try:
         table = pa.ipc.open_file(pa.py_buffer(store.read_bytes())).read_all()
         kept = json.loads(table.schema.metadata[b"files"])
     except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
         return {}  # not there, cut short, or none of ours
-    if kept["format"] != FORMAT or table.schema.names[: len(schema)] != schema.names:
+    if kept["format"] != kind.format:
         return {}
     table = table.replace_schema_metadata(None)
     found, start = {}, 0
@@ -135,9 +140,9 @@ def _open(store: Path, schema: pa.Schema) -> Mapping[str, tuple[Stamp, Piece]]:
     return found
 
 
-def _keep(store: Path, table: pa.Table, files: list[tuple[str, Stamp, int]]) -> None:
+def _keep(store: Path, kind: Kind, table: pa.Table, files: list[tuple[str, Stamp, int]]) -> None:
     """Replace what is kept, where the cache can be written to."""
-    metadata = {b"files": json.dumps({"format": FORMAT, "files": files}).encode()}
+    metadata = {b"files": json.dumps({"format": kind.format, "files": files}).encode()}
     table = table.combine_chunks().replace_schema_metadata(metadata)
     with suppress(OSError):
         store.parent.mkdir(parents=True, exist_ok=True)

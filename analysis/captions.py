@@ -46,6 +46,5 @@ CAPTIONS = {
     "does at the other's first. Blue: better together than apart. A star: differs from zero after "
     "Holm's correction for all interactions.",
     "speed": "Dots: one run each, the median over its logged rows. Bar and line: mean over seeds "
-    "and its 95 % t interval. Right: the mean over that of the first variant. Runs that shared a "
-    "machine slowed each other down.",
+    "and its 95 % t interval. Right: the mean over that of the first variant.",
 }

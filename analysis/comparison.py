@@ -29,6 +29,10 @@ from analysis.study import NothingToShow, Study
 
 CONDITIONING = ["model.conditioning", "model.final_conditioning"]
 SETTING = ["model", "data.name"]
+MEASURED = ("weights", "count", "reference.hash", "reference.split")
+"""With the settings of sampling what must be the same for distances to be compared ..."""
+OWN = ("sampling.seed", "sampling.ema_error", "sampling.snapshot")
+"""... save what each run has of its own."""
 MANY = 12
 """More sentences than this are not read."""
 
@@ -197,7 +201,7 @@ def incomparable(study: Study) -> list[str]:
     """Why some distances may not stand beside each other, in words; nothing when all may."""
     name = label(study)
     rows = own(study).drop_duplicates(["run", "metric"], keep="last")
-    judged = rows[rows["metric"] == name]
+    distance = judged(study)
     reasons = [
         f"{run} has {', '.join(group['metric'])} but not {name}: left out"
         for run, group in rows.groupby("run", sort=False)
@@ -205,13 +209,34 @@ def incomparable(study: Study) -> list[str]:
     ]
     reasons += [
         f"{run}: its {name} is not a number: left out"
-        for run in judged["run"][~np.isfinite(judged["value"].astype(float))]
+        for run in distance["run"][~np.isfinite(distance["value"].astype(float))]
     ]
-    for key in ("weights", "reference.hash", "reference.split", "count"):
-        if key in judged and judged[key].nunique(dropna=False) > 1:
-            found = ", ".join(map(str, judged[key].unique()))
-            reasons.append(f"the runs' distances differ in {key} ({found}): not comparable")
-    return reasons
+    return reasons + [
+        f"the runs' distances differ in {key} ({', '.join(found)}): not comparable"
+        for key, found in differing(study).items()
+    ]
+
+
+def judged(study: Study) -> pd.DataFrame:
+    """The evaluations by which the runs are judged, one row a run.
+
+    Raises:
+        NothingToShow: before the first evaluation.
+    """
+    rows = own(study)
+    return rows[rows["metric"] == label(study)].drop_duplicates("run", keep="last")
+
+
+def differing(study: Study) -> dict[str, list[str]]:
+    """In which settings of measuring the runs' distances differ, and the values.
+
+    Raises:
+        NothingToShow: before the first evaluation.
+    """
+    rows = judged(study)
+    settings = [key for key in map(str, rows) if key in MEASURED or key.startswith("sampling.")]
+    found = {key: list(rows[key].map(levels.text).unique()) for key in settings if key not in OWN}
+    return {key: values for key, values in found.items() if len(values) > 1}
 
 
 def differences(study: Study) -> dict[tuple[str, str], Difference]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis import comparison, published, style, tables
+from analysis import comparison, published, style, tables, words
 from analysis.captions import CAPTIONS, TITLES
 from analysis.figures import FIGURES
 from analysis.load import NothingToShow, Study, load
@@ -148,7 +148,8 @@ def _part(part: Part, study: Study, out: Path) -> Iterator[str]:
         yield "makes what has not run."
     yield ""
     yield from (f"- {said}" for said in comparison.statements(study))
-    yield ""
+    yield from (f"- Note: {said}." for said in words.warnings(study))
+    yield from ("", words.explanation(study), "")
     for name, of in part.tables.items():
         kind = tables.TABLES[of]
         try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import partial
 from itertools import accumulate
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.json
@@ -91,9 +93,12 @@ _MAGNITUDES = pa.schema(
     ]
 )
 TREE = pa.schema([("tree", pa.string())])
+_VERSION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 
-METRICS = Kind("metrics.jsonl", _METRICS, partial(json_lines, schema=_METRICS), 16_000_000)
-MAGNITUDES = Kind(
-    "magnitudes.jsonl", _MAGNITUDES, partial(json_lines, schema=_MAGNITUDES), 16_000_000
+METRICS = Kind(
+    "metrics.jsonl", _METRICS, partial(json_lines, schema=_METRICS), 16_000_000, _VERSION
 )
-CONFIGS = Kind("config.yaml", TREE, yaml_trees, 200_000)
+MAGNITUDES = Kind(
+    "magnitudes.jsonl", _MAGNITUDES, partial(json_lines, schema=_MAGNITUDES), 16_000_000, _VERSION
+)
+CONFIGS = Kind("config.yaml", TREE, yaml_trees, 200_000, _VERSION)

@@ -15,11 +15,10 @@ from typing import Any
 from urllib.parse import quote
 
 import jinja2
-import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import comparison, style, tables, tuning
+from analysis import comparison, style, tables, words
 from analysis.captions import CAPTIONS, TITLES
 from analysis.figures import FIGURES, panels
 from analysis.load import NothingToShow, Study, load
@@ -94,8 +93,8 @@ class Page:
             total=len(study.runs),
             variant_count=len(study.variants),
             statements=comparison.statements(study),
-            explanation=explanation(study),
-            warnings=_warnings(study),
+            explanation=words.explanation(study),
+            warnings=words.warnings(study),
             tables=list(self.tables()),
             figures=figures,
             variants=list(_variants(study)),
@@ -174,75 +173,6 @@ def _left_out(study: Study, name: str) -> str:
     if len(study.variants) <= limit:
         return ""
     return f" The baseline and the {limit - 1} best of {len(study.variants)} variants."
-
-
-def explanation(study: Study) -> str:
-    """What the distance is, in one sentence; nothing before the first evaluation."""
-    try:
-        label = comparison.label(study)
-    except NothingToShow:
-        return ""
-    rows = comparison.own(study)
-    row = rows[rows["metric"] == label].iloc[0].dropna()
-    kind = "kernel" if label.startswith("K") else "Fréchet"
-    images = f"{row['reference.count']:.0f} images" if "reference.count" in row else "the images"
-
-    # what is not recorded is of an older version
-    sampler = f"by {row['sampling.sampler']} " if "sampling.sampler" in row else ""
-    unusual = {"precision": ("float32", ""), "to_uint8": ("round", "to 8 bits by ")}
-    apart = ", ".join(
-        words + str(row[f"sampling.{key}"])
-        for key, (usual, words) in unusual.items()
-        if row.get(f"sampling.{key}", usual) != usual
-    )
-
-    def get(key: str) -> object:
-        value = row.get(key, "?")
-        return f"{value:g}" if isinstance(value, float | np.floating) else value
-
-    return (
-        f"{comparison.title(study)} is the {kind} distance between {get('count')} samples and "
-        f"{images} of {get('reference.data')} ({get('reference.split')}), "
-        f"in the features of the {get('extractor')} network (weights {get('weights')}, reference "
-        f"{get('reference.hash')}); smaller is better. "
-        f"Sampled {sampler}in {get('sampling.steps')} steps{f' ({apart})' if apart else ''} "
-        f"with guidance {get('sampling.guidance')} and EMA width {get('sampling.ema_std')}. "
-        "Intervals are 95 % t intervals over seeds; differences are paired by seed. "
-        "A change in % has no interval where the baseline itself cannot be told from zero. "
-        f"{_further(study)}"
-    )
-
-
-def _further(study: Study) -> str:
-    """What the records beside the distance are, where there are any."""
-    said = [comparison.floor_statement(study)]
-    if not comparison.companions(study, "limit").empty:
-        said.append(
-            "N → ∞ is a line in 1/N through this distance over disjoint halves and quarters of "
-            "the samples."
-        )
-    if not comparison.companions(study, "repeat").empty:
-        said.append(
-            "Sampling SD is the standard deviation between sample sets that one model drew from "
-            "different noise."
-        )
-    return " ".join(filter(None, said))
-
-
-def _warnings(study: Study) -> list[str]:
-    try:
-        warnings = comparison.incomparable(study)
-    except NothingToShow:
-        return []
-    return [*warnings, *tuning.remarks(study), *_not_told(study)]
-
-
-def _not_told(study: Study) -> tuple[str, ...]:
-    """Which effects of a factorial grid cannot be estimated."""
-    try:
-        return comparison.factorial(study).left_out
-    except NothingToShow:
-        return ()
 
 
 def _variants(study: Study) -> Iterator[dict[str, Any]]:

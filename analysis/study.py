@@ -34,7 +34,6 @@ and ``missing``.
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +41,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mpdit.data import adm
 from mpdit.study.rundir import RunDir
 
 
@@ -88,23 +88,15 @@ class Study:
         Raises:
             NothingToShow: when there are none, or the file is not whole.
         """
-        return _first_samples(self.folder(run).samples / f"{name}.npz", count)
-
-
-def _first_samples(file: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Reads no more of arr_0 than it needs: 10,000 images of 128² are half a gigabyte."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            with archive.open("arr_0.npy") as stream:
-                np.lib.format.read_magic(stream)
-                shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-                count = min(count, shape[0])
-                size = int(np.prod(shape[1:])) * dtype.itemsize
-                images = np.frombuffer(stream.read(count * size), dtype=dtype)
-            with archive.open("arr_1.npy") as stream:
-                labels = np.lib.format.read_array(stream, allow_pickle=False)
-        return images.reshape(count, *shape[1:]), labels[:count]
-    except FileNotFoundError:
-        raise NothingToShow(f"{file} is not there") from None
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
-        raise NothingToShow(f"{file} is damaged: {error}") from None
+        file = self.folder(run).samples / f"{name}.npz"
+        try:
+            held = adm.contents(file)
+            if not held.usable or not held.shape[0]:
+                raise NothingToShow(f"{file} holds no images")
+            # no more than these: 10,000 images of 128² are half a gigabyte
+            images = next(adm.images(file, count))
+            return images, adm.labels(file)[:count]
+        except FileNotFoundError:
+            raise NothingToShow(f"{file} is not there") from None
+        except adm.DamagedError as error:
+            raise NothingToShow(str(error)) from None

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis import comparison, style, tables, tuning
+from analysis import comparison, style, tables, words
 from analysis.load import NothingToShow, Study
 
 HEADINGS = {
@@ -39,8 +39,8 @@ def show(study: Study, console: Console | None = None) -> None:
         console.print(table, Text())
     said = (
         *comparison.statements(study),
-        *tuning.remarks(study),
-        comparison.floor_statement(study),
+        *words.warnings(study),
+        words.explanation(study),
     )
     for statement in said:
         if statement:

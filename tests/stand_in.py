@@ -2,7 +2,8 @@
 
 It notes every start, counts its steps, keeps them when TERM or USR2 comes and goes on from them.
 What else it does is in its folder's name: ``slow`` and ``steady`` take a while, ``raises`` and
-``dies`` fail at the start, ``stuck`` keeps nothing.
+``dies`` fail at the start, ``stuck`` keeps nothing; ``early-SIGUSR2`` and ``early-SIGTERM`` are
+ended by that signal, as a run that has not yet come to catch it.
 """
 
 from __future__ import annotations
@@ -52,6 +53,10 @@ def execute(run: RunDir) -> int:
         raise RuntimeError("a first time always fails")
     if "dies" in name:
         os.kill(os.getpid(), signal.SIGKILL)
+    if "early-" in name:
+        number = signal.Signals[name.partition("early-")[2]]
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
     while state.step < steps:
         state = replace(state, step=state.step + 1, heartbeat=now(), rate=100.0, eta=1.0, loss=0.5)
         run.write_state(state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mpdit.config import ConfigError
 from mpdit.study.arrays import Batch, make_batches
 from mpdit.study.resources import Resources
 
@@ -37,7 +38,6 @@ def test_arrays_are_no_larger_than_the_cluster_takes() -> None:
         (1, 10, None, [5, 5]),
         (1, 10, 40, [20, 20]),
         (4, None, 40, [10]),  # ten tasks of four runs
-        (1, 1, None, [1, 1]),
     ],
 )
 def test_so_many_runs_at_once_whatever_the_number_of_arrays(
@@ -46,6 +46,53 @@ def test_so_many_runs_at_once_whatever_the_number_of_arrays(
     resources = Resources(time=60, runs_per_job=runs_per_job, max_parallel=in_grid)
     batches = make_batches(dict.fromkeys(names(200), resources), 100, asked)
     assert [batch.parallel for batch in batches] == expected
+
+
+def most_at_once(batches: list[Batch]) -> int:
+    """Runs, when every array begins as soon as the one before it has ended."""
+    lane: dict[int, int] = {}
+    widest: dict[int, int] = {}
+    for index, batch in enumerate(batches):
+        lane[index] = index if batch.after is None else lane[batch.after]
+        runs = batch.parallel * batch.resources.runs_per_job
+        widest[lane[index]] = max(runs, widest.get(lane[index], 0))
+    return sum(widest.values())
+
+
+@pytest.mark.parametrize(
+    ("groups", "packed", "limit"), [(20, 1, 8), (2, 1, 1), (3, 4, 5), (30, 2, 7), (1, 3, 3)]
+)
+def test_no_more_runs_at_once_than_the_limit_however_many_arrays_there_are(
+    groups: int, packed: int, limit: int
+) -> None:
+    runs = {
+        f"{minutes}-{run}": Resources(time=minutes, runs_per_job=packed)
+        for minutes in range(1, groups + 1)
+        for run in range(25)
+    }
+    batches = make_batches(runs, 10, limit)
+    assert sum(len(task) for batch in batches for task in batch.tasks) == 25 * groups
+    assert all(batch.parallel >= 1 for batch in batches)
+    assert packed <= most_at_once(batches) <= limit
+
+
+def test_the_grids_own_limits_hold_for_each_of_its_parts() -> None:
+    one, two = (Resources(time=60, nodes=n, max_parallel=n) for n in (1, 2))
+    runs = dict.fromkeys(names(40), one) | dict.fromkeys(names(40, "other"), two)
+    batches = make_batches(runs, 10)
+    parts = [[batch for batch in batches if batch.resources == own] for own in (one, two)]
+    assert [batch.after for batch in parts[0]] == [None, 0, 1, 2]
+    assert [batch.after for batch in parts[1]] == [None, None, 4, 5]
+    assert {batch.parallel for batch in batches} == {1}
+
+
+@pytest.mark.parametrize(("asked", "in_grid"), [(3, None), (None, 3)])
+def test_fewer_runs_at_once_than_share_a_job_are_refused(
+    asked: int | None, in_grid: int | None
+) -> None:
+    four = Resources(time=60, runs_per_job=4, max_parallel=in_grid)
+    with pytest.raises(ConfigError, match="4 runs share a job: there cannot be only 3 at once"):
+        make_batches(dict.fromkeys(names(8), four), 10, asked)
 
 
 def test_a_short_limit_is_told_early_enough_and_a_long_one_with_time_for_large_checkpoints() -> (

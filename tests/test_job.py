@@ -13,12 +13,15 @@ import pytest
 import stand_in
 from conftest import tiny_config
 
-from mpdit.study.rundir import EXIT_FAILED, RunDir
+from mpdit.study.job import Job
+from mpdit.study.rundir import EXIT_FAILED, RunDir, append_row, read_rows
 
 TASK = """\
 import signal, sys
 from pathlib import Path
+from mpdit.study import job as module
 from mpdit.study.job import Job
+module.BUSY_S, module.BUSY_TRIES = 0.3, 1000
 minutes, stalls, names = int(sys.argv[4]), int(sys.argv[5]), sys.argv[6:]
 job = Job(Path(sys.argv[1]), sys.argv[2:4], len(names), minutes, 30, stalls)
 def checkpoint(*_):
@@ -31,17 +34,24 @@ job(names)
 """
 
 
-def task(claim: Path, names: list[str], minutes: int = 1, stalls: int = 0) -> subprocess.Popen[str]:
+def task(
+    claim: Path, names: list[str], minutes: int = 1, stalls: int = 0, **slurm: str
+) -> subprocess.Popen[str]:
     words = [str(claim), *stand_in.COMMAND, str(minutes), str(stalls), *names]
     process = subprocess.Popen(
         [sys.executable, "-c", TASK, *words],
-        env={**os.environ, "SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "1"},
+        env={**os.environ, "SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "1", **slurm},
         stdout=subprocess.PIPE,
         text=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
+
+
+def status(process: subprocess.Popen[str]) -> int:
+    process.communicate(timeout=30)
+    return process.returncode
 
 
 @pytest.fixture
@@ -55,6 +65,10 @@ def make(claim: Path, name: str) -> RunDir:
     run = RunDir(claim.parent.parent / name)
     run.write_config(tiny_config())
     return run
+
+
+def starts(run: RunDir) -> int:
+    return sum("began" in row for row in read_rows(run.path / "starts.jsonl"))
 
 
 def wait_for_steps(run: RunDir) -> None:
@@ -117,3 +131,97 @@ def test_a_task_whose_runs_were_stopped_waits_for_slurm_unless_it_was_cancelled(
     (claim / "cancelled").touch()
     process.communicate(timeout=30)
     assert not (claim / "slow.exit").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+def test_a_run_that_the_signal_met_before_it_could_catch_it_is_requeued(
+    claim: Path, number: signal.Signals
+) -> None:
+    run = make(claim, f"early-{number.name}")
+    process = task(claim, [run.name], minutes=60)
+    wait_for_start(run)
+    time.sleep(0.5)  # the task sees its end
+    process.send_signal(signal.SIGUSR2)
+    assert process.communicate(timeout=30)[0] == f"requeued 0 {run.name}\n"
+    state = run.state()
+    assert not (claim / f"{run.name}.exit").exists()
+    assert state is not None
+    assert state.error is None
+
+
+def wait_for_start(run: RunDir) -> None:
+    end = time.monotonic() + 30
+    while not starts(run):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_task_that_is_stopped_before_it_has_started_its_runs_is_requeued(claim: Path) -> None:
+    make(claim, "quick")
+    again = Job(claim, stand_in.COMMAND, 1, 60, 30, stalls=2).checkpoint(["quick"])
+    assert again.args == (["quick"],)
+    assert vars(again.function)["stalls"] == 2
+    assert list(claim.iterdir()) == []
+
+
+def test_a_requeued_task_leaves_alone_what_it_has_let_go_of(claim: Path) -> None:
+    failed, good = make(claim, "raises"), make(claim, "quick")
+    names = ["raises", "quick"]
+    (claim / "raises.exit").write_text("1\n")
+    assert status(task(claim, names)) == 0
+    assert (starts(failed), starts(good)) == (0, 1)
+    assert status(task(claim, names)) == 0
+    assert (starts(failed), starts(good)) == (0, 1)
+
+
+def test_what_is_done_already_is_let_go_of(claim: Path) -> None:
+    run = make(claim, "quick")
+    append_row(run.path / "evaluation.jsonl", {"value": 1.0})
+    assert status(task(claim, ["quick"])) == 0
+    assert starts(run) == 0
+    assert (claim / "quick.exit").read_text() == "0\n"
+
+
+def test_a_run_that_another_process_holds_is_tried_again(claim: Path) -> None:
+    run = make(claim, "quick")
+    with run.lease():
+        process = task(claim, ["quick"])
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
+        assert not (claim / "quick.exit").exists()
+    assert status(process) == 0
+    assert run.is_done()
+    assert (claim / "quick.exit").exists()
+
+
+def test_an_orphan_whose_run_dies_lets_go_of_nothing(
+    claim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make(claim, "slow")
+    process = task(claim, ["slow"], SLURM_RESTART_COUNT="0")
+    wait_for_steps(run)
+    state = run.state()
+    assert state is not None
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with run.lease():  # the next allocation's
+        os.kill(state.pid, signal.SIGKILL)
+        assert status(process) == EXIT_FAILED
+    assert not (claim / "slow.exit").exists()
+
+
+def test_a_run_without_a_folder_fails_and_stops_no_other(claim: Path) -> None:
+    good = make(claim, "quick")
+    assert status(task(claim, ["gone", "quick"])) == EXIT_FAILED
+    assert (claim / "gone.exit").read_text() == "1\n"
+    assert good.is_done()
+
+
+def test_a_run_that_cannot_be_started_says_why(claim: Path) -> None:
+    run = make(claim, "quick")
+    run.log.mkdir()
+    assert status(task(claim, ["quick"])) == EXIT_FAILED
+    state = run.state()
+    assert state is not None
+    assert state.error is not None
+    assert "Is a directory" in state.error

@@ -199,6 +199,20 @@ def test_a_failed_run_is_named_with_its_log_and_can_be_tried_again(here: Path) -
     assert sorted(states(here)) == ["done", "done", "planned", "planned"]
 
 
+def test_more_memory_at_a_retry_is_for_what_failed_and_asks_nothing_of_the_others(
+    here: Path,
+) -> None:
+    failing = "{raises: {mp_residual: true, slurm: {memory: 1G}}, B: {mp_silu: true}}"
+    (here / "grid.yaml").write_text(GRID.replace("{A: {}, B: {mp_silu: true}}", failing))
+    local = ("--cluster", "local", "--wait")
+    assert launch(here, "grid.yaml", *local).returncode == 1
+    again = launch(here, "retry", "s", "--memory", "x2", "--wait")
+    assert again.returncode == 0, again.stdout + again.stderr
+    table = json.loads((here / "results" / "s" / "study.json").read_text())
+    had = {run["variant"]: run["submitted"]["memory"] for run in table["runs"]}
+    assert had == {"raises": "2G", "B": None}
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_runs_are_resumable_and_the_command_that_goes_on_is_said(
     here: Path, number: signal.Signals

@@ -22,7 +22,7 @@ def adjusted(
     names = study.write_table(made, "grid.yaml")
     if said:
         study.note_submitted({names[made.runs[0].id]: said})
-    return adjust(made, StudyDir(folder), time, memory).runs[0].resources
+    return adjust(made.runs, StudyDir(folder), time, memory)[0].resources
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from analysis import statistics, style
 from analysis.figures import panels
 from analysis.load import NothingToShow, Study
-from analysis.speed import of_runs
+from analysis.speed import of_runs, side_by_side
 
 
 @style.styled
@@ -46,5 +46,8 @@ def speed(study: Study) -> Figure:
         panels.row_points(axes, row, list(values), color)
         panels.row_estimate(axes, row, statistics.mean(values), color)
         panels.row_text(axes, row, f"× {values.mean() / speeds[variants[0]].mean():.2f}")
-    axes.set(xlabel="training speed (images/s; larger is faster)", ylabel="")
+    label = "training speed (images/s; larger is faster)"
+    if shared := len(side_by_side(study) & set(runs["run"])):
+        label += f"\n{shared} of {len(runs)} runs shared a host, which slows them"
+    axes.set(xlabel=label, ylabel="")
     return figure

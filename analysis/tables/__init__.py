@@ -110,7 +110,8 @@ TABLES: dict[str, Table] = {
     "overhead": Table(
         "Training time",
         "Median step of each run, mean over seeds ± half of its 95 % t interval; Δ paired by seed, "
-        "between runs on the same device. Runs that shared a machine slowed each other down.",
+        "between runs on the same device. Beside others: runs that shared their host with another "
+        "run of the study, and slowed each other down.",
         overhead,
         cost.pretty,
     ),

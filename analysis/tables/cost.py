@@ -22,12 +22,13 @@ def overhead(study: Study) -> pd.DataFrame:
     ``variant``, ``baseline``; ``step_seconds``, ``half_width`` (mean over ``seeds``, of each run
     the median step); ``relative``, ``…_low``, ``…_high`` (over the baseline's, less one, paired by
     seed, 95 % interval), ``pairs`` (seeds that both trained on the same device, threads and number
-    of processes); ``published_relative`` (the paper's); ``device``.
+    of processes); ``published_relative`` (the paper's); ``device``; ``shared``
+    (how many of the runs trained beside another run on their host, which slows both).
 
     Raises:
         NothingToShow: before a run has logged its speed.
     """
-    times = _times(study)
+    times, shared = _times(study), speed.side_by_side(study)
     designs: dict[Any, Any] = study.designs.to_dict("index")
     rows: dict[str, dict[str, Any]] = {}
     for group in comparison.groups(study):
@@ -45,6 +46,7 @@ def overhead(study: Study) -> pd.DataFrame:
                 **_relative(times, variant, group.baseline),
                 "published_relative": _published(designs[variant], designs[group.baseline]),
                 "device": ", ".join(dict.fromkeys(own["device"].dropna())),
+                "shared": int(own["run"].isin(shared).sum()),
             }
     return pd.DataFrame(rows.values())
 
@@ -84,7 +86,8 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
             "Δ, %": change(row, RELATIVE, 100, 1),
             published: percent(row["published_relative"]),
             "device": row["device"] or DASH,
+            "beside others": f"{row['shared']} of {row['seeds']}" if row["shared"] else DASH,
         }
         for row in table.to_dict("records")
     )
-    return without_empty(text, [published])
+    return without_empty(text, [published, "beside others"])

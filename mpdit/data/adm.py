@@ -6,6 +6,8 @@ at once. No torch.
 
 from __future__ import annotations
 
+import errno
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -18,6 +20,10 @@ from jaxtyping import Float64, Int64, UInt8
 
 from mpdit.errors import ConfigError
 
+DAMAGES = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, ValueError, EOFError),
+    *(KeyError, RuntimeError),  # a name that is not there; what seems to be encrypted
+)
 Images = UInt8[np.ndarray, "images height width channels"]
 
 
@@ -84,6 +90,17 @@ def statistics(
         return arrays["mu"].astype(np.float64), arrays["sigma"].astype(np.float64)
 
 
+def labels(file: Path) -> Int64[np.ndarray, " images"]:
+    """The labels of a file that has them.
+
+    Raises:
+        DamagedError: when they cannot be read.
+    """
+    with _whole(file), np.load(file) as arrays:
+        found: Int64[np.ndarray, " images"] = arrays["arr_1"].astype(np.int64)
+    return found
+
+
 def write(file: Path, batches: Iterable[Images], labels: Int64[np.ndarray, " images"]) -> None:
     """Write images that come in batches, and their labels, compressed.
 
@@ -113,5 +130,10 @@ def _whole(file: Path) -> Iterator[None]:
     """Say of every way in which a file is broken that it is."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
+    except DAMAGES as error:
+        raise DamagedError(f"{file} is damaged: {error}") from None
+    except OSError as error:
+        # a place that no file has, or what only looks like another kind of compression
+        if error.errno not in (errno.EINVAL, None):
+            raise
         raise DamagedError(f"{file} is damaged: {error}") from None

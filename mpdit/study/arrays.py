@@ -6,26 +6,29 @@ submitit writes the scripts and submits them, one sbatch an array.
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from datetime import datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from submitit import SlurmExecutor
-from submitit.core.utils import FailedJobError
+from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import clean_env
 
 from mpdit.config import ConfigError
 from mpdit.study import slurm
-from mpdit.study.folder import JobArray, StudyDir, job_names
+from mpdit.study.folder import NOTICE, JobArray, StudyDir, job_names
 from mpdit.study.job import Job
 from mpdit.study.notice import notify
 from mpdit.study.resources import Resources
 from mpdit.study.rundir import append_row
+from mpdit.study.screens import count
 
 NO_LIMIT = 365 * 24 * 60
 """Minutes: submitit always names a limit."""
@@ -38,11 +41,15 @@ _PYTHON = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}
 
 @dataclass(frozen=True)
 class Batch:
-    """What one sbatch submits: tasks with the same resources, ``parallel`` of them at once."""
+    """What one sbatch submits: tasks with the same resources, ``parallel`` of them at once.
+
+    ``after`` is the index of the batch that has to end first, None where none has to.
+    """
 
     resources: Resources
     tasks: tuple[tuple[str, ...], ...]
     parallel: int
+    after: int | None = None
 
     @property
     def minutes(self) -> int:
@@ -65,44 +72,58 @@ def make_batches(
 ) -> list[Batch]:
     """Group the runs by their resources, in their order, into arrays of at most ``largest`` tasks.
 
+    Where a limit of runs at once is lower than the number of arrays, some begin after others.
+
     Args:
         runs: the resources of each run, by name; with a time.
         max_parallel: runs at once, over all arrays; by default what the resources say.
+
+    Raises:
+        ConfigError: when a limit is lower than the number of runs that share a task.
     """
     groups: dict[str, tuple[Resources, list[str]]] = {}
     for name, resources in runs.items():
         asked = resources.model_dump_json(exclude={"device", "utilization"})
         groups.setdefault(asked, (resources, []))[1].append(name)
-    chunks = []
+    batches: list[Batch] = []
     for resources, names in groups.values():
         size = resources.runs_per_job
         tasks = [tuple(names[i : i + size]) for i in range(0, len(names), size)]
-        chunks += [
-            (resources, tuple(tasks[i : i + largest]), len(tasks))
-            for i in range(0, len(tasks), largest)
-        ]
-    everything = sum(len(tasks) for _, tasks, _ in chunks)
+        arrays = [tuple(tasks[i : i + largest]) for i in range(0, len(tasks), largest)]
+        own = [Batch(resources, array, len(array)) for array in arrays]
+        batches += own if max_parallel else _limited(own, resources.max_parallel, len(batches))
+    return _limited(batches, max_parallel)
+
+
+def _limited(batches: Sequence[Batch], at_once: int | None, first: int = 0) -> list[Batch]:
+    """The batches, of which the first has the index ``first``, with so many runs at once."""
+    if at_once is None or not batches:
+        return list(batches)
+    packed = max(batch.resources.runs_per_job for batch in batches)
+    if at_once < packed:
+        raise ConfigError(f"{packed} runs share a job: there cannot be only {at_once} at once")
+    everything = sum(len(batch.tasks) for batch in batches)
+    shares = [
+        min(len(b.tasks), at_once * len(b.tasks) // (everything * b.resources.runs_per_job))
+        for b in batches
+    ]
+    if all(shares):
+        return [replace(b, parallel=share) for b, share in zip(batches, shares, strict=True)]
+    lanes = min(len(batches), at_once // packed)  # side by side; in each, one after the other
     return [
-        Batch(
-            resources,
-            tasks,
-            _share(max_parallel, everything, resources, len(tasks))
-            if max_parallel
-            else _share(resources.max_parallel, group, resources, len(tasks)),
+        replace(
+            batch,
+            parallel=min(len(batch.tasks), at_once // lanes // batch.resources.runs_per_job),
+            after=first + index - lanes if index >= lanes else None,
         )
-        for resources, tasks, group in chunks
+        for index, batch in enumerate(batches)
     ]
 
 
-def _share(at_once: int | None, of: int, resources: Resources, tasks: int) -> int:
-    """How many of an array's tasks may run at once, when so many runs may in ``of`` tasks."""
-    if at_once is None:
-        return tasks
-    return max(1, min(tasks, at_once * tasks // (of * resources.runs_per_job)))
-
-
-def check(resources: Mapping[str, Resources]) -> tuple[dict[str, Resources], int]:
-    """Hold what runs ask for against what the cluster has.
+def check(
+    resources: Mapping[str, Resources], max_parallel: int | None = None, on_end: str | None = None
+) -> tuple[dict[str, Resources], int]:
+    """Hold what `submit_arrays` is to submit against what the cluster has.
 
     Returns:
         the resources of each run with a time, the partition's default where they name none, which
@@ -118,7 +139,9 @@ def check(resources: Mapping[str, Resources]) -> tuple[dict[str, Resources], int
         run: own if own.time else own.model_copy(update={"time": defaults[own.partition]})
         for run, own in resources.items()
     }
-    for batch in make_batches(timed, len(timed)):
+    batches = make_batches(timed, len(timed), max_parallel)
+    notice = [_notice_batch(batches[0].resources)] if batches and on_end is not None else []
+    for batch in batches + notice:
         lines = _script(replace(batch, tasks=batch.tasks[:1]), "check", Path()).splitlines()
         options = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")]
         try:
@@ -126,7 +149,7 @@ def check(resources: Mapping[str, Resources]) -> tuple[dict[str, Resources], int
         except ConfigError:
             if slurm.has_nodes(batch.resources.partition):  # else it would refuse any job
                 raise
-    return timed, slurm.limits().array_tasks
+    return timed, slurm.largest_array()
 
 
 def preview(
@@ -137,11 +160,12 @@ def preview(
     Raises:
         ConfigError: when Slurm would refuse one.
     """
-    batches = make_batches(*check(resources), max_parallel)
+    batches = make_batches(*check(resources, max_parallel), max_parallel)
     names = job_names(_job_name(study), len(batches))
     claim = study.jobs / "CLAIM"
     return [
-        (batch, _script(batch, name, claim)) for batch, name in zip(batches, names, strict=True)
+        (batch, _script(batch, name, claim, [] if batch.after is None else [names[batch.after]]))
+        for batch, name in zip(batches, names, strict=True)
     ]
 
 
@@ -152,15 +176,21 @@ def submit_arrays(
     command: Sequence[str],
     max_parallel: int | None,
     on_end: str | None,
-) -> tuple[JobArray, ...]:
+) -> Iterator[JobArray]:
     """Claim runs, and submit them, one sbatch an array. Call under the study's lock.
+
+    An array at which sbatch fails stays claimed, without a job id: the controller may have taken it
+    all the same, which `reconcile` finds out.
 
     Args:
         resources, largest: as `check` returns them.
         on_end: a shell command for a job of its own, after all of them.
 
+    Yields:
+        each array, once it is submitted.
+
     Raises:
-        ConfigError: with sbatch's words, when it refuses an array; those before it stay submitted.
+        ConfigError: with sbatch's words, when it fails; what it took before stays submitted.
     """
     batches = make_batches(resources, largest, max_parallel)
     job_name = _job_name(study)
@@ -168,52 +198,70 @@ def submit_arrays(
     file, held = study.new_claim("slurm", list(resources), job_name=job_name, arrays=arrays)
     held.close()
     claim = file.with_suffix("")
-    submitted: list[JobArray] = []
-    names = job_names(job_name, len(batches))
-    for index, (batch, name) in enumerate(zip(batches, names, strict=True)):
+    jobs: list[str] = []
+    for index, (batch, name) in enumerate(
+        zip(batches, job_names(job_name, len(batches)), strict=True)
+    ):
+        work = Job(claim, command, batch.resources.runs_per_job, batch.minutes, batch.stop_s)
+        after = [] if batch.after is None else [jobs[batch.after]]
         try:
-            job = _sbatch(batch, name, claim, command)
-        except FailedJobError as error:
-            for run in (run for other in batches[index:] for runs in other.tasks for run in runs):
+            job = _sbatch(_executor(batch, name, claim, after), work, batch.tasks)
+        except ConfigError as error:
+            for run in (
+                run for other in batches[index + 1 :] for names in other.tasks for run in names
+            ):
                 append_row(file, {"finished": run})
-            begun = sum(len(array.tasks) for array in submitted)
-            there = f" ({begun:,} tasks were submitted before that)" if begun else ""
-            raise ConfigError(f"sbatch refuses{there}: {str(error).strip()}") from None
+            begun = sum(len(other.tasks) for other in batches[:index])
+            there = f"{count(begun, 'task')} submitted before that; " if begun else ""
+            raise ConfigError(f"{error} ({there}submit again for what is missing)") from None
         append_row(file, {"array": index, "job": job})
-        submitted.append(JobArray(name, batch.tasks, job))
+        jobs.append(job)
+        yield JobArray(name, batch.tasks, job)
     if on_end is not None:
-        after = ":".join(str(array.job) for array in submitted)
-        executor = _executor(_notice_batch(batches[0].resources), f"{job_name}-end", claim)
-        executor.update_parameters(dependency=f"afterany:{after}")
-        with clean_slurm_env():
-            executor.submit(notify, study.path, list(resources), on_end)
-    return tuple(submitted)
+        notice = _executor(
+            _notice_batch(batches[0].resources),
+            f"{job_name}-end",
+            file.with_suffix(NOTICE),
+            jobs,
+        )
+        try:
+            _sbatch(notice, notify, [study.path], [list(resources)], [on_end])
+        except ConfigError as error:
+            raise ConfigError(f"all is submitted, but no notice will come: {error}") from None
 
 
 def _notice_batch(resources: Resources) -> Batch:
     """A small job, where the others were allowed."""
     kept = resources.model_dump(include={"partition", "account", "qos"})
-    return Batch(Resources(time=NOTICE_MIN, **kept), ((),), 1)
+    time = min(NOTICE_MIN, resources.time or NOTICE_MIN)
+    return Batch(Resources(time=time, **kept), ((),), 1)
 
 
 def _job_name(study: StudyDir) -> str:
-    return f"{study.name}-{datetime.now():%m%d%H%M%S}-{os.getpid()}"
+    return f"{study.name}-{datetime.now():%m%d%H%M%S}-{secrets.token_hex(4)}"
 
 
-def _script(batch: Batch, name: str, claim: Path) -> str:
+def _script(batch: Batch, name: str, claim: Path, after: Sequence[str] = ()) -> str:
     """What sbatch is given."""
-    executor = _executor(batch, name, claim)
+    executor = _executor(batch, name, claim, after)
     if len(batch.tasks) > 1:
         executor.parameters["map_count"] = len(batch.tasks)
     text: str = executor._make_submission_file_text(executor._submitit_command_str, "")
     return text
 
 
-def _sbatch(batch: Batch, name: str, claim: Path, command: Sequence[str]) -> str:
-    """Submit it; Slurm's id of the job."""
-    job = Job(claim, command, batch.resources.runs_per_job, batch.minutes, batch.stop_s)
-    with clean_slurm_env():
-        jobs = _executor(batch, name, claim).map_array(job, batch.tasks)
+def _sbatch(executor: SlurmExecutor, work: Callable[..., None], *arguments: Sequence[Any]) -> str:
+    """Submit a task for each of the arguments; Slurm's id of the job.
+
+    Raises:
+        ConfigError: with sbatch's words, when it fails.
+    """
+    try:
+        # submitit says it a second time
+        with clean_slurm_env(), redirect_stderr(StringIO()):
+            jobs = executor.map_array(work, *arguments)
+    except (FailedJobError, FailedSubmissionError) as error:
+        raise ConfigError(f"sbatch refuses: {str(error).strip()}") from None
     return str(jobs[0].job_id).split("_", maxsplit=1)[0]
 
 
@@ -229,16 +277,22 @@ def clean_slurm_env() -> Iterator[None]:
         yield
 
 
-def _executor(batch: Batch, name: str, claim: Path) -> SlurmExecutor:
+def _executor(batch: Batch, name: str, claim: Path, after: Sequence[str] = ()) -> SlurmExecutor:
+    """What writes and submits the script; ``after`` are the jobs that have to end first."""
     resources = batch.resources
+    options = {option: value for option, value in resources.extra.items() if value is not False}
+    if after:
+        own = str(options.get("dependency", ""))
+        options["dependency"] = ",".join(filter(None, (own, f"afterany:{':'.join(after)}")))
     executor = SlurmExecutor(claim, max_num_timeout=UNLIMITED_TIMEOUTS, python=_PYTHON)
+    gpus = f"{resources.gpu_type}:{resources.gpus}" if resources.gpu_type else resources.gpus
     asked: dict[str, Any] = {
         "partition": resources.partition,
         "account": resources.account,
         "qos": resources.qos,
         "constraint": resources.constraint,
         "mem": resources.memory,
-        "gpus_per_node": resources.gpus or None,
+        "gpus_per_node": gpus if resources.gpus else None,
         "cpus_per_task": resources.cpus and max(1, resources.cpus // batch.ranks_per_node),
     }
     srun = [] if batch.ranks_per_node * (resources.nodes or 1) == 1 else ["--kill-on-bad-exit=1"]
@@ -254,7 +308,6 @@ def _executor(batch: Batch, name: str, claim: Path) -> SlurmExecutor:
         array_parallelism=batch.parallel,
         stderr_to_stdout=True,
         srun_args=srun,
-        additional_parameters={"requeue": True}
-        | {option: value for option, value in resources.extra.items() if value is not False},
+        additional_parameters={"requeue": True} | options,
     )
     return executor

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 
 from mpdit.config import ConfigError
@@ -17,6 +18,9 @@ from mpdit.study.reconcile import reconcile
 from mpdit.study.rundir import RunDir
 from mpdit.study.status import survey
 from mpdit.study.tasks import Scheduler
+
+ASK_S = 5
+"""Slurm is asked so often whether the tasks have ended, after a first time or two."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ def cancel(study: StudyDir, patience_s: float = 60) -> Cancelled:
     """
     end = time.monotonic() + patience_s
     others: list[str] = []
+    arrays = [array.name for claim in study.claims() for array in claim.arrays]
     tasks = _cancel_tasks(study)
     pools = {
         claim.file
@@ -50,8 +55,9 @@ def cancel(study: StudyDir, patience_s: float = 60) -> Cancelled:
     runs = [run for run, pid in _alone(study) if _terminate(pid, run.path / "state.json", others)]
     while (left := [run for run in runs if run.is_leased()]) and time.monotonic() < end:
         time.sleep(0.1)
-    while (going := tasks & _tasks(study)) and time.monotonic() < end:
-        time.sleep(1)
+    pauses, going = chain((1, 2), repeat(ASK_S)), tasks
+    while going and (going := _queued(tasks, arrays)) and time.monotonic() < end:
+        time.sleep(next(pauses))
     if tasks:
         with study.lock():
             reconcile(study)
@@ -69,10 +75,10 @@ def _cancel_tasks(study: StudyDir) -> set[str]:
         reconcile(study)
     tasks = _tasks(study)
     if tasks:
+        slurm.cancel(sorted(tasks))
         for claim in study.claims():
             if claim.cluster == "slurm":
                 claim.cancelled.touch()
-        slurm.cancel(sorted(tasks))
     return tasks
 
 
@@ -87,6 +93,11 @@ def _tasks(study: StudyDir) -> set[str]:
     if scheduler.silence:
         raise ConfigError(scheduler.silence)
     return {place.task for place in places.values() if place.state in ("waiting", "running")}
+
+
+def _queued(tasks: set[str], arrays: list[str]) -> set[str]:
+    """Those of the tasks of the arrays that have not ended."""
+    return tasks & {task.id for task in slurm.queue(arrays)}
 
 
 def _alone(study: StudyDir) -> Iterator[tuple[RunDir, int]]:

@@ -13,6 +13,7 @@ study.json          its runs in the grid's order, then those on disk that are no
                     ``{array, job}`` follows each sbatch
 .jobs/*/            beside a Slurm claim: submitit's scripts, logs and pickles; <run>.exit, the exit
                     status of a run that its job has brought to an end, is as good as ``finished``
+.jobs/*.notice/     the same of the job that tells of a submission's end, which comes after it
 ==================  ===============================================================================
 """
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import socket
 from collections.abc import Iterator
@@ -36,6 +38,8 @@ from mpdit.config import ConfigError, nearest
 from mpdit.study.names import id_in
 from mpdit.study.plan import Plan, PlannedRun
 from mpdit.study.rundir import RunDir, append_row, locked, read_rows, write_atomic
+
+NOTICE = ".notice"
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class JobArray:
 class Claim:
     """A live submission, and the runs that it has still to bring to an end.
 
-    ``pid`` on ``host`` is the pool of a local one, the submitter of one to Slurm.
+    ``pid`` is a local one's pool, on ``host``; 0 of one to Slurm.
     """
 
     file: Path
@@ -210,8 +214,8 @@ class StudyDir:
     def new_claim(self, cluster: str, runs: list[str], **details: Any) -> tuple[Path, IO[bytes]]:
         """A claim on ``runs``, and its file, locked: whoever inherits that holds a local claim."""
         self.jobs.mkdir(exist_ok=True)
-        file = self.jobs / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"
-        handle = file.open("ab")
+        file = self.jobs / f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(4)}.jsonl"
+        handle = file.open("xb")
         fcntl.flock(handle, fcntl.LOCK_EX)
         row = {"cluster": cluster, "host": socket.gethostname(), "runs": runs, **details}
         append_row(file, row)
@@ -226,7 +230,8 @@ class StudyDir:
         """Forget the submissions that are over, with their logs. Call under the lock."""
         live = {claim.file.stem for claim in self.claims()}
         for entry in self.jobs.glob("*"):
-            if entry.stem in live:
+            waits = entry.suffix == NOTICE and not any(entry.glob("*_result.pkl"))
+            if entry.stem in live or waits:
                 continue
             if entry.is_dir():
                 shutil.rmtree(entry, ignore_errors=True)  # a task's last words may just be coming

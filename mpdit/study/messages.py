@@ -10,7 +10,7 @@ from mpdit.study.cost import doubts, make_bill
 from mpdit.study.folder import StudyDir
 from mpdit.study.plan import Plan
 from mpdit.study.screens import LISTED, Paint, count, grid_changes, tally
-from mpdit.study.status import unclaimed
+from mpdit.study.status import missing
 from mpdit.study.submission import Execution, Submission
 
 
@@ -19,7 +19,7 @@ def doubtful_bill(part: Plan, results: Path) -> tuple[str, Sequence[str]]:
     study = StudyDir(results / part.study)
     if not doubts(make_bill(part.runs, study), study.path):
         return "", ()
-    bill = make_bill(unclaimed(study, part.runs), study)  # what is done costs nothing
+    bill = make_bill(missing(study, part.runs), study)  # what is done costs nothing
     return doubts(bill, study.path), bill.lines()
 
 
@@ -55,7 +55,7 @@ def dry_run(part: Plan, results: Path, how: Execution) -> Iterator[str]:
         ConfigError: for what Slurm does not have or would refuse.
     """
     study = StudyDir((results / part.study).absolute())
-    runs = {run.name: run.resources for run in unclaimed(study, part.runs)}
+    runs = {run.name: run.resources for run in missing(study, part.runs)}
     if not runs:
         yield f"{part.study}: nothing to submit"
         return

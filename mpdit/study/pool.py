@@ -123,7 +123,7 @@ class Pool:
         self.free.append(child.slot)
         stopped = self.stopping and code == -signal.SIGTERM  # before it could catch the signal
         if code not in (EXIT_DONE, EXIT_BUSY, EXIT_INTERRUPTED) and not stopped:
-            record_crash(child.run, code, child.started)
+            record_error(child.run, crash_reason(child.run, code), child.started)
         self.note(child.run, code)
 
     def note(self, run: RunDir, code: int | None) -> None:
@@ -153,14 +153,18 @@ def start_run(
         )
 
 
-def record_crash(run: RunDir, code: int, started: float) -> None:
-    """Leave the reason of a death in state.json, where the run could not do so itself."""
+def crash_reason(run: RunDir, code: int) -> str:
+    """Why a process has died, where the run could not say so itself."""
     reason = _signal_text(-code) if code < 0 else last_line(run.log)
-    record_error(run, reason or f"ended with exit status {code}", started)
+    return reason or f"ended with exit status {code}"
 
 
-def record_error(run: RunDir, reason: str, started: float) -> None:
-    """Say in state.json why a run has ended, unless it has said so itself since ``started``."""
+def record_error(run: RunDir, reason: str, started: float) -> bool:
+    """Say in state.json why a run has ended, unless it has said so itself since ``started``.
+
+    Returns:
+        False when the run is another process's by now.
+    """
     try:
         with run.lease():
             state = run.state() or RunState()
@@ -175,8 +179,11 @@ def record_error(run: RunDir, reason: str, started: float) -> None:
                         host=socket.gethostname(),
                     )
                 )
-    except (BusyError, OSError):
-        return  # somebody else has it already, or its folder is gone, or the disk is full
+    except BusyError:
+        return False
+    except OSError:
+        pass  # its folder is gone, or the disk is full
+    return True
 
 
 def _signal_text(number: int) -> str:

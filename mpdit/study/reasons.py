@@ -23,30 +23,36 @@ _WORDS = {
     "CANCELLED": "cancelled",
     "REVOKED": "cancelled",
     "PREEMPTED": "preempted",
+    "FAILED": "failed",
 }
 _CANCELLED = r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT \S+ "
 _LINES = {
     "out of memory": r"out[- _]of[- _]?memory|memory limit|oom[-_ ]kill|MemoryError|SIGKILL",
-    "timed out": rf"timed out|{_CANCELLED}DUE TO TIME LIMIT",
+    "timed out": rf"{_CANCELLED}DUE TO TIME LIMIT",
     "node failed": rf"{_CANCELLED}DUE TO NODE FAILURE",
     "preempted": rf"{_CANCELLED}DUE TO PREEMPTION",
+    "failed": r"srun: Terminating (?:StepId|job step)",
     "cancelled": _CANCELLED,
 }
-"""The first of these that is found decides: a step that used too much is cancelled, too."""
+"""The first of these that is found decides: what used too much, and the step of a process that died
+(srun says that it terminates it), are cancelled, too."""
+_PATTERNS = {kind: re.compile(rf"^{kind}(?::|$)|{line}", re.I) for kind, line in _LINES.items()}
+"""An error that was kept (`status.explain_end`) begins with its kind."""
 
 
 def classify(word: str, log: str) -> Cause:
     """The cause of an end.
 
     Args:
-        word: the state in which Slurm says that it ended; '' where it says nothing.
+        word: the state in which Slurm says that it ended; '' where it says nothing. ``FAILED`` may
+            be refined by the log, save to ``cancelled``.
         log: the end of what the job or the run said, the newest last.
     """
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     last = lines[-1] if lines else ""
-    known = _WORDS.get(word)
-    for kind, pattern in _LINES.items():
-        found = [line for line in lines if re.search(pattern, line, re.IGNORECASE)]
-        if found and known in (None, kind):
+    known = _WORDS.get(word, "")
+    for kind, pattern in _PATTERNS.items():
+        found = [line for line in lines if pattern.search(line)]
+        if found and (known in ("", kind) or (known == "failed" and kind != "cancelled")):
             return Cause(kind, found[-1])
-    return Cause(known or ("failed" if word == "FAILED" else ""), last)
+    return Cause(known, last)

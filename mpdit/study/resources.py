@@ -65,13 +65,20 @@ _OURS = {
     "mem": "memory",
     "gpus": "gpus",
     "gpus-per-node": "gpus",
+    "gpus-per-task": "gpus",
     "cpus-per-task": "cpus",
 }
-_FIXED = ("array", "signal", "output", "error", "job-name", "ntasks", "ntasks-per-node", "wrap")
+_FIXED = (
+    *("array", "signal", "output", "error", "job-name", "requeue", "wrap"),
+    *("ntasks", "ntasks-per-node", "ntasks-per-gpu"),
+)
 
 
 def _no_option_of_ours(extra: dict[str, Any]) -> dict[str, Any]:
-    for option in (name.replace("_", "-") for name in extra):
+    for name, value in extra.items():
+        option = name.replace("_", "-")
+        if option == "gres" and str(value).startswith("gpu"):
+            raise ValueError("GPUs are said by slurm.gpus and slurm.gpu_type, not under 'extra'")
         if option in _OURS:
             raise ValueError(f"{option} is said by slurm.{_OURS[option]}, and not under 'extra'")
         if option in _FIXED:
@@ -94,6 +101,8 @@ class Resources(BaseModel):
     time: Annotated[int, BeforeValidator(parse_minutes)] | None = None
     memory: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}[KMGT]B?$")] | None = None
     gpus: Annotated[int, Field(ge=0)] | None = None
+    gpu_type: Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,60}$")] | None = None
+    """The cluster's name for a kind of them."""
     nodes: Count | None = None
     cpus: Count | None = None
     max_parallel: Count | None = None
@@ -131,6 +140,8 @@ def read_resources(node: Setting, inherited: Resources) -> Resources:
     packed = both.runs_per_job
     if packed > 1 and (both.nodes or 1) > 1:
         raise node.error(f"runs_per_job: {packed} runs share one node, not {both.nodes}")
+    if both.gpu_type and both.gpus is None:
+        raise node.error(f"gpu_type: how many {both.gpu_type}? Say gpus")
     if 1 < packed < (both.gpus or 0):
         raise node.error(f"runs_per_job: {packed} runs leave {both.gpus} GPUs partly idle")
     return both

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from mpdit.config import ConfigError
 from mpdit.study.folder import StudyDir
-from mpdit.study.plan import Plan, PlannedRun
+from mpdit.study.plan import PlannedRun
 from mpdit.study.resources import Resources, parse_minutes
 
 STATES = ("failed", "lost")
@@ -18,8 +18,10 @@ _FACTOR = re.compile(r"[xX×](\d+(?:\.\d+)?)")
 _MEMORY = re.compile(r"(\d{1,9})([KMGT])B?")
 
 
-def adjust(plan: Plan, study: StudyDir, time: str | None, memory: str | None) -> Plan:
-    """The plan with the time and memory that its runs were last submitted with, or more.
+def adjust(
+    runs: Sequence[PlannedRun], study: StudyDir, time: str | None, memory: str | None
+) -> list[PlannedRun]:
+    """The runs with the time and memory that they were last submitted with, or more.
 
     Args:
         time, memory: an amount as in a grid, or a factor such as ``x2``; None leaves it.
@@ -28,8 +30,7 @@ def adjust(plan: Plan, study: StudyDir, time: str | None, memory: str | None) ->
         ConfigError: for text that is neither, and for a factor of a run that named no amount.
     """
     last = {entry["id"]: entry.get("submitted", {}) for entry in study.entries}
-    runs = tuple(_adjusted(run, last.get(run.id, {}), time, memory) for run in plan.runs)
-    return replace(plan, runs=runs)
+    return [_adjusted(run, last.get(run.id, {}), time, memory) for run in runs]
 
 
 def last_cluster(study: StudyDir) -> str:

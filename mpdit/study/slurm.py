@@ -15,7 +15,6 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from typing import NamedTuple
 
 from mpdit.config import ConfigError, nearest
@@ -39,7 +38,7 @@ _without_accounting = False  # once it is known, sacct is not asked again
 
 
 class QueuedTask(NamedTuple):
-    """A task that waits or runs, in Slurm's words; times in seconds."""
+    """A task that waits or runs, in Slurm's words."""
 
     id: str
     name: str
@@ -48,34 +47,13 @@ class QueuedTask(NamedTuple):
     """Why it waits, '' when it does not."""
     nodes: str
     elapsed_s: int
-    time_left_s: int | None
-    """None without a limit."""
-    start_estimate: float | None
-    """Of one that waits, in Unix seconds, where Slurm has made one."""
 
 
 class Ended(NamedTuple):
     """What accounting says of a task that is over."""
 
     state: str
-    exit_code: int
-    signal: int
-    """The number of the signal that ended it, or 0."""
-    reason: str
-    memory_mb: float | None
-    """The most that any of its steps has had, MiB, where it was measured."""
-    elapsed_s: int
     nodes: str
-
-
-class Limits(NamedTuple):
-    """What a cluster takes."""
-
-    array_tasks: int
-    """In one job array."""
-    jobs: int
-    """At any time, of all users together; every task is one."""
-    accounting: bool
 
 
 @dataclass(frozen=True)
@@ -118,28 +96,18 @@ def environment() -> dict[str, str]:
     dropped = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SQUEUE|SACCT|SCANCEL|SINFO)_")
     kept = ("SLURM_CONF", "SLURM_CLUSTERS")
     clean = {k: v for k, v in os.environ.items() if k in kept or not dropped.match(k)}
-    # whole lists of array indices, and times that can be read
-    return {**clean, "SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT": "standard"}
+    return {**clean, "SLURM_BITSTR_LEN": "0"}  # whole lists of array indices
 
 
 def queue(names: Collection[str]) -> list[QueuedTask]:
     """The tasks of all jobs so named that wait or run; of an array, each."""
     if not names:
         return []
-    columns = ["%i", "%j", "%T", "%r", "%N", "%M", "%L", "%S"]
+    columns = ["%i", "%j", "%T", "%r", "%N", "%M"]
     rows = _rows(_squeue(f"--name={','.join(names)}", "--array", columns=columns))
     return [
-        QueuedTask(
-            task,
-            name,
-            state,
-            "" if reason == "None" else reason,
-            nodes,
-            _seconds(elapsed) or 0,
-            _seconds(left),
-            _unix_time(start) if state == "PENDING" else None,
-        )
-        for task, name, state, reason, nodes, elapsed, left, start in rows
+        QueuedTask(task, name, state, "" if reason == "None" else reason, nodes, _seconds(elapsed))
+        for task, name, state, reason, nodes, elapsed in rows
     ]
 
 
@@ -158,23 +126,15 @@ def accounting(job_ids: Collection[str]) -> dict[str, Ended] | None:
     """What has become of the tasks of these jobs that are over; None without accounting."""
     if not job_ids:
         return {}
-    columns = ("JobID", "State", "ExitCode", "Reason", "MaxRSS", "Elapsed", "NodeList")
-    answer = _sacct(f"--jobs={','.join(job_ids)}", "--noconvert", columns=columns)
+    answer = _sacct(
+        f"--jobs={','.join(job_ids)}", "--allocations", columns=("JobID", "State", "NodeList")
+    )
     if answer is None:
         return None
     ended: dict[str, Ended] = {}
-    for name, state, code, reason, memory, elapsed, nodes in _rows(answer):
-        allocation, _, step = name.partition(".")
-        if step:
-            for task in _tasks(allocation):
-                if task in ended and memory:
-                    ended[task] = _with_memory(ended[task], int(memory) / 2**20)
-        elif (word := state.partition(" ")[0]) not in _UNENDED:  # CANCELLED by 1000
-            exit_code, _, signal = code.partition(":")
-            said = "" if reason == "None" else reason
-            seconds = _seconds(elapsed) or 0
-            end = Ended(word, int(exit_code), int(signal), said, None, seconds, nodes)
-            ended |= dict.fromkeys(_tasks(allocation), end)
+    for name, state, nodes in _rows(answer):
+        if (word := state.partition(" ")[0]) not in _UNENDED:  # CANCELLED by 1000
+            ended |= dict.fromkeys(_tasks(name), Ended(word, nodes))
     return ended
 
 
@@ -193,15 +153,14 @@ def find_jobs(names: Collection[str]) -> dict[str, str]:
     return ended | found
 
 
-def limits() -> Limits:
-    """What the cluster takes."""
+def largest_array() -> int:
+    """So many tasks may be in one job array."""
     lines = (line.partition("=") for line in run("scontrol", "show", "config").splitlines())
     config = {name.strip(): value.strip() for name, _, value in lines}
     tasks = int(config["MaxArraySize"])
     if match := re.search(r"max_array_tasks=(\d+)", config["SchedulerParameters"]):
         tasks = min(tasks, int(match[1]))
-    accounting = config["AccountingStorageType"] == "accounting_storage/slurmdbd"
-    return Limits(max(1, tasks), int(config["MaxJobCount"]), accounting)
+    return max(1, tasks)
 
 
 def check_request(requests: Iterable[Resources]) -> None:
@@ -319,19 +278,13 @@ def _rows(answer: str) -> Iterator[list[str]]:
     return (line.split(_SEPARATOR) for line in answer.splitlines())
 
 
-def _seconds(text: str) -> int | None:
-    """``[D-][HH:]MM:SS``; None for INVALID, UNLIMITED and the like."""
+def _seconds(text: str) -> int:
+    """``[D-][HH:]MM:SS``; 0 for INVALID, which a clock that was set back makes."""
     match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
     if match is None:
-        return None
+        return 0
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-
-
-def _unix_time(text: str) -> float | None:
-    with suppress(ValueError):  # N/A
-        return datetime.fromisoformat(text).timestamp()
-    return None
 
 
 def _tasks(allocation: str) -> list[str]:
@@ -344,10 +297,6 @@ def _tasks(allocation: str) -> list[str]:
         first, _, last = part.partition("-")
         tasks += [f"{match[1]}_{index}" for index in range(int(first), int(last or first) + 1)]
     return tasks
-
-
-def _with_memory(ended: Ended, memory_mb: float) -> Ended:
-    return ended._replace(memory_mb=max(memory_mb, ended.memory_mb or 0.0))
 
 
 def _check(request: Resources, partitions: Sequence[_Partition]) -> None:

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from mpdit.study.tasks import Placement, Scheduler
 
 WORDS = ("done", "running", "queued", "failed", "lost", "interrupted", "planned")
 ACTIVE = ("running", "queued")
+TO_DO = ("planned", "failed", "lost")
 FRESH_S = 120
 """A heartbeat younger than this, on another host, is a run that lives."""
 
@@ -99,12 +100,16 @@ def survey(
 _HERE = Placement("waiting")  # for a pool's turn
 
 
-def unclaimed(study: StudyDir, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """Those of the planned runs that are neither done, running nor queued."""
-    if not (study.path / "study.json").exists():
-        return list(runs)
-    busy = {status.id for status in survey(study) if status.is_active or status.state == "done"}
-    return [run for run in runs if run.id not in busy]
+def missing(
+    study: StudyDir, runs: Sequence[PlannedRun], states: Collection[str] = TO_DO
+) -> list[PlannedRun]:
+    """Those of the planned runs that are in one of these states; one that is not there is planned.
+
+    By default those that are neither done, running nor queued.
+    """
+    there = (study.path / "study.json").exists()
+    found = {status.id: status.state for status in survey(study)} if there else {}
+    return [run for run in runs if found.get(run.id, "planned") in states]
 
 
 def read_status(run: RunDir, entry: dict[str, Any], place: Placement | None) -> RunStatus:
@@ -171,13 +176,15 @@ def explain_end(said: RunState | None, place: Placement) -> tuple[str, str | Non
     """The state, and the error, of a run that did not come to its end in a task that is gone."""
     if said is not None and said.error:
         return "failed", said.error
-    match place.reason:
-        case "cancelled":
-            return "planned", None
-        case "timed out" | "out of memory" | "node failed" | "preempted":
-            return "failed", f"{place.reason}: {place.said}"
-    if said is not None and said.stopped:
+    if place.reason == "cancelled" or (said is not None and said.stopped):
         return "planned", None
+    # where only Slurm's word tells, the log's last line has nothing to do with it
+    telling = place.said if classify("", place.said).kind == place.reason else ""
+    match place.reason:
+        case "timed out" | "out of memory" | "node failed" | "preempted":
+            return "failed", f"{place.reason}: {telling}" if telling else place.reason
+        case "failed" if telling:
+            return "failed", f"failed: {telling}"
     if said is None and place.said:
         return "failed", f"its job ended before it began: {place.said}"
     return "lost", None

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from mpdit.config import ConfigError, nearest
 from mpdit.study import pool, slurm
@@ -16,7 +15,7 @@ from mpdit.study.plan import Plan, PlannedRun, load_plan
 from mpdit.study.reconcile import reconcile
 from mpdit.study.resources import Resources
 from mpdit.study.rundir import append_row
-from mpdit.study.status import RunStatus, survey
+from mpdit.study.status import TO_DO, RunStatus, missing, survey
 
 CLUSTERS = ("auto", "slurm", "local")
 
@@ -123,6 +122,7 @@ def submit(
     whole: Plan | None = None,
     grid_name: str = "",
     states: Collection[str] | None = None,
+    adjust: Callable[[Sequence[PlannedRun]], Sequence[PlannedRun]] | None = None,
 ) -> Submission:
     """Bring a study's folder in line with its plan, and start what is missing.
 
@@ -133,27 +133,31 @@ def submit(
         whole: the study's whole plan, where ``plan`` is only a part of it.
         grid_name: the grid's file, for study.json.
         states: submit only runs in one of these states.
+        adjust: the runs that are to be submitted → the same ones with other resources.
 
     Raises:
         ConfigError: when the folder cannot be written, data is missing, or Slurm would refuse a
-            run; nothing is submitted then. When sbatch refuses all the same, what it took before
-            stays submitted.
+            run that is to be submitted; nothing is written then. When sbatch refuses all the same,
+            what it took before stays submitted.
     """
     check_plan(plan, results)
     study = StudyDir((results / plan.study).absolute())
-    largest = 0
-    if how.cluster == "slurm":
-        plan, largest = _check_resources(plan)
     try:
+        wanted = _missing(study, plan, states)
+        if adjust is not None:
+            wanted = adjust(wanted)
+        largest = 0
+        if how.cluster == "slurm" and wanted:
+            wanted, largest = _check_resources(wanted, how)
         study.path.mkdir(parents=True, exist_ok=True)
         with study.lock():
             new, dropped = StudyDir(study.path).compare(whole or plan)
             names = study.write_table(whole or plan, grid_name or plan.grid.source.name)
             study = StudyDir(study.path)  # it holds on to the table that it has read
-            reconcile(study)
-            runs = {names[run.id]: run for run in plan.runs}
-            statuses = survey(study, runs)
-            todo = [s for s in statuses if not s.is_active and s.state in (states or _TO_DO)]
+            runs = {names[run.id]: run for run in wanted}
+            statuses = survey(study, (names[run.id] for run in plan.runs))
+            # another submitter may have been here since the checks
+            todo = [s for s in statuses if s.name in runs and s.state in (states or TO_DO)]
             left = tuple(s for s in statuses if s not in todo)
             asked = tuple(status.name for status in (todo if states else statuses))
             done = Submission(study, asked, tuple(todo), left, tuple(new), tuple(dropped))
@@ -164,19 +168,21 @@ def submit(
             study.drop_dead_claims()
             chosen = {status.name: runs[status.name] for status in todo}
             if how.cluster == "slurm":
-                started = replace(done, arrays=_start_arrays(study, chosen, largest, how))
-            else:
-                parallel, process = _start_pool(study, list(chosen), how)
-                started = replace(done, parallel=parallel, process=process)
-            study.note_submitted(
-                {name: _submitted(how.cluster, run.resources) for name, run in chosen.items()}
-            )
-            return started
+                return replace(done, arrays=_start_arrays(study, chosen, largest, how))
+            parallel, process = _start_pool(study, list(chosen), how)
+            _note(study, chosen, chosen, how)
+            return replace(done, parallel=parallel, process=process)
     except OSError as error:
         raise ConfigError(f"cannot submit to {study.path}: {error}") from None
 
 
-_TO_DO = ("planned", "failed", "lost")
+def _missing(study: StudyDir, plan: Plan, states: Collection[str] | None) -> Sequence[PlannedRun]:
+    """The runs that are to be submitted, as far as can be said before the study is written."""
+    if not study.path.exists():
+        return plan.runs if states is None else []
+    with study.lock():
+        reconcile(study)
+    return missing(study, plan.runs, states or TO_DO)
 
 
 def _start_pool(
@@ -193,13 +199,13 @@ def _start_pool(
         return parallel, process
 
 
-def _check_resources(plan: Plan) -> tuple[Plan, int]:
-    """The plan with all time limits, and how many tasks an array may have (`arrays.check`)."""
+def _check_resources(wanted: Sequence[PlannedRun], how: Execution) -> tuple[list[PlannedRun], int]:
+    """The runs with all time limits, and how many tasks an array may have (`arrays.check`)."""
     from mpdit.study.arrays import check  # submitit takes its time
 
-    timed, largest = check({run.name: run.resources for run in plan.runs})
-    runs = tuple(replace(run, resources=timed[run.name]) for run in plan.runs)
-    return replace(plan, runs=runs), largest
+    asked = {run.name: run.resources for run in wanted}
+    timed, largest = check(asked, how.max_parallel, how.on_end)
+    return [replace(run, resources=timed[run.name]) for run in wanted], largest
 
 
 def _start_arrays(
@@ -209,12 +215,26 @@ def _start_arrays(
     from mpdit.study.arrays import submit_arrays
 
     resources = {name: run.resources for name, run in runs.items()}
-    return submit_arrays(study, resources, largest, how.run_command, how.max_parallel, how.on_end)
+    taken = []
+    for array in submit_arrays(
+        study, resources, largest, how.run_command, how.max_parallel, how.on_end
+    ):  # sbatch may refuse the next
+        _note(study, (name for task in array.tasks for name in task), runs, how)
+        taken.append(array)
+    return tuple(taken)
 
 
-def _submitted(cluster: str, resources: Resources) -> dict[str, Any]:
-    """What a retry goes by."""
-    return {"cluster": cluster, "time": resources.time, "memory": resources.memory}
+def _note(
+    study: StudyDir, started: Iterable[str], runs: dict[str, PlannedRun], how: Execution
+) -> None:
+    """Write down with what they were submitted: what a retry goes by."""
+    asked = {name: runs[name].resources for name in started}
+    study.note_submitted(
+        {
+            name: {"cluster": how.cluster, "time": own.time, "memory": own.memory}
+            for name, own in asked.items()
+        }
+    )
 
 
 def stored_plan(study: StudyDir) -> Plan:

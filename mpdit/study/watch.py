@@ -24,6 +24,8 @@ from mpdit.study.status import RunStatus, survey
 from mpdit.study.tasks import ASK_S, Scheduler
 
 POLL_S = 0.5
+PAUSE_S = 2.0
+"""So long the screen stands still at most, however long a look at the study takes."""
 REPORT_S = 15.0
 LISTED = 4
 
@@ -46,7 +48,8 @@ def follow(
             follower.show(statuses)
             if not still and not any(status.is_active for status in statuses):
                 return statuses
-            time.sleep(max(POLL_S, 10 * (time.monotonic() - began)))
+            looked = time.monotonic() - began
+            time.sleep(min(max(POLL_S, 10 * looked), PAUSE_S))
 
 
 class _Pace:

@@ -190,6 +190,10 @@ class Cluster:
         time.sleep(6)
         self._end("slurmctld", signal.SIGKILL)
 
+    def stop_controller(self) -> None:
+        """As its administrator would."""
+        self._end("slurmctld")
+
     def kill_database(self) -> None:
         self._end("slurmdbd", signal.SIGKILL)
 

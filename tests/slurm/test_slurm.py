@@ -38,24 +38,10 @@ def test_one_query_names_every_task_of_every_job(cluster: Cluster) -> None:
     assert (running.name, running.state, running.reason) == ("a b", "RUNNING", "")
     assert running.nodes in ("n1", "n2", "n3", "n4")
     assert running.elapsed_s < 60
-    assert running.time_left_s is not None
-    assert 200 < running.time_left_s <= 300
-    assert running.start_estimate is None
     waiting = tasks[f"{array}_8"]
     assert (waiting.state, waiting.reason) == ("PENDING", "JobArrayTaskLimit")
     assert (waiting.nodes, waiting.elapsed_s) == ("", 0)
     assert tasks[alone].reason == "JobHeldUser"
-
-
-def test_one_that_waits_has_an_estimate_of_its_start_where_slurm_makes_one(
-    cluster: Cluster,
-) -> None:
-    cluster.submit("sleep 60", "--job-name=first", "--nodes=4", "--exclusive", "--time=3")
-    cluster.submit("sleep 60", "--job-name=second", "--nodes=4", "--exclusive", "--time=3")
-    wait_until(lambda: any(task.start_estimate for task in slurm.queue(["second"])), 60)
-    (task,) = slurm.queue(["second"])
-    assert task.start_estimate is not None
-    assert 60 < task.start_estimate - time.time() < 400
 
 
 @pytest.mark.usefixtures("bare_cluster")
@@ -74,7 +60,6 @@ def test_the_users_own_habits_change_no_answer(
     job = bare_cluster.submit("sleep 60", "--job-name=mine", "--hold")
     monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
     monkeypatch.setenv("SQUEUE_FORMAT", "%u")
-    monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
     assert [task.id for task in slurm.queue(["mine"])] == [job]
 
 
@@ -102,27 +87,24 @@ def test_a_tasks_own_id_tells_whether_it_is_running(bare_cluster: Cluster) -> No
 def test_accounting_says_how_each_task_ended(cluster: Cluster) -> None:
     codes = cluster.submit("exit $SLURM_ARRAY_TASK_ID", "--array=0,3")
     killed = cluster.submit("kill -TERM $$")
-    hog = cluster.submit(
-        "python3 -c 'import time; x = bytearray(300_000_000); time.sleep(60)'", "--mem=100"
-    )
     never = cluster.submit("true", "--array=2-3,7", "--hold")
     alive = cluster.submit("sleep 60")
     cluster.wait_for_state(alive, "RUNNING")
     cluster.run("scancel", never)
-    ended({f"{codes}_0", f"{codes}_3", killed, hog, *(f"{never}_{index}" for index in (2, 3, 7))})
+    ended({f"{codes}_0", f"{codes}_3", killed, *(f"{never}_{index}" for index in (2, 3, 7))})
     slurm.calls.clear()
-    known = slurm.accounting([codes, killed, hog, never, alive])
+    known = slurm.accounting([codes, killed, never, alive])
     assert slurm.calls == {"sacct": 1}
     assert known is not None
     assert alive not in known
-    assert known[f"{codes}_0"][:3] == ("COMPLETED", 0, 0)
-    assert known[f"{codes}_3"][:3] == ("FAILED", 3, 0)
+    words = {task: end.state for task, end in known.items()}
+    assert words == {
+        f"{codes}_0": "COMPLETED",
+        f"{codes}_3": "FAILED",
+        killed: "FAILED",
+        **{f"{never}_{index}": "CANCELLED" for index in (2, 3, 7)},
+    }
     assert known[f"{codes}_3"].nodes in ("n1", "n2", "n3", "n4")
-    assert (known[killed].state, known[killed].signal) == ("FAILED", 15)
-    assert known[f"{never}_2"].state == "CANCELLED"
-    memory = known[hog].memory_mb
-    assert memory is not None
-    assert 290 < memory < 400  # of 300 MB
 
 
 def test_a_job_that_was_requeued_has_not_ended(cluster: Cluster) -> None:
@@ -174,14 +156,9 @@ def test_jobs_that_the_controller_has_forgotten_are_found_by_accounting(
 
 
 @pytest.mark.usefixtures("cluster")
-def test_the_clusters_limits_are_read() -> None:
-    assert slurm.limits() == slurm.Limits(array_tasks=1001, jobs=20_000, accounting=True)
+def test_the_clusters_limit_is_read() -> None:
+    assert slurm.largest_array() == 1001
     assert slurm.calls == {"scontrol": 1}
-
-
-@pytest.mark.usefixtures("bare_cluster")
-def test_without_accounting_the_limits_say_so() -> None:
-    assert not slurm.limits().accounting
 
 
 @pytest.mark.parametrize(
@@ -258,7 +235,7 @@ def test_cancelling_very_many_tasks_is_no_longer_a_command_than_there_can_be(
 
 
 def test_a_dead_controller_is_one_clear_message(bare_cluster: Cluster) -> None:
-    bare_cluster.kill_controller()
+    bare_cluster.stop_controller()
     with pytest.raises(ConfigError, match="Slurm's controller does not answer") as raised:
         slurm.queue(["a"])
     assert "\n" not in str(raised.value)

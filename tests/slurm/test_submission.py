@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from .studies import (
     wait_for,
     wait_for_end,
 )
+from .studies import plan as planned
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -63,6 +65,19 @@ def most_at_once(study: StudyDir) -> int:
         began, *_, ended = read_rows(study.path / status.name / "starts.jsonl")
         moments += [(began["began"], 1), (ended["ended"], -1)]
     return max(accumulate(change for _, change in sorted(moments)))
+
+
+def test_a_limit_holds_over_all_arrays(tmp_path: Path) -> None:
+    text = (
+        f"variants: {{a: {{}}, b: {{mp_silu: true, slurm: {{time: 9}}}}}}\n"
+        f"seeds: 2\nslurm: {{{MEMORY}, time: 10}}"
+    )
+    how = Execution("slurm", max_parallel=1, command=stand_in.COMMAND)
+    submission = submit(planned(text), tmp_path, how)
+    assert len(submission.arrays) == 2
+    wait_for_end(submission.study)
+    assert_done_once(submission.study, 4)
+    assert most_at_once(submission.study) == 1
 
 
 def test_submitting_again_submits_only_what_is_missing(tmp_path: Path) -> None:
@@ -179,9 +194,10 @@ def test_what_ran_out_of_memory_is_told_so_and_has_more_at_the_retry(tmp_path: P
     study = train("slurm: {memory: 60M, time: 10}", tmp_path).study
     (status,) = wait_for_end(study)
     assert (status.state, status.cause) == ("failed", "out of memory")
-    plan = adjust(stored_plan(study), StudyDir(study.path), None, "x20")
-    assert plan.runs[0].resources.memory == "1200M"
-    submit(plan, tmp_path, Execution("slurm"), states=STATES)
+    more = partial(adjust, study=StudyDir(study.path), time=None, memory="x20")
+    submit(stored_plan(study), tmp_path, Execution("slurm"), states=STATES, adjust=more)
+    (entry,) = StudyDir(study.path).entries
+    assert entry["submitted"]["memory"] == "1200M"
     (status,) = wait_for_end(study)
     assert status.state == "done"
 

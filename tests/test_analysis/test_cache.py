@@ -5,11 +5,12 @@ import math
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from analysis import cache, load, parse
@@ -30,6 +31,15 @@ def keeping(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def stores(folder: Path) -> list[Path]:
     return sorted((folder / "analysis").glob("*.arrow"))
+
+
+def opened(store: Path) -> Mapping[str, tuple[cache.Stamp, cache.Piece]]:
+    [kind] = [
+        kind
+        for kind in (getattr(parse, name) for name in KINDS)
+        if store.stem.endswith(f"-{Path(kind.name).stem}")
+    ]
+    return cache._open(store, kind)
 
 
 def metrics(path: Path) -> pd.DataFrame:
@@ -167,11 +177,11 @@ def test_what_has_just_been_written_is_not_kept(
     load(path)
     assert all(found(path) for _ in range(2))
     for store in stores(cache_folder):
-        assert cache._open(store, parse.METRICS.schema) == {}
+        assert opened(store) == {}
     monkeypatch.setattr(stamp, "SETTLED", -1e9)
     load(path)
     [store] = [store for store in stores(cache_folder) if store.stem.endswith("metrics")]
-    assert len(cache._open(store, parse.METRICS.schema)) == 7
+    assert len(opened(store)) == 7
 
 
 def test_a_small_study_leaves_nothing_in_the_cache(
@@ -195,7 +205,7 @@ def test_a_damaged_cache_costs_time_only(own: Own, cache_folder: Path, spoil: by
         store.write_bytes(whole[: len(whole) // 2] if spoil is None else spoil)
     assert found(path) == expected(path)
     for store in stores(cache_folder):
-        assert cache._open(store, parse.METRICS.schema) or not store.stem.endswith("metrics")
+        assert opened(store)
 
 
 @pytest.mark.usefixtures("keeping")
@@ -245,3 +255,20 @@ def test_what_is_logged_beyond_the_schema_has_a_column(own: Own) -> None:
     frame = load(path).metrics
     assert list(frame["tokens"].dropna()) == [5.0]
     assert "note" not in frame
+
+
+@pytest.mark.usefixtures("keeping")
+@pytest.mark.parametrize("changed", ["version", "schema"])
+def test_what_another_parser_made_is_parsed_again(
+    own: Own, cache_folder: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    path = own(seeds=1)
+    load(path)
+    assert all(map(opened, stores(cache_folder)))
+    other: dict[str, object] = {"version": "another"}
+    if changed == "schema":
+        fields = [field.with_type(pa.float32()) for field in parse.METRICS.schema]
+        other = {"schema": pa.schema(fields)}
+    monkeypatch.setattr(parse, "METRICS", replace(parse.METRICS, **other))
+    [store] = [store for store in stores(cache_folder) if store.stem.endswith("metrics")]
+    assert opened(store) == {}

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import NothingToShow, Study, comparison, effects, load, tables
+from analysis import NothingToShow, Study, comparison, effects, figures, load, tables
 from mpdit.config import FLAGS
 from mpdit.study.rundir import RunDir
 from test_analysis import synthetic
@@ -186,3 +186,20 @@ def test_nan_is_a_dash_and_no_number() -> None:
     assert tables.text.number(math.nan, 2) == tables.DASH
     assert tables.text.probability(0.0004) == "< 0.001"
     assert tables.text.probability(0.0123) == "0.012"
+
+
+def test_runs_that_trained_side_by_side_are_counted_where_times_are_shown(own: Own) -> None:
+    path = own()
+    for number, file in enumerate(sorted(path.glob("*/provenance.json"))):
+        # two hours apart, which is longer than any trains; save two, of one start
+        start = 2 * (number if file.parent.name[:10] != "B-cosine_s" else 20)
+        time = f"2025-01-0{1 + start // 24}T{start % 24:02}:00"
+        file.write_text(file.read_text().replace("2025-01-01T00:00", time))
+    study = load(path)
+    table = tables.overhead(study).set_index("variant")
+    assert dict(table["shared"][table["shared"] > 0]) == {"B-cosine": 2}
+    text = printed("overhead", study).set_index("variant")
+    assert text.loc["B-cosine", "beside others"] == "2 of 2"
+    assert text.loc["E-all", "beside others"] == "–"
+    label = figures.speed(study).axes[0].get_xlabel()
+    assert label.endswith("2 of 14 runs shared a host, which slows them")

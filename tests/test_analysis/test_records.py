@@ -1,12 +1,14 @@
 """The records beside the distance: in the tables where there are any, and mixed with no other."""
 
+import io
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from analysis import comparison, report, tables
+from analysis import comparison, paper, tables, terminal, words
 from analysis.load import Study, load
 from mpdit.study.rundir import RunDir
 from test_analysis import synthetic
@@ -63,9 +65,9 @@ def test_limit_spread_and_floor_stand_beside_the_distance(tmp_path: Path) -> Non
         "Real held-out images have FD-digits@299 1.25: the floor."
     )
     assert r"N $\to$ $\infty$" in tables.latex(text)
-    said = report.explanation(study)
-    for words in ("FD-digits@299 1.25: the floor", "N → ∞ is", "Sampling SD is"):
-        assert words in said
+    said = words.explanation(study)
+    for part in ("FD-digits@299 1.25: the floor", "N → ∞ is", "Sampling SD is"):
+        assert part in said
 
 
 def test_the_report_says_how_the_samples_were_drawn(tmp_path: Path) -> None:
@@ -73,16 +75,44 @@ def test_the_report_says_how_the_samples_were_drawn(tmp_path: Path) -> None:
     usual = {"steps": 20, "guidance": 1.5, "ema_std": 0.05, "sampler": "ddpm",
              "precision": "float32", "to_uint8": "round"}  # fmt: skip
     other = {**usual, "sampler": "dpm++", "precision": "bfloat16", "to_uint8": "truncate"}
-    for sampling, words in (
+    for sampling, part in (
         (usual, "Sampled by ddpm in 20 steps with"),
         (other, "Sampled by dpm++ in 20 steps (bfloat16, to 8 bits by truncate) with"),
     ):
         for run in runs(path):
             (run.path / "evaluation.jsonl").unlink()
             synthetic.write_evaluation(run, 3.0, 0, sampling=sampling)
-        assert words in report.explanation(load(path))
+        assert part in words.explanation(load(path))
 
 
 def test_without_repeats_there_is_no_spread(tmp_path: Path) -> None:
     table = tables.ladder(load(synthetic.write_study(tmp_path / "study")))
     assert all(math.isnan(value) for value in table["sampling_sd"])
+
+
+def test_runs_that_were_sampled_differently_are_called_out(tmp_path: Path) -> None:
+    path = synthetic.write_study(tmp_path / "quickstart")
+    sampling = {"steps": 50, "guidance": 1.5, "ema_std": 0.05}
+    for number, run in enumerate(runs(path)):
+        (run.path / "evaluation.jsonl").unlink()
+        changed = {"guidance": 7.0, "steps": 2} if not number else {}
+        # each run's own
+        own = {"seed": number, "ema_error": 0.01 * number, "snapshot": 100 * number}
+        synthetic.write_evaluation(run, 3.0, number, sampling=sampling | changed | own)
+    study = load(path)
+    assert comparison.incomparable(study) == [
+        "the runs' distances differ in sampling.steps (2, 50): not comparable",
+        "the runs' distances differ in sampling.guidance (7, 1.5): not comparable",
+    ]
+    said = words.explanation(study)
+    assert "in 2 or 50 steps with guidance 7 or 1.5 and EMA width 0.05." in said
+    assert "The runs differ in sampling.steps, sampling.guidance." in said
+    console = Console(file=io.StringIO(), width=2000)
+    terminal.show(study, console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert said in shown
+    page = paper.write(tmp_path, tmp_path / "paper", say=lambda _: None).read_text()
+    for warning in words.warnings(study):
+        assert warning in shown
+        assert f"- Note: {warning}." in page
+    assert said in page

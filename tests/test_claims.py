@@ -1,0 +1,147 @@
+"""What is left of a submission that sbatch has broken off, and of one that is over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from mpdit.config import ConfigError
+from mpdit.study import slurm
+from mpdit.study.arrays import check, submit_arrays
+from mpdit.study.folder import StudyDir
+from mpdit.study.resources import Resources
+
+
+def test_two_claims_of_one_process_in_one_second_are_two(tmp_path: Path) -> None:
+    study = StudyDir(tmp_path)
+    for run in ("a", "b"):
+        study.new_claim("slurm", [run], job_name=run, arrays=[{"tasks": [[run]]}])[1].close()
+    found = {claim.runs: claim.arrays[0].name for claim in study.claims()}
+    assert found == {frozenset({"a"}): "a-0", frozenset({"b"}): "b-0"}
+
+
+def test_a_notice_that_has_not_come_yet_survives_the_next_submission(tmp_path: Path) -> None:
+    study = StudyDir(tmp_path)
+    waits, told, over = (study.jobs / name for name in ("a.notice", "b.notice", "b"))
+    for folder in (waits, told, over):
+        folder.mkdir(parents=True)
+        (folder / "7_submitted.pkl").touch()
+    (told / "7_0_result.pkl").touch()
+    study.drop_dead_claims()
+    assert list(study.jobs.iterdir()) == [waits]
+
+
+SBATCH = """\
+#!/bin/sh
+calls=$(cat {folder}/calls 2>/dev/null || echo 1)
+echo $((calls + 1)) > {folder}/calls
+if [ $calls = {fails} ]; then {how}; fi
+echo Submitted batch job $calls
+"""
+TIMED_OUT = "echo sbatch: error: Socket timed out on send/recv operation >&2; exit 1"
+
+
+def pretend(folder: Path, monkeypatch: pytest.MonkeyPatch, fails: int, how: str) -> None:
+    """An sbatch that fails at its call number ``fails``."""
+    for name in ("sbatch", "srun"):
+        (folder / name).write_text(SBATCH.format(folder=folder, fails=fails, how=how))
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def start(study: StudyDir, on_end: str | None = None) -> list[str | None]:
+    """Submit three arrays; their jobs."""
+    study.path.mkdir()
+    wanted = {name: Resources(time=60) for name in "abc"}
+    return [array.job for array in submit_arrays(study, wanted, 1, ["true"], None, on_end)]
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (TIMED_OUT, "sbatch refuses: sbatch: error: Socket timed out"),
+        ("echo queued; exit 0", 'Could not make sense of sbatch output "queued"'),
+    ],
+)
+def test_an_array_at_which_sbatch_fails_stays_claimed_until_slurm_says_whether_it_took_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    how: str,
+    said: str,
+) -> None:
+    pretend(tmp_path, monkeypatch, 2, how)
+    study = StudyDir(tmp_path / "s")
+    with pytest.raises(ConfigError) as caught:
+        start(study)
+    assert said in str(caught.value)
+    assert "(1 task submitted before that; submit again for what is missing)" in str(caught.value)
+    assert capfd.readouterr().err == ""
+    (claim,) = study.claims()
+    assert claim.runs == {"a", "b"}
+    assert [array.job for array in claim.arrays] == ["1", None, None]
+
+
+def test_when_only_the_notice_is_refused_the_runs_are_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(tmp_path, monkeypatch, 4, TIMED_OUT)
+    study = StudyDir(tmp_path / "s")
+    with pytest.raises(ConfigError, match="all is submitted, but no notice will come: sbatch ref"):
+        start(study, "true")
+    (claim,) = study.claims()
+    assert [array.job for array in claim.arrays] == ["1", "2", "3"]
+
+
+def test_a_notice_is_judged_with_the_runs_and_asks_no_more_time_than_they(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judged: list[Sequence[str]] = []
+    monkeypatch.setattr(slurm, "check_request", list)
+    monkeypatch.setattr(slurm, "limits", lambda: slurm.Limits(1000, 1000, False))
+    monkeypatch.setattr(slurm, "rehearse", judged.append)
+    wanted = {"a": Resources(time=5, partition="short", gpus=2)}
+    check(wanted, on_end="true")
+    runs, notice = judged
+    assert {"--time=5", "--partition=short", "--gpus-per-node=2"} <= set(runs)
+    assert {"--time=5", "--partition=short", "--ntasks-per-node=1"} <= set(notice)
+
+
+def test_a_notice_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(tmp_path, monkeypatch, 0, ":")
+    study = StudyDir(tmp_path / "s")
+    assert start(study, "true") == ["1", "2", "3"]
+    (claim,) = study.claims()
+    assert (claim.folder.with_suffix(".notice") / "4_submitted.pkl").exists()
+    script = (claim.folder.with_suffix(".notice") / "4_submission.sh").read_text()
+    assert "--dependency=afterany:1:2:3\n" in script
+
+
+def test_a_limit_below_the_number_of_arrays_lets_one_begin_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(tmp_path, monkeypatch, 0, ":")
+    study = StudyDir(tmp_path)
+    wanted = {name: Resources(time=60, extra={"dependency": "singleton"}) for name in "abc"}
+    list(submit_arrays(study, wanted, 1, ["true"], 2, None))
+    (claim,) = study.claims()
+    scripts = [(claim.folder / f"{job}_submission.sh").read_text() for job in (1, 2, 3)]
+    said = [[line for line in text.splitlines() if "--dependency" in line] for text in scripts]
+    own = "#SBATCH --dependency=singleton"
+    assert said == [[own], [own], [f"{own},afterany:1"]]
+
+
+def test_a_kind_of_gpu_is_asked_for_with_a_process_for_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(tmp_path, monkeypatch, 0, ":")
+    study = StudyDir(tmp_path)
+    wanted = {"a": Resources(time=60, gpus=2, gpu_type="a100", extra={"gres": "shard:1"})}
+    list(submit_arrays(study, wanted, 1, ["true"], None, None))
+    (claim,) = study.claims()
+    lines = (claim.folder / "1_submission.sh").read_text().splitlines()
+    asked = ("gpus-per-node=a100:2", "ntasks-per-node=2", "gres=shard:1", "requeue")
+    assert {f"#SBATCH --{option}" for option in asked} <= set(lines)
