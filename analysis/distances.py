@@ -57,9 +57,14 @@ def of_runs(study: Study) -> pd.DataFrame:
     rows = rows[rows["metric"] == label(study)].drop_duplicates("run", keep="last")
     rows = rows[np.isfinite(rows["value"].astype(float))]
     table = rows[["run", "variant", "seed", "value"]].astype({"value": float})
-    points = study.runs.set_index("run")[list(study.tune)].to_dict("index")
-    words = {run: _words(point) for run, point in points.items()}
+    words = dict(zip(study.runs["run"], points(study), strict=True))
     return table.assign(point=[words[run] for run in table["run"]]).reset_index(drop=True)
+
+
+def points(study: Study) -> pd.Series[str]:
+    """Where on the tune axes each row of ``runs`` is, in words."""
+    rows = study.runs[list(study.tune)].to_dict("records")
+    return pd.Series(list(map(_words, rows)), index=study.runs.index, dtype=str)
 
 
 def repeats(study: Study) -> pd.DataFrame:

@@ -185,10 +185,21 @@ def remarks(study: Study) -> list[str]:
             widest = max(_widenings(rows)) if by == SEEDS else 1.0
             wider = f"; intervals of differences are up to {widest:.2g} times as wide for it"
             said.append(f"{axes} of {_listed(variants, study)} {words}{wider * (widest > 1)}")
-    return said + [
-        f"{variant} is best at the end of what was tried ({where}): something better may lie beyond"
-        for variant, where in _at_an_edge(study, points)
-    ]
+    of_whom: dict[str, list[str]] = {}
+    for variant, words in (*_not_yet(study, points, axes), *_at_an_edge(study, points)):
+        of_whom.setdefault(words, []).append(variant)
+    return said + [f"{_listed(names, study)}: {words}" for words, names in of_whom.items()]
+
+
+def _not_yet(study: Study, points: pd.DataFrame, axes: str) -> Iterator[tuple[str, str]]:
+    """The variants that have no distance at some points, and what is said of them."""
+    there = points["variant"].astype(str).value_counts(sort=False)
+    planned = distances.points(study).groupby(study.runs["variant"].astype(str)).nunique()
+    for variant, count in there.items():
+        of = int(planned[str(variant)])
+        if count < of:
+            words = f"a distance at {count} of {of} points of {axes}, the best may be yet to come"
+            yield str(variant), words
 
 
 def _widenings(picked: pd.DataFrame) -> Iterator[float]:
@@ -213,7 +224,8 @@ def _listed(variants: list[str], study: Study) -> str:
 
 
 def _at_an_edge(study: Study, points: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """The variants whose best point is the least or the greatest number tried on an axis."""
+    """The variants whose best point is the least or the greatest number tried on an axis, and what
+    is said of them."""
     for row in points[points["best"]].to_dict("records"):
         tried = points[points["variant"] == row["variant"]]
         ends = [
@@ -224,4 +236,10 @@ def _at_an_edge(study: Study, points: pd.DataFrame) -> Iterator[tuple[str, str]]
             and row[key] in (tried[key].min(), tried[key].max())
         ]
         if ends:
-            yield str(row["variant"]), ", ".join(ends)
+            yield (
+                str(row["variant"]),
+                (
+                    f"the best is at the end of what was tried ({', '.join(ends)}), something better "
+                    "may lie beyond"
+                ),
+            )

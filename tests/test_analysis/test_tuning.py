@@ -115,8 +115,20 @@ def test_the_remarks_name_what_was_done_and_who_is_at_the_edge(tmp_path: Path) -
     assert tuning.remarks(study) == [
         "train.learning_rate of every variant is for each seed what is best by the other seeds; "
         "intervals of differences are up to 1.4 times as wide for it",
-        "a is best at the end of what was tried (train.learning_rate 0.01): "
+        "a: the best is at the end of what was tried (train.learning_rate 0.01), "
         "something better may lie beyond",
+    ]
+
+
+def test_a_variant_that_is_not_tuned_yet_is_named(tmp_path: Path) -> None:
+    rates = (1e-4, 1e-3, 1e-2)
+    found: Found = {("a", rate): (9.0 if rate != 1e-3 else 5.0, 9.1) for rate in rates}
+    found |= {("b", rate): (None, None) for rate in rates}
+    found["b", 1e-4] = (4.0, 4.1)
+    assert tuning.remarks(tuned_study(tmp_path, found)) == [
+        "train.learning_rate of a is for each seed what is best by the other seeds; "
+        "intervals of differences are up to 1.4 times as wide for it",
+        "b: a distance at 1 of 3 points of train.learning_rate, the best may be yet to come",
     ]
 
 
