@@ -2,8 +2,8 @@
 
 It notes every start, counts its steps, keeps them when TERM or USR2 comes and goes on from them.
 What else it does is in its folder's name: ``slow`` and ``steady`` take a while, ``raises`` and
-``dies`` fail at the start, ``stuck`` keeps nothing and begins anew; ``early-SIGUSR2`` and ``early-SIGTERM`` are
-ended by that signal, as a run that has not yet come to catch it.
+``dies`` fail at the start, ``stuck`` keeps nothing and begins anew; ``early-SIGUSR2`` and
+``early-SIGTERM`` are ended by that signal, as a run that has not yet come to catch it.
 """
 
 from __future__ import annotations
