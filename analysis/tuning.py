@@ -239,7 +239,7 @@ def _at_an_edge(study: Study, points: pd.DataFrame) -> Iterator[tuple[str, str]]
             yield (
                 str(row["variant"]),
                 (
-                    f"the best is at the end of what was tried ({', '.join(ends)}), something better "
-                    "may lie beyond"
+                    f"the best is at the end of what was tried ({', '.join(ends)}), something "
+                    "better may lie beyond"
                 ),
             )
