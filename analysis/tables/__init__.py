@@ -44,8 +44,8 @@ class Table:
 
 
 _DIFFERENCES = (
-    "Differences are paired by seed, with 95 % t intervals, widened where a variant was tuned; those "
-    "in % with Fieller's."
+    "Differences are paired by seed, with 95 % t intervals, widened where a variant was tuned; "
+    "those in % with Fieller's."
 )
 _CORRECTED = "p of the paired t test, corrected for all comparisons of the study (Holm)."
 
@@ -83,8 +83,8 @@ TABLES: dict[str, Table] = {
     ),
     "evidence": Table(
         "What the seeds allow to say",
-        f"{_DIFFERENCES} {_CORRECTED} P(better): the chance that a run is better than one of the other variant, "
-        "with Newcombe's 95 % interval. Detectable: the true difference that these seeds find "
+        f"{_DIFFERENCES} {_CORRECTED} P(better): the chance that a run is better than one of the "
+        "other variant, with Newcombe's 95 % interval. Detectable: the true difference that these seeds find "
         "four times in five; last, how many would so find a difference as large as the one seen.",
         evidence,
         power.pretty,
