@@ -84,8 +84,9 @@ TABLES: dict[str, Table] = {
     "evidence": Table(
         "What the seeds allow to say",
         f"{_DIFFERENCES} {_CORRECTED} P(better): the chance that a run is better than one of the "
-        "other variant, with Newcombe's 95 % interval. Detectable: the true difference that these seeds find "
-        "four times in five; last, how many would so find a difference as large as the one seen.",
+        "other variant, with Newcombe's 95 % interval. Detectable: the true difference that these "
+        "seeds find four times in five; last, how many would so find a difference as large as the "
+        "one seen.",
         evidence,
         power.pretty,
     ),
