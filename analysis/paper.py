@@ -42,6 +42,7 @@ def _numbered(study: str, *names: str) -> dict[str, str]:
     return {f"{study}-{name}": name for name in names}
 
 
+_TABLES = ("ladder", "contributions", "modulation", "evidence", "overhead", "inventory")
 PARTS = (
     Part(
         "ladder",
@@ -49,7 +50,7 @@ PARTS = (
         {
             "table1": "ladder_by_size",
             "table1-in-full": "ladder",
-            **_numbered("ladder", "contributions", "evidence", "overhead"),
+            **_numbered("ladder", "contributions", "evidence", "overhead", "inventory"),
         },
         _numbered(
             *("ladder", "distance", "magnitude_depth", "magnitude_training", "magnitudes"),
@@ -59,7 +60,7 @@ PARTS = (
     Part(
         "modulation",
         "What the conditioning is made of (Table 2)",
-        {"table2": "modulation", **_numbered("modulation", "evidence", "overhead")},
+        {"table2": "modulation", **_numbered("modulation", "evidence", "overhead", "inventory")},
         _numbered(
             *("modulation", "distance", "distance_parameters", "magnitude_depth"),
             *("distance_training", "sweep", "samples"),
@@ -68,7 +69,7 @@ PARTS = (
     Part(
         "fashion",
         "Ladder and modulations on Fashion-MNIST",
-        _numbered("fashion", "ladder", "contributions", "modulation", "evidence"),
+        _numbered("fashion", *_TABLES),
         _numbered("fashion", "distance", "distance_parameters", "magnitude_depth", "samples"),
     ),
     Part(
@@ -80,7 +81,7 @@ PARTS = (
     Part(
         "quickstart",
         "Ladder and modulations on handwritten digits",
-        _numbered("quickstart", "ladder", "contributions", "modulation", "evidence"),
+        _numbered("quickstart", *_TABLES),
         _numbered("quickstart", "distance", "distance_parameters", "magnitude_depth", "samples"),
     ),
 )

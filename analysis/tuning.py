@@ -29,7 +29,7 @@ SEEDS, SAMPLES, ITSELF = "other seeds", "other samples", "the same samples"
 """By what a point was chosen."""
 
 SIMULATED = 5_000
-"""Studies. Their quantile is known to about 2 %."""
+"""Studies. Their quantile is known to a few percent."""
 
 
 def leave_one_out(values: np.ndarray) -> list[int | None]:

@@ -43,7 +43,11 @@ class Table:
     text: Callable[[pd.DataFrame], pd.DataFrame]
 
 
-_DIFFERENCES = "Differences are paired by seed, with 95 % t intervals; those in % with Fieller's."
+_DIFFERENCES = (
+    "Differences are paired by seed, with 95 % t intervals, widened where a variant was tuned; "
+    "those in % with Fieller's."
+)
+_CORRECTED = "p of the paired t test, corrected for all comparisons of the study (Holm)."
 
 TABLES: dict[str, Table] = {
     "ladder_by_size": Table(
@@ -55,19 +59,19 @@ TABLES: dict[str, Table] = {
     ),
     "ladder": Table(
         "Magnitude preservation: the ladder",
-        f"Mean over seeds ± half of its 95 % t interval. {_DIFFERENCES}",
+        f"Mean over seeds ± half of its 95 % t interval. {_DIFFERENCES} {_CORRECTED}",
         ladder,
         compare.pretty,
     ),
     "modulation": Table(
         "Conditioning: the modulations",
-        f"Mean over seeds ± half of its 95 % t interval. {_DIFFERENCES}",
+        f"Mean over seeds ± half of its 95 % t interval. {_DIFFERENCES} {_CORRECTED}",
         modulation,
         compare.pretty,
     ),
     "others": Table(
         "Other variants",
-        f"Mean over seeds ± half of its 95 % t interval. {_DIFFERENCES}",
+        f"Mean over seeds ± half of its 95 % t interval. {_DIFFERENCES} {_CORRECTED}",
         others,
         compare.pretty,
     ),
@@ -79,9 +83,10 @@ TABLES: dict[str, Table] = {
     ),
     "evidence": Table(
         "What the seeds allow to say",
-        f"{_DIFFERENCES} P(better): the chance that a run is better than one of the other variant, "
-        "with Newcombe's 95 % interval. Detectable: the true difference that these seeds find "
-        "four times in five; last, how many would so find a difference as large as the one seen.",
+        f"{_DIFFERENCES} {_CORRECTED} P(better): the chance that a run is better than one of the "
+        "other variant, with Newcombe's 95 % interval. Detectable: the true difference that these "
+        "seeds find four times in five; last, how many would so find a difference as large as the "
+        "one seen.",
         evidence,
         power.pretty,
     ),
