@@ -12,7 +12,10 @@ from mpdit.config import ConfigError
 from mpdit.study import slurm
 from mpdit.study.arrays import check, submit_arrays
 from mpdit.study.folder import StudyDir
+from mpdit.study.reconcile import reconcile
 from mpdit.study.resources import Resources
+from mpdit.study.rundir import append_row
+from mpdit.study.tasks import Scheduler
 
 
 def test_two_claims_of_one_process_in_one_second_are_two(tmp_path: Path) -> None:
@@ -32,6 +35,23 @@ def test_a_notice_that_has_not_come_yet_survives_the_next_submission(tmp_path: P
     (told / "7_0_result.pkl").touch()
     study.drop_dead_claims()
     assert list(study.jobs.iterdir()) == [waits]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize(("user", "found"), [(os.getuid(), "gone"), (12345, "unknown")])
+def test_what_slurm_does_not_show_is_gone_only_to_who_has_submitted_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int, found: str
+) -> None:
+    monkeypatch.setattr(slurm, "queue", lambda _: [])
+    monkeypatch.setattr(slurm, "accounting", lambda _: None)
+    study = StudyDir(tmp_path)
+    file, held = study.new_claim("slurm", ["a"], job_name="s", arrays=[{"tasks": [["a"]]}])
+    held.close()
+    append_row(file, {"array": 0, "job": "7"})
+    os.chown(file, user, -1)
+    assert Scheduler().look(study.claims())["a"].state == found
+    reconcile(study)
+    assert (study.claims() == []) == (found == "gone")
 
 
 SBATCH = """\
@@ -101,7 +121,7 @@ def test_a_notice_is_judged_with_the_runs_and_asks_no_more_time_than_they(
 ) -> None:
     judged: list[Sequence[str]] = []
     monkeypatch.setattr(slurm, "check_request", list)
-    monkeypatch.setattr(slurm, "limits", lambda: slurm.Limits(1000, 1000, False))
+    monkeypatch.setattr(slurm, "largest_array", lambda: 1000)
     monkeypatch.setattr(slurm, "rehearse", judged.append)
     wanted = {"a": Resources(time=5, partition="short", gpus=2)}
     check(wanted, on_end="true")

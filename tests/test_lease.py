@@ -393,3 +393,17 @@ def test_an_orphan_at_work_ends_once_another_has_its_run_which_comes_to_the_same
     other.join(timeout=120)
     assert other.exitcode == EXIT_DONE
     assert science_of(run) == science_of(whole)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+def test_what_another_user_holds_is_busy_whatever_slurm_shows(
+    tiny_run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "is_running", lambda _: False)
+    become(FIRST)
+    with tiny_run.lease() as first:
+        os.chown(tiny_run.path / "lock", 12345, -1)
+        become({"SLURM_JOB_ID": "8"})
+        with pytest.raises(BusyError), tiny_run.lease():
+            pass
+        first.check()

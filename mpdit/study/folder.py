@@ -104,6 +104,14 @@ class Claim:
     def is_here(self) -> bool:
         return self.cluster == "local" and self.host == socket.gethostname()
 
+    @property
+    def is_mine(self) -> bool:
+        """Whether this user has submitted it: Slurm may hide the jobs of others (PrivateData)."""
+        try:
+            return self.file.stat().st_uid == os.getuid()
+        except FileNotFoundError:  # it has just been dropped
+            return False
+
 
 @dataclass(frozen=True)
 class StudyDir:

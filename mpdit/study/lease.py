@@ -7,8 +7,8 @@ which still writes when Slurm has long begun the job again elsewhere. Hence the 
     puts a lock of its own, already held, in the place of the old one: from then on it is the owner.
 2.  A run that nobody holds is anyone's, save an earlier allocation's of the job that had it last.
 3.  A run that is held may be taken by a later allocation of the holder's job (its restart count is
-    higher), and by any job when the holder's, of the same cluster, is not running by Slurm's word.
-    To everyone else it is busy.
+    higher), and by any job of the same user when the holder's, of the same cluster, is not running
+    by Slurm's word (which may hide other users' jobs). To everyone else it is busy.
 4.  Before it reads anything, the new owner removes what others have written aside and not renamed.
     A file of rows that it goes on with it replaces first, and does not append to.
 5.  Every write below the folder of a run that this process has leased asks whether it is the owner
@@ -143,7 +143,8 @@ def take(folder: Path) -> Iterator[Lease]:
         stack.enter_context(lock)
         holder = _parse(lock.read())
         late = me.is_same_job(holder) and me.restart < holder.restart
-        if late or not (free or me.may_take_from(holder)):
+        mine = os.fstat(lock.fileno()).st_uid == os.getuid()
+        if late or not (free or (mine and me.may_take_from(holder))):
             raise BusyError(f"{folder.name} is being executed by {holder}")
         stack.enter_context(_replace_lock(folder, me))
         for left in folder.rglob(".*.tmp"):

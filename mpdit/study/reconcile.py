@@ -20,12 +20,14 @@ def reconcile(study: StudyDir) -> None:
     A run is let go of (``{"finished": run}`` in its claim) when it is done, and when its task is
     gone, with the reason in its state.json where it could not say so itself. An array without a job
     id, whose submitter did not live to write it, gets ``{"array": index, "job": id}`` when Slurm
-    knows its name. While Slurm does not answer, all is left as it is.
+    knows its name. While Slurm does not answer, all is left as it is; so are the runs that another
+    user has submitted, until they are done.
     """
     claims = [claim for claim in study.claims() if claim.cluster == "slurm"]
     try:
         for claim in claims:
-            _find_arrays(claim)
+            if claim.is_mine:
+                _find_arrays(claim)
     except ConfigError:
         return
     claims = [claim for claim in study.claims() if claim.cluster == "slurm"]

@@ -63,7 +63,7 @@ class Scheduler:
             for array in claim.arrays:
                 for task, runs in array.task_ids().items():
                     # what was submitted since the last look is not gone
-                    known = array.name in self._names and not self.silence
+                    known = array.name in self._names and not self.silence and claim.is_mine
                     gone = Placement("gone", task) if known else replace(UNKNOWN, task=task)
                     place = self._known.get(task, gone)
                     places |= dict.fromkeys(set(runs) & claim.runs, place)
@@ -84,7 +84,7 @@ class Scheduler:
             for claim in claims
             for array in claim.arrays
             for task, runs in array.task_ids().items()
-            if task not in self._known and not claim.runs.isdisjoint(runs)
+            if task not in self._known and claim.is_mine and not claim.runs.isdisjoint(runs)
         }
         if gone:
             self._explain(gone)
