@@ -215,8 +215,9 @@ def test_a_controller_that_is_away_makes_nothing_dead(cluster: Cluster, tmp_path
     wait_for(study, lambda found: all_running(found[:1]))
     cluster.kill_controller()
     assert states(study) == {"slow": "running", "next": "queued"}
+    assert start(text, tmp_path).started == ()
     with pytest.raises(ConfigError, match="does not answer"):
-        start(text, tmp_path)
+        start(f"seeds: 2\n{text}", tmp_path)
     cluster.start_controller()
     wait_for_end(study)
     assert_done_once(study, 2)
