@@ -106,7 +106,11 @@ def all_running(found: list[RunStatus]) -> bool:
 
 
 def command_of(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
+    """Empty when it has just ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def starts(run: RunDir) -> list[dict[str, object]]:

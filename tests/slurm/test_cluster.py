@@ -1,6 +1,10 @@
 """The cluster that the other tests here are run on does to jobs what real ones do."""
 
+import pytest
+
 from .cluster import Cluster, wait_until
+
+pytestmark = pytest.mark.slow  # the studies' tests live on the same, and are in the default run
 
 
 def test_a_killed_nodes_jobs_are_requeued_while_their_processes_live_on(cluster: Cluster) -> None:

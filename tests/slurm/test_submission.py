@@ -190,6 +190,7 @@ def test_half_is_cancelled_by_scancel_and_goes_on_when_submitted(
     assert_done_once(study, 3)
 
 
+@pytest.mark.slow  # in the default run: test_commands' half a study
 def test_a_cancelled_study_keeps_its_state_and_goes_on(tmp_path: Path) -> None:
     text = (
         f"variants: {{steady: {{}}, next: {{mp_silu: true}}}}\nslurm: {{{MEMORY}, max_parallel: 1}}"
