@@ -1,11 +1,14 @@
 """A training step beside its matrix products alone: ``python benchmarks/train_step.py``.
 
 The step is `Trainer.train_step` on latents 4×16×16 from a store: batch, forward and loss; backward;
-optimizer (forced weight normalization, gradient norm, fused Adam); two EMAs. The floor is every
-product of it (of each linear map y = x Wᵀ, dx = dy W and dW = dyᵀ x; of attention Q Kᵀ and A V and
-their four of the backward pass), in the same dtype, on operands that lie as they lie in the step,
-and nothing else. The two take turns, so that what else the machine does falls on both; seconds are
-medians.
+optimizer (forced weight normalization, gradient norm, fused Adam); two EMAs. The floor is its
+matrix products, in the same dtype, on operands that lie as they lie in the step, and nothing else.
+
+How near a step can come to that is a matter of the machine's memory, so the passes over memory that
+no step does without are timed too (`bounds.py` says which). ``passes_times_floor`` is the least
+that ``times_floor`` can be, unless activations are computed within the products.
+
+All three take turns, so that what else the machine does falls on each; seconds are medians.
 """
 
 from __future__ import annotations
@@ -15,14 +18,13 @@ import json
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from bounds import Bounds, Clock
 from latent_memory import sparse_store
-from torch import Tensor, nn
 
 from mpdit.config import FLAGS, RunConfig, make_run
 from mpdit.data.latents import Plan, Source
@@ -30,8 +32,6 @@ from mpdit.devices import prepare
 from mpdit.distributed import World
 from mpdit.errors import ConfigError
 from mpdit.memory import keep_freed_memory
-from mpdit.model import DiT
-from mpdit.model.layers import MPLinear
 from mpdit.session import Session
 from mpdit.study.rundir import RunDir
 from mpdit.train import Trainer
@@ -47,18 +47,6 @@ LATENTS = Plan(
     shard_images=1024,
     source=Source(data="none", hash="", pixels=128, vae="none", vae_hash=None),
 )
-
-
-class Clock:
-    """The time when the device is done."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
 
 
 def make_step(config: RunConfig, device: torch.device) -> Callable[[], dict[str, float]]:
@@ -91,78 +79,26 @@ def make_step(config: RunConfig, device: torch.device) -> Callable[[], dict[str,
     return step
 
 
-def make_floor(config: RunConfig, device: torch.device) -> Callable[[], float]:
-    """The seconds of one step's matrix products."""
-    model = DiT(config.model, config.data.spec)
-    rows: list[tuple[int, int, int]] = []
-
-    def note(linear: nn.Module, inputs: tuple[Tensor]) -> None:
-        assert isinstance(linear, MPLinear)
-        outputs, features = linear.weight.shape
-        rows.append((inputs[0].numel() // features, features, outputs))
-
-    for module in model.modules():
-        if isinstance(module, MPLinear):
-            module.register_forward_pre_hook(note)
-    B, data = config.train.batch_size, config.data.spec
-    label = torch.zeros(B, dtype=torch.int64)
-    with torch.no_grad():
-        model(torch.zeros(B, data.channels, data.size, data.size), label, label)
-
-    dtype = torch.bfloat16 if config.train.precision == "bfloat16" else torch.float32
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(shape, dtype=dtype, device=device)
-
-    linears = [(random(n, i), random(o, i), random(n, o)) for n, i, o in rows]
-    heads, T = B * config.model.heads, model.side**2
-    matrix = heads, T, config.model.width // config.model.heads
-    attentions = [
-        ([random(*matrix) for _ in range(4)], [random(heads, T, T) for _ in range(2)])
-        for _ in range(config.model.depth)
-    ]
-
-    clock = Clock(device)
-
-    def products() -> Iterator[Tensor]:
-        for x, weight, _ in linears:
-            yield x @ weight.T
-        for (q, k, v, _), (a, _) in attentions:
-            yield q @ k.mT
-            yield a @ v
-        for x, weight, dy in linears:
-            yield dy @ weight
-            yield dy.T @ x
-        for (q, k, v, do), (a, ds) in attentions:
-            yield a.mT @ do
-            yield do @ v.mT
-            yield ds @ k
-            yield ds.mT @ q
-
-    def floor() -> float:
-        began = clock.now()
-        for _ in products():
-            pass
-        return clock.now() - began
-
-    return floor
-
-
 def measure(config: RunConfig, device: torch.device, rounds: int) -> dict[str, float]:
     """Seconds of a step, of its parts, and of its floor: medians over the rounds."""
-    step, floor = make_step(config, device), make_floor(config, device)
-    steps, floors = [], []
+    step, bounds = make_step(config, device), Bounds(config, device)
+    steps, floors, passes = [], [], []
     for turn in range(WARM_UP + rounds):
-        seconds = step(), floor()
+        seconds = step(), bounds.products(), bounds.passes()
         if turn >= WARM_UP:
             steps.append(seconds[0])
             floors.append(seconds[1])
+            passes.append(seconds[2])
     per_step = statistics.median(sum(parts.values()) for parts in steps)
     return {
         "seconds_per_step": per_step,
         "images_per_s": config.train.batch_size / per_step,
         **{f"{p}_seconds": statistics.median(parts[p] for parts in steps) for p in PARTS},
         "floor_seconds": statistics.median(floors),
+        "passes_seconds": statistics.median(passes),
+        "passes_times_floor": statistics.median(
+            (floor + passed) / floor for floor, passed in zip(floors, passes, strict=True)
+        ),
         "times_floor": statistics.median(
             sum(parts.values()) / floor for parts, floor in zip(steps, floors, strict=True)
         ),
