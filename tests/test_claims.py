@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mpdit.config import ConfigError
-from mpdit.study import slurm
+from mpdit.study import partitions, slurm
 from mpdit.study.arrays import check, submit_arrays
 from mpdit.study.folder import StudyDir
 from mpdit.study.reconcile import reconcile
@@ -120,7 +120,8 @@ def test_a_notice_is_judged_with_the_runs_and_asks_no_more_time_than_they(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     judged: list[Sequence[str]] = []
-    monkeypatch.setattr(slurm, "check_request", list)
+    monkeypatch.setattr(partitions, "read", list)
+    monkeypatch.setattr(partitions, "check", lambda *_: None)
     monkeypatch.setattr(slurm, "largest_array", lambda: 1000)
     monkeypatch.setattr(slurm, "rehearse", judged.append)
     wanted = {"a": Resources(time=5, partition="short", gpus=2)}

@@ -23,7 +23,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import clean_env
 
 from mpdit.config import ConfigError
-from mpdit.study import slurm
+from mpdit.study import partitions, slurm
 from mpdit.study.folder import NOTICE, JobArray, StudyDir, job_names
 from mpdit.study.job import Job
 from mpdit.study.notice import notify
@@ -136,13 +136,9 @@ def check(
     Raises:
         ConfigError: when Slurm would refuse one.
     """
-    slurm.check_request(resources.values())
-    untimed = {own.partition for own in resources.values() if own.time is None}
-    defaults = {partition: slurm.default_minutes(partition) for partition in untimed}
-    timed = {
-        run: own if own.time else own.model_copy(update={"time": defaults[own.partition]})
-        for run, own in resources.items()
-    }
+    there = partitions.read()
+    partitions.check(resources.values(), there)
+    timed = {run: partitions.timed(own, there) for run, own in resources.items()}
     batches = make_batches(timed, len(timed), max_parallel)
     notice = [_notice_batch(batches[0].resources)] if batches and on_end is not None else []
     for batch in batches + notice:
@@ -273,9 +269,7 @@ def _sbatch(executor: SlurmExecutor, work: Callable[..., None], *arguments: Sequ
 def clean_slurm_env() -> Iterator[None]:
     """The environment without what an enclosing job has put there; which cluster is meant
     stays."""
-    conf = {
-        name: os.environ[name] for name in ("SLURM_CONF", "SLURM_CLUSTERS") if name in os.environ
-    }
+    conf = {name: os.environ[name] for name in slurm.WHICH_CLUSTER if name in os.environ}
     with clean_env():
         os.environ.update(conf)
         yield

@@ -12,13 +12,10 @@ import re
 import shutil
 import subprocess
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-from mpdit.config import ConfigError, nearest
-from mpdit.study.resources import Resources, parse_minutes
+from mpdit.config import ConfigError
 
 calls: Counter[str] = Counter()
 """How often each command has been run by this process."""
@@ -27,6 +24,9 @@ PATIENCE_S = 40
 """Commands themselves give up on a controller after 9 to 20 s."""
 LOOK_BACK = "now-30days"
 """What ended before that is not looked for by its name."""
+
+WHICH_CLUSTER = ("SLURM_CONF", "SLURM_CLUSTERS")
+"""What says in the environment which cluster is meant."""
 
 _SEPARATOR = "\x1f"  # in no name, reason or list of nodes
 _NO_ACCOUNTING = "accounting storage is disabled"
@@ -56,32 +56,6 @@ class Ended(NamedTuple):
     nodes: str
 
 
-@dataclass(frozen=True)
-class _Partition:
-    values: dict[str, str]
-
-    @property
-    def name(self) -> str:
-        return self.values["PartitionName"]
-
-    @property
-    def is_default(self) -> bool:
-        return self.values.get("Default") == "YES"
-
-    @property
-    def minutes(self) -> float:
-        """The longest time limit."""
-        with suppress(ValueError):
-            return parse_minutes(self.values["MaxTime"])
-        return float("inf")
-
-    def refuses(self, kind: str, name: str) -> bool:
-        """Whether it is closed to an account (``Accounts``) or a quality of service (``Qos``)."""
-        allowed = self.values.get(f"Allow{kind}", "ALL")
-        denied = self.values.get(f"Deny{kind}", "").split(",")
-        return name in denied or (allowed != "ALL" and name not in allowed.split(","))
-
-
 def is_available() -> bool:
     """Whether jobs can be submitted from this machine."""
     return shutil.which("sbatch") is not None
@@ -94,8 +68,7 @@ def environment() -> dict[str, str]:
     ``SQUEUE_*`` and the like. Which cluster is meant stays.
     """
     dropped = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SQUEUE|SACCT|SCANCEL|SINFO)_")
-    kept = ("SLURM_CONF", "SLURM_CLUSTERS")
-    clean = {k: v for k, v in os.environ.items() if k in kept or not dropped.match(k)}
+    clean = {k: v for k, v in os.environ.items() if k in WHICH_CLUSTER or not dropped.match(k)}
     return {**clean, "SLURM_BITSTR_LEN": "0"}  # whole lists of array indices
 
 
@@ -161,29 +134,6 @@ def largest_array() -> int:
     if match := re.search(r"max_array_tasks=(\d+)", config["SchedulerParameters"]):
         tasks = min(tasks, int(match[1]))
     return max(1, tasks)
-
-
-def check_request(requests: Iterable[Resources]) -> None:
-    """Hold requests against the cluster's partitions.
-
-    Raises:
-        ConfigError: for a partition that does not exist, or is closed to the account or quality of
-            service, and for more time than it gives.
-    """
-    partitions = _partitions()
-    for request in requests:
-        _check(request, partitions)
-
-
-def default_minutes(partition: str | None) -> int | None:
-    """The time limit of a job that names none; None where there is no limit."""
-    for part in _partitions():
-        # of several, the first
-        named = part.is_default if partition is None else part.name == partition.partition(",")[0]
-        for limit in ("DefaultTime", "MaxTime") if named else ():
-            with suppress(ValueError):  # NONE, UNLIMITED
-                return parse_minutes(part.values[limit])
-    return None
 
 
 def has_nodes(partition: str | None) -> bool:
@@ -268,12 +218,6 @@ def _sacct(*options: str, columns: Sequence[str]) -> str | None:
         return None
 
 
-def _partitions() -> list[_Partition]:
-    answer = run("scontrol", "--all", "--oneliner", "show", "partition").splitlines()
-    pairs = ((word.partition("=") for word in line.split()) for line in answer)
-    return [_Partition({key: value for key, _, value in words}) for words in pairs]
-
-
 def _rows(answer: str) -> Iterator[list[str]]:
     return (line.split(_SEPARATOR) for line in answer.splitlines())
 
@@ -297,36 +241,6 @@ def _tasks(allocation: str) -> list[str]:
         first, _, last = part.partition("-")
         tasks += [f"{match[1]}_{index}" for index in range(int(first), int(last or first) + 1)]
     return tasks
-
-
-def _check(request: Resources, partitions: Sequence[_Partition]) -> None:
-    known = {partition.name: partition for partition in partitions}
-    if request.partition is None:
-        asked = [part for part in partitions if part.is_default]
-    else:
-        names = request.partition.split(",")  # the job runs in whichever is free first
-        for name in names:
-            if name not in known:
-                there = ", ".join(sorted(known))
-                hint = nearest(name, known)
-                raise ConfigError(
-                    f"there is no {name!r}.{hint} There are: {there}", "slurm.partition"
-                )
-        asked = [known[name] for name in names]
-    if not asked:
-        return
-    where = " nor ".join(part.name for part in asked)
-    for kind, key in (("Accounts", "account"), ("Qos", "qos")):
-        name = getattr(request, key)
-        if name is not None and all(part.refuses(kind, name) for part in asked):
-            raise ConfigError(f"{name!r} may not use partition {where}", f"slurm.{key}")
-    most = max(asked, key=lambda part: part.minutes)
-    if request.time is not None and request.time > most.minutes:
-        given = most.values["MaxTime"]
-        raise ConfigError(
-            f"{request.time} minutes are more than partition {most.name} gives: {given}",
-            "slurm.time",
-        )
 
 
 def _parts(words: Sequence[str], size: int) -> Iterator[Sequence[str]]:

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from mpdit.config import ConfigError
-from mpdit.study import slurm
+from mpdit.study import partitions, slurm
 from mpdit.study.resources import Resources
 
 from .cluster import Cluster, wait_until
@@ -182,7 +182,7 @@ def test_a_request_that_the_partitions_cannot_meet_is_refused(
     )
     try:
         with pytest.raises(ConfigError) as raised:
-            slurm.check_request([Resources(), Resources(**request_)])
+            partitions.check([Resources(), Resources(**request_)], partitions.read())
     finally:
         bare_cluster.run("scontrol", "delete", "PartitionName=closed")
     assert message in str(raised.value)
@@ -192,7 +192,8 @@ def test_a_request_that_the_partitions_cannot_meet_is_refused(
 @pytest.mark.usefixtures("bare_cluster")
 def test_a_request_that_some_partition_can_meet_is_accepted() -> None:
     long = Resources(partition="main,low", time=3000)
-    slurm.check_request([Resources(), long, Resources(partition="main", account="a", qos="q")])
+    named = Resources(partition="main", account="a", qos="q")
+    partitions.check([Resources(), long, named], partitions.read())
 
 
 @pytest.mark.parametrize(
