@@ -193,11 +193,14 @@ class _Reader:
         return state, "unfinished"
 
     def _evaluations(self, run: RunDir) -> list[dict[str, Any]]:
+        """Of what was measured again, as against a reference that had changed, the last."""
         try:
-            return read_rows(run.path / "evaluation.jsonl")
+            rows = read_rows(run.path / "evaluation.jsonl")
         except ValueError:
             self.lacks(run.name, "evaluation.jsonl is damaged: left out")
             return []
+        same = ("metric", "role", "weights", "sampling")
+        return list({json.dumps([row.get(key) for key in same]): row for row in rows}.values())
 
     def _json(self, run: RunDir, name: str) -> dict[str, Any]:
         try:

@@ -114,7 +114,8 @@ class Evaluation:
         """
         role = _role(drawing)
         of_set = [row for row in read_rows(self.file) if self._is_of(row, drawing)]
-        there = {row["metric"] for row in of_set if self._has_this_reference(row)}
+        newest = {row["metric"]: row for row in of_set}
+        there = {metric for metric, row in newest.items() if self._has_this_reference(row)}
         lacking = [
             metric
             for metric in self.config.evaluate.metrics  # the first row is the distance
@@ -122,7 +123,7 @@ class Evaluation:
         ]
         if not lacking:
             return []
-        if outdated := {row["metric"] for row in of_set} - there:
+        if outdated := newest.keys() - there:
             names = ", ".join(sorted(outdated))
             log.warning("the reference is another than that of %s: measured again", names)
         file = draw_set(self.config, self.session, drawing, self.device)

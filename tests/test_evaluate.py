@@ -220,6 +220,10 @@ def test_what_was_measured_against_another_reference_is_measured_again_and_that_
     assert hashes[: len(before)] == [hashes[0]] * len(before) != hashes[len(before) :]
     measure_again(run)
     assert rows_of(run) == rows
+    bitmaps(tmp_path / "one", seed=0)  # as it was: the last rows are those that count
+    measure_again(run)
+    again = rows_of(run)[len(rows) :]
+    assert [row["value"] for row in again] == [row["value"] for row in before]
     assert drawn == ["samples", "repeat1"]
 
 

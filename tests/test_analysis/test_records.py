@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from analysis import comparison, paper, tables, terminal, words
+from analysis import comparison, conclusions, paper, tables, terminal, words
 from analysis.load import Study, load
-from mpdit.study.rundir import RunDir
+from mpdit.study.rundir import RunDir, keep_rows, read_rows
 from test_analysis import synthetic
 
 
@@ -23,14 +23,14 @@ def with_records(path: Path) -> Study:
     for order, run in enumerate(runs(path)):
         own = load(path).evaluations.set_index("run")["value"][run.name]
 
-        def add(value: float, run: RunDir = run, order: int = order, **changes: Any) -> None:
-            synthetic.write_evaluation(run, value, order, **changes)
+        def add(value: float, run: RunDir = run, seed: int = order, **changes: Any) -> None:
+            synthetic.write_evaluation(run, value, seed, **changes)
 
-        add(own - 1, role="repeat")
-        add(own + 1, role="repeat")
-        add(own + 50, role="repeat", metric="FD-digits@9", count=9)
-        add(own + 90, role="repeat", weights="w1")
-        add(own + 70, role="repeat", reference={**synthetic.REFERENCE, "hash": "r1"})
+        add(own - 1, role="repeat", seed=100)
+        add(own + 1, role="repeat", seed=101)
+        add(own + 50, role="repeat", seed=102, metric="FD-digits@9", count=9)
+        add(own + 90, role="repeat", seed=103, weights="w1")
+        add(own + 70, role="repeat", seed=104, reference={**synthetic.REFERENCE, "hash": "r1"})
         add(own - 2, role="limit", metric="FD-digits@inf", standard_error=0.5)
         add(1.25, role="floor", metric="FD-digits@299", count=299)
         add(0.8, role="run", metric="precision-digits@1000")
@@ -45,7 +45,7 @@ def test_the_table_of_distances_is_that_of_the_runs_own_sets(tmp_path: Path) -> 
     after = tables.ladder(study)
     for column in ("metric", "mean", "half_width", "difference", "low", "high"):
         assert after[column].equals(before[column]), column
-    assert comparison.statements(study) == comparison.statements(load(path))
+    assert conclusions.statements(study) == conclusions.statements(load(path))
     assert comparison.incomparable(study) == []
 
 
@@ -68,6 +68,20 @@ def test_limit_spread_and_floor_stand_beside_the_distance(tmp_path: Path) -> Non
     said = words.explanation(study)
     for part in ("FD-digits@299 1.25: the floor", "N → ∞ is", "Sampling SD is"):
         assert part in said
+
+
+def test_what_was_measured_against_a_reference_that_has_changed_since_does_not_count(
+    tmp_path: Path,
+) -> None:
+    path = synthetic.write_study(tmp_path / "study")
+    expected = tables.ladder(with_records(path))
+    for run in runs(path):
+        file = run.path / "evaluation.jsonl"
+        rows = read_rows(file)
+        other = {**synthetic.REFERENCE, "hash": "r1"}
+        changed = [{**row, "value": row["value"] + 5, "reference": other} for row in rows]
+        keep_rows(file, [*changed, *rows])
+    assert tables.ladder(load(path)).equals(expected)
 
 
 def test_the_report_says_how_the_samples_were_drawn(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ def tuned_study(path: Path, found: Found, repeats: Found | None = None) -> Study
             synthetic.write_run(folder, run, distance or 0.0)
             if distance is None:
                 (folder.path / "evaluation.jsonl").unlink()
-            for repeat in (repeats or {}).get((variant, rate), ()):
-                synthetic.write_evaluation(folder, repeat or 0.0, seed, role="repeat")
+            for of_set, repeat in enumerate((repeats or {}).get((variant, rate), ()), start=100):
+                synthetic.write_evaluation(folder, repeat or 0.0, of_set, role="repeat")
             tune = {"tune": {"train.learning_rate": rate}}
             entries.append(synthetic.entry(folder, run, variant) | tune)
     return load(synthetic.write_listing(path, entries))
