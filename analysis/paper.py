@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis import comparison, published, style, tables, words
+from analysis import conclusions, published, style, tables, words
 from analysis.captions import CAPTIONS, TITLES
 from analysis.figures import FIGURES
 from analysis.load import NothingToShow, Study, load
@@ -148,7 +148,7 @@ def _part(part: Part, study: Study, out: Path) -> Iterator[str]:
         yield f"Of {runs} run{'s' if runs > 1 else ''} something is missing; `{part.command}` "
         yield "makes what has not run."
     yield ""
-    yield from (f"- {said}" for said in comparison.statements(study))
+    yield from (f"- {said}" for said in conclusions.statements(study))
     yield from (f"- Note: {said}." for said in words.warnings(study))
     yield from ("", words.explanation(study), "")
     for name, of in part.tables.items():

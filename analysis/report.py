@@ -18,7 +18,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import comparison, style, tables, words
+from analysis import comparison, conclusions, style, tables, words
 from analysis.captions import CAPTIONS, TITLES
 from analysis.figures import FIGURES, panels
 from analysis.load import NothingToShow, Study, load
@@ -92,7 +92,7 @@ class Page:
             done=done,
             total=len(study.runs),
             variant_count=len(study.variants),
-            statements=comparison.statements(study),
+            statements=conclusions.statements(study),
             explanation=words.explanation(study),
             warnings=words.warnings(study),
             tables=list(self.tables()),

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis import comparison, style, tables, words
+from analysis import conclusions, style, tables, words
 from analysis.load import NothingToShow, Study
 
 HEADINGS = {
@@ -38,7 +38,7 @@ def show(study: Study, console: Console | None = None) -> None:
             table.add_row(*map(Text, row))
         console.print(table, Text())
     said = (
-        *comparison.statements(study),
+        *conclusions.statements(study),
         *words.warnings(study),
         words.explanation(study),
     )

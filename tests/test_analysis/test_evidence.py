@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import NothingToShow, Study, comparison, effects, figures, load, tables
+from analysis import NothingToShow, Study, conclusions, effects, figures, load, tables
 from mpdit.config import FLAGS
 from mpdit.study.rundir import RunDir
 from test_analysis import synthetic
@@ -93,9 +93,9 @@ def test_the_tables_of_effects_are_the_fits(crossed: Study) -> None:
 def test_of_many_comparisons_the_factors_are_what_is_said(
     crossed: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert len(comparison.statements(crossed)) == 1 + 2 * 4
-    monkeypatch.setattr(comparison, "MANY", 3)
-    said = comparison.statements(crossed)
+    assert len(conclusions.statements(crossed)) == 1 + 2 * 4
+    monkeypatch.setattr(conclusions, "MANY", 3)
+    said = conclusions.statements(crossed)
     # −4, and half of the −3 that cosine attention and mp_silu do together
     assert said[0].startswith("cosine_attention has FD-digits@1000 lower by 5.4")
     assert said[0].endswith("], over all settings of the other factors.")
@@ -109,8 +109,8 @@ def test_of_many_comparisons_the_factors_are_what_is_said(
 def test_of_many_comparisons_that_cross_nothing_the_first_are_said(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparison, "MANY", 1)
-    said = comparison.statements(study)
+    monkeypatch.setattr(conclusions, "MANY", 1)
+    said = conclusions.statements(study)
     assert len(said) == 2
     assert said[1] == (
         "Of 2 further comparisons, in the tables, none are conclusive after Holm's correction."

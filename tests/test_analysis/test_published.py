@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import NothingToShow, Study, comparison, figures, load, published, tables
+from analysis import NothingToShow, Study, conclusions, figures, load, published, tables
 from analysis.__main__ import main
 from mpdit.config import FLAGS, ConfigError
 from mpdit.study.rundir import RunDir
@@ -25,7 +25,7 @@ def test_the_summary_has_the_studys_frames(study: Study, tmp_path: Path) -> None
         pd.testing.assert_frame_equal(kept[same], frame[same], obj=name, check_categorical=False)
     assert summary.runs["flags"].iloc[-1] == FLAGS
     pd.testing.assert_frame_equal(tables.ladder(summary), tables.ladder(study))
-    assert comparison.statements(summary) == comparison.statements(study)
+    assert conclusions.statements(summary) == conclusions.statements(study)
 
 
 def test_the_summary_has_the_first_images_of_each_ema_width(own: Own, tmp_path: Path) -> None:

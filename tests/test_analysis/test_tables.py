@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import NothingToShow, Study, comparison, load, paired, statistics, tables
+from analysis import NothingToShow, Study, comparison, conclusions, load, paired, statistics, tables
 from mpdit.study.rundir import RunDir, RunState
 from test_analysis import synthetic
 
@@ -102,7 +102,7 @@ def test_nothing_evaluated_is_said(own: Own) -> None:
     study = load(path)
     with pytest.raises(NothingToShow, match="no run has been evaluated yet"):
         tables.ladder(study)
-    assert comparison.statements(study) == ["No run has been evaluated yet."]
+    assert conclusions.statements(study) == ["No run has been evaluated yet."]
 
 
 def test_the_conclusion_names_its_interval_and_says_when_it_includes_zero(own: Own) -> None:
@@ -111,7 +111,7 @@ def test_the_conclusion_names_its_interval_and_says_when_it_includes_zero(own: O
         file = next(clear.glob(f"E-all_s{seed}*")) / "evaluation.jsonl"
         file.unlink()
         synthetic.write_evaluation(RunDir(file.parent), distance, seed)
-    first, second, third = comparison.statements(load(clear))
+    first, second, third = conclusions.statements(load(clear))
     assert first.startswith(
         "E-all has FD-digits@1000 lower by 10.5 [4.44, 16.5] than A-none (24.9 % ["
     )
@@ -125,7 +125,7 @@ def test_the_conclusion_names_its_interval_and_says_when_it_includes_zero(own: O
 
 
 def test_one_seed_concludes_nothing(own: Own) -> None:
-    first = comparison.statements(load(own(seeds=1)))[0]
+    first = conclusions.statements(load(own(seeds=1)))[0]
     assert first == (
         "E-all has FD-digits@1000 lower by 10 than A-none (25.0 %; 1 seed): "
         "one seed gives no interval, so nothing can be concluded."
@@ -240,7 +240,7 @@ def test_a_clear_difference_is_not_denied_because_the_baseline_is_uncertain() ->
         for seed, value in enumerate(values)
     )
     [found] = paired.differences(distances, [("E-all", "A-none")])
-    said = comparison.statement("E-all", "A-none", "FD", found, 1)
+    said = conclusions.statement("E-all", "A-none", "FD", found, 1)
     expected = "E-all has FD higher by 7.61 [1.13, 14.1] than A-none"
     assert said == f"{expected} (113.1 %; 95 % intervals, 2 seeds)."
 
@@ -275,7 +275,7 @@ def test_of_many_comparisons_none_is_called_conclusive_that_the_correction_is_no
     assert (table["p_holm"].dropna() > 0.05).all()
     assert list(table["p_holm"][1:]) == pytest.approx(list(statistics.holm(table["p"][1:])))
     assert "p, Holm" in tables.pretty(table)
-    said = comparison.statements(study)
+    said = conclusions.statements(study)
     assert any("so it is no conclusion." in sentence for sentence in said)
     assert not any(sentence.endswith("seeds).") for sentence in said)
 
@@ -283,8 +283,8 @@ def test_of_many_comparisons_none_is_called_conclusive_that_the_correction_is_no
 def test_of_many_conclusions_the_rest_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparison, "MANY", 8)
-    said = comparison.statements(many_variants(tmp_path, CONDITIONINGS, gain=30))
+    monkeypatch.setattr(conclusions, "MANY", 8)
+    said = conclusions.statements(many_variants(tmp_path, CONDITIONINGS, gain=30))
     assert len(said) == 8 + 1
     assert all(sentence.endswith("3 seeds).") for sentence in said[:-1])
     assert said[-1] == (
