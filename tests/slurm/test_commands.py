@@ -16,6 +16,7 @@ from .studies import (
     assert_done_once,
     command_of,
     launch,
+    look,
     start,
     wait_for,
     wait_for_end,
@@ -77,6 +78,22 @@ def test_half_a_study_is_cancelled_and_goes_on(tmp_path: Path) -> None:
     assert "s: 2 runs submitted" in again
     assert "s: 4 of 4 done after" in again
     assert_done_once(study, 4)
+
+
+def test_the_log_of_a_run_that_waits_is_followed_to_its_end(tmp_path: Path) -> None:
+    later = f"slurm: {{{MEMORY}, extra: {{begin: now+4}}}}"
+    text = f"variants: {{raises: {{}}, b: {{mp_silu: true}}}}\n{later}"
+    study = start(text, tmp_path / "results").study
+    (failing, waiting) = (status.name for status in look(study))
+    said = launch(tmp_path, "logs", waiting, "--follow")
+    assert re.fullmatch(
+        rf"{waiting} has not written a log yet: job \d+_1 waits( \(BeginTime\))?\n"
+        rf"{waiting} begins at step 0\n",
+        said,
+    )
+    wait_for_end(study)
+    said = launch(tmp_path, "logs", failing, "--follow")
+    assert said.endswith("RuntimeError: a first time always fails\n")
 
 
 def test_a_failed_run_is_tried_again(tmp_path: Path) -> None:
