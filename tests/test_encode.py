@@ -192,10 +192,27 @@ def test_an_official_file_that_is_missing_or_damaged_is_named(
     assert name in capsys.readouterr().err
 
 
-def test_statistics_that_are_none_are_named(tmp_path, official, monkeypatch, capsys):
-    torch.save({"average": torch.zeros(4)}, official / "stats.pt")
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("stats", {"average": torch.zeros(4)}, "stats.pt is no dict of the tensors mean and std"),
+        ("stats", {"mean": 0.0, "std": 1.0}, "stats.pt is no dict of the tensors mean and std"),
+        ("posterior_means", {}, "posterior_means.pt holds no tensor: dict"),
+        ("posterior_means", torch.zeros(20, 4, 8, 6), "(20, 4, 8, 6) and (20, 4, 8, 8), not both"),
+        ("labels", [0] * 20, "labels.pt holds no tensor: list"),
+        ("labels", torch.zeros(0), "not both N×C×H×H"),
+        ("labels", torch.arange(20) - 1, "labels.pt holds labels below 0"),
+        ("posterior_means", torch.full((20, 4, 8, 8), 1e6), "latents of image 0 (of 8 in shard 0)"),
+    ],
+)
+def test_an_official_file_that_holds_something_else_is_named(
+    tmp_path, official, monkeypatch, capsys, name, content, message
+):
+    torch.save(content, official / f"{name}.pt")
     assert run(monkeypatch, "encode", official, tmp_path / "store") == 2
-    assert "stats.pt is no dict of mean and std" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(

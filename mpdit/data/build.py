@@ -80,7 +80,8 @@ def build_store(encoder: Encoder, path: Path, rank: int, processes: int) -> Mani
         the finished store's manifest, in the first process.
 
     Raises:
-        ConfigError: when the folder holds a store that was made with other settings.
+        ConfigError: when the folder holds a store that was made with other settings, or latents
+            are not finite.
         OSError: when the disk is full.
     """
     plan = encoder.plan
@@ -97,7 +98,14 @@ def build_store(encoder: Encoder, path: Path, rank: int, processes: int) -> Mani
     title = "encode" if processes == 1 else f"encode, process {rank} of {processes}"
     with Progress(title, sum(sizes.values()), done) as progress:
         for shard in todo:
-            moments = encoder.moments(*plan.shard_range(shard), progress.advance)
+            start, stop = plan.shard_range(shard)
+            moments = encoder.moments(start, stop, progress.advance)
+            broken = np.flatnonzero(~np.isfinite(moments).all(axis=(1, 2, 3, 4, 5)))
+            if len(broken):
+                raise ConfigError(
+                    f"the latents of image {start + broken[0]} (of {len(broken)} in shard {shard}) "
+                    "are not finite in float16: the images, the VAE or the latents are broken"
+                )
             _write_shard(path, shard, moments)
     return _finish(encoder, path) if rank == 0 else None
 

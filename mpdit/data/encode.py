@@ -191,16 +191,25 @@ class OfficialLatents(Encoder):
         Raises:
             ConfigError: when one of them is missing, damaged, or of another shape than the others.
         """
-        self.means, self.stds, labels = (_load(folder / name) for name in OFFICIAL[:3])
+        self.means, self.stds, labels = (_load_tensor(folder / name) for name in OFFICIAL[:3])
         stats = _load(folder / OFFICIAL[3])
-        if self.means.ndim != 4 or self.means.shape != self.stds.shape:
-            shapes = f"{tuple(self.means.shape)} and {tuple(self.stds.shape)}"
-            raise ConfigError(f"the latents in {folder} are {shapes}, not both N×C×H×W")
-        images, channels, size, _ = self.means.shape
+        shape = self.means.shape
+        if len(shape) != 4 or shape[2] != shape[3] or shape != self.stds.shape or not len(labels):
+            shapes = f"{tuple(shape)} and {tuple(self.stds.shape)}"
+            raise ConfigError(f"the latents in {folder} are {shapes}, not both N×C×H×H")
+        images, channels, size, _ = shape
         self.labels = labels.long().flatten().numpy()
-        if not isinstance(stats, dict) or not {"mean", "std"} <= stats.keys():
-            raise ConfigError(f"{folder / OFFICIAL[3]} is no dict of mean and std per channel")
-        per_channel = [stats[key].double().flatten().tolist() for key in ("mean", "std")]
+        if self.labels.min() < 0:
+            raise ConfigError(f"{folder / OFFICIAL[2]} holds labels below 0")
+        per_channel = [
+            value.double().flatten().tolist()
+            for key in ("mean", "std")
+            if isinstance(stats, dict) and isinstance(value := stats.get(key), Tensor)
+        ]
+        if len(per_channel) != 2:
+            raise ConfigError(
+                f"{folder / OFFICIAL[3]} is no dict of the tensors mean and std, per channel"
+            )
         lengths = [len(self.labels), *map(len, per_channel)]
         if lengths != [images, channels, channels]:
             raise ConfigError(
@@ -274,6 +283,13 @@ def _load(file: Path) -> Any:
         raise ConfigError(f"there is no {file} (needed: {', '.join(OFFICIAL)})") from None
     except Exception as error:  # what a damaged pickle or zip leads to
         raise ConfigError(f"{file} is damaged: {_line(error)}") from None
+
+
+def _load_tensor(file: Path) -> Tensor:
+    loaded = _load(file)
+    if not isinstance(loaded, Tensor):
+        raise ConfigError(f"{file} holds no tensor: {type(loaded).__name__}")
+    return loaded
 
 
 def _extra(library: str) -> Any:
