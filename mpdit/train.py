@@ -287,6 +287,7 @@ def replicate(model: DiT) -> DistributedDataParallel:
     return DistributedDataParallel(
         model,
         gradient_as_bucket_view=True,
+        broadcast_buffers=False,  # fixed tables, which all have; else sent in every forward pass
         # without any modulation the conditioning's embedders have no part in the output
         find_unused_parameters=not (config.parts or config.final_parts),
     )
