@@ -34,6 +34,10 @@ def explain(error: ValidationError, known_keys: Iterable[str]) -> ConfigError:
             return ConfigError("is not set, and has no default", key)
         case "value_error":
             return ConfigError(str(first["ctx"]["error"]), key)
+        case "model_type":
+            return ConfigError(
+                f"should be a mapping of keys to values, not {first['input']!r}", key
+            )
         case "literal_error":
             given = repr(first["input"])
             expected = first["ctx"]["expected"].replace("'", "").split(" or ")

@@ -50,6 +50,10 @@ from mpdit.study.rundir import (
 from mpdit.train import Trainer
 from mpdit.vae import open_decoder
 
+LESS_MEMORY = (
+    "Less is taken with train.micro_batch_size, train.gradient_checkpointing or a smaller "
+    "sample.batch_size, which change no run's identity"
+)
 PATIENCE_S = 30
 """An orphan notices within a heartbeat, once its step is over."""
 
@@ -123,8 +127,16 @@ def _ended_by(error: Exception, session: Session) -> int:
         with suppress(OSError):  # a full disk takes no state either
             session.end(error=message)
         return EXIT_FAILED
+    if isinstance(error, torch.OutOfMemoryError):
+        message = f"{str(error).rstrip('.')}. {LESS_MEMORY}"
+        log.error("failed: %s", message)
+        session.end(error=message)
+        return EXIT_FAILED
     if not isinstance(error, Interrupted):
         if not session.stop_signal:
+            if not session.main and (reason := _main_failed(session)):
+                log.error("a process ends with the main one, which says: %s", reason)
+                return EXIT_FAILED
             session.end(error=f"{type(error).__name__}: {error}")
             raise error
         # Slurm sends its signal to all processes: it has killed a compiler's, say
@@ -134,6 +146,13 @@ def _ended_by(error: Exception, session: Session) -> int:
     log.info("stopped by %s at %s %d; the same command goes on", error, stage, step)
     session.end(stopped=str(error))
     return EXIT_INTERRUPTED
+
+
+def _main_failed(session: Session) -> str | None:
+    """Why the main process has ended, whose end the others meet as a lost connection."""
+    said = session.run.state()
+    # a new start has another beginning: what the one before has left is not meant
+    return said.error if said is not None and said.heartbeat >= session.state.started else None
 
 
 def _outlive(lease: Lease, session: Session) -> None:

@@ -128,6 +128,14 @@ def test_a_batch_smaller_than_the_number_of_processes_is_refused(tmp_path: Path)
     assert "Traceback" not in output
 
 
+def test_what_ends_the_main_process_is_all_that_the_others_say(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    run.checkpoints.touch()  # no folder, to the process that writes there
+    output = finish(start([*RUN, str(run.path)], 2), EXIT_FAILED)
+    assert "a process ends with the main one, which says: [Errno" in output
+    assert "Traceback" not in output
+
+
 def test_processes_find_each_other_in_submitit_s_environment() -> None:
     """Two tasks of one Slurm job on one node, as srun starts them."""
     job = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": str(os.getpid()), "SLURM_NTASKS": "2"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from interrupted import finish, make, science_of, start
+from interrupted import finish, fork, make, science_of, start
 
 from mpdit.study.rundir import (
     EXIT_BUSY,
@@ -121,9 +121,43 @@ def test_an_infinite_loss_stops_the_run_and_says_so(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("content", [None, "model: [", "model: {width: 3}", "- 1"])
+def run_out_of_memory() -> None:
+    import torch
+
+    import mpdit.train
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    mpdit.train.Trainer.train_step = fail  # type: ignore[method-assign]
+
+
+def test_a_device_without_room_ends_the_run_in_one_message_that_says_what_takes_less(
+    tmp_path: Path,
+) -> None:
+    run, said = make(tmp_path / "run"), tmp_path / "said.txt"
+    process = fork(run, said, prepare=run_out_of_memory)
+    process.join(timeout=60)
+    assert process.exitcode == EXIT_FAILED
+    state = run.state()
+    assert state is not None
+    assert "Tried to allocate 2.00 GiB. Less is taken with train.micro_batch" in str(state.error)
+    assert said.read_text().count(str(state.error)) == 1
+    assert "Traceback" not in said.read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "no config.yaml"),
+        ("", "should be a mapping of keys to values, not None"),
+        ("model: [", "is not YAML"),
+        ("model: {width: 3}", "model.depth: is not set"),
+        ("- 1", "should be a mapping of keys to values, not [1]"),
+    ],
+)
 def test_a_folder_that_is_no_run_is_refused_in_one_line(
-    tmp_path: Path, content: str | None
+    tmp_path: Path, content: str | None, reason: str
 ) -> None:
     if content is not None:
         (tmp_path / "config.yaml").write_text(content)
@@ -132,4 +166,5 @@ def test_a_folder_that_is_no_run_is_refused_in_one_line(
     )
     assert done.returncode == EXIT_USAGE
     assert str(tmp_path) in done.stderr
+    assert reason in done.stderr
     assert "Traceback" not in done.stderr
