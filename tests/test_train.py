@@ -11,7 +11,7 @@ import torch
 from conftest import tiny_config
 from safetensors.torch import load_file
 
-from mpdit.config import FLAGS, RunConfig
+from mpdit.config import FLAGS, ConfigError, RunConfig
 from mpdit.distributed import World
 from mpdit.meters import NonFiniteLossError
 from mpdit.session import Interrupted, Session
@@ -82,6 +82,15 @@ def test_a_compiled_run_goes_on_to_the_same_bits(tmp_path: Path, precision: str)
     interrupted.finish(broken)
     assert "going on from step" in broken.log.read_text()
     assert interrupted.science_of(broken) == interrupted.science_of(whole)
+
+
+def test_without_a_compiler_it_is_said_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ConfigError, match=r"compile: true needs a C\+\+ compiler"):
+        trainer(RunDir(tmp_path / "run"), tiny_config(train={"compile": True}))
 
 
 def test_gradient_checkpointing_changes_no_bit(tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ Both generations of the official code (Bill et al., arXiv:2505.19122) are points
 """
 
 import math
+import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 
 import torch
@@ -13,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mpdit.config import Dataset, ModelConfig
+from mpdit.config import ConfigError, Dataset, ModelConfig
 from mpdit.model.embedding import Fourier, TimeEmbedding, patchify, position_table, unpatchify
 from mpdit.model.layers import (
     EPS,
@@ -204,7 +207,17 @@ class DiT(nn.Module):
         """`torch.compile` of the blocks, which are one program; embeddings and the rest stay eager.
 
         Compiled sums are taken in another order: the numbers differ in their last bits.
+
+        Raises:
+            ConfigError: on a CPU without a C++ compiler.
         """
+        compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+        if self.positions.is_cpu and shutil.which(compiler) is None:
+            raise ConfigError(
+                f"compile: true needs a C++ compiler on a CPU, and there is no {compiler}: "
+                "install it, set CXX to another, or leave compile out, which changes no run's "
+                "identity"
+            )
         for block in self.blocks:
             block.compile()
 
