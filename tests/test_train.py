@@ -12,11 +12,15 @@ from conftest import tiny_config
 from safetensors.torch import load_file
 
 from mpdit.config import FLAGS, ConfigError, RunConfig
+from mpdit.data.batches import Batches
+from mpdit.diffusion import Diffusion
 from mpdit.distributed import World
+from mpdit.ema import gamma_of
 from mpdit.meters import NonFiniteLossError
+from mpdit.randomness import generator
 from mpdit.session import Interrupted, Session
 from mpdit.study.rundir import RunDir, read_rows
-from mpdit.train import Trainer, learning_rate_factor, parameter_groups, snapshot_file
+from mpdit.train import Trainer, build_model, learning_rate_factor, parameter_groups, snapshot_file
 
 CPU = torch.device("cpu")
 ALL = dict.fromkeys(FLAGS, True)
@@ -146,6 +150,61 @@ def test_clipping_bounds_the_step_s_gradient_and_not_its_measure(tmp_path: Path)
         runs[clip] = float(norms[0]), read_rows(run.path / "metrics.jsonl")[0]["grad_norm"]
     assert runs[1e-4][0] == pytest.approx(1e-4, rel=1e-2)
     assert runs[1e-4][1] == runs[None][1] == pytest.approx(runs[None][0])
+
+
+def test_training_is_the_recipe_step_by_step(tmp_path: Path) -> None:
+    """Forced normalization, the loss, clipping, Adam and the averages, written out plainly."""
+    rates = {"learning_rate": 1e-3, "mp_learning_rate": 1e-2, "warmup_steps": 2}
+    recipe = {**rates, "constant_steps": 3, "clip_norm": 0.5, "steps": 5, "snapshot_every": 5}
+    config = tiny_config(model=ALL, train=recipe)
+    started = trainer(RunDir(tmp_path), config)
+    model, batches, diffusion = build_model(config, CPU), Batches(config, CPU), Diffusion()
+    named = dict(model.named_parameters())
+    first, second, average = ({n: torch.zeros_like(p) for n, p in named.items()} for _ in "mvw")
+    for step in range(1, 6):
+        for name, parameter in named.items():
+            if not name.endswith("gain"):
+                rows = parameter.data.norm(dim=-1, keepdim=True) + 1e-4
+                parameter.data = parameter.data * math.sqrt(parameter.shape[-1]) / rows
+        random = generator(config.seed, "train", step)
+        t = torch.randint(0, 1000, (8,), generator=random)
+        noise = torch.randn((8, 1, 8, 8), generator=random)
+        dropped = torch.rand(8, generator=random) < 0.1
+        x0, y = batches.batch(step)
+        x_t = diffusion.q_sample(x0, t, noise)
+        output = model(x_t, t, torch.where(dropped, 10, y))
+        model.zero_grad()
+        diffusion.loss(output, x0, x_t, t, noise)["loss"].mean().backward()
+        gradients = {name: parameter.grad for name, parameter in named.items()}
+        norm = torch.cat([g.flatten() for g in gradients.values()]).norm()
+        factor = min(1, step / 2) * min(1, math.sqrt(3 / step))
+        for name, parameter in named.items():
+            g = gradients[name] * min(1, 0.5 / norm)
+            first[name] = 0.9 * first[name] + 0.1 * g
+            second[name] = 0.99 * second[name] + 0.01 * g**2
+            direction = first[name] / (1 - 0.9**step)
+            direction /= (second[name] / (1 - 0.99**step)).sqrt() + 1e-8
+            rate = 1e-3 if name.endswith("gain") else 1e-2
+            parameter.data = parameter.data - rate * factor * direction
+            kept = (1 - 1 / step) ** (gamma_of(0.05) + 1)
+            average[name] = kept * average[name] + (1 - kept) * parameter.data
+    started.fit()
+    stored = load_file(snapshot_file(started.run.ema, 0.05, 5))
+    for name, parameter in started.model.named_parameters():
+        torch.testing.assert_close(parameter.data, named[name].data, rtol=1e-3, atol=1e-4, msg=name)
+        torch.testing.assert_close(stored[name], average[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_step_computes_its_products_in_the_precision_asked_for(
+    tmp_path: Path, precision: str
+) -> None:
+    started = trainer(RunDir(tmp_path), tiny_config(model=ALL, train={"precision": precision}))
+    seen: list[torch.dtype] = []
+    qkv = started.model.blocks[0].attention.qkv
+    qkv.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    assert started.gradients(1).dtype == torch.float32
+    assert seen == [getattr(torch, precision)]
 
 
 def test_labels_are_dropped_as_often_as_asked(tmp_path: Path) -> None:
