@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from mpdit.study.plan import Plan
-    from mpdit.study.screens import Paint
+    from mpdit.grid.plan import Plan
+    from mpdit.study.screens.text import Paint
     from mpdit.study.status import RunStatus
     from mpdit.study.submission import Execution, Submission
 
@@ -81,8 +81,8 @@ def plan(
 ) -> None:
     """List the runs of a grid, and what they will take; write nothing."""
     from mpdit.study.cost import make_bill
-    from mpdit.study.folder import StudyDir
-    from mpdit.study.screens import grid_changes, plan_lines
+    from mpdit.study.screens.text import grid_changes, plan_lines
+    from mpdit.study.studydir import StudyDir
 
     part, whole = _load(grid, sets, only)
     study = StudyDir(results / part.study)
@@ -129,7 +129,7 @@ def submit(
 
     What is done is skipped, what is running is left alone, what was interrupted goes on.
     """
-    from mpdit.study import messages
+    from mpdit.study.screens import messages
     from mpdit.study.submission import Execution, choose_cluster
 
     part, whole = _load(grid, sets, only)
@@ -160,8 +160,8 @@ def retry(
 
     Factors are of what a run was last submitted with.
     """
-    from mpdit.study.folder import find_study
     from mpdit.study.retry import STATES, adjust, last_cluster
+    from mpdit.study.studydir import find_study
     from mpdit.study.submission import Execution, choose_cluster, stored_plan
 
     found = find_study(study, results)
@@ -179,11 +179,11 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Where every run of a study stands."""
-    from mpdit.study.folder import find_study
-    from mpdit.study.screens import overview, status_lines, waiting_lines
+    from mpdit.study.cluster.scheduler import Scheduler
+    from mpdit.study.screens.text import overview, status_lines, waiting_lines
+    from mpdit.study.screens.watch import follow
     from mpdit.study.status import survey
-    from mpdit.study.tasks import Scheduler
-    from mpdit.study.watch import follow
+    from mpdit.study.studydir import find_study
 
     found = find_study(study, results)
     if watch and not as_json:
@@ -210,8 +210,8 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it is written")] = False,
 ) -> None:
     """Print a run's log."""
-    from mpdit.study.folder import find_run
-    from mpdit.study.logs import show_log
+    from mpdit.study.screens.logs import show_log
+    from mpdit.study.studydir import find_run
 
     study, found = find_run(run, results)
     if reason := show_log(study, found, sys.stdout.buffer, follow):
@@ -225,9 +225,9 @@ def cancel(study: StudyName, results: Results = RESULTS) -> None:
     They keep their state, and submit goes on.
     """
     from mpdit.study.cancel import cancel as cancel_study
-    from mpdit.study.folder import find_study
-    from mpdit.study.screens import summary
+    from mpdit.study.screens.text import summary
     from mpdit.study.status import survey
+    from mpdit.study.studydir import find_study
 
     found = find_study(study, results)
     done = cancel_study(found)
@@ -241,7 +241,7 @@ def cancel(study: StudyName, results: Results = RESULTS) -> None:
 
 def _load(grid: Path, sets: list[str] | None, only: str | None) -> tuple[Plan, Plan]:
     """The part of a plan that was asked for, and the whole."""
-    from mpdit.study.plan import load_plan
+    from mpdit.grid.plan import load_plan
 
     whole = load_plan(grid, sets or ())
     return (whole.only(only) if only is not None else whole), whole
@@ -250,7 +250,7 @@ def _load(grid: Path, sets: list[str] | None, only: str | None) -> tuple[Plan, P
 def _agree(part: Plan, results: Path) -> None:
     """Ask before a large bill, on a terminal; refuse it elsewhere."""
     from mpdit.config import ConfigError
-    from mpdit.study.messages import doubtful_bill
+    from mpdit.study.screens.messages import doubtful_bill
     from mpdit.study.submission import check_plan
 
     check_plan(part, results)
@@ -270,10 +270,10 @@ def _submit(part: Plan, results: Path, how: Execution, wait: bool, **options: An
     Ctrl-C stops what was started here; what Slurm has goes on.
     """
     # all of it now: once a pool lives, Ctrl-C has to meet the try below
-    from mpdit.study.messages import announcement
+    from mpdit.study.screens.messages import announcement
+    from mpdit.study.screens.watch import follow
     from mpdit.study.status import survey
     from mpdit.study.submission import submit
-    from mpdit.study.watch import follow
 
     began = time.monotonic()
     if wait:
@@ -301,7 +301,7 @@ def _submit(part: Plan, results: Path, how: Execution, wait: bool, **options: An
 
 def _conclude(submission: Submission, statuses: list[RunStatus], seconds: float) -> None:
     """What has become of the runs, and what to do next."""
-    from mpdit.study.watch import outcome
+    from mpdit.study.screens.watch import outcome
 
     paint = _paint()
     study = submission.study
@@ -342,7 +342,7 @@ def _program() -> str:
 
 
 def _paint() -> Paint:
-    from mpdit.study.screens import Paint
+    from mpdit.study.screens.text import Paint
 
     return Paint(sys.stdout.isatty() and "NO_COLOR" not in os.environ)
 
@@ -353,7 +353,7 @@ def _print_json(rows: Any) -> None:
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:
-    from mpdit.study.screens import Paint, one_line
+    from mpdit.study.screens.text import Paint, one_line
 
     paint = Paint(sys.stderr.isatty() and "NO_COLOR" not in os.environ)
     print(paint(f"error: {one_line(message, 1000)}", "red"), file=sys.stderr)

@@ -7,8 +7,8 @@
 need pandas only; ``figures`` and ``report`` draw (seaborn) and are imported by whoever draws.
 """
 
-from analysis.join import join
-from analysis.load import load
+from analysis.loading.join import join
+from analysis.loading.load import load
 from analysis.study import NothingToShow, Study
 
 __all__ = ["NothingToShow", "Study", "join", "load"]

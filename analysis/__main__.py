@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mpdit.config import ConfigError
-from mpdit.study.rundir import say
+from mpdit.disk.rundir import say
 
 RESULTS = Path("results")
 
@@ -32,15 +32,15 @@ def _report(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     if len(options.study) > 1 and options.out is None:
         raise ConfigError("several studies are joined: say where their report goes, --out DIR")
-    from analysis.load import load
+    from analysis.loading.load import load
 
     study = load(options.study if len(options.study) > 1 else options.study[0])
     # seaborn takes seconds to import: a mistyped folder need not wait for it.
-    from analysis import report, terminal
+    from analysis.report import page, terminal
 
-    page = report.write_loaded(study, options.out)
+    file = page.write_loaded(study, options.out)
     terminal.show(study)
-    print(f"report: {page}")
+    print(f"report: {file}")
 
 
 def _paper(arguments: Sequence[str]) -> None:
@@ -52,7 +52,7 @@ def _paper(arguments: Sequence[str]) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="%(default)s")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: <results>/paper")
     options = parser.parse_args(arguments)
-    from analysis import paper
+    from analysis.report import paper
 
     print(f"paper: {paper.write(options.results, options.out or options.results / 'paper')}")
 
@@ -68,8 +68,8 @@ def _publish(arguments: Sequence[str]) -> None:
         "--out", type=Path, metavar="DIR", help="default: published/<study> beside the study"
     )
     options = parser.parse_args(arguments)
-    from analysis import published
-    from analysis.load import load
+    from analysis.loading import published
+    from analysis.loading.load import load
 
     study = load(options.study)
     out = options.out or options.study.resolve().parent / "published" / study.name
@@ -89,9 +89,9 @@ def _diff(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="%(default)s")
     options = parser.parse_args(arguments)
-    from analysis import diff
-    from analysis.load import load_run
-    from mpdit.study.folder import find_run
+    from analysis.loading.load import load_run
+    from analysis.report import diff
+    from mpdit.study.studydir import find_run
 
     first, second = (load_run(find_run(word, options.results)[1]) for word in options.runs)
     diff.show(first, second)

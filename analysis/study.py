@@ -41,8 +41,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mpdit.data import adm
-from mpdit.study.rundir import RunDir
+from mpdit.disk import npz
+from mpdit.disk.rundir import RunDir
 
 
 class NothingToShow(ValueError):
@@ -90,13 +90,13 @@ class Study:
         """
         file = self.folder(run).samples / f"{name}.npz"
         try:
-            held = adm.contents(file)
+            held = npz.contents(file)
             if not held.usable or not held.shape[0]:
                 raise NothingToShow(f"{file} holds no images")
             # no more than these: 10,000 images of 128² are half a gigabyte
-            images = next(adm.images(file, count))
-            return images, adm.labels(file)[:count]
+            images = next(npz.images(file, count))
+            return images, npz.labels(file)[:count]
         except FileNotFoundError:
             raise NothingToShow(f"{file} is not there") from None
-        except adm.DamagedError as error:
+        except npz.DamagedError as error:
             raise NothingToShow(str(error)) from None

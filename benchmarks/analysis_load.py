@@ -19,8 +19,8 @@ from pathlib import Path
 from launcher import report
 
 from mpdit.config import make_run
-from mpdit.stamp import SETTLED
-from mpdit.study.rundir import RunDir, RunState
+from mpdit.disk.rundir import RunDir, RunState
+from mpdit.disk.stamp import SETTLED
 
 VARIANTS, SEEDS, ROWS, PROBES, BLOCKS = 200, 5, 500, 50, 12
 SITES = ("residual", "attention", "mlp", "modulated", "weight", "gradient", "update")

@@ -22,20 +22,20 @@ import numpy as np
 import torch
 
 from mpdit.config import METRICS, make_run
-from mpdit.data import adm
-from mpdit.data.real import Batch, of_split
+from mpdit.disk import npz
+from mpdit.disk.rundir import RunDir
 from mpdit.evaluate import evaluate_run
-from mpdit.extractors import Extractor, Features
+from mpdit.evaluation.extractors import Extractor, Features
+from mpdit.evaluation.realimages import Batch, of_split
+from mpdit.runtime.session import Session
 from mpdit.sample import samples_file
-from mpdit.session import Session
-from mpdit.study.rundir import RunDir
 
 read = looked_at = 0
 
 
 def count_images() -> None:
     """Have every image counted that is read from a sample set, or looked at."""
-    images, look = adm.images, Extractor.look
+    images, look = npz.images, Extractor.look
 
     def counted_images(file: Path, at_once: int) -> Iterator[Batch]:
         global read
@@ -49,7 +49,7 @@ def count_images() -> None:
             looked_at += len(features.pooled)
             yield features
 
-    adm.images = counted_images
+    npz.images = counted_images
     Extractor.look = counted_look  # type: ignore[method-assign]
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from mpdit.config import make_run
 from mpdit.data.latents import LABELS, MANIFEST, Manifest, Plan, Source, shard_name
-from mpdit.study.rundir import RunDir
+from mpdit.disk.rundir import RunDir
 
 SMALL_IMAGES = 1024
 TIMES_LARGER = 11
@@ -72,10 +72,10 @@ def train_here(path: Path) -> None:
     """Train a run in this process and print its peak."""
     import torch
 
-    from mpdit.distributed import World
-    from mpdit.memory import keep_freed_memory
-    from mpdit.session import open_session
-    from mpdit.train import Trainer
+    from mpdit.runtime.distributed import World
+    from mpdit.runtime.memory import keep_freed_memory
+    from mpdit.runtime.session import open_session
+    from mpdit.training.trainer import Trainer
 
     keep_freed_memory()
     run = RunDir(path)

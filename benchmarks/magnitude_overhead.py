@@ -17,8 +17,8 @@ from collections.abc import Callable
 import torch
 
 from mpdit.config import DATASETS, FLAGS, ModelConfig
-from mpdit.memory import keep_freed_memory
 from mpdit.model import DiT
+from mpdit.runtime.memory import keep_freed_memory
 
 PROMISED = {"eager": 1.08, "compiled": 1.03}
 LATENTS = DATASETS["imagenet128-latents"]

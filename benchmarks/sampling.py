@@ -21,9 +21,9 @@ from typing import Literal
 import torch
 
 from mpdit.config import DATASETS, make_run
-from mpdit.drawing import Drawing, draw
-from mpdit.memory import keep_freed_memory
 from mpdit.model import DiT
+from mpdit.runtime.memory import keep_freed_memory
+from mpdit.sampling.drawing import Drawing, draw
 
 LATENTS = DATASETS["imagenet128-latents"]
 USUAL: dict[Literal["ddpm", "ddim", "dpm++"], int] = {"ddpm": 250, "ddim": 50, "dpm++": 20}

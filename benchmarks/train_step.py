@@ -28,13 +28,13 @@ from latent_memory import sparse_store
 
 from mpdit.config import FLAGS, RunConfig, make_run
 from mpdit.data.latents import Plan, Source
-from mpdit.devices import prepare
-from mpdit.distributed import World
+from mpdit.disk.rundir import RunDir
 from mpdit.errors import ConfigError
-from mpdit.memory import keep_freed_memory
-from mpdit.session import Session
-from mpdit.study.rundir import RunDir
-from mpdit.train import Trainer
+from mpdit.runtime.devices import prepare
+from mpdit.runtime.distributed import World
+from mpdit.runtime.memory import keep_freed_memory
+from mpdit.runtime.session import Session
+from mpdit.training.trainer import Trainer
 
 PARTS = ("forward", "backward", "optimizer", "ema")
 WARM_UP = 3

@@ -15,7 +15,7 @@ sweep    another EMA width, guidance scale, training step or count
 
 from __future__ import annotations
 
-from mpdit import signals
+from mpdit.runtime import signals
 
 if __name__ == "__main__":
     signals.note()  # before torch is imported
@@ -35,19 +35,9 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ValidationError
 
-from mpdit import extractors, features, metrics, references
 from mpdit.config import METRICS, ConfigError, RunConfig, SampleConfig
-from mpdit.data.real import Batch, Record
-from mpdit.devices import prepare, set_precision
-from mpdit.errors import explain
-from mpdit.extractors import Extractor, Features
-from mpdit.metrics import labels
-from mpdit.posthoc import profile_error
-from mpdit.prerequisites import LEAST_SAMPLES, NEED_FEATURES, check_evaluable
-from mpdit.references import HeldOut, Reference
-from mpdit.sample import Drawing, check_snapshot, draw_set
-from mpdit.session import Interrupted, Session, log, open_session
-from mpdit.study.rundir import (
+from mpdit.data.preflight import LEAST_SAMPLES, NEED_FEATURES, check_evaluable
+from mpdit.disk.rundir import (
     EXIT_BUSY,
     EXIT_DONE,
     EXIT_INTERRUPTED,
@@ -57,6 +47,16 @@ from mpdit.study.rundir import (
     read_rows,
     say,
 )
+from mpdit.ema.posthoc import profile_error
+from mpdit.errors import explain
+from mpdit.evaluation import extractors, features, metrics, references
+from mpdit.evaluation.extractors import Extractor, Features
+from mpdit.evaluation.metrics import labels
+from mpdit.evaluation.realimages import Batch, Record
+from mpdit.evaluation.references import HeldOut, Reference
+from mpdit.runtime.devices import prepare, set_precision
+from mpdit.runtime.session import Interrupted, Session, log, open_session
+from mpdit.sample import Drawing, check_snapshot, draw_set
 
 Row = dict[str, Any]
 Section = TypeVar("Section", bound=BaseModel)

@@ -6,7 +6,7 @@ and comes to the same bits.
 
 from __future__ import annotations
 
-from mpdit import signals
+from mpdit.runtime import signals
 
 if __name__ == "__main__":
     signals.note()  # before torch is imported
@@ -22,21 +22,11 @@ from typing import Any
 
 import torch
 
-from mpdit import extractors
 from mpdit.config import ConfigError, RunConfig
 from mpdit.data.datasets import check_available
-from mpdit.devices import prepare
-from mpdit.distributed import World, join, leave
-from mpdit.evaluate import evaluate_run
-from mpdit.memory import keep_freed_memory
-from mpdit.meters import NonFiniteLossError
-from mpdit.parameters import count_parameters, forward_flops, total_parameters
-from mpdit.prerequisites import check_evaluable
-from mpdit.provenance import record_start
-from mpdit.sample import sample_run, samples_file
-from mpdit.session import Interrupted, Session, log, open_session
-from mpdit.study.lease import Lease, share
-from mpdit.study.rundir import (
+from mpdit.data.preflight import check_evaluable
+from mpdit.disk.lease import Lease, share
+from mpdit.disk.rundir import (
     EXIT_BUSY,
     EXIT_DONE,
     EXIT_FAILED,
@@ -47,8 +37,18 @@ from mpdit.study.rundir import (
     say,
     write_atomic,
 )
-from mpdit.train import Trainer
-from mpdit.vae import open_decoder
+from mpdit.encoding.decoder import open_decoder
+from mpdit.evaluate import evaluate_run
+from mpdit.evaluation import extractors
+from mpdit.flops import count_parameters, forward_flops, total_parameters
+from mpdit.runtime.devices import prepare
+from mpdit.runtime.distributed import World, join, leave
+from mpdit.runtime.memory import keep_freed_memory
+from mpdit.runtime.provenance import record_start
+from mpdit.runtime.session import Interrupted, Session, log, open_session
+from mpdit.sample import sample_run, samples_file
+from mpdit.training.meters import NonFiniteLossError
+from mpdit.training.trainer import Trainer
 
 LESS_MEMORY = (
     "Less is taken with train.micro_batch_size, train.gradient_checkpointing or a smaller "

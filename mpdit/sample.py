@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpdit import signals
+from mpdit.runtime import signals
 
 if __name__ == "__main__":
     signals.note()  # before torch is imported
@@ -19,23 +19,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mpdit.config import ConfigError, RunConfig, make_run
-from mpdit.devices import prepare, set_precision
-from mpdit.distributed import World, join
-from mpdit.drawing import Drawing, NonFiniteSamplesError, draw
-from mpdit.ema import snapshot_file
-from mpdit.model import DiT
-from mpdit.posthoc import reconstruct
-from mpdit.sampleset import Shards, grid_file, shards_folder, to_uint8
-from mpdit.session import Interrupted, Session, log, open_session
-from mpdit.study.rundir import (
+from mpdit.disk.rundir import (
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     RunDir,
     say,
 )
-from mpdit.train import build_model
-from mpdit.vae import open_decoder
+from mpdit.ema.posthoc import reconstruct
+from mpdit.ema.power import snapshot_file
+from mpdit.encoding.decoder import open_decoder
+from mpdit.model import DiT
+from mpdit.runtime.devices import prepare, set_precision
+from mpdit.runtime.distributed import World, join
+from mpdit.runtime.session import Interrupted, Session, log, open_session
+from mpdit.sampling.drawing import Drawing, NonFiniteSamplesError, draw
+from mpdit.sampling.sampleset import Shards, grid_file, shards_folder, to_uint8
+from mpdit.training.trainer import build_model
 
 __all__ = ["Drawing", "draw_set", "sample_run", "samples_file"]
 

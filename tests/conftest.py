@@ -3,9 +3,8 @@
 from jaxtyping import install_import_hook
 
 CHECKED = (
-    *("model", "diffusion", "ema", "data", "solvers", "drawing", "sample", "sampleset", "vae"),
-    *("train", "meters", "probe", "evaluate", "metrics", "features", "references"),
-    "extractors",
+    *("model", "diffusion", "ema", "data", "training", "sampling", "evaluation", "encoding"),
+    *("sample", "evaluate"),
 )
 
 install_import_hook([f"mpdit.{name}" for name in CHECKED], "beartype.beartype")
@@ -17,7 +16,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from mpdit.config import RunConfig, make_run  # noqa: E402
-from mpdit.study.rundir import RunDir  # noqa: E402
+from mpdit.disk.rundir import RunDir  # noqa: E402
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -38,7 +37,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
-    torch.set_flush_denormal(False)  # which mpdit.devices.prepare sets for the whole process
+    torch.set_flush_denormal(
+        False
+    )  # which mpdit.runtime.devices.prepare sets for the whole process
 
 
 def tiny_config(**changes: object) -> RunConfig:

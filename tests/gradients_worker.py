@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from mpdit.distributed import join
-from mpdit.session import Session
-from mpdit.study.rundir import RunDir
-from mpdit.train import Trainer
+from mpdit.disk.rundir import RunDir
+from mpdit.runtime.distributed import join
+from mpdit.runtime.session import Session
+from mpdit.training.trainer import Trainer
 
 
 def main(folder: Path, target: Path) -> None:

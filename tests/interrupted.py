@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from conftest import tiny_config
 
-from mpdit.study.rundir import EXIT_DONE, RunDir, read_rows
+from mpdit.disk.rundir import EXIT_DONE, RunDir, read_rows
 
 TIMED = ("images_per_s", "memory_mb", "seconds")
 """What differs between two runs of one config: clock times, and the process's memory."""
@@ -24,7 +24,7 @@ TIMED = ("images_per_s", "memory_mb", "seconds")
 FORKED = multiprocessing.get_context("forkserver")
 """Processes forked from one that has imported everything: importing takes seconds each time."""
 FORKED.set_forkserver_preload(
-    ["mpdit.run", "sklearn.datasets", "mpdit.extractors.classifier", "mpdit.ema"]
+    ["mpdit.run", "sklearn.datasets", "mpdit.evaluation.extractors.classifier", "mpdit.ema.power"]
 )
 
 

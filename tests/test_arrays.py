@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mpdit.config import ConfigError
-from mpdit.study.arrays import Batch, make_batches
-from mpdit.study.resources import Resources
+from mpdit.grid.resources import Resources
+from mpdit.study.cluster.arrays import Batch, make_batches
 
 HOUR = Resources(time=60)
 

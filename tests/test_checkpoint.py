@@ -10,8 +10,8 @@ import pytest
 import torch
 from interrupted import FORKED, signal_at_call
 
-from mpdit import checkpoint
-from mpdit.study.rundir import explain_os_error
+from mpdit.disk.rundir import explain_os_error
+from mpdit.training import checkpoint
 
 CPU = torch.device("cpu")
 

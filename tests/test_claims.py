@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from mpdit import slurm
 from mpdit.config import ConfigError
-from mpdit.study import partitions, slurm
-from mpdit.study.arrays import check, submit_arrays
-from mpdit.study.folder import StudyDir
+from mpdit.disk.rundir import append_row
+from mpdit.grid.resources import Resources
+from mpdit.study.cluster import partitions
+from mpdit.study.cluster.arrays import check, submit_arrays
+from mpdit.study.cluster.scheduler import Scheduler
 from mpdit.study.reconcile import reconcile
-from mpdit.study.resources import Resources
-from mpdit.study.rundir import append_row
-from mpdit.study.tasks import Scheduler
+from mpdit.study.studydir import StudyDir
 
 
 def test_two_claims_of_one_process_in_one_second_are_two(tmp_path: Path) -> None:

@@ -11,14 +11,14 @@ import yaml
 from safetensors.torch import load_file
 from test_parity import EXACT, MODELS, OWN_TABLES, Golden, close
 
-from mpdit import checkpoint
 from mpdit.config import ConfigError
-from mpdit.conversion import convert
-from mpdit.ema import snapshot_file
+from mpdit.disk.rundir import EXIT_USAGE, RunDir
+from mpdit.ema.power import snapshot_file
 from mpdit.model import DiT
-from mpdit.reference import BUFFERS
+from mpdit.official.conversion import convert
+from mpdit.official.tensors import BUFFERS
 from mpdit.sample import load_average
-from mpdit.study.rundir import EXIT_USAGE, RunDir
+from mpdit.training import checkpoint
 
 STEPS = 1600
 ARGUMENTS = {"batch_size": 256, "lr": 1e-3, "num_steps": 400_000, "results_dir": "x", "seed": 3}
@@ -215,7 +215,14 @@ def test_a_run_that_is_there_is_not_overwritten(tmp_path):
 
 def test_the_command_says_what_it_did_or_why_not(tmp_path):
     old = old_run(tmp_path / "old", Golden(MODELS[0]))
-    command = [sys.executable, "-m", "mpdit.reference", "convert", str(old), str(tmp_path / "new")]
+    command = [
+        sys.executable,
+        "-m",
+        "mpdit.official",
+        "convert",
+        str(old),
+        str(tmp_path / "new"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "inverted update" in done.stdout

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from interrupted import finish_forked, make
 
+from mpdit.grid.grid import grid_from_text
+from mpdit.grid.plan import PlannedRun, make_plan
 from mpdit.study import cost
 from mpdit.study.cost import disk_of, make_bill, size_text
-from mpdit.study.folder import StudyDir
-from mpdit.study.grid import grid_from_text
-from mpdit.study.plan import PlannedRun, make_plan
+from mpdit.study.studydir import StudyDir
 
 ROOT = Path(__file__).parents[1]
 GRID = """\

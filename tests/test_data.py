@@ -10,11 +10,11 @@ from test_latents import make_store
 
 from mpdit.config import ConfigError, DataConfig, RunConfig
 from mpdit.data import datasets
-from mpdit.data.batches import Batches, _HeldLatents
 from mpdit.data.datasets import latent_store
-from mpdit.diffusion import Diffusion
-from mpdit.probe import IMAGES, Probe
-from mpdit.randomness import generator
+from mpdit.diffusion.process import Diffusion
+from mpdit.runtime.randomness import generator
+from mpdit.training.batches import Batches, _HeldLatents
+from mpdit.training.probe import IMAGES, Probe
 
 CPU = torch.device("cpu")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from mpdit.diffusion import Diffusion, discretized_log_likelihood, normal_kl
+from mpdit.diffusion.process import Diffusion, discretized_log_likelihood, normal_kl
 
 
 def images(seed: int, channels: int = 2) -> torch.Tensor:

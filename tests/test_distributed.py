@@ -14,8 +14,7 @@ import torch
 from conftest import tiny_config
 from safetensors.torch import load_file
 
-from mpdit.distributed import World
-from mpdit.study.rundir import (
+from mpdit.disk.rundir import (
     EXIT_BUSY,
     EXIT_DONE,
     EXIT_FAILED,
@@ -23,6 +22,7 @@ from mpdit.study.rundir import (
     RunDir,
     read_rows,
 )
+from mpdit.runtime.distributed import World
 
 WORKER = [sys.executable, str(Path(__file__).with_name("gradients_worker.py"))]
 RUN = [sys.executable, "-m", "mpdit.run"]
@@ -140,7 +140,8 @@ def test_processes_find_each_other_in_submitit_s_environment() -> None:
     """Two tasks of one Slurm job on one node, as srun starts them."""
     job = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": str(os.getpid()), "SLURM_NTASKS": "2"}
     node = {"SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "localhost", "SLURM_NODEID": "0"}
-    code = "from mpdit.distributed import join\nwith join() as w: print(w.largest(w.rank), w.size)"
+    code = "from mpdit.runtime.distributed import join\n"
+    code += "with join() as w: print(w.largest(w.rank), w.size)"
     tasks = [
         popen(
             [sys.executable, "-c", code],

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from interrupted import make
 from safetensors.torch import load_file
 
-from mpdit import posthoc
-from mpdit.ema import (
+from mpdit.disk.rundir import RunDir
+from mpdit.ema import posthoc
+from mpdit.ema.power import (
     PowerEMA,
     beta,
     gamma_of,
@@ -24,8 +25,7 @@ from mpdit.ema import (
     snapshot_file,
     write_snapshot,
 )
-from mpdit.study.rundir import RunDir
-from mpdit.train import build_model
+from mpdit.training.trainer import build_model
 
 STEPS = 400
 
@@ -143,7 +143,7 @@ def own_run(walk_run, tmp_path):
 
 def command(monkeypatch, capsys, run, *words):
     """``python -m mpdit.ema``: its exit status, and all that it says."""
-    monkeypatch.setattr(sys, "argv", ["mpdit.ema", str(run.path), *map(str, words)])
+    monkeypatch.setattr(sys, "argv", ["mpdit.ema.power", str(run.path), *map(str, words)])
     status = posthoc.main()
     said = capsys.readouterr()
     return status, said.out + said.err
@@ -279,8 +279,8 @@ def test_a_folder_without_run_or_snapshots_is_refused(tiny_run, tmp_path, monkey
 MEASURED = """
 import runpy, sys
 from pathlib import Path
-from mpdit import posthoc
-from mpdit.study.rundir import RunDir
+from mpdit.ema import posthoc
+from mpdit.disk.rundir import RunDir
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from mpdit.data import __main__ as command
-from mpdit.data import build, encode
 from mpdit.data.images import ImageFolder, centre_crop
 from mpdit.data.latents import LatentStore, read_manifest
+from mpdit.encoding import build, encoders
 
 SIZE = 16
 
@@ -54,7 +54,7 @@ def test_a_store_holds_what_the_vae_says_of_every_image_and_its_mirror(
     assert run(monkeypatch, "encode", pictures, tmp_path / "store", *options) == 0
     store = LatentStore(tmp_path / "store")
     assert store.labels.tolist() == [0] * 10 + [1] * 10 + [2] * 10
-    model, folder = encode.load_vae(vae), ImageFolder.scan(pictures)
+    model, folder = encoders.load_vae(vae), ImageFolder.scan(pictures)
     assert folder.classes == ("ant", "bee", "cat")
     for index in (0, 7, 29):
         pixels = folder.pixels(index, SIZE, 3).astype(np.float32) / 127.5 - 1
@@ -85,8 +85,8 @@ def test_an_image_that_cannot_be_read_is_named_and_what_was_done_is_kept(
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, pictures, vae, monkeypatch):
     code = "import sys; from mpdit.data import build, encode; build.SMALLEST_SHARD = 2;"
     slow = (
-        "import time; first = encode.VaeEncoder._encode;"
-        "encode.VaeEncoder._encode = lambda *a: (time.sleep(0.2), first(*a))[1];"
+        "import time; first = encoders.VaeEncoder._encode;"
+        "encoders.VaeEncoder._encode = lambda *a: (time.sleep(0.2), first(*a))[1];"
     )
     main = "from mpdit.data.__main__ import main; sys.exit(main())"
     arguments = ["encode", pictures, tmp_path / "store", "--vae", vae, "--size", str(SIZE)]
@@ -181,7 +181,7 @@ def test_official_latents_are_taken_over_with_their_own_statistics(tmp_path, off
     assert (store.manifest.flips, store.manifest.classes) == (1, 5)
 
 
-@pytest.mark.parametrize("name", encode.OFFICIAL[1:])
+@pytest.mark.parametrize("name", encoders.OFFICIAL[1:])
 @pytest.mark.parametrize("damage", ["gone", "torn"])
 def test_an_official_file_that_is_missing_or_damaged_is_named(
     tmp_path, official, monkeypatch, capsys, name, damage

@@ -12,14 +12,15 @@ import torch
 from conftest import tiny_config
 from test_references import ADM, bitmaps, grey
 
-from mpdit import evaluate, extractors
+from mpdit import evaluate
 from mpdit.config import ConfigError, RunConfig
-from mpdit.data import adm
+from mpdit.disk import npz
+from mpdit.disk.rundir import EXIT_DONE, RunDir, RunState, append_row, read_rows
 from mpdit.evaluate import evaluate_run, measure_again
-from mpdit.extractors import Extractor, classifier
+from mpdit.evaluation import extractors
+from mpdit.evaluation.extractors import Extractor, classifier
+from mpdit.runtime.session import Interrupted, Session
 from mpdit.sample import Drawing
-from mpdit.session import Interrupted, Session
-from mpdit.study.rundir import EXIT_DONE, RunDir, RunState, append_row, read_rows
 
 CPU = torch.device("cpu")
 
@@ -263,14 +264,14 @@ def test_all_metrics_of_10000_samples_look_at_each_image_once(
     shipped = classifier.load("digits", CPU)
     counting = Counting(**vars(shipped))
     monkeypatch.setattr(extractors, "load", lambda *_: counting)
-    read, images = list[int](), adm.images
+    read, images = list[int](), npz.images
 
     def counted(file: Path, at_once: int) -> Iterator[np.ndarray]:
         for batch in images(file, at_once):
             read.append(len(batch))
             yield batch
 
-    monkeypatch.setattr(adm, "images", counted)
+    monkeypatch.setattr(npz, "images", counted)
     Counting.seen = 0
     metrics = ["fd", "precision_recall", "inception_score"]  # kid: 100 subsets take seconds
     run, config = a_run(tmp_path, sample={"count": 10_000}, evaluate={"metrics": metrics})

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpdit.config import FLAGS, ConfigError, RunConfig
-from mpdit.study.grid import grid_from_text
-from mpdit.study.plan import Plan, load_plan, make_plan
-from mpdit.study.source import parse
+from mpdit.grid.grid import grid_from_text
+from mpdit.grid.plan import Plan, load_plan, make_plan
+from mpdit.grid.yamlfile import parse
 
 BASE = """\
 study: s

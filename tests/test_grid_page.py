@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mpdit.study.grid import grid_from_text
-from mpdit.study.plan import load_plan, make_plan
+from mpdit.grid.grid import grid_from_text
+from mpdit.grid.plan import load_plan, make_plan
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 PAGE = (EXPERIMENTS / "README.md").read_text()

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpdit.config import FLAGS, OPERATIONAL, RunConfig, make_run
-from mpdit.study.grid import grid_from_text
-from mpdit.study.plan import make_plan
+from mpdit.grid.grid import grid_from_text
+from mpdit.grid.plan import make_plan
 
 OTHER: dict[str, list[Any]] = {
     "model.depth": [3, 8],

@@ -22,23 +22,23 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
 )
 from torch_fidelity.utils import create_feature_extractor, extract_featuresdict_from_input_id
 
-from mpdit import extractors
 from mpdit.config import ConfigError, EvaluateConfig, RunConfig
 from mpdit.data.latents import checksum
-from mpdit.evaluate import evaluate_run
-from mpdit.extractors import Extractor, inception
-from mpdit.extractors.extractor import FeatureNetwork
-from mpdit.metrics import statistics
-from mpdit.prerequisites import (
+from mpdit.data.preflight import (
     INCEPTION_FILE,
     INCEPTION_URL,
     _torch_hub,
     check_evaluable,
     inception_weights,
 )
+from mpdit.disk.rundir import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunDir, read_rows
+from mpdit.evaluate import evaluate_run
+from mpdit.evaluation import extractors
+from mpdit.evaluation.extractors import Extractor, inception
+from mpdit.evaluation.extractors.extractor import FeatureNetwork
+from mpdit.evaluation.metrics import statistics
 from mpdit.run import execute
-from mpdit.session import Session
-from mpdit.study.rundir import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunDir, read_rows
+from mpdit.runtime.session import Session
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]

@@ -15,7 +15,7 @@ import pytest
 from conftest import tiny_config
 from interrupted import finish, finish_forked, fork, make, science_of, start
 
-from mpdit.study.rundir import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, RunDir, read_rows
+from mpdit.disk.rundir import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, RunDir, read_rows
 
 BUSY = {
     "train": {

@@ -13,14 +13,14 @@ import pytest
 import stand_in
 from conftest import tiny_config
 
-from mpdit.study.job import Job
-from mpdit.study.rundir import EXIT_FAILED, RunDir, append_row, read_rows
+from mpdit.disk.rundir import EXIT_FAILED, RunDir, append_row, read_rows
+from mpdit.study.cluster.job import Job
 
 TASK = """\
 import signal, sys
 from pathlib import Path
-from mpdit.study import job as module
-from mpdit.study.job import Job
+from mpdit.study.cluster import job as module
+from mpdit.study.cluster.job import Job
 module.BUSY_S, module.BUSY_TRIES = 0.3, 1000
 minutes, stalls, names = int(sys.argv[4]), int(sys.argv[5]), sys.argv[6:]
 job = Job(Path(sys.argv[1]), sys.argv[2:4], len(names), minutes, 30, stalls)

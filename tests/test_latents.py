@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from mpdit.config import Dataset
-from mpdit.data import build
-from mpdit.data.build import Encoder, build_store
 from mpdit.data.latents import LatentStore, Plan, Source, read_manifest, verify
+from mpdit.encoding import build
+from mpdit.encoding.build import Encoder, build_store
 from mpdit.errors import ConfigError
 
 SOURCE = Source(data="made up", hash="0" * 16, pixels=64, vae="none", vae_hash=None)

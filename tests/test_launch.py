@@ -260,11 +260,11 @@ def test_what_another_submitter_runs_goes_on_after_ctrl_c_and_that_is_said(here:
 
 def test_ctrl_c_before_the_first_word_stops_what_was_submitted(here: Path) -> None:
     code = """
-from mpdit.study import screens
+from mpdit.study.screens import text
 def count(*_):
-    screens.count = count_before
+    text.count = count_before
     raise KeyboardInterrupt
-count_before, screens.count = screens.count, count
+count_before, text.count = text.count, count
 import launch
 """
     done = subprocess.run(

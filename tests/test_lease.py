@@ -15,12 +15,11 @@ import pytest
 import torch
 from interrupted import FORKED, finish_forked, fork, make, science_of, signal_at_call
 
-from mpdit import checkpoint, features
+from mpdit import slurm
 from mpdit.config import ConfigError
-from mpdit.ema import write_snapshot
-from mpdit.study import lease, slurm
-from mpdit.study.lease import BusyError, Lease, LeaseLostError, share
-from mpdit.study.rundir import (
+from mpdit.disk import lease
+from mpdit.disk.lease import BusyError, Lease, LeaseLostError, share
+from mpdit.disk.rundir import (
     EXIT_BUSY,
     EXIT_DONE,
     EXIT_FAILED,
@@ -30,6 +29,9 @@ from mpdit.study.rundir import (
     keep_rows,
     read_rows,
 )
+from mpdit.ema.power import write_snapshot
+from mpdit.evaluation import features
+from mpdit.training import checkpoint
 
 FIRST, REQUEUED = {"SLURM_JOB_ID": "7"}, {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}
 """What Slurm tells the first and the second allocation of one job."""
@@ -303,7 +305,7 @@ class Allocation:
         if not self.locks:
             lease.try_lock = lambda *_: True  # type: ignore[assignment]
         if self.slow:
-            before_each("mpdit.train", "append_row", lambda _number: time.sleep(0.3))
+            before_each("mpdit.training.trainer", "append_row", lambda _number: time.sleep(0.3))
         if self.stops is not None:
             module, name, last = self.stops
             before_each(module, name, lambda number: number == last and stop_here())
@@ -348,9 +350,9 @@ def wait_for_rows(run: RunDir, process: ForkServerProcess, count: int) -> None:
     "stops",
     [
         ("mpdit.run", "record_start", 1),
-        ("mpdit.train", "append_row", 9),
-        ("mpdit.checkpoint", "_sha256", 4),
-        ("mpdit.ema", "save_file", 5),
+        ("mpdit.training.trainer", "append_row", 9),
+        ("mpdit.training.checkpoint", "_sha256", 4),
+        ("mpdit.ema.power", "save_file", 5),
         ("mpdit.sample", "to_uint8", 3),
         ("mpdit.evaluate", "keep_rows", 1),
     ],

@@ -7,13 +7,13 @@ import pytest
 import torch
 from conftest import tiny_config
 
-from mpdit import devices
 from mpdit.config import ConfigError
-from mpdit.meters import Meters
+from mpdit.disk.rundir import RunDir
 from mpdit.model import DiT
 from mpdit.peaks import peak_flops
-from mpdit.study.rundir import RunDir
-from mpdit.tensorboard import Events
+from mpdit.runtime import devices
+from mpdit.training.meters import Meters
+from mpdit.training.tensorboard import Events
 
 CPU = torch.device("cpu")
 
@@ -69,7 +69,7 @@ def test_utilization_is_counted_products_over_peak(
 ) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    monkeypatch.setattr("mpdit.meters.device_name", lambda _: "NVIDIA A100-SXM4-40GB")
+    monkeypatch.setattr("mpdit.training.meters.device_name", lambda _: "NVIDIA A100-SXM4-40GB")
     config = tiny_config(model={"width": 64, "depth": 2})
     meters = Meters(config, RunDir(tmp_path), CPU, devices=4)
     for _ in range(100):

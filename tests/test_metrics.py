@@ -6,11 +6,11 @@ import scipy.linalg
 import torch
 from scipy.ndimage import gaussian_filter
 
-from mpdit import metrics
 from mpdit.config import DataConfig
 from mpdit.data import datasets
-from mpdit.extractors import classifier
-from mpdit.metrics import frechet_distance, statistics
+from mpdit.evaluation import metrics
+from mpdit.evaluation.extractors import classifier
+from mpdit.evaluation.metrics import frechet_distance, statistics
 
 CPU = torch.device("cpu")
 

@@ -21,7 +21,7 @@ from mpdit.model.layers import (
     to_length,
 )
 from mpdit.model.modulation import LAYOUT, Modulation, modulate, rotate
-from mpdit.probe import Probe
+from mpdit.training.probe import Probe
 
 DATA = Dataset(channels=2, size=8, classes=5, extractor="digits")
 TINY = {"depth": 2, "width": 16, "heads": 2, "patch_size": 4}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from analysis import load, published
+from analysis.loading import load, published
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -8,10 +8,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from analysis.reference import ALL, PARAMETERS
+from analysis.judging.literature import ALL, PARAMETERS
 from mpdit.config import DATASETS, ModelConfig
+from mpdit.flops import count_parameters, forward_flops, total_parameters
 from mpdit.model import DiT
-from mpdit.parameters import count_parameters, forward_flops, total_parameters
 
 LATENTS = DATASETS["imagenet128-latents"]
 
@@ -28,7 +28,7 @@ def test_counts_are_the_published_ones(published, options):
 
 
 def test_counting_imports_no_torch():
-    check = "import sys, mpdit.parameters; sys.exit('torch' in sys.modules)"
+    check = "import sys, mpdit.flops; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from mpdit.diffusion import Diffusion
-from mpdit.ema import beta, gamma_of, posthoc_weights
+from mpdit.diffusion.process import Diffusion
+from mpdit.ema.power import beta, gamma_of, posthoc_weights
 from mpdit.model import DiT
-from mpdit.reference import BUFFERS, dataset, from_official, model_config
+from mpdit.official.tensors import BUFFERS, dataset, from_official, model_config
 
 GOLDEN = Path(os.environ.get("MPDIT_GOLDEN") or Path(__file__).parent / "golden")
 FILES = sorted(GOLDEN.glob("*.npz"))

@@ -18,13 +18,13 @@ import pytest
 import stand_in
 
 from mpdit.config import ConfigError
+from mpdit.disk.rundir import RunDir, RunState, read_rows
+from mpdit.grid.grid import grid_from_text
+from mpdit.grid.plan import Plan, make_plan
 from mpdit.study import pool
 from mpdit.study.cancel import Cancelled, cancel
-from mpdit.study.folder import StudyDir
-from mpdit.study.grid import grid_from_text
-from mpdit.study.plan import Plan, make_plan
-from mpdit.study.rundir import RunDir, RunState, read_rows
 from mpdit.study.status import RunStatus, survey
+from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, Submission, submit
 
 BASE = """\
@@ -134,7 +134,7 @@ def test_two_submitters_at_once_submit_each_run_once(results: Path, tmp_path: Pa
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
         "import stand_in\n"
-        "from mpdit.study.plan import load_plan\n"
+        "from mpdit.grid.plan import load_plan\n"
         "from mpdit.study.submission import Execution, submit\n"
         "how = Execution(command=stand_in.COMMAND)\n"
         "done = submit(load_plan(Path(sys.argv[2])), Path(sys.argv[3]), how)\n"

@@ -136,7 +136,7 @@ def test_bfloat16_attention_is_the_fused_kernels():
 def test_numbers_too_small_for_float32s_full_precision_are_zero():
     # in a process of its own, since it says so to every thread that is born afterwards
     code = (
-        "import torch; from mpdit.devices import prepare; prepare('float32');"
+        "import torch; from mpdit.runtime.devices import prepare; prepare('float32');"
         "print((torch.full((1_000_000,), 2e-38) * 0.1).count_nonzero().item())"
     )
     process = subprocess.run(

@@ -7,14 +7,14 @@ import torch
 from conftest import tiny_config
 from safetensors.torch import load_file
 
-from mpdit import probe
 from mpdit.config import FLAGS
-from mpdit.distributed import World
+from mpdit.disk.rundir import RunDir, read_rows
 from mpdit.model import DiT
-from mpdit.probe import StepProbe, rms, weights_of_blocks
-from mpdit.session import open_session
-from mpdit.study.rundir import RunDir, read_rows
-from mpdit.train import Trainer
+from mpdit.runtime.distributed import World
+from mpdit.runtime.session import open_session
+from mpdit.training import probe
+from mpdit.training.probe import StepProbe, rms, weights_of_blocks
+from mpdit.training.trainer import Trainer
 
 MODELS = [{}, dict.fromkeys(FLAGS, True), {"preset": "mods", "conditioning": "rotation_scale"}]
 

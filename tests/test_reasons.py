@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mpdit.study.reasons import classify
-from mpdit.study.rundir import RunState
+from mpdit.disk.rundir import RunState
+from mpdit.study.cluster.endings import classify
+from mpdit.study.cluster.scheduler import Placement
 from mpdit.study.status import RunStatus, explain_end
-from mpdit.study.tasks import Placement
 
 LIMIT = "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-25T01:31:08 DUE TO TIME LIMIT ***"
 SCANCEL = "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-25T01:31:08 ***"

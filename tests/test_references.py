@@ -17,16 +17,16 @@ from conftest import tiny_config
 from PIL import Image
 from test_latents import make_store
 
-from mpdit import features, references, stamp
 from mpdit.config import DATASETS, ConfigError, DataConfig, EvaluateConfig, RunConfig
-from mpdit.data import adm
 from mpdit.data.images import ImageFolder
-from mpdit.data.real import Batch, evenly, of_split
-from mpdit.extractors import Extractor, Features, classifier
-from mpdit.metrics import accumulate, frechet_distance, statistics
-from mpdit.prerequisites import check_evaluable, reference_file
-from mpdit.references import Reference
-from mpdit.study.plan import load_plan
+from mpdit.data.preflight import check_evaluable, reference_file
+from mpdit.disk import npz, stamp
+from mpdit.evaluation import features, references
+from mpdit.evaluation.extractors import Extractor, Features, classifier
+from mpdit.evaluation.metrics import accumulate, frechet_distance, statistics
+from mpdit.evaluation.realimages import Batch, evenly, of_split
+from mpdit.evaluation.references import Reference
+from mpdit.grid.plan import load_plan
 from mpdit.study.submission import check_plan
 
 CPU = torch.device("cpu")
@@ -259,20 +259,20 @@ def test_a_file_of_images_is_read_in_batches_to_its_last_byte(save: Any, tmp_pat
     images = np.random.default_rng(0).integers(0, 256, (45, 6, 5, 3), np.uint8)
     file = tmp_path / "x.npz"
     save(file, arr_0=images)
-    batches = list(adm.images(file, 20))
+    batches = list(npz.images(file, 20))
     assert [len(batch) for batch in batches] == [20, 20, 5]
     assert np.array_equal(np.concatenate(batches), images)
     damaged = bytearray(file.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     file.write_bytes(damaged)
-    with pytest.raises(adm.DamagedError):
-        list(adm.images(file, 20))
+    with pytest.raises(npz.DamagedError):
+        list(npz.images(file, 20))
 
 
 def test_what_is_written_in_batches_is_what_numpy_reads(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (45, 6, 5, 1), np.uint8)
     file, labels = tmp_path / "x.npz", np.arange(45)
-    adm.write(file, (images[i : i + 20] for i in range(0, 45, 20)), labels)
+    npz.write(file, (images[i : i + 20] for i in range(0, 45, 20)), labels)
     with np.load(file) as arrays:
         assert np.array_equal(arrays["arr_0"], images)
         assert np.array_equal(arrays["arr_1"], labels)
@@ -327,7 +327,7 @@ def test_a_reference_file_that_will_not_do_is_said_before_training_and_before_su
 
 
 def test_what_an_evaluation_needs_can_be_looked_for_without_torch() -> None:
-    code = "import sys, mpdit.prerequisites; sys.exit('torch' in sys.modules)"
+    code = "import sys, mpdit.data.preflight; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

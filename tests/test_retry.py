@@ -8,9 +8,9 @@ import pytest
 from test_pool import plan
 
 from mpdit.config import ConfigError
-from mpdit.study.folder import StudyDir
-from mpdit.study.resources import Resources
+from mpdit.grid.resources import Resources
 from mpdit.study.retry import adjust, last_cluster
+from mpdit.study.studydir import StudyDir
 
 
 def adjusted(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from interrupted import finish, fork, make, science_of, start
 
-from mpdit.study.rundir import (
+from mpdit.disk.rundir import (
     EXIT_BUSY,
     EXIT_FAILED,
     EXIT_USAGE,
@@ -102,7 +102,7 @@ def test_an_infinite_loss_stops_the_run_and_says_so(tmp_path: Path) -> None:
     run = make(tmp_path / "hot", train={"checkpoint_every": 3})
     # weights this large are what a diverged run comes to
     script = (
-        "import sys, torch, mpdit.run, mpdit.train as t; from pathlib import Path\n"
+        "import sys, torch, mpdit.run, mpdit.training.trainer as t; from pathlib import Path\n"
         "build = t.build_model\n"
         "def broken(*a):\n"
         "    model = build(*a); torch.nn.init.constant_(model.final.linear.weight, 1e30)\n"
@@ -124,12 +124,12 @@ def test_an_infinite_loss_stops_the_run_and_says_so(tmp_path: Path) -> None:
 def run_out_of_memory() -> None:
     import torch
 
-    import mpdit.train
+    import mpdit.training.trainer
 
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    mpdit.train.Trainer.train_step = fail  # type: ignore[method-assign]
+    mpdit.training.trainer.Trainer.train_step = fail  # type: ignore[method-assign]
 
 
 def test_a_device_without_room_ends_the_run_in_one_message_that_says_what_takes_less(

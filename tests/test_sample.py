@@ -17,15 +17,8 @@ from test_distributed import finish, start
 from mpdit import sample
 from mpdit.config import ConfigError, RunConfig
 from mpdit.data.latents import Manifest, Source
-from mpdit.drawing import Drawing, draw, labels
-from mpdit.ema import snapshot_file, write_snapshot
-from mpdit.model import DiT
-from mpdit.posthoc import profile_error, reconstruct
-from mpdit.sample import draw_set, load_average, samples_file
-from mpdit.sampleset import to_uint8
-from mpdit.session import Interrupted, Session
-from mpdit.solvers import SOLVERS
-from mpdit.study.rundir import (
+from mpdit.diffusion.solvers import SOLVERS
+from mpdit.disk.rundir import (
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -34,7 +27,14 @@ from mpdit.study.rundir import (
     RunState,
     append_row,
 )
-from mpdit.train import build_model
+from mpdit.ema.posthoc import profile_error, reconstruct
+from mpdit.ema.power import snapshot_file, write_snapshot
+from mpdit.model import DiT
+from mpdit.runtime.session import Interrupted, Session
+from mpdit.sample import draw_set, load_average, samples_file
+from mpdit.sampling.drawing import Drawing, draw, labels
+from mpdit.sampling.sampleset import to_uint8
+from mpdit.training.trainer import build_model
 
 CPU = torch.device("cpu")
 LEVEL = 1 / 127.5
@@ -193,7 +193,7 @@ def test_an_interrupted_set_goes_on_and_other_sets_keep_away(
 
 
 @pytest.mark.parametrize(
-    "place", ["mpdit.data.adm.write", "mpdit.sampleset.write_grid", "shutil.rmtree"]
+    "place", ["mpdit.disk.npz.write", "mpdit.sampling.sampleset.write_grid", "shutil.rmtree"]
 )
 def test_a_full_disk_at_the_end_of_a_set_leaves_what_the_same_command_finishes(
     place: str,
@@ -425,7 +425,7 @@ MEAN, STD = (1.0, 0.0, -1.0, 0.5), (2.0, 1.0, 0.5, 3.0)
 @pytest.fixture
 def latent_run(tmp_path: Path, vae: Path) -> RunDir:
     """A run on latents; of their store only the manifest is here."""
-    from mpdit.data.encode import load_vae, weights_hash
+    from mpdit.encoding.encoders import load_vae, weights_hash
 
     source = Source(
         data="folder",
@@ -454,7 +454,7 @@ def latent_run(tmp_path: Path, vae: Path) -> RunDir:
 
 
 def test_latents_are_denormalized_and_decoded(latent_run: RunDir, vae: Path) -> None:
-    from mpdit.data.encode import load_vae
+    from mpdit.encoding.encoders import load_vae
 
     config = latent_run.config()
     drawing = replace(Drawing.of_run(config), count=36)  # more than are decoded at once

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from interrupted import fork, make, start
 
-from mpdit.study.rundir import EXIT_INTERRUPTED
+from mpdit.disk.rundir import EXIT_INTERRUPTED
 
 
 def catches(pid: int, number: signal.Signals) -> bool:
@@ -64,7 +64,7 @@ def test_an_error_that_comes_of_the_signal_is_no_failure(tmp_path: Path) -> None
 def test_forked_helpers_pass_over_what_slurm_sends_to_all_and_end_when_told() -> None:
     script = """
 import os, signal, sys, time
-from mpdit import signals
+from mpdit.runtime import signals
 heard = []
 with signals.watched(heard.append):
     child = os.fork()

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mpdit.diffusion import Diffusion
-from mpdit.solvers import DDIM, DDPM, SOLVERS, DPMSolver2M, Solver
+from mpdit.diffusion.process import Diffusion
+from mpdit.diffusion.solvers import DDIM, DDPM, SOLVERS, DPMSolver2M, Solver
 
 SHAPE = (1, 2, 2)
 MEAN = torch.tensor([0.5, -1.0, 0.0, 2.0], dtype=torch.float64)

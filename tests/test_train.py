@@ -12,15 +12,21 @@ from conftest import tiny_config
 from safetensors.torch import load_file
 
 from mpdit.config import FLAGS, ConfigError, RunConfig
-from mpdit.data.batches import Batches
-from mpdit.diffusion import Diffusion
-from mpdit.distributed import World
-from mpdit.ema import gamma_of
-from mpdit.meters import NonFiniteLossError
-from mpdit.randomness import generator
-from mpdit.session import Interrupted, Session
-from mpdit.study.rundir import RunDir, read_rows
-from mpdit.train import Trainer, build_model, learning_rate_factor, parameter_groups, snapshot_file
+from mpdit.diffusion.process import Diffusion
+from mpdit.disk.rundir import RunDir, read_rows
+from mpdit.ema.power import gamma_of
+from mpdit.runtime.distributed import World
+from mpdit.runtime.randomness import generator
+from mpdit.runtime.session import Interrupted, Session
+from mpdit.training.batches import Batches
+from mpdit.training.meters import NonFiniteLossError
+from mpdit.training.trainer import (
+    Trainer,
+    build_model,
+    learning_rate_factor,
+    parameter_groups,
+    snapshot_file,
+)
 
 CPU = torch.device("cpu")
 ALL = dict.fromkeys(FLAGS, True)

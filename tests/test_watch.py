@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from test_pool import plan
 
-from mpdit.study import slurm, tasks, watch
-from mpdit.study.folder import StudyDir
-from mpdit.study.rundir import append_row
+from mpdit import slurm
+from mpdit.disk.rundir import append_row
+from mpdit.study.cluster import scheduler
+from mpdit.study.screens import watch
+from mpdit.study.studydir import StudyDir
 
 
 class Clock:
@@ -51,7 +53,7 @@ def test_a_followed_study_asks_slurm_every_thirty_seconds_and_is_redrawn_all_the
 
     monkeypatch.setattr(slurm, "queue", queue)
     monkeypatch.setattr(slurm, "accounting", lambda _: None)
-    monkeypatch.setattr(tasks, "time", clock)
+    monkeypatch.setattr(scheduler, "time", clock)
     monkeypatch.setattr(watch, "time", clock)
     (status,) = watch.follow(StudyDir(tmp_path), [name], lambda: False, io.StringIO())
     assert status.state == "lost"

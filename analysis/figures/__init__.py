@@ -1,7 +1,7 @@
 """The figures: each a function ``Study`` → matplotlib Figure, one column wide.
 
-They raise :class:`~analysis.load.NothingToShow` while the study has nothing of the kind. Where
-there are more variants than a reader can tell apart, the baseline and the best are drawn.
+They raise `analysis.study.NothingToShow` while the study has nothing of the kind. Where there are
+more variants than a reader can tell apart, the baseline and the best are drawn.
 """
 
 from __future__ import annotations
@@ -10,13 +10,18 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from analysis.figures.curves import tuning_curve
-from analysis.figures.distances import distance, distance_parameters, distance_training, sweep
-from analysis.figures.effects import interactions, main_effects
-from analysis.figures.images import ema_widths, samples
-from analysis.figures.probe import activations, magnitude_depth, magnitude_training, magnitudes
-from analysis.figures.training import loss, speed
-from analysis.load import Study
+from analysis.figures.distance_plots import distance, distance_parameters, distance_training, sweep
+from analysis.figures.effect_plots import interactions, main_effects
+from analysis.figures.magnitude_plots import (
+    activations,
+    magnitude_depth,
+    magnitude_training,
+    magnitudes,
+)
+from analysis.figures.strips import ema_widths, samples
+from analysis.figures.training_curves import loss, speed
+from analysis.figures.tuning_curves import tuning_curve
+from analysis.loading.load import Study
 
 FIGURES: dict[str, Callable[[Study], Figure]] = {
     "distance": distance,

@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from analysis import comparison, style
-from analysis.load import NothingToShow, Study
-from analysis.statistics import Estimate
+from analysis.figures import style
+from analysis.judging import comparison
+from analysis.judging.statistics import Estimate
+from analysis.loading.load import NothingToShow, Study
 
 ROWS = 40
 """How many variants a figure with a row for each may have."""

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis import tuning
+from analysis.judging import tuning
 from analysis.study import Study
-from analysis.tables import compare, cost, factors, points, power, provenance, sizes
+from analysis.tables import compare, factors, origins, points, seeds, sizes, timing
+from analysis.tables.cells import DASH, alignment, count, duration, latex, markdown, save
 from analysis.tables.compare import ladder, modulation, others, pretty
-from analysis.tables.cost import overhead
 from analysis.tables.factors import contributions, interactions, main_effects
-from analysis.tables.power import evidence
-from analysis.tables.provenance import differences, inventory
+from analysis.tables.origins import differences, inventory
+from analysis.tables.seeds import evidence
 from analysis.tables.sizes import ladder_by_size
-from analysis.tables.text import DASH, alignment, count, duration, latex, markdown, save
+from analysis.tables.timing import overhead
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ TABLES: dict[str, Table] = {
         "seeds find four times in five; last, how many would so find a difference as large as the "
         "one seen.",
         evidence,
-        power.pretty,
+        seeds.pretty,
     ),
     "main_effects": Table(
         "Main effects",
@@ -118,14 +118,14 @@ TABLES: dict[str, Table] = {
         "between runs on the same device. Beside others: runs that shared their host with another "
         "run of the study, and slowed each other down.",
         overhead,
-        cost.pretty,
+        timing.pretty,
     ),
     "inventory": Table(
         "Where the runs come from",
         "Of a run's last start; + marks uncommitted changes, kept beside the run. Packages and "
         "threads are in the CSV.",
         inventory,
-        provenance.pretty,
+        origins.pretty,
     ),
 }
 

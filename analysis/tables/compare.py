@@ -32,11 +32,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import comparison, reference, statistics
-from analysis.comparison import Comparison
-from analysis.paired import Difference
+from analysis.judging import comparison, literature, statistics
+from analysis.judging.comparison import Comparison
+from analysis.judging.paired import Difference
 from analysis.study import NothingToShow, Study
-from analysis.tables.text import (
+from analysis.tables.cells import (
     DASH,
     change,
     count,
@@ -162,11 +162,11 @@ def columns_of(found: Difference) -> dict[str, Any]:
 def _published(
     run: Mapping[str, Any], baseline: Mapping[str, Any], metric: str
 ) -> dict[str, float | str]:
-    row = reference.ladder(run) if metric == reference.METRIC else None
+    row = literature.ladder(run) if metric == literature.METRIC else None
     distance = row and row.distance.get(run["model"])
     relative = row.relative if row and not baseline["flags"] else None
-    parameters = reference.parameters(run)
-    sources = {reference.PAPER: distance or relative, reference.CODE: parameters}
+    parameters = literature.parameters(run)
+    sources = {literature.PAPER: distance or relative, literature.CODE: parameters}
     return {
         "published_distance": distance or math.nan,
         "published_relative": relative or math.nan,
@@ -180,11 +180,11 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
     places = decimals(table["mean"])
     rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
     published = {
-        f"{rows[0]['metric']}, {reference.PAPER}": [
+        f"{rows[0]['metric']}, {literature.PAPER}": [
             number(row["published_distance"], 2) for row in rows
         ],
-        f"Δ, %, {reference.PAPER}": [percent(row["published_relative"]) for row in rows],
-        f"parameters, {reference.CODE}": [count(row["published_parameters"]) for row in rows],
+        f"Δ, %, {literature.PAPER}": [percent(row["published_relative"]) for row in rows],
+        f"parameters, {literature.CODE}": [count(row["published_parameters"]) for row in rows],
     }
     text = pd.DataFrame(
         {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis import comparison, effects, paired
+from analysis.judging import comparison, effects, paired
 from analysis.study import NothingToShow, Study
+from analysis.tables.cells import change, decimals_of_changes, probability
 from analysis.tables.compare import DIFFERENCE, RELATIVE, columns_of
-from analysis.tables.text import change, decimals_of_changes, probability
 
 
 def main_effects(study: Study) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.tables.text import DASH, decimals, number
+from analysis.tables.cells import DASH, decimals, number
 
 
 def pretty(curve: pd.DataFrame) -> pd.DataFrame:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import reference
+from analysis.judging import literature
 from analysis.study import NothingToShow, Study
 from analysis.tables import compare
-from analysis.tables.text import DASH, change, decimals, number, percent, without_empty
-from mpdit.study.names import FLAG_CODES
+from analysis.tables.cells import DASH, change, decimals, number, percent, without_empty
+from mpdit.grid.names import FLAG_CODES
 
 
 def ladder_by_size(study: Study) -> pd.DataFrame:
@@ -41,7 +41,7 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
         of_step: dict[Any, dict[Any, Any]] = rows.set_index("step").to_dict("index")
         cells = [_cells(of_step.get(step), places) for step in text["step"]]
         columns = [f"{model} {rows['metric'].iloc[0]} ↓", f"{model} Δ, %"]
-        columns += [f"{model} {what}, {reference.PAPER}" for what in ("FID", "Δ, %")]
+        columns += [f"{model} {what}, {literature.PAPER}" for what in ("FID", "Δ, %")]
         text[columns] = cells
         published += columns[2:]
     return without_empty(text, published)

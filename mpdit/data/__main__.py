@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from mpdit.data.latents import Manifest, read_manifest, verify
-from mpdit.data.progress import Progress
+from mpdit.disk.rundir import explain_os_error
 from mpdit.errors import ConfigError
-from mpdit.study.rundir import explain_os_error
+from mpdit.runtime.progress import Progress
 
 DEFAULT_VAE = "stabilityai/sd-vae-ft-mse"
 
@@ -70,8 +70,8 @@ def _encode(arguments: argparse.Namespace) -> str:
         raise ConfigError("--size and --batch-size have to be at least 1")
     import torch
 
-    from mpdit.data.build import Encoder, build_store
-    from mpdit.data.encode import OFFICIAL, OfficialLatents, VaeEncoder, open_pictures
+    from mpdit.encoding.build import Encoder, build_store
+    from mpdit.encoding.encoders import OFFICIAL, OfficialLatents, VaeEncoder, open_pictures
 
     rank, processes, local = (
         int(os.environ.get(key, default))

@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mpdit.config import ModelConfig
+from mpdit.flops import FOURIER_FEATURES, TIMESTEPS, time_features
 from mpdit.model.layers import MLP, MPEmbedding, normalize
-from mpdit.parameters import FOURIER_FEATURES, TIMESTEPS, time_features
 
 
 def frequencies(count: int) -> Float[Tensor, " count"]:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mpdit.config import ModelConfig
-from mpdit.parameters import MLP_RATIO
+from mpdit.flops import MLP_RATIO
 
 EPS = 1e-4
 SILU_MAGNITUDE = 0.596

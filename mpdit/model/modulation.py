@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mpdit.config import ModelConfig
+from mpdit.flops import part_width
 from mpdit.model.layers import MPLinear, mp_coefficients
-from mpdit.parameters import part_width
 
 Tokens = Float[Tensor, "batch tokens width"]
 PerChannel = Float[Tensor, "batch 1 width"]

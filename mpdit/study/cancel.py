@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
 
+from mpdit import slurm
 from mpdit.config import ConfigError
-from mpdit.study import slurm
-from mpdit.study.folder import StudyDir
+from mpdit.disk.rundir import RunDir
+from mpdit.study.cluster.scheduler import Scheduler
 from mpdit.study.reconcile import reconcile
-from mpdit.study.rundir import RunDir
 from mpdit.study.status import survey
-from mpdit.study.tasks import Scheduler
+from mpdit.study.studydir import StudyDir
 
 ASK_S = 5
 """Slurm is asked so often whether the tasks have ended, after a first time or two."""

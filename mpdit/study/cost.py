@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from mpdit.config import Dataset, ModelConfig, RunConfig
-from mpdit.parameters import TRAINING_PASSES, forward_flops
+from mpdit.disk.rundir import RunDir, read_rows
+from mpdit.flops import TRAINING_PASSES, forward_flops
+from mpdit.grid.plan import PlannedRun
 from mpdit.peaks import peak_flops
-from mpdit.study.folder import StudyDir
-from mpdit.study.plan import PlannedRun
-from mpdit.study.rundir import RunDir, read_rows
+from mpdit.study.studydir import StudyDir
 
 DEVICE = "A100"
 UTILIZATION = 0.2
@@ -35,7 +35,7 @@ START_S = 15.0
 """Imports, data and evaluation."""
 TRAIN_S, SAMPLE_S = 2e-3, 5e-4
 """Least time that a GPU takes for a block's training step or forward pass: launching kernels."""
-CHECKPOINTS = 2  # that a run keeps (mpdit.checkpoint)
+CHECKPOINTS = 2  # that a run keeps (mpdit.training.checkpoint)
 LATENT_PIXELS = 8  # a latent's side, in pixels of the image
 FEATURES = {"inception": 2048 + 1008}  # numbers kept of a sample: features and logits
 ROW, PROBE_ROW, PROBE_NUMBER = 260, 46, 21  # bytes of metrics.jsonl's rows, magnitudes.jsonl's

@@ -7,9 +7,9 @@ import subprocess
 from collections.abc import Collection
 from pathlib import Path
 
-from mpdit.study.folder import StudyDir
-from mpdit.study.screens import Paint, summary
+from mpdit.study.screens.text import Paint, summary
 from mpdit.study.status import survey
+from mpdit.study.studydir import StudyDir
 
 
 def notify(folder: Path, runs: Collection[str], command: str) -> None:

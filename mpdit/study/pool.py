@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Any
 
 from mpdit.config import ConfigError
-from mpdit.study.rundir import (
+from mpdit.disk.rundir import (
     EXIT_BUSY,
     EXIT_DONE,
     EXIT_INTERRUPTED,

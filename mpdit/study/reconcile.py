@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from mpdit import slurm
 from mpdit.config import ConfigError
-from mpdit.study import slurm
-from mpdit.study.folder import Claim, StudyDir
+from mpdit.disk.rundir import BusyError, RunDir, append_row
+from mpdit.study.cluster.scheduler import Placement, Scheduler
 from mpdit.study.pool import record_error
-from mpdit.study.rundir import BusyError, RunDir, append_row
 from mpdit.study.status import explain_end
-from mpdit.study.tasks import Placement, Scheduler
+from mpdit.study.studydir import Claim, StudyDir
 
 
 def reconcile(study: StudyDir) -> None:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from mpdit.config import ConfigError
-from mpdit.study.folder import StudyDir
-from mpdit.study.plan import PlannedRun
-from mpdit.study.resources import Resources, parse_minutes
+from mpdit.grid.plan import PlannedRun
+from mpdit.grid.resources import Resources, parse_minutes
+from mpdit.study.studydir import StudyDir
 
 STATES = ("failed", "lost")
 

@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mpdit.study.folder import StudyDir
-from mpdit.study.plan import PlannedRun
-from mpdit.study.reasons import classify
-from mpdit.study.rundir import RunDir, RunState
-from mpdit.study.tasks import Placement, Scheduler
+from mpdit.disk.rundir import RunDir, RunState
+from mpdit.grid.plan import PlannedRun
+from mpdit.study.cluster.endings import classify
+from mpdit.study.cluster.scheduler import Placement, Scheduler
+from mpdit.study.studydir import StudyDir
 
 WORDS = ("done", "running", "queued", "failed", "lost", "interrupted", "planned")
 ACTIVE = ("running", "queued")

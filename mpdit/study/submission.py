@@ -8,14 +8,15 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from mpdit import slurm
 from mpdit.config import ConfigError, nearest
-from mpdit.study import pool, slurm
-from mpdit.study.folder import JobArray, StudyDir
-from mpdit.study.plan import Plan, PlannedRun, load_plan
+from mpdit.disk.rundir import append_row
+from mpdit.grid.plan import Plan, PlannedRun, load_plan
+from mpdit.grid.resources import Resources
+from mpdit.study import pool
 from mpdit.study.reconcile import reconcile
-from mpdit.study.resources import Resources
-from mpdit.study.rundir import append_row
 from mpdit.study.status import TO_DO, RunStatus, missing, survey
+from mpdit.study.studydir import JobArray, StudyDir
 
 CLUSTERS = ("auto", "slurm", "local")
 
@@ -97,7 +98,7 @@ def check_plan(plan: Plan, results: Path) -> None:
             reference file is missing.
     """
     from mpdit.data.datasets import check_available
-    from mpdit.prerequisites import check_evaluable
+    from mpdit.data.preflight import check_evaluable
 
     folder = (results / plan.study).absolute()
     while not folder.exists():
@@ -201,7 +202,7 @@ def _start_pool(
 
 def _check_resources(wanted: Sequence[PlannedRun], how: Execution) -> tuple[list[PlannedRun], int]:
     """The runs with all time limits, and how many tasks an array may have (`arrays.check`)."""
-    from mpdit.study.arrays import check  # submitit takes its time
+    from mpdit.study.cluster.arrays import check  # submitit takes its time
 
     asked = {run.name: run.resources for run in wanted}
     timed, largest = check(asked, how.max_parallel, how.on_end)
@@ -212,7 +213,7 @@ def _start_arrays(
     study: StudyDir, runs: dict[str, PlannedRun], largest: int, how: Execution
 ) -> tuple[JobArray, ...]:
     """Claim the runs, and submit them to Slurm."""
-    from mpdit.study.arrays import submit_arrays
+    from mpdit.study.cluster.arrays import submit_arrays
 
     resources = {name: run.resources for name, run in runs.items()}
     taken = []

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import stand_in
 
-from mpdit.study.folder import StudyDir
-from mpdit.study.grid import grid_from_text
-from mpdit.study.plan import Plan, make_plan
-from mpdit.study.rundir import RunDir, read_rows
+from mpdit.disk.rundir import RunDir, read_rows
+from mpdit.grid.grid import grid_from_text
+from mpdit.grid.plan import Plan, make_plan
+from mpdit.study.cluster.scheduler import Scheduler
 from mpdit.study.status import RunStatus, survey
+from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, Submission, submit
-from mpdit.study.tasks import Scheduler
 
 from .cluster import wait_until
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mpdit.study.folder import StudyDir
+from mpdit.study.studydir import StudyDir
 
 from .cluster import Cluster, wait_until
 from .studies import (

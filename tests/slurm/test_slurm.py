@@ -5,9 +5,10 @@ import time
 
 import pytest
 
+from mpdit import slurm
 from mpdit.config import ConfigError
-from mpdit.study import partitions, slurm
-from mpdit.study.resources import Resources
+from mpdit.grid.resources import Resources
+from mpdit.study.cluster import partitions
 
 from .cluster import Cluster, wait_until
 

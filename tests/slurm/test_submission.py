@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import stand_in
 
+from mpdit import slurm
 from mpdit.config import ConfigError
-from mpdit.study import slurm
+from mpdit.disk.rundir import read_rows
 from mpdit.study.cancel import cancel
-from mpdit.study.folder import StudyDir
 from mpdit.study.retry import STATES, adjust
-from mpdit.study.rundir import read_rows
+from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, stored_plan, submit
 
 from .cluster import NODES, Cluster, wait_until
@@ -241,8 +241,8 @@ import os, sys
 sys.path[:0] = [{str(Path(stand_in.__file__).parent)!r}]
 from pathlib import Path
 import stand_in
-from mpdit.study import arrays
-from mpdit.study.plan import load_plan
+from mpdit.study.cluster import arrays
+from mpdit.grid.plan import load_plan
 from mpdit.study.submission import Execution, submit
 exec(sys.argv[3])
 how = Execution("slurm", command=stand_in.COMMAND)

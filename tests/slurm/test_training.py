@@ -11,9 +11,9 @@ import interrupted
 import pytest
 import test_distributed as distributed
 
-from mpdit.study.folder import StudyDir
-from mpdit.study.rundir import EXIT_DONE, RunDir
+from mpdit.disk.rundir import EXIT_DONE, RunDir
 from mpdit.study.status import RunStatus
+from mpdit.study.studydir import StudyDir
 
 from .cluster import NODES, Cluster, wait_until
 from .studies import command_of, look, plan, train, wait_for, wait_for_end

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import stand_in
 
-from mpdit.study import slurm
+from mpdit import slurm
 from mpdit.study.cancel import cancel
 from mpdit.study.retry import STATES
 from mpdit.study.status import survey

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis import Study, load
+from analysis import Study
+from analysis.loading import load
 from test_analysis import synthetic
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mpdit.config import FLAGS, RunConfig, make_run
-from mpdit.study.rundir import RunDir, RunState, append_row
+from mpdit.disk.rundir import RunDir, RunState, append_row
 
 STEPS, BLOCKS = 1000, 4
 

@@ -13,9 +13,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from analysis import cache, load, parse
-from mpdit import stamp
-from mpdit.study.rundir import RunDir, append_row, keep_rows, read_rows
+from analysis.loading import cache, load, parse
+from mpdit.disk import stamp
+from mpdit.disk.rundir import RunDir, append_row, keep_rows, read_rows
 
 Own = Callable[..., Path]
 KINDS = ("METRICS", "MAGNITUDES", "CONFIGS")

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from analysis import diff
 from analysis.__main__ import main
-from analysis.load import load_run
-from mpdit.study.rundir import RunDir
+from analysis.loading.load import load_run
+from analysis.report import diff
+from mpdit.disk.rundir import RunDir
 from test_analysis import synthetic
 
 Own = Callable[..., Path]
@@ -115,7 +115,7 @@ def test_a_mistyped_run_is_told_the_nearest(
 def test_several_studies_have_one_report_where_it_is_told_to_go(
     own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("analysis.report.FIGURES", {})
+    monkeypatch.setattr("analysis.report.page.FIGURES", {})
     first, second = own(seeds=1), synthetic.write_study(tmp_path / "two", seeds=2)
     assert main([str(first), str(second)]) == 2
     assert "--out DIR" in capsys.readouterr().err

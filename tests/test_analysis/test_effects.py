@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.effects import Effect, Factorial, factorial
+from analysis.judging.effects import Effect, Factorial, factorial
 
 # Box, Hunter and Hunter, Statistics for Experimenters, 2nd edition, table 5.3: the pilot plant.
 # Yields of two runs, in standard order: temperature, concentration, catalyst.

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import NothingToShow, Study, conclusions, effects, figures, load, tables
+from analysis import NothingToShow, Study, figures, tables
+from analysis.judging import conclusions, effects
+from analysis.loading import load
 from mpdit.config import FLAGS
-from mpdit.study.rundir import RunDir
+from mpdit.disk.rundir import RunDir
 from test_analysis import synthetic
 
 Own = Callable[..., Path]

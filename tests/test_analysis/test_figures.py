@@ -11,9 +11,10 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import NothingToShow, Study, figures, load, style
-from analysis.figures import distances, panels, probe
-from mpdit.study.rundir import RunDir
+from analysis import NothingToShow, Study, figures
+from analysis.figures import distance_plots, magnitude_plots, panels, style
+from analysis.loading import load
+from mpdit.disk.rundir import RunDir
 from test_analysis import synthetic
 
 Own = Callable[..., Path]
@@ -105,7 +106,7 @@ def test_magnitude_over_depth_has_a_row_a_site_and_a_column_a_step(measured: Stu
     figure = figures.magnitude_depth(measured)
     assert [axes.get_title() for axes in figure.axes[:3]] == ["step 0", "step 100", "step 1,000"]
     labels = [axes.get_ylabel().replace("\n", " ") for axes in figure.axes[::3]]
-    assert labels == list(probe.SITES.values())
+    assert labels == list(magnitude_plots.SITES.values())
     start, early, end = figure.axes[:3]
     assert end.get_yscale() == "log"
     for axes, growth in ((early, 1.32), (end, 4.2)):
@@ -136,7 +137,7 @@ def test_steps_that_runs_do_not_share_are_named_by_their_share_of_training(own: 
 def test_magnitudes_are_of_activations_weights_gradients_and_updates(measured: Study) -> None:
     figure = figures.magnitudes(measured)
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles == list(probe.LEARNING.values())
+    assert titles == list(magnitude_plots.LEARNING.values())
     activations, weights, gradients, updates = figure.axes
     growth = [4.2 ** (block / 2) for block in (1, 2, 3, 4)]
     assert line_of(activations, "A-none").get_ydata()[-1] == pytest.approx(np.mean(growth))
@@ -162,7 +163,7 @@ def test_distance_against_parameters_has_the_modulations(study: Study) -> None:
 
 def test_a_sweep_changes_one_setting_and_holds_the_others(measured: Study) -> None:
     figure = figures.sweep(measured)
-    assert [axes.get_xlabel() for axes in figure.axes] == list(distances.SWEPT.values())
+    assert [axes.get_xlabel() for axes in figure.axes] == list(distance_plots.SWEPT.values())
     assert figure.axes[0].get_ylabel() == "FD-digits@1000"
     for axes, key, own_value in zip(figure.axes, ("ema_std", "guidance"), (0.05, 1.5), strict=True):
         changes = {**synthetic.SWEEP[key], own_value: 0.0}

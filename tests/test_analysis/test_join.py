@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis import Study, join, load, tables
+from analysis import Study, tables
+from analysis.loading import join, load
 from mpdit.config import ConfigError
-from mpdit.study.rundir import RunDir, RunState
+from mpdit.disk.rundir import RunDir, RunState
 from test_analysis import synthetic
 
 

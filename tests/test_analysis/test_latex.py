@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis import NothingToShow, Study, load, tables
+from analysis import NothingToShow, Study, tables
+from analysis.loading import load
 from test_analysis import synthetic
 
 DOCUMENT = r"""\documentclass{article}

@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import Study, comparison, figures, load, published, tuning
-from analysis.levels import text
-from mpdit.study.rundir import RunDir
+from analysis import Study, figures
+from analysis.judging import comparison, tuning
+from analysis.judging.levels import text
+from analysis.loading import load, published
+from mpdit.disk.rundir import RunDir
 from test_analysis import synthetic
 
 Axes = dict[str, Any]

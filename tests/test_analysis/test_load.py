@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis import NothingToShow, Study, load
+from analysis import NothingToShow, Study
+from analysis.loading import load
 from mpdit.config import FLAGS, ConfigError
-from mpdit.study.rundir import RunDir, RunState
+from mpdit.disk.rundir import RunDir, RunState
 from test_analysis import synthetic
 
 Own = Callable[..., Path]
@@ -154,7 +155,7 @@ def test_a_damaged_study_json_is_one_clear_error(tmp_path: Path, text: str, mess
 
 def test_analysis_does_not_wait_for_torch() -> None:
     code = (
-        "import sys, analysis, analysis.report, analysis.terminal, analysis.__main__\n"
+        "import sys, analysis, analysis.report.page, analysis.report.terminal, analysis.__main__\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -162,7 +163,7 @@ def test_analysis_does_not_wait_for_torch() -> None:
 
 def test_loading_does_not_wait_for_what_draws() -> None:
     code = (
-        "import sys, analysis, analysis.comparison, analysis.__main__\n"
+        "import sys, analysis, analysis.judging.comparison, analysis.__main__\n"
         "assert not {'seaborn', 'matplotlib', 'scipy.stats'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

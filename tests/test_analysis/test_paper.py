@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from analysis import captions, figures, paper, published, tables
+from analysis import figures, tables
 from analysis.__main__ import main
-from analysis.load import load
-from mpdit.study.plan import load_plan
+from analysis.loading import published
+from analysis.loading.load import load
+from analysis.report import captions, paper
+from mpdit.grid.plan import load_plan
 from test_analysis import synthetic
 
 ROOT = Path(__file__).parents[2]

@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import NothingToShow, Study, conclusions, figures, load, published, tables
+from analysis import NothingToShow, Study, figures, tables
 from analysis.__main__ import main
+from analysis.judging import conclusions
+from analysis.loading import load, published
 from mpdit.config import FLAGS, ConfigError
-from mpdit.study.rundir import RunDir
+from mpdit.disk.rundir import RunDir
 from test_analysis import synthetic
 
 Own = Callable[..., Path]

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from analysis import comparison, conclusions, paper, tables, terminal, words
-from analysis.load import Study, load
-from mpdit.study.rundir import RunDir, keep_rows, read_rows
+from analysis import tables
+from analysis.judging import comparison, conclusions, words
+from analysis.loading.load import Study, load
+from analysis.report import paper, terminal
+from mpdit.disk.rundir import RunDir, keep_rows, read_rows
 from test_analysis import synthetic
 
 

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from analysis import NothingToShow, Study, load, reference, tables
+from analysis import NothingToShow, Study, tables
+from analysis.judging import literature
+from analysis.loading import load
 from mpdit.config import FLAGS, make_run
-from mpdit.parameters import total_parameters
-from mpdit.study.names import slug
-from mpdit.study.rundir import RunDir
+from mpdit.disk.rundir import RunDir
+from mpdit.flops import total_parameters
+from mpdit.grid.names import slug
 from test_analysis import synthetic
 
 LADDER = dict(zip(("A", "B", "C", "D", "E"), (0, 1, 2, 3, 8), strict=True))
@@ -47,7 +49,7 @@ def both_sizes(tmp_path_factory: pytest.TempPathFactory) -> Study:
     models = {
         f"{step}_{slug(size)}": {"name": size, **dict.fromkeys(FLAGS[:flags], True)}
         for step, flags in LADDER.items()
-        for size in reference.LADDER_MODELS
+        for size in literature.LADDER_MODELS
     }
     return latents_study(tmp_path_factory.mktemp("ladder"), models)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis import NothingToShow, figures, load, published
-from mpdit.study.rundir import RunDir
+from analysis import NothingToShow, figures
+from analysis.loading import load, published
+from mpdit.disk.rundir import RunDir
 
 Own = Callable[..., Path]
 

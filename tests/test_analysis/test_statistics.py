@@ -10,7 +10,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
-from analysis.statistics import (
+from analysis.judging.statistics import (
     bootstrap,
     detectable_difference,
     difference,
@@ -127,7 +127,7 @@ def test_bootstrap_pairs_and_nears_the_t_interval_with_many_seeds() -> None:
 
 
 def test_bootstrap_intervals_cover_as_their_docstring_says(monkeypatch) -> None:
-    monkeypatch.setattr("analysis.statistics.DRAWS", 999)
+    monkeypatch.setattr("analysis.judging.statistics.DRAWS", 999)
     noise = np.random.default_rng(5)
     for n, rate in ((3, 0.74), (10, 0.91)):
         zero = np.zeros(n)

@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import NothingToShow, Study, comparison, conclusions, load, paired, statistics, tables
-from mpdit.study.rundir import RunDir, RunState
+from analysis import NothingToShow, Study, tables
+from analysis.judging import comparison, conclusions, paired, statistics
+from analysis.loading import load
+from mpdit.disk.rundir import RunDir, RunState
 from test_analysis import synthetic
 
 Own = Callable[..., Path]

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis import NothingToShow, Study, comparison, load, statistics, tables, tuning
-from mpdit.study.rundir import RunDir
+from analysis import NothingToShow, Study, tables
+from analysis.judging import comparison, statistics, tuning
+from analysis.loading import load
+from mpdit.disk.rundir import RunDir
 from test_analysis import synthetic
 
 Found = dict[tuple[str, float], Sequence[float | None]]

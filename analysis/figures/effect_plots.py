@@ -1,0 +1,128 @@
+"""What each factor of a factorial grid does, alone and together with another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from analysis.figures import panels, style
+from analysis.judging import comparison
+from analysis.judging.effects import Effect
+from analysis.loading.load import NothingToShow, Study
+from mpdit.grid.names import FLAG_CODES
+
+ALPHA = 0.05
+Cell = tuple[str, Any]
+"""A factor and one of its levels."""
+
+
+@style.styled
+def main_effects(study: Study) -> Figure:
+    """Each factor's level against its first, over all settings of the others, with its interval.
+
+    A filled mark differs from zero after Holm's correction.
+    """
+    effects = [effect for effect in comparison.factorial(study).effects if len(effect.factors) == 1]
+    figure, axes = panels.rows([_label(effect) for effect in effects])
+    ends = [(effect.estimate.low, effect.estimate.high) for effect in effects]
+    values = [effect.estimate.value for effect in effects]
+    reach = 1.1 * np.nanmax(np.abs([*values, *np.ravel(ends)]))
+    axes.set_xlim(-reach, reach)
+    axes.axvline(0, color=style.INK, linewidth=0.6)
+    for row, effect in enumerate(effects):
+        panels.interval(axes, row, effect.estimate, style.PALETTE[0])
+        fill = style.PALETTE[0] if effect.p_holm < ALPHA else style.PAPER
+        axes.plot(
+            effect.estimate.value, row, marker="o", markersize=4.5, color=style.PALETTE[0],
+            markerfacecolor=fill, zorder=3,
+        )  # fmt: skip
+        panels.row_text(axes, row, _p(effect.p_holm))
+    axes.set(xlabel=f"change of {comparison.title(study)} (left is better)", ylabel="")
+    return figure
+
+
+@style.styled
+def interactions(study: Study) -> Figure:
+    """Two-way interactions as a heat map: blue where two factors together do better than apart.
+
+    A star differs from zero after Holm's correction.
+    """
+    fit = comparison.factorial(study)
+    cells = _cells(fit.effects, fit.factors)
+    size = len(cells)
+    values = np.full((size, size), np.nan)
+    stars = np.zeros((size, size), dtype=bool)
+    for effect in fit.effects:
+        if len(effect.factors) == 2:
+            column, row = sorted(cells.index(cell) for cell in _pairs(effect))
+            values[row, column] = effect.estimate.value
+            stars[row, column] = effect.p_holm < ALPHA
+    if np.isnan(values).all():
+        raise NothingToShow("no two factors of the grid have all their combinations")
+    reach = np.nanmax(np.abs(values)) or 1.0
+    digits = max(0, 1 - int(np.floor(np.log10(reach))))
+    figure, axes = panels.single()
+    names = _names(cells)
+    last = np.flatnonzero(~np.isnan(values).all(axis=0))[-1] + 1
+    shown = values[1:, :last]
+    image = axes.imshow(shown, cmap="RdBu_r", vmin=-reach, vmax=reach)
+    for row, column in np.argwhere(~np.isnan(shown)):
+        value = shown[row, column]
+        # the map's own: neither is exchanged for the report's colours in the dark
+        ink = "#fefefe" if abs(value) > 0.6 * reach else "#010101"
+        text = f"{value:+.{digits}f}{'*' if stars[row + 1, column] else ''}".replace("-", "−")
+        axes.annotate(text, (column, row), ha="center", va="center", fontsize=5, color=ink)
+    axes.set_xticks(range(last), names[:last], rotation=90)
+    axes.set_yticks(range(size - 1), names[1:])
+    axes.grid(visible=False)
+    axes.tick_params(length=0, labelsize=5.5)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_visible(False)
+    bar = figure.colorbar(image, ax=axes, location="top", shrink=0.7, aspect=30, pad=0.02)
+    bar.set_label(f"interaction (change of {comparison.title(study)})", fontsize=6)
+    bar.ax.tick_params(labelsize=5.5)
+    figure.set_size_inches(style.COLUMN, 1.2 + 0.24 * size)
+    return figure
+
+
+def _label(effect: Effect) -> str:
+    """``mp_silu (silu)`` for a switch that is on, else ``conditioning = rotation``."""
+    [(factor, level)] = _pairs(effect)
+    factor, code = _last(factor), _code(factor, level)
+    return f"{factor} ({code})" if level is True else f"{factor} = {code}"
+
+
+def _pairs(effect: Effect) -> list[Cell]:
+    return list(zip(effect.factors, effect.levels, strict=True))
+
+
+def _cells(effects: Iterable[Effect], factors: Sequence[str]) -> list[Cell]:
+    """All levels that an effect is told of, in grid order; some have interactions only."""
+    found = dict.fromkeys(cell for effect in effects for cell in _pairs(effect))
+    return sorted(found, key=lambda cell: factors.index(cell[0]))
+
+
+def _names(cells: list[Cell]) -> list[str]:
+    """Their codes; with the factor where two have one."""
+    codes = [_code(*cell) for cell in cells]
+    return [
+        code if codes.count(code) == 1 else f"{factor} {code}"
+        for code, (factor, _) in zip(codes, cells, strict=True)
+    ]
+
+
+def _code(factor: str, level: Any) -> str:
+    """The flag's short name, else the level."""
+    name = _last(factor)
+    return FLAG_CODES.get(name, name) if level is True else str(level)
+
+
+def _last(factor: str) -> str:
+    return factor.rpartition(".")[2]
+
+
+def _p(value: float) -> str:
+    return "" if np.isnan(value) else "p < 0.001" if value < 0.001 else f"p = {value:.2g}"

@@ -1,0 +1,142 @@
+"""One style for every figure: typeface, colours, sizes; a variant looks the same everywhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from io import BytesIO
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from mpdit.disk.rundir import write_atomic
+
+COLUMN = 3.4
+"""Inches: the width of one column of a two-column paper."""
+PAPER, INK = "#ffffff", "#262626"
+"""Background; text and axes. The report puts the page's own in their place, to read in the dark."""
+
+PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#56b4e9", "#949494", "#8c5a2b")
+"""seaborn's colour-blind palette without its two pale colours; the last is darkened."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
+DASHES: tuple[Any, ...] = ("", (4, 1.5), (1, 1.2), (4, 1, 1, 1))
+SHOWN = len(PALETTE) * 2
+"""How many variants a figure of lines or samples can tell apart."""
+
+RC: Any = {
+    "font.family": "DejaVu Sans",  # it comes with matplotlib: the same on every machine
+    "font.size": 7,
+    "axes.titlesize": 7,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "legend.handlelength": 2.2,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.minor.size": 1.5,
+    "ytick.minor.size": 1.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": INK,
+    "grid.alpha": 0.12,
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3,
+    "text.parse_math": False,  # a variant's name is not mathematics
+    "figure.dpi": 200,
+    "savefig.dpi": 300,
+    "pdf.fonttype": 42,  # journals refuse Type 3
+    "svg.hashsalt": "mpdit",  # the same figure, the same bytes
+}
+
+METADATA: Any = {"pdf": {"CreationDate": None}, "png": {"Software": None}, "svg": {"Date": None}}
+"""Nothing that changes from one day to the next."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Run ``draw`` under this style, leaving matplotlib's settings as they were."""
+
+    @wraps(draw)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        with mpl.rc_context():
+            mpl.rcdefaults()
+            mpl.rcParams.update(RC)
+            return draw(*args, **kwargs)
+
+    return wrapper
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one variant is drawn."""
+
+    color: str
+    marker: str
+    dashes: Any
+
+    def handle(self, label: str) -> Line2D:
+        """For a legend."""
+        line = Line2D([], [], color=self.color, marker=self.marker, label=label)
+        if self.dashes:
+            line.set_dashes(self.dashes)
+        return line
+
+
+def looks(variants: Sequence[str]) -> dict[str, Look]:
+    """By place in the study: colours first, then the same colours with other dashes."""
+    n = len(PALETTE)
+    return {
+        variant: Look(PALETTE[i % n], MARKERS[i % n], DASHES[i // n % len(DASHES)])
+        for i, variant in enumerate(variants)
+    }
+
+
+def wrap(name: str, width: int = 18) -> str:
+    """A long name on several lines, broken after its own separators where it has any."""
+    lines = [""]
+    for piece in re.findall(r"[^-_+=, ]*[-_+=, ]*", name):
+        while len(piece) > width:
+            lines.append(piece[:width])
+            piece = piece[width:]
+        if len(lines[-1]) + len(piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+@styled
+def save(figure: Figure, stem: Path) -> str:
+    """As PDF, SVG and PNG (300 dpi), byte for byte the same each time. Returns the SVG's text."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, not once a format
+    files = {}
+    for kind, metadata in METADATA.items():
+        buffer = BytesIO()
+        figure.savefig(buffer, format=kind, metadata=metadata)
+        files[kind] = buffer.getvalue()
+        write_atomic(stem.with_name(f"{stem.name}.{kind}"), files[kind])
+    return files["svg"].decode()

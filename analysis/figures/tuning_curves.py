@@ -1,0 +1,61 @@
+"""The tuning curve: distance over each tuned value, each variant with its own best."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from analysis.figures import panels, style
+from analysis.judging import comparison, tuning
+from analysis.judging.statistics import Estimate
+from analysis.study import Study
+
+
+@style.styled
+def tuning_curve(study: Study) -> Figure:
+    """Distance over each tuned value, the others at the variant's best; mean over seeds, intervals.
+
+    Raises:
+        NothingToShow: when the study tunes nothing, or before the first evaluation.
+    """
+    points = tuning.curve(study).astype({"variant": str})
+    columns = min(2, len(study.tune))
+    figure, grid = panels.panels(len(study.tune), columns, sharey=True)
+    for axes, key in zip(grid, study.tune, strict=True):
+        _draw(axes, points, study, key)
+        axes.set_xlabel(key.removeprefix("tune."))
+    panels.plain_log(grid[0])
+    for axes in grid[::columns]:
+        axes.set_ylabel(comparison.title(study))
+    height = panels.legend(figure, study, points["variant"], markers=True)
+    figure.set_size_inches(style.COLUMN, 1.7 * -(-len(grid) // columns) + 0.3 + height)
+    return figure
+
+
+def _draw(axes: Axes, points: pd.DataFrame, study: Study, key: str) -> None:
+    look, variants = panels.looks(study), panels.shown(study, points["variant"])
+    axes.set_ylim(0.5 * points["mean"].min(), 2 * points["mean"].max())
+    values = list(dict.fromkeys(points[key]))
+    numbers = pd.api.types.is_numeric_dtype(points[key]) and min(values) > 0
+    places = {value: value if numbers else i for i, value in enumerate(values)}
+    others = [other for other in study.tune if other != key]
+    for variant in variants:
+        mine = points[points["variant"] == variant]
+        best = mine[mine["best"]].iloc[0]
+        mine = mine[(mine[others] == best[others]).all(axis=1)]
+        x, color = mine[key].map(places).astype(float), look[variant].color
+        dashes = {"dashes": look[variant].dashes} if look[variant].dashes else {}
+        (line,) = axes.plot(x, mine["mean"], color=color, marker=look[variant].marker, **dashes)
+        line.set_markerfacecolor(style.PAPER)
+        axes.plot(places[best[key]], best["mean"], marker=look[variant].marker, color=color)
+        for at, row in zip(x, mine.to_dict("records"), strict=True):
+            found = Estimate(row["mean"], row["low"], row["high"], row["seeds"])
+            panels.interval(axes, at, found, color, vertical=True)
+    if not numbers:
+        axes.set_xticks(list(places.values()), [str(value) for value in values])
+    elif max(values) >= 10 * min(values):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(panels.short_number)
+        axes.xaxis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,1 @@
+"""What a study's numbers allow to say."""

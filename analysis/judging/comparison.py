@@ -1,0 +1,245 @@
+"""Who is compared with whom, and by which number.
+
+Derived from the configs, never from names. Within a comparison the first variant in grid order is
+the baseline; where a study has several model sizes or data sets, each has its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from analysis.judging import effects, levels, tuning
+from analysis.judging.distances import label as label
+from analysis.judging.distances import of_runs, repeats
+from analysis.judging.distances import own as own
+from analysis.judging.distances import title as title
+from analysis.judging.paired import Difference
+from analysis.judging.paired import average as average
+from analysis.judging.paired import differences as paired_differences
+from analysis.judging.paired import paired as paired
+from analysis.judging.paired import values as values
+from analysis.study import NothingToShow, Study
+
+CONDITIONING = ["model.conditioning", "model.final_conditioning"]
+SETTING = ["model", "data.name"]
+MEASURED = ("weights", "count", "reference.hash", "reference.split")
+"""With the settings of sampling what must be the same for distances to be compared ..."""
+OWN = ("sampling.seed", "sampling.ema_error", "sampling.snapshot")
+"""... save what each run has of its own."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Variants in grid order, judged against the first."""
+
+    variants: tuple[str, ...]
+
+    @property
+    def baseline(self) -> str:
+        return self.variants[0]
+
+
+def ladder(study: Study) -> list[Comparison]:
+    """The variants that share the first one's conditioning: they differ by flags."""
+    designs = study.designs
+    if designs.empty:
+        return []
+    same = (designs[CONDITIONING] == designs[CONDITIONING].iloc[0]).all(axis=1)
+    return _groups(designs[same], SETTING)
+
+
+def modulation(study: Study) -> list[Comparison]:
+    """Sets of variants with the same flags that differ in conditioning."""
+    groups = _groups(study.designs, [*SETTING, "flags"])
+    return [
+        group
+        for group in groups
+        if len(study.designs.loc[list(group.variants), CONDITIONING].drop_duplicates()) > 1
+    ]
+
+
+def others(study: Study) -> list[Comparison]:
+    """What neither of the two takes up, judged against the study's first variant."""
+    designs = study.designs
+    seen = {v for group in ladder(study) + modulation(study) for v in group.variants}
+    rest = [v for v in designs.index if v not in seen]
+    return [Comparison((str(designs.index[0]), *map(str, rest)))] if rest else []
+
+
+def groups(study: Study) -> list[Comparison]:
+    """All of the three."""
+    return [*ladder(study), *modulation(study), *others(study)]
+
+
+def pairs(study: Study) -> list[tuple[str, str]]:
+    """Every variant and each baseline that it is held against, in the tables' order."""
+    found = [(v, group.baseline) for group in groups(study) for v in group.variants[1:]]
+    return list(dict.fromkeys(found))
+
+
+def steps(group: Comparison, flags: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:
+    """(before, after) for each step of a ladder: a variant with all flags of the last, and more.
+
+    Variants that add to none before them are no step; nothing where fewer than two steps are.
+    """
+    chain = [group.baseline]
+    for variant in group.variants[1:]:
+        if set(flags[variant]) > set(flags[chain[-1]]):
+            chain.append(variant)
+    return list(pairwise(chain)) if len(chain) > 2 else []
+
+
+def factorial(study: Study) -> effects.Factorial:
+    """Main effects and interactions of the grid's axes on the distance, under the axes' names.
+
+    Raises:
+        NothingToShow: before the first evaluation, or when the grid crosses no two axes.
+    """
+    factors = {
+        str(column): str(column).removeprefix("axis.").removeprefix("model.")
+        for column in study.runs.columns
+        if str(column).startswith("axis.") and study.runs[column].map(levels.text).nunique() > 1
+    }
+    if len(factors) < 2:
+        raise NothingToShow("the grid has no two axes that are crossed")
+    settings = {name: levels.levels(study.runs[column]) for column, name in factors.items()}
+    runs = distances(study).merge(study.runs[["run"]].assign(**settings), on="run")
+    return effects.factorial(runs, list(settings))
+
+
+def _groups(designs: pd.DataFrame, keys: list[str]) -> list[Comparison]:
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for variant, *key in designs[keys].itertuples(name=None):
+        groups.setdefault(tuple(key), []).append(str(variant))
+    return [Comparison(tuple(group)) for group in groups.values()]
+
+
+def companions(study: Study, role: str) -> pd.DataFrame:
+    """The same distance in another role (limit, repeat, floor), also of another count.
+
+    One row an evaluation of the runs that stand for their variants; of the repeats, those whose
+    extractor and count are the run's own.
+    """
+    if role == "repeat":
+        rows = repeats(study)
+    else:
+        rows = study.evaluations[study.evaluations["role"] == role]
+        rows = rows[rows["metric"].str.split("@").str[0] == label(study).split("@")[0]]
+        rows = rows.drop_duplicates("run", keep="last")
+    return rows[rows["run"].isin(distances(study)["run"])]
+
+
+def sampling_sd(study: Study) -> pd.Series[float]:
+    """By variant, the standard deviation between sample sets of one model, pooled over its runs.
+
+    NaN where none has repeats.
+    """
+    columns = ["run", "variant", "value"]
+    sets = pd.concat([distances(study)[columns], companions(study, "repeat")[columns]])
+    by_run = sets.astype({"value": float}).groupby(["variant", "run"], observed=True)["value"]
+    return by_run.var(ddof=1).groupby("variant", observed=True).mean() ** 0.5
+
+
+def floor(study: Study) -> tuple[str, float] | None:
+    """The label and value of real held-out images' distance; None where runs differ in it."""
+    rows = companions(study, "floor")
+    if rows.empty or rows["metric"].nunique() > 1 or np.ptp(rows["value"].astype(float)) > 1e-6:
+        return None
+    return str(rows["metric"].iloc[0]), float(rows["value"].iloc[0])
+
+
+def floor_statement(study: Study) -> str:
+    """The floor in words; nothing where there is none, or several."""
+    try:
+        found = floor(study)
+    except NothingToShow:
+        return ""
+    return f"Real held-out images have {found[0]} {found[1]:.3g}: the floor." if found else ""
+
+
+def distances(study: Study) -> pd.DataFrame:
+    """One row a variant and seed: ``run``, ``variant``, ``seed``, ``metric``, ``value``, ``tuned``.
+
+    Where the study tunes an axis, the run is at the variant's own best point, which ``tuned`` names
+    and which was chosen among ``points`` (1: no choice), without this distance wherever that can
+    be (:mod:`analysis.judging.tuning`).
+
+    Raises:
+        NothingToShow: before the first evaluation.
+    """
+    picked = tuning.choose(study).rename(columns={"point": "tuned"})
+    picked = picked.assign(metric=label(study))
+    return picked[["run", "variant", "seed", "metric", "value", "tuned", "points"]]
+
+
+def chosen(study: Study) -> pd.DataFrame:
+    """The rows of ``runs`` that are shown for their variants: all at the best point of the tune
+    axes by all seeds."""
+    if not study.tune:
+        return study.runs
+    try:
+        points, best = of_runs(study).set_index("run")["point"], tuning.best(study)
+    except NothingToShow:
+        return study.runs
+    runs = study.runs
+    out = runs["variant"].isin(best.index) & (
+        runs["run"].map(points).astype(object) != runs["variant"].astype(object).map(best)
+    )
+    return runs[~out]
+
+
+def incomparable(study: Study) -> list[str]:
+    """Why some distances may not stand beside each other, in words; nothing when all may."""
+    name = label(study)
+    rows = own(study).drop_duplicates(["run", "metric"], keep="last")
+    distance = judged(study)
+    reasons = [
+        f"{run} has {', '.join(group['metric'])} but not {name}: left out"
+        for run, group in rows.groupby("run", sort=False)
+        if name not in set(group["metric"])
+    ]
+    reasons += [
+        f"{run}: its {name} is not a number: left out"
+        for run in distance["run"][~np.isfinite(distance["value"].astype(float))]
+    ]
+    return reasons + [
+        f"the runs' distances differ in {key} ({', '.join(found)}): not comparable"
+        for key, found in differing(study).items()
+    ]
+
+
+def judged(study: Study) -> pd.DataFrame:
+    """The evaluations by which the runs are judged, one row a run.
+
+    Raises:
+        NothingToShow: before the first evaluation.
+    """
+    rows = own(study)
+    return rows[rows["metric"] == label(study)].drop_duplicates("run", keep="last")
+
+
+def differing(study: Study) -> dict[str, list[str]]:
+    """In which settings of measuring the runs' distances differ, and the values.
+
+    Raises:
+        NothingToShow: before the first evaluation.
+    """
+    rows = judged(study)
+    settings = [key for key in map(str, rows) if key in MEASURED or key.startswith("sampling.")]
+    found = {key: list(rows[key].map(levels.text).unique()) for key in settings if key not in OWN}
+    return {key: values for key, values in found.items() if len(values) > 1}
+
+
+def differences(study: Study) -> dict[tuple[str, str], Difference]:
+    """All of :func:`pairs`; p is corrected for all of them, so that it is one in all tables.
+
+    Raises:
+        NothingToShow: before the first evaluation.
+    """
+    found = pairs(study)
+    return dict(zip(found, paired_differences(distances(study), found), strict=True))

@@ -1,0 +1,75 @@
+"""Two variants' distances side by side: the difference, paired by seed, as all tables have it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.judging import statistics, tuning
+from analysis.judging.statistics import Estimate
+
+NON_NEGATIVE = ("FD", "FID")
+"""Unlike these the unbiased kernel distances may be below zero."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A variant's distance less another's.
+
+    Attributes:
+        absolute, relative: with 95 % intervals, widened where a variant was tuned.
+        p: of the paired t test, which rejects just where ``absolute`` excludes zero.
+        p_holm: corrected for the comparisons that it is one of.
+    """
+
+    absolute: Estimate
+    relative: Estimate
+    p: float
+    p_holm: float
+
+
+def values(distances: pd.DataFrame, variant: str) -> pd.Series[float]:
+    """A variant's distances, by seed."""
+    rows = distances[distances["variant"] == variant]
+    return rows.set_index("seed")["value"].astype(float).sort_index()
+
+
+def paired(
+    distances: pd.DataFrame, variant: str, baseline: str
+) -> tuple[pd.Series[float], pd.Series[float]]:
+    """The two variants' distances at the seeds that both have."""
+    ours, theirs = values(distances, variant), values(distances, baseline)
+    seeds = ours.index.intersection(theirs.index)
+    return ours[seeds], theirs[seeds]
+
+
+def average(distances: pd.DataFrame, variant: str) -> Estimate:
+    """A variant's mean over seeds, with its interval."""
+    found = values(distances, variant)
+    widened = tuning.widening(len(found), _points(distances, variant), 0)
+    return statistics.mean(found, widened)
+
+
+def differences(distances: pd.DataFrame, pairs: list[tuple[str, str]]) -> list[Difference]:
+    """Each (variant, baseline) of ``comparison.distances``; p corrected for all of these."""
+    found = []
+    for variant, baseline in pairs:
+        ours, theirs = paired(distances, variant, baseline)
+        points = (_points(distances, name) for name in (variant, baseline))
+        widened = tuning.widening(len(ours), *points)
+        is_bounded = distances["metric"].iloc[0].split("@")[0].split("-")[0] in NON_NEGATIVE
+        found.append(
+            (
+                statistics.difference(ours, theirs, widened=widened),
+                statistics.relative_change(ours, theirs, widened=widened, non_negative=is_bounded),
+                statistics.p_value(ours, theirs, widened),
+            )
+        )
+    corrected = statistics.holm([p for _, _, p in found])
+    return [Difference(*one, float(p)) for one, p in zip(found, corrected, strict=True)]
+
+
+def _points(distances: pd.DataFrame, variant: str) -> int:
+    """Among how many points of the tune axes the variant was put at its best."""
+    return max(distances.loc[distances["variant"] == variant, "points"], default=1)

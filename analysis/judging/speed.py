@@ -1,0 +1,46 @@
+"""How fast runs trained, and which of them trained side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.judging import comparison
+from analysis.study import NothingToShow, Study
+
+
+def of_runs(study: Study) -> pd.DataFrame:
+    """One row a run: ``run``, ``variant``, ``seed``, ``images_per_s``, the median over logged rows.
+
+    A run's first row is left out where there are others: it has the warm-up in it. Of tuned
+    variants, those at their best point.
+
+    Raises:
+        NothingToShow: before a run has logged its speed.
+    """
+    shown = study.metrics["run"].isin(comparison.chosen(study)["run"])
+    rows = study.metrics.loc[shown, ["run", "variant", "seed", "images_per_s"]].dropna()
+    if rows.empty:
+        raise NothingToShow("no run has logged its speed yet")
+    warm = rows.groupby("run").cumcount() > 0
+    rows = rows[warm | (rows.groupby("run")["run"].transform("size") == 1)]
+    keys = ["run", "variant", "seed"]
+    return rows.groupby(keys, observed=True, sort=False)["images_per_s"].median().reset_index()
+
+
+def side_by_side(study: Study) -> set[str]:
+    """The runs that trained while another run of the study did on the same host.
+
+    Of each start its time, and at most the run's training time from then on.
+    """
+    starts = study.provenance[["run", "host", "time"]].astype({"run": str})
+    begin = pd.to_datetime(starts["time"], utc=True)
+    seconds = starts["run"].map(study.runs.set_index("run")["train_seconds"])
+    end = begin + pd.to_timedelta(seconds, unit="s")
+    starts = starts.assign(begin=begin, end=end.clip(upper=begin.groupby(starts["run"]).shift(-1)))
+    found: set[str] = set()
+    for _, here in starts.groupby("host"):
+        runs, first, last = (here[key].to_numpy() for key in ("run", "begin", "end"))
+        overlaps = (first[:, None] < last) & (first < last[:, None]) & (runs[:, None] != runs)
+        found.update(runs[np.any(overlaps, axis=1)])
+    return found

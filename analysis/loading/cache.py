@@ -1,0 +1,154 @@
+"""What was parsed of many runs' files is kept, and is never stale.
+
+A file is parsed again unless its inode, its size and its times of change are what they were when it
+was read. One that has changed in the last seconds is not kept at all: the rows of a run that is
+being written always come from its file (`mpdit.disk.stamp`). What is kept lies in the cache folder,
+so that a study that cannot be written to is loaded as fast as others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from mpdit.disk.cachefolder import cache_folder
+from mpdit.disk.stamp import Stamp
+
+
+class Piece(NamedTuple):
+    """Consecutive rows of a table: one file's."""
+
+    table: pa.Table
+    start: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a kind of file is turned into.
+
+    Attributes:
+        name: of the file, in every run's folder.
+        schema: the columns that there are in any case, the first ones.
+        parse: the files' contents → the rows of each, None where it is damaged.
+        worth_keeping: bytes; where less was parsed anew, keeping it would save no time.
+        version: of the code of ``parse``.
+    """
+
+    name: str
+    schema: pa.Schema
+    parse: Callable[[list[bytes]], list[Piece | None]]
+    worth_keeping: int
+    version: str
+
+    @property
+    def format(self) -> str:
+        """Another where the columns or the code that makes them are others."""
+        return f"{self.version} {self.schema}"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of several files, in the files' order.
+
+    Attributes:
+        counts: rows of each file; 0 where it is missing, empty or damaged.
+        damaged: the indices of the files that could not be parsed.
+    """
+
+    table: pa.Table
+    counts: list[int]
+    damaged: list[int]
+
+
+def read(study: Path, runs: Sequence[str], kind: Kind) -> Rows:
+    """The rows of one file of each run, as they are now; a missing file has none."""
+    store = _store(study, kind)
+    kept = _open(store, kind)
+    pieces: dict[int, Piece] = {}
+    stamps: dict[int, Stamp] = {}
+    texts: dict[int, bytes] = {}
+    for index, run in enumerate(runs):
+        file = study / run / kind.name
+        with suppress(FileNotFoundError, NotADirectoryError), file.open("rb") as handle:
+            # before the content: what is appended meanwhile must not pass for what was read
+            stamp = Stamp.of(os.fstat(handle.fileno()))
+            known, piece = kept.get(run, (None, None))
+            if piece is not None and known == stamp:
+                pieces[index] = piece
+            else:
+                texts[index] = handle.read()
+            if stamp.settled:
+                stamps[index] = stamp
+    parsed = dict(zip(texts, kind.parse(list(texts.values())), strict=True))
+    pieces |= {index: piece for index, piece in parsed.items() if piece is not None}
+    order = sorted(pieces)
+    lasting = [index for index in order if index in stamps]
+    if sum(len(texts.get(index, b"")) for index in lasting) >= kind.worth_keeping:
+        table = join([pieces[index] for index in lasting], kind.schema)
+        _keep(store, kind, table, [(runs[i], stamps[i], pieces[i].rows) for i in lasting])
+    return Rows(
+        table=join([pieces[index] for index in order], kind.schema),
+        counts=[pieces[index].rows if index in pieces else 0 for index in range(len(runs))],
+        damaged=[index for index, piece in parsed.items() if piece is None],
+    )
+
+
+def join(pieces: Sequence[Piece], schema: pa.Schema) -> pa.Table:
+    """One table of all pieces; neighbours in one table stay together, uncut."""
+    joined = [Piece(schema.empty_table(), 0, 0)]
+    for piece in pieces:
+        last = joined[-1]
+        if piece.table is last.table and piece.start == last.start + last.rows:
+            joined[-1] = Piece(last.table, last.start, last.rows + piece.rows)
+        else:
+            joined.append(piece)
+    return pa.concat_tables(
+        [piece.table.slice(piece.start, piece.rows) for piece in joined],
+        promote_options="default",
+    )
+
+
+def _store(study: Path, kind: Kind) -> Path:
+    digest = hashlib.sha256(os.fsencode(study.resolve())).hexdigest()[:16]
+    return cache_folder() / "analysis" / f"{digest}-{Path(kind.name).stem}.arrow"
+
+
+def _open(store: Path, kind: Kind) -> Mapping[str, tuple[Stamp, Piece]]:
+    """What is kept: a run's name → its file's stamp when it was read, and its rows."""
+    try:
+        table = pa.ipc.open_file(pa.py_buffer(store.read_bytes())).read_all()
+        kept = json.loads(table.schema.metadata[b"files"])
+    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
+        return {}  # not there, cut short, or none of ours
+    if kept["format"] != kind.format:
+        return {}
+    table = table.replace_schema_metadata(None)
+    found, start = {}, 0
+    for run, stamp, count in kept["files"]:
+        found[run] = (Stamp(*stamp), Piece(table, start, count))
+        start += count
+    return found
+
+
+def _keep(store: Path, kind: Kind, table: pa.Table, files: list[tuple[str, Stamp, int]]) -> None:
+    """Replace what is kept, where the cache can be written to."""
+    metadata = {b"files": json.dumps({"format": kind.format, "files": files}).encode()}
+    table = table.combine_chunks().replace_schema_metadata(metadata)
+    with suppress(OSError):
+        store.parent.mkdir(parents=True, exist_ok=True)
+        # a name of its own: two processes may load one study
+        with tempfile.TemporaryDirectory(dir=store.parent) as folder:
+            file = Path(folder) / store.name
+            with pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table)
+            file.replace(store)

@@ -1,0 +1,284 @@
+"""Run directories → :class:`~analysis.study.Study`: what is on disk now, and what is not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from analysis.loading import cache, parse, published
+from analysis.loading.join import join
+from analysis.loading.listing import Entry, entries
+from analysis.study import NothingToShow as NothingToShow
+from analysis.study import Study as Study
+from mpdit.config import ConfigError, RunConfig, make_run
+from mpdit.disk.rundir import RunDir, RunState, read_rows
+
+EVALUATIONS = ["metric", "value", "role", "extractor", "weights", "count", "seconds"]
+STARTS = ["time", "code", "diff_sha", "python", "host", "device", "threads", "job"]
+RUNS = [
+    *("run", "id", "variant", "seed", "study", "named", "state", "stage", "step", "steps"),
+    *("trained", "parameters", "flops", "train_seconds", "model", "flags", "folder", "design"),
+]
+MAYBE_MISSING = ("steps", "parameters", "flops", "train_seconds")
+"""Columns of ``runs`` that are floats, NaN where unknown."""
+
+
+def load(study: str | Path | Sequence[str | Path]) -> Study:
+    """Everything that ``results/<study>/`` holds now, finished or not; of several, joined.
+
+    Raises:
+        ConfigError: when ``study`` is no folder of runs.
+    """
+    if not isinstance(study, str | Path):
+        return join([load(one) for one in study])
+    path = Path(study)
+    if published.is_published(path):
+        return published.read(path)
+    name, listed = entries(path)
+    reader = _Reader(name, path, [entry for entry in listed if entry.in_grid])
+    for entry in listed:
+        if not entry.in_grid:
+            reader.lacks(entry.name, "is no longer in the grid: left out")
+    return reader.read()
+
+
+def load_run(run: RunDir) -> Study:
+    """A study of this run alone, whether its study lists it or not.
+
+    Raises:
+        ConfigError: when the study's study.json is damaged.
+    """
+    name, listed = entries(run.path.parent)
+    entry = next((entry for entry in listed if entry.name == run.name), None)
+    return _Reader(name, run.path.parent, [entry or Entry(name=run.name, variant=run.name)]).read()
+
+
+@dataclass
+class _Reader:
+    """Reads the runs of one study, and collects what could not be read."""
+
+    name: str
+    path: Path
+    entries: list[Entry]
+    missing: list[dict[str, str]] = field(default_factory=list)
+
+    def lacks(self, run: str, what: str) -> None:
+        self.missing.append({"run": run, "study": self.name, "what": what})
+
+    def read(self) -> Study:
+        configs = self._configs()
+        metrics = self._rows(parse.METRICS)
+        magnitudes = self._rows(parse.MAGNITUDES)
+        ends = np.cumsum(metrics.counts)
+        last_row = {
+            i: {key: metrics.table[key][end - 1].as_py() for key in ("step", "seconds")}
+            for i, end in enumerate(ends)
+            if metrics.counts[i]
+        }
+        runs: list[dict[str, Any]] = []
+        evaluations: list[dict[str, Any]] = []
+        starts: list[dict[str, Any]] = []
+        for i, entry in enumerate(self.entries):
+            run = RunDir(self.path / entry.name)
+            scores = self._evaluations(run)
+            runs.append(self._run(run, entry, configs[i], last_row.get(i, {}), done=bool(scores)))
+            evaluations += [{"at": i, "role": "run", **_flat(row)} for row in scores]
+            begun = self._json(run, "provenance.json").get("starts", [])
+            starts += [{"at": i, **_flat(row)} for row in begun]
+        variants = list(dict.fromkeys(entry.variant for entry in self.entries))
+        frame = _frame(runs, RUNS).astype(dict.fromkeys(MAYBE_MISSING, float))
+        frame["variant"] = pd.Categorical(frame["variant"], categories=variants, ordered=True)
+        tune = dict.fromkeys(f"tune.{key}" for entry in self.entries for key in entry.tune)
+        return Study(
+            name=self.name,
+            path=self.path,
+            runs=frame,
+            metrics=self._tidy(_columns(metrics.table), _repeat(metrics.counts), frame),
+            magnitudes=self._magnitudes(magnitudes, frame),
+            evaluations=self._listed(evaluations, EVALUATIONS, frame),
+            provenance=self._listed(starts, STARTS, frame),
+            missing=_frame(self.missing, ["run", "study", "what"]),
+            tune=tuple(tune),
+        )
+
+    def _rows(self, kind: cache.Kind) -> cache.Rows:
+        rows = cache.read(self.path, [entry.name for entry in self.entries], kind)
+        for index in rows.damaged:
+            self.lacks(self.entries[index].name, f"{kind.name} is damaged: left out")
+        return rows
+
+    def _configs(self) -> list[RunConfig | None]:
+        """Each run's."""
+        found = cache.read(self.path, [entry.name for entry in self.entries], parse.CONFIGS)
+        trees = iter(found.table["tree"].to_pylist())
+        return [
+            self._config(RunDir(self.path / entry.name), next(trees) if count else None)
+            for entry, count in zip(self.entries, found.counts, strict=True)
+        ]
+
+    def _config(self, run: RunDir, tree: str | None) -> RunConfig | None:
+        file = run.path / "config.yaml"
+        if tree is None and not file.is_file():
+            return None
+        try:
+            return run.config() if tree is None else make_run(json.loads(tree))
+        except ConfigError as error:
+            reason = str(error).removeprefix(f"{file}: ")
+            self.lacks(run.name, f"config.yaml cannot be read: {reason}")
+            return None
+
+    def _run(
+        self,
+        run: RunDir,
+        entry: Entry,
+        config: RunConfig | None,
+        last_row: dict[str, Any],
+        done: bool,
+    ) -> dict[str, Any]:
+        """The row of ``runs``."""
+        model = self._json(run, "model.json")
+        state, word = self._state(run, done)
+        if done and not (run.samples / "samples.npz").is_file():
+            self.lacks(run.name, "its samples are gone: it is not in the sample grid")
+        return {
+            "run": run.name,
+            "id": entry.id or (config.id if config else ""),
+            "variant": entry.variant,
+            "seed": entry.seed,
+            "study": self.name,
+            "named": entry.named,
+            "state": word,
+            "stage": state.stage if state else None,
+            "step": last_row.get("step", state.step if state else 0),
+            "steps": config.train.steps if config else entry.steps,
+            "trained": done or (state is not None and state.stage != "train"),
+            "parameters": model.get("parameters", entry.parameters),
+            "flops": model.get("flops"),
+            "train_seconds": last_row.get("seconds"),
+            "model": config.model.name if config else None,
+            "flags": config.model.flags if config else None,
+            "folder": str(run.path),
+            "design": _design(config, entry.tune) if config else None,
+            **{f"axis.{key}": _hashable(value) for key, value in entry.axes.items()},
+            **{f"tune.{key}": _hashable(value) for key, value in entry.tune.items()},
+            **{f"parameters.{part}": n for part, n in model.get("parts", {}).items()},
+            **(_flat(config.resolved()) if config else {}),
+        }
+
+    def _state(self, run: RunDir, done: bool) -> tuple[RunState | None, str]:
+        """What the run says of itself, and the one word for it; what is unfinished is missing."""
+        state = run.state()
+        if done:
+            return state, "done"
+        if state is None:
+            self.lacks(run.name, "not started")
+            return state, "planned"
+        where = f"{state.stage}, step {state.step:,} of {state.steps:,}"
+        if state.error:
+            self.lacks(run.name, f"failed ({where}): {state.error}")
+            return state, "failed"
+        if run.is_leased():
+            self.lacks(run.name, f"still running ({where})")
+            return state, "running"
+        self.lacks(run.name, f"unfinished ({where})")
+        return state, "unfinished"
+
+    def _evaluations(self, run: RunDir) -> list[dict[str, Any]]:
+        """Of what was measured again, as against a reference that had changed, the last."""
+        try:
+            rows = read_rows(run.path / "evaluation.jsonl")
+        except ValueError:
+            self.lacks(run.name, "evaluation.jsonl is damaged: left out")
+            return []
+        same = ("metric", "role", "weights", "sampling")
+        return list({json.dumps([row.get(key) for key in same]): row for row in rows}.values())
+
+    def _json(self, run: RunDir, name: str) -> dict[str, Any]:
+        try:
+            data = json.loads((run.path / name).read_bytes())
+        except FileNotFoundError:
+            return {}
+        except ValueError:
+            self.lacks(run.name, f"{name} is damaged: left out")
+            return {}
+        return data if isinstance(data, dict) else {}
+
+    def _magnitudes(self, rows: cache.Rows, runs: pd.DataFrame) -> pd.DataFrame:
+        """One row a block, of one row a probe and site."""
+        blocks = rows.table["blocks"].combine_chunks()
+        sizes = pc.list_value_length(blocks).to_numpy(zero_copy_only=False)
+        starts = np.cumsum(sizes) - sizes
+        sites = rows.table["site"].combine_chunks().dictionary_encode()
+        codes = sites.indices.to_numpy(zero_copy_only=False).repeat(sizes)
+        columns = {
+            "step": rows.table["step"].to_numpy().repeat(sizes),
+            "site": pd.Categorical.from_codes(codes, categories=sites.dictionary.to_pylist()),
+            "block": np.arange(sizes.sum()) - starts.repeat(sizes) + 1,
+            "magnitude": blocks.flatten().to_numpy(zero_copy_only=False),
+        }
+        return self._tidy(columns, _repeat(rows.counts).repeat(sizes), runs)
+
+    def _listed(
+        self, rows: list[dict[str, Any]], columns: list[str], runs: pd.DataFrame
+    ) -> pd.DataFrame:
+        frame = _frame(rows, ["at", *columns])
+        at = frame.pop("at").to_numpy(dtype=int)
+        return self._tidy({name: frame[name].array for name in frame.columns}, at, runs)
+
+    def _tidy(self, columns: Mapping[str, Any], at: np.ndarray, runs: pd.DataFrame) -> pd.DataFrame:
+        """The columns behind those that say whose the rows are: those of run number ``at``."""
+        labels = {
+            "run": pd.Categorical.from_codes(at, categories=pd.Index(runs["run"])),
+            "variant": runs["variant"].array[at],
+            "seed": runs["seed"].to_numpy()[at],
+            "study": pd.Categorical.from_codes(np.zeros_like(at), categories=pd.Index([self.name])),
+        }
+        return pd.DataFrame({**labels, **columns}, copy=False)
+
+
+def _hashable(value: Any) -> Any:
+    """A value of an axis, by which rows can be grouped."""
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
+
+
+def _design(config: RunConfig, tuned: Iterable[str]) -> str:
+    """The same for all seeds and tuned values of a variant, in whatever study."""
+    science = _flat(config.science())
+    for key in ("seed", *tuned):
+        science.pop(key, None)
+    return hashlib.sha256(json.dumps(science, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _columns(table: pa.Table) -> dict[str, np.ndarray]:
+    return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def _repeat(counts: list[int]) -> np.ndarray:
+    """Each row's run, by number."""
+    return np.arange(len(counts)).repeat(counts)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings under dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _frame(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows)
+    extra = [name for name in frame.columns if name not in columns]
+    return frame.reindex(columns=columns + extra)

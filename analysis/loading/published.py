@@ -1,0 +1,90 @@
+"""A study's results in a few hundred kilobytes, to be kept under version control.
+
+``results/published/<study>/`` has the frames of `analysis.study.Study` as Parquet files of their
+own names, ``published.json``, and each run's first images in ``<run>/samples/``.
+``analysis.load`` reads it like the study itself, so that tables, figures, report and notebooks can
+be made again without training.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.study import NothingToShow, Study
+from mpdit.config import ConfigError
+from mpdit.disk.rundir import write_atomic
+
+FRAMES = ("runs", "metrics", "magnitudes", "evaluations", "provenance", "missing")
+IMAGES = 20
+"""How many of each sample set are kept."""
+SETS = ("samples.npz", "samples_ema*.npz")
+"""The runs' own sets, and those of other EMA widths."""
+
+
+def is_published(path: Path) -> bool:
+    return (path / "published.json").is_file()
+
+
+def write(study: Study, out: Path) -> Path:
+    """Write the summary of ``study`` into the folder ``out``.
+
+    Raises:
+        ConfigError: when it cannot be written, or is to be made of a summary.
+    """
+    if is_published(study.path):
+        raise ConfigError(f"{study.path} is a published summary itself")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in FRAMES:
+            frame = getattr(study, name).drop(columns="folder", errors="ignore")
+            frame.to_parquet(out / f"{name}.parquet", index=False, compression="zstd")
+        for run in study.runs["run"]:
+            _keep_images(study, run, out / run / "samples")
+        about = {"study": study.name, "tune": list(study.tune)}
+        write_atomic(out / "published.json", json.dumps(about, indent=1) + "\n")
+    except OSError as error:
+        raise ConfigError(f"cannot write the summary to {out}: {error.strerror}") from None
+    return out
+
+
+def _keep_images(study: Study, run: str, out: Path) -> None:
+    for pattern in SETS:
+        for file in study.folder(run).samples.glob(pattern):
+            try:
+                images, labels = study.samples(run, IMAGES, file.stem)
+            except NothingToShow:
+                continue
+            out.mkdir(parents=True, exist_ok=True)
+            np.savez_compressed(out / file.name, arr_0=images, arr_1=labels)
+
+
+def read(path: Path) -> Study:
+    """What :func:`write` wrote.
+
+    Raises:
+        ConfigError: when a file is not there, or damaged.
+    """
+    try:
+        about = json.loads((path / "published.json").read_bytes())
+        frames = {name: _frame(pd.read_parquet(path / f"{name}.parquet")) for name in FRAMES}
+        folders = [str(path / run) for run in frames["runs"]["run"]]
+        frames["runs"] = frames["runs"].assign(folder=folders)
+        return Study(about["study"], path, **frames, tune=tuple(about["tune"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{path} is no whole published summary: {error}") from None
+
+
+def _frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """With sequences as tuples again, not arrays."""
+    for column in [name for name in frame if pd.api.types.is_object_dtype(frame[name])]:
+        frame[column] = [_tuples(value) for value in frame[column]]
+    return frame
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, np.ndarray) else value

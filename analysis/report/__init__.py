@@ -1,0 +1,1 @@
+"""The report, the terminal's tables, the paper's collection."""

@@ -1,0 +1,158 @@
+"""How two runs differ: in their config, code, environment and result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from analysis.judging import distances
+from analysis.study import Study
+from analysis.tables.cells import DASH, count, duration, minus
+from mpdit.config import OPERATIONAL, RunConfig
+
+CODE = ("version", "code", "diff_sha")
+NOT_ENVIRONMENT = {*CODE, "run", "variant", "seed", "study", "time", "job"}
+
+
+class Difference(NamedTuple):
+    """One thing in which two runs differ, or a result of both; None where one has none.
+
+    ``part`` is config, execution (of a config, what is no part of a run's identity), code,
+    environment, or result.
+    """
+
+    part: str
+    what: str
+    first: Any
+    second: Any
+
+
+def differences(first: Study, second: Study) -> list[Difference]:
+    """All in which the runs of two studies of one run each differ, and both results."""
+    pair = (first, second)
+    return [
+        *_config(*(dict(study.runs.iloc[0].items()) for study in pair)),
+        *_start(*(_last_start(study) for study in pair)),
+        *_result(*(dict(_results(study)) for study in pair)),
+    ]
+
+
+def _config(first: dict[Any, Any], second: dict[Any, Any]) -> Iterator[Difference]:
+    aside = {f"{section}.{key}" for section, keys in OPERATIONAL.items() for key in keys}
+    for key in dict.fromkeys([*first, *second]):
+        if key.partition(".")[0] not in RunConfig.model_fields or key == "model":
+            continue
+        values = _known(first.get(key)), _known(second.get(key))
+        if values[0] != values[1]:
+            yield Difference("execution" if key in aside else "config", key, *values)
+
+
+def _last_start(study: Study) -> dict[str, Any]:
+    starts = study.provenance.to_dict("records")
+    return {str(key): value for key, value in starts[-1].items()} if starts else {}
+
+
+def _start(first: dict[str, Any], second: dict[str, Any]) -> Iterator[Difference]:
+    keys = list(dict.fromkeys([*first, *second]))
+    for key in [*CODE, *(key for key in keys if key not in NOT_ENVIRONMENT)]:
+        values = _known(first.get(key)), _known(second.get(key))
+        if values[0] != values[1]:
+            part = "code" if key in CODE else "environment"
+            yield Difference(part, key.removeprefix("packages."), *values)
+
+
+def _results(study: Study) -> Iterator[tuple[str, Any]]:
+    run = study.runs.iloc[0]
+    yield "state", run["state"]
+    yield "step", run["step"]
+    rows = distances.own(study).drop_duplicates("metric", keep="last")
+    yield from zip(rows["metric"], rows["value"], strict=True)
+    logged = study.metrics
+    if len(logged):
+        yield "loss (last row)", float(logged["loss"].iloc[-1])
+        yield "images/s (median)", float(logged["images_per_s"].median())
+        yield "memory, MB", float(logged["memory_mb"].max())
+    yield "train time", run["train_seconds"]
+    yield "parameters", run["parameters"]
+
+
+def _result(first: dict[str, Any], second: dict[str, Any]) -> Iterator[Difference]:
+    for key in dict.fromkeys([*first, *second]):
+        yield Difference("result", key, _known(first.get(key)), _known(second.get(key)))
+
+
+def _known(value: Any) -> Any:
+    """None for what a frame has as missing."""
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+# Printing ----------------------------------------------------------------------------------------
+
+
+def show(first: Study, second: Study, console: Console | None = None) -> None:
+    """Print how two runs differ, part by part."""
+    console = console or Console()
+    found = differences(first, second)
+    for letter, study in (("A", first), ("B", second)):
+        run = study.runs.iloc[0]
+        console.print(Text(f"{letter}  {run['folder']}  (id {run['id'] or DASH})"))
+    parts = dict.fromkeys(row.part for row in found)
+    for part in ("config", "code", "environment"):
+        if part not in parts:
+            console.print(Text(f"{part}: the same"))
+    for part in parts:
+        table = Table(box=SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
+        table.add_column(Text(part), overflow="fold")
+        for heading in ("A", "B", *(["B − A"] if part == "result" else [])):
+            table.add_column(Text(heading), justify="right", overflow="fold")
+        for row in found:
+            if row.part == part:
+                cells = [_FORMATS.get(row.what, _text)(value) for value in row[2:]]
+                table.add_row(*map(Text, [row.what, *cells, *_change(row)]))
+        console.print(Text(), table)
+    commits = [row[2:] for row in found if row.what == "code" and all(row[2:])]
+    for one, other in commits:
+        console.print(Text(f"\nthe code's difference: git diff {one[:12]} {other[:12]} -- mpdit"))
+    for study in (first, second):
+        for lack in study.missing["what"]:
+            console.print(Text(f"{study.runs['run'].iloc[0]}: {lack}"))
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return DASH
+    if isinstance(value, float):
+        return minus(f"{value:.6g}")
+    return str(value)
+
+
+_FORMATS: dict[str, Callable[[Any], str]] = {
+    "train time": duration,
+    "parameters": count,
+    "step": count,
+    "code": lambda value: DASH if value is None else str(value)[:12],
+}
+
+
+def _change(row: Difference) -> list[str]:
+    """Of two numbers of a result, the second less the first."""
+    if row.part != "result":
+        return []
+    numbers = all(
+        isinstance(value, int | float) or pd.api.types.is_number(value) for value in row[2:]
+    )
+    if not numbers:
+        return [""]
+    change = row.second - row.first
+    if not change:
+        return ["0"]
+    if row.what == "train time":
+        return [("−" if change < 0 else "+") + duration(abs(change))]
+    return [minus(f"{change:+,.0f}" if row.what in _FORMATS else f"{change:+.4g}")]

@@ -1,0 +1,51 @@
+"""The result tables in a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from analysis import tables
+from analysis.figures import style
+from analysis.judging import conclusions, words
+from analysis.loading.load import NothingToShow, Study
+
+HEADINGS = {
+    "variant": "variant",
+    "seeds": "n",
+    "Δ to baseline": "Δ to baseline",
+    "parameters": "params",
+    "train time": "train\ntime",
+}
+
+
+def show(study: Study, console: Console | None = None) -> None:
+    """Print each comparing table that has rows, what is concluded, and what is missing."""
+    console = console or Console()
+    for make in (tables.ladder, tables.modulation, tables.others):
+        try:
+            text = tables.pretty(make(study))
+        except NothingToShow:
+            continue
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        chosen = [c for c in text.columns if c in HEADINGS or c == text.columns[1]]
+        text["variant"] = text["variant"].map(lambda name: style.wrap(name, 17))
+        for column in chosen:
+            name = column == "variant"
+            heading = HEADINGS.get(column, column.replace("@", "\n@"))
+            table.add_column(Text(heading), justify="left" if name else "right", overflow="fold")
+        for row in text[chosen].itertuples(index=False, name=None):
+            table.add_row(*map(Text, row))
+        console.print(table, Text())
+    said = (
+        *conclusions.statements(study),
+        *words.warnings(study),
+        words.explanation(study),
+    )
+    for statement in said:
+        if statement:
+            console.print(Text(statement))
+    if len(study.missing):
+        console.print(Text(f"missing: {len(study.missing)} (named in the report)"))

@@ -1,0 +1,134 @@
+"""Tables as people read them: numbers as text, Markdown, LaTeX, CSV."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mpdit.disk.rundir import write_atomic
+
+DASH = "–"
+
+
+def minus(text: str) -> str:
+    """With the sign that is as wide as a plus."""
+    return text.replace("-", "−")
+
+
+def decimals(values: Iterable[float], significant: int = 4) -> int:
+    """As many as give the smallest of the values so many significant digits, up to four."""
+    sizes = [abs(value) for value in values if value and math.isfinite(value)]
+    if not sizes:
+        return 2
+    return min(4, max(0, significant - 1 - math.floor(math.log10(min(sizes)))))
+
+
+def decimals_of_changes(table: pd.DataFrame) -> int:
+    """For differences: by the narrowest interval, or by the differences where there is none."""
+    widths = table["high"] - table["low"]
+    return decimals(widths if widths.notna().any() else table["difference"], significant=3)
+
+
+def number(value: float | None, places: int, half_width: float = math.nan) -> str:
+    """``31.00``, or with half of its interval ``31.00 ± 12.71``."""
+    if value is None or math.isnan(value):
+        return DASH
+    spread = "" if math.isnan(half_width) else f" ± {half_width:.{places}f}"
+    return minus(f"{value:.{places}f}{spread}")
+
+
+def change(row: Mapping[Any, Any], names: tuple[str, str, str], scale: float, places: int) -> str:
+    """``−11.00 [−23.71, +1.71]`` from the columns of a value and its bounds."""
+    value, low, high = (scale * row[name] for name in names)
+    if math.isnan(value):
+        return DASH
+    bounded = math.isfinite(low) and math.isfinite(high)
+    interval = f" [{low:+.{places}f}, {high:+.{places}f}]" if bounded else ""
+    return minus(f"{value:+.{places}f}{interval}")
+
+
+def percent(fraction: float) -> str:
+    """``−12.8``"""
+    return DASH if math.isnan(fraction) else minus(f"{100 * fraction:+.1f}")
+
+
+def probability(value: float) -> str:
+    """``0.013``, ``< 0.001``"""
+    if math.isnan(value):
+        return DASH
+    return "< 0.001" if value < 0.001 else f"{value:.2g}"
+
+
+def count(value: float | None) -> str:
+    """``7,608,871``"""
+    return DASH if value is None or math.isnan(value) else f"{int(value):,}"
+
+
+def duration(seconds: float | None) -> str:
+    """``41 s``, ``3 min 20 s``, ``5 h 12 min``"""
+    if seconds is None or math.isnan(seconds):
+        return DASH
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def without_empty(text: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
+    """Without those of the columns in which nothing stands."""
+    return text.drop(columns=[name for name in columns if (text[name] == DASH).all()])
+
+
+def markdown(text: pd.DataFrame) -> str:
+    """A table of text as Markdown."""
+    safe = text.map(lambda cell: str(cell).replace("|", "\\|"))
+    sides = {"l": "left", "r": "right"}
+    aligned = [sides[side] for side in alignment(text)]
+    return str(safe.to_markdown(index=False, disable_numparse=True, colalign=aligned)) + "\n"
+
+
+def alignment(text: pd.DataFrame) -> str:
+    """A letter a column: names to the left, numbers to the right."""
+    is_number = text.apply(lambda cells: cells.str.match(r"[<>+−]? ?\d").any())
+    return "l" + "".join("r" if number else "l" for number in is_number[1:])
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "±": r"$\pm$", "−": r"$-$", "Δ": r"$\Delta$", "↓": r"$\downarrow$", "×": r"$\times$",
+    "→": r"$\to$", "∞": r"$\infty$", "–": "--", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+}  # fmt: skip
+
+
+def latex(text: pd.DataFrame) -> str:
+    r"""A table of text as LaTeX; needs ``\usepackage{booktabs}``."""
+
+    def row(cells: Iterable[object]) -> str:
+        escaped = ("".join(_LATEX.get(letter, letter) for letter in str(cell)) for cell in cells)
+        # a bracket at the start of a row would be an option of the row before it
+        return " & ".join(f"{{{cell}}}" if cell.startswith("[") else cell for cell in escaped)
+
+    lines = [
+        rf"\begin{{tabular}}{{{alignment(text)}}}",
+        r"\toprule",
+        rf"{row(text.columns)} \\",
+        r"\midrule",
+        *(rf"{row(cells)} \\" for cells in text.itertuples(index=False, name=None)),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def save(table: pd.DataFrame, text: pd.DataFrame, stem: Path) -> None:
+    """``stem``.md and .tex as people read it, .csv with every number in full."""
+    write_atomic(stem.with_name(f"{stem.name}.md"), markdown(text))
+    write_atomic(stem.with_name(f"{stem.name}.tex"), latex(text))
+    write_atomic(stem.with_name(f"{stem.name}.csv"), table.to_csv(index=False))

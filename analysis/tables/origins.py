@@ -1,0 +1,86 @@
+"""Where each number comes from: the runs, their code and their machines."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import pandas as pd
+
+from analysis.judging import distances
+from analysis.study import NothingToShow, Study
+from analysis.tables.cells import DASH, duration, number
+
+FROM_RUNS = ["run", "study", "variant", "seed", "id", "state", "step", "steps", "parameters"]
+FROM_STARTS = ["code", "diff_sha", "python", "packages.torch", "host", "device", "processes"]
+
+
+def inventory(study: Study) -> pd.DataFrame:
+    """Every run of the grid, done or not.
+
+    ``run``, ``study``, ``variant``, ``seed``, ``id``, ``state``, ``step`` of ``steps``,
+    ``parameters``, ``train_seconds``; ``distance`` (NaN where it has none); of its last start
+    ``code`` (commit), ``diff_sha`` (of an uncommitted diff), ``python``, ``packages.torch``,
+    ``host``, ``device``, ``processes``, ``threads``; ``starts`` (how many), ``began`` (the first
+    one's time), ``jobs`` (of Slurm).
+    """
+    runs = study.runs[[*FROM_RUNS, "train_seconds"]]
+    try:
+        scores = distances.of_runs(study).set_index("run")["value"]
+    except NothingToShow:
+        scores = pd.Series(dtype=float)
+    starts = study.provenance.reindex(columns=["run", "time", "job", *FROM_STARTS, "threads"])
+    starts = starts.astype({"run": str})
+    last = starts.drop_duplicates("run", keep="last").drop(columns=["time", "job"])
+    table = runs.assign(distance=runs["run"].map(scores).astype(float)).merge(
+        last, on="run", how="left"
+    )
+    by_run = starts.groupby("run")
+    jobs = {run: ", ".join(dict.fromkeys(map(str, ids.dropna()))) for run, ids in by_run["job"]}
+    return table.assign(
+        starts=table["run"].map(Counter(starts["run"])).fillna(0).astype(int),
+        began=table["run"].map(by_run["time"].min()),
+        jobs=[jobs.get(run, "") for run in table["run"]],
+    )
+
+
+def pretty(table: pd.DataFrame) -> pd.DataFrame:
+    """As text for people: what tells the runs apart; the rest is in the CSV."""
+    return pd.DataFrame(
+        {
+            "run": row["run"],
+            "state": row["state"],
+            "distance": number(row["distance"], 2),
+            "train time": duration(row["train_seconds"]),
+            "code": _short(row["code"]) + ("+" if _known(row["diff_sha"]) else ""),
+            "torch": _short(row["packages.torch"]),
+            "device": row["device"] if _known(row["device"]) else DASH,
+            "host": row["host"] if _known(row["host"]) else DASH,
+            "starts": str(row["starts"]),
+        }
+        for row in table.to_dict("records")
+    )
+
+
+def _known(value: object) -> bool:
+    return value is not None and not (isinstance(value, float) and math.isnan(value))
+
+
+def _short(value: object) -> str:
+    """A commit's first seven digits; a version as it is."""
+    return str(value)[:7] if _known(value) else DASH
+
+
+def differences(study: Study) -> pd.DataFrame:
+    """Where the runs' code, packages or machines differ: ``what``, ``value``, ``runs`` (names)."""
+    starts = study.provenance
+    constant = {"run", "variant", "seed", "study", "time", "job"}
+    rows = []
+    for what in [name for name in starts.columns if name not in constant]:
+        found = starts[what].astype(object).where(starts[what].notna(), None)
+        if found.nunique(dropna=False) < 2:
+            continue
+        for value, group in starts.groupby(found.map(lambda v: "none" if v is None else str(v))):
+            runs = list(dict.fromkeys(group["run"]))
+            rows.append({"what": what, "value": value, "runs": runs})
+    return pd.DataFrame(rows, columns=["what", "value", "runs"])

@@ -1,0 +1,81 @@
+"""What the seeds allow to say of each comparison, and how many would say more."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from analysis.judging import comparison, statistics
+from analysis.study import Study
+from analysis.tables.cells import DASH, change, decimals_of_changes, number, probability
+from analysis.tables.compare import DIFFERENCE, columns_of
+
+IMPROVEMENT = ("improvement", "improvement_low", "improvement_high")
+
+
+def evidence(study: Study) -> pd.DataFrame:
+    """One row a variant and what it is held against.
+
+    ``variant``, ``baseline``, ``metric``; ``difference``, ``low``, ``high``, ``relative``,
+    ``…_low``, ``…_high``, ``pairs``, ``p``, ``p_holm`` (as in the comparing tables);
+    ``sd`` (of the paired differences); ``improvement``, ``…_low``, ``…_high`` (the chance that a
+    run of the variant is better than one of the baseline, Newcombe's interval); ``detectable``
+    (the true difference that as many seeds find with 80 % power), ``seeds_needed`` (that find a
+    true difference as large as the one seen).
+
+    Raises:
+        NothingToShow: before the first evaluation.
+    """
+    distances, metric = comparison.distances(study), comparison.title(study)
+    rows: list[dict[str, Any]] = []
+    for (variant, baseline), difference in comparison.differences(study).items():
+        values, others = comparison.paired(distances, variant, baseline)
+        sd = float((values - others).std())
+        found = statistics.probability_of_improvement(
+            *(comparison.values(distances, name) for name in (variant, baseline))
+        )
+        rows.append(
+            {
+                "variant": variant,
+                "baseline": baseline,
+                "metric": metric,
+                **columns_of(difference),
+                "sd": sd,
+                **dict(zip(IMPROVEMENT, (found.value, found.low, found.high), strict=True)),
+                "detectable": statistics.detectable_difference(sd, len(values)),
+                "seeds_needed": statistics.seeds_needed(difference.absolute.value, sd),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def pretty(table: pd.DataFrame) -> pd.DataFrame:
+    """As text for people."""
+    places = decimals_of_changes(table)
+    return pd.DataFrame(
+        {
+            "variant": row["variant"],
+            "against": row["baseline"],
+            f"Δ {row['metric']}": change(row, DIFFERENCE, 1, places),
+            "seeds": str(row["pairs"]),
+            "p": probability(row["p"]),
+            "p, Holm": probability(row["p_holm"]),
+            "P(better)": _chance(row),
+            "detectable Δ": number(row["detectable"], places),
+            "seeds for this Δ": _seeds(row["seeds_needed"]),
+        }
+        for row in table.to_dict("records")
+    )
+
+
+def _chance(row: dict[Any, Any]) -> str:
+    value, low, high = (row[name] for name in IMPROVEMENT)
+    return DASH if math.isnan(value) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _seeds(needed: float) -> str:
+    if math.isnan(needed):
+        return DASH
+    return f"{needed:,.0f}" if needed < 10_000 else "> 10,000"

@@ -1,0 +1,93 @@
+"""What a training step of each variant costs, against its baseline."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from analysis.judging import comparison, literature, speed, statistics
+from analysis.study import Study
+from analysis.tables.cells import DASH, change, number, percent, without_empty
+from analysis.tables.compare import RELATIVE
+
+MACHINE = ["device", "threads", "processes"]
+"""Times are compared where these are the same."""
+
+
+def overhead(study: Study) -> pd.DataFrame:
+    """Training time, one row a variant.
+
+    ``variant``, ``baseline``; ``step_seconds``, ``half_width`` (mean over ``seeds``, of each run
+    the median step); ``relative``, ``…_low``, ``…_high`` (over the baseline's, less one, paired by
+    seed, 95 % interval), ``pairs`` (seeds that both trained on the same device, threads and number
+    of processes); ``published_relative`` (the paper's); ``device``; ``shared``
+    (how many of the runs trained beside another run on their host, which slows both).
+
+    Raises:
+        NothingToShow: before a run has logged its speed.
+    """
+    times, shared = _times(study), speed.side_by_side(study)
+    designs: dict[Any, Any] = study.designs.to_dict("index")
+    rows: dict[str, dict[str, Any]] = {}
+    for group in comparison.groups(study):
+        for variant in group.variants:
+            if variant == group.baseline and variant in rows:
+                continue  # a step of the ladder that modulations are held against
+            own = times[times["variant"] == variant]
+            average = statistics.mean(own["step_seconds"])
+            rows[variant] = {
+                "variant": variant,
+                "baseline": group.baseline,
+                "step_seconds": average.value,
+                "half_width": average.half_width,
+                "seeds": average.n,
+                **_relative(times, variant, group.baseline),
+                "published_relative": _published(designs[variant], designs[group.baseline]),
+                "device": ", ".join(dict.fromkeys(own["device"].dropna())),
+                "shared": int(own["run"].isin(shared).sum()),
+            }
+    return pd.DataFrame(rows.values())
+
+
+def _times(study: Study) -> pd.DataFrame:
+    """One row a run: its step's seconds, and the machine of its last start."""
+    starts = study.provenance.drop_duplicates("run", keep="last")
+    runs = speed.of_runs(study).merge(study.runs[["run", "train.batch_size"]], on="run")
+    runs = runs.merge(starts.reindex(columns=["run", *MACHINE]), on="run", how="left")
+    return runs.assign(step_seconds=runs["train.batch_size"] / runs["images_per_s"])
+
+
+def _relative(times: pd.DataFrame, variant: str, baseline: str) -> dict[str, Any]:
+    own, other = (times[times["variant"] == name] for name in (variant, baseline))
+    pairs = own.merge(other, on=["seed", *MACHINE], suffixes=("", "_baseline"))
+    if variant == baseline:
+        pairs = pairs[:0]
+    found = statistics.relative_change(pairs["step_seconds"], pairs["step_seconds_baseline"])
+    values = (found.value, found.low, found.high)
+    return {**dict(zip(RELATIVE, values, strict=True)), "pairs": found.n}
+
+
+def _published(run: dict[str, Any], baseline: dict[str, Any]) -> float:
+    row = literature.ladder(run)
+    return row.step_time if row and row.step_time and not baseline["flags"] else math.nan
+
+
+def pretty(table: pd.DataFrame) -> pd.DataFrame:
+    """As text for people."""
+    published = f"Δ, %, {literature.PAPER}"
+    text = pd.DataFrame(
+        {
+            "variant": row["variant"],
+            "step, ms": number(1e3 * row["step_seconds"], 1, 1e3 * row["half_width"]),
+            "seeds": str(row["seeds"]),
+            "against": DASH if row["variant"] == row["baseline"] else row["baseline"],
+            "Δ, %": change(row, RELATIVE, 100, 1),
+            published: percent(row["published_relative"]),
+            "device": row["device"] or DASH,
+            "beside others": f"{row['shared']} of {row['seeds']}" if row["shared"] else DASH,
+        }
+        for row in table.to_dict("records")
+    )
+    return without_empty(text, [published, "beside others"])

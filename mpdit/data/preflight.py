@@ -1,0 +1,135 @@
+"""What an evaluation needs that comes with no package, looked for before anything is trained.
+
+Inception's weights, a file of real images beside latents, and enough samples. Nothing is
+downloaded. No torch, so that a submission can look as well.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mpdit.config import ConfigError, DataConfig, EvaluateConfig, RunConfig
+from mpdit.data import datasets
+from mpdit.disk import npz
+
+INCEPTION_URL = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+    "weights-inception-2015-12-05-6726825d.pth"
+)
+INCEPTION_FILE = INCEPTION_URL.rpartition("/")[2]
+INCEPTION_VARIABLE = "MPDIT_INCEPTION"
+
+ADM_FILES = {"imagenet128-latents": "VIRTUAL_imagenet128_labeled.npz"}
+ADM_URL = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/imagenet/128"
+OTHER_FILE = "reference.npz"
+"""The same layout for latents of other images: arr_0 (uint8 N, H, W, C), or mu and sigma."""
+
+LEAST_SAMPLES = {"fd": 2, "kid": 2, "precision_recall": 4, "inception_score": 10}
+"""A covariance, a pair, a third neighbour, a sample in every split."""
+
+NEED_FEATURES = {"kid", "precision_recall"}
+"""Metrics for which the reference's statistics do not suffice."""
+
+
+def check_evaluable(config: RunConfig) -> None:
+    """Whether a run of this config can be evaluated on this machine.
+
+    Raises:
+        ConfigError: saying which file to put where, or what to change.
+    """
+    evaluate, spec = config.evaluate, config.data.spec
+    if evaluate.extractor == "inception":
+        inception_weights(evaluate)
+    elif spec.channels != 1:
+        raise ConfigError(
+            f"{evaluate.extractor} takes grey images, those of {config.data.name} have colours: "
+            "use inception",
+            "evaluate.extractor",
+        )
+    if config.data.name in datasets.LATENTS:
+        check_reference(reference_file(config.data), evaluate)
+    for metric in evaluate.metrics:
+        least = LEAST_SAMPLES[metric]
+        if config.sample.count < least:
+            raise ConfigError(f"{metric} needs at least {least} samples", "sample.count")
+
+
+def inception_weights(evaluate: EvaluateConfig) -> Path:
+    """Where Inception's weights are: evaluate.inception, $MPDIT_INCEPTION, or torch's hub cache.
+
+    Raises:
+        ConfigError: saying which file to put where.
+    """
+    told = evaluate.inception or os.environ.get(INCEPTION_VARIABLE)
+    file = datasets.named(told) if told else _torch_hub() / "checkpoints" / INCEPTION_FILE
+    if not file.is_file():
+        raise ConfigError(
+            f"Inception's weights are not at {file}. Download {INCEPTION_FILE} (95 MB) from "
+            f"{INCEPTION_URL} and put it there, or set evaluate.inception or {INCEPTION_VARIABLE} "
+            "to where it lies"
+        )
+    return file
+
+
+def _torch_hub() -> Path:
+    """What torch.hub.get_dir() says."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser() / "hub"
+
+
+def reference_file(data: DataConfig) -> Path:
+    """Where the reference of a data set of latents lies: in their folder, or in ``$MPDIT_DATA``.
+
+    Raises:
+        ConfigError: saying which file to put where.
+    """
+    name = ADM_FILES.get(data.name, OTHER_FILE)
+    root = os.environ.get("MPDIT_DATA")
+    places = [datasets.place(data) / name, *([Path(root, name)] if root else [])]
+    for file in places:
+        if file.is_file():
+            return file
+    source = (
+        f"Download it from {ADM_URL}/{name}"
+        if data.name in ADM_FILES
+        else "It is an .npz of arr_0 (the real images, uint8 N, H, W, C), or of mu and sigma"
+    )
+    raise ConfigError(
+        f"{data.name} needs real images to compare with: there is no "
+        f"{' nor '.join(map(str, places))}. {source}",
+        "data.path",
+    )
+
+
+def needs_features(evaluate: EvaluateConfig) -> bool:
+    """Whether one of the metrics needs more of the reference than its statistics."""
+    return not NEED_FEATURES.isdisjoint(evaluate.metrics)
+
+
+def check_reference(file: Path, evaluate: EvaluateConfig) -> npz.Contents:
+    """Look into a reference file without reading its arrays.
+
+    Raises:
+        ConfigError: when it is damaged, or does not hold what the metrics need.
+    """
+    try:
+        held = npz.contents(file)
+    except npz.DamagedError as error:
+        raise ConfigError(str(error), "data.path") from None
+    has_statistics = {"mu", "sigma"} <= held.arrays
+    if has_statistics and not needs_features(evaluate):
+        return held
+    key = "evaluate.metrics" if has_statistics else "data.path"
+    if "arr_0" not in held.arrays:
+        lacking = "kid and precision_recall need" if has_statistics else "neither mu and sigma, nor"
+        raise ConfigError(
+            f"{file} holds {', '.join(sorted(held.arrays))}: {lacking} real images (arr_0)", key
+        )
+    if not held.usable:
+        raise ConfigError(
+            f"arr_0 of {file} is {held.dtype} of shape {held.shape}: real images are uint8 "
+            "(N, H, W, C), row by row",
+            key,
+        )
+    return held

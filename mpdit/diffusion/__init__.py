@@ -1,0 +1,1 @@
+"""The diffusion process, and the solvers of its reverse."""

@@ -1,0 +1,207 @@
+"""The diffusion process of IDDPM as DiT uses it (Nichol & Dhariwal, arXiv:2102.09672).
+
+ε-prediction, 1000 linear steps, learned-range variance. The equations are the paper's; DDPM is
+Ho et al., arXiv:2006.11239.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mpdit.flops import TIMESTEPS
+
+Images = Float[Tensor, "batch channels height width"]
+Outputs = Float[Tensor, "batch outputs height width"]
+Indices = Int[Tensor, " batch"]
+PerSample = Float[Tensor, " batch"]
+Spacing = Literal["ddpm", "ddim", "log_snr"]
+
+TINY = 1e-12
+
+
+class Prediction(NamedTuple):
+    """p(x_{i−1} | x_i) as the model has it: mean, log σ², and the x_0 that it implies."""
+
+    mean: Images
+    log_variance: Images
+    pred_xstart: Images
+
+
+class Diffusion(nn.Module):
+    """A chain of noising steps, and the model's place in it.
+
+    Args:
+        timesteps: the original steps (0 … 999, rising) that the chain is made of; None is all.
+
+    Attributes:
+        timestep_map: (steps,) int64, the original timestep of each step: what the model is given.
+    """
+
+    timestep_map: Tensor
+    alphas_bar: Tensor
+    alphas_bar_before: Tensor
+    signal: Tensor
+    noise: Tensor
+    from_x: Tensor
+    from_eps: Tensor
+    mean_of_x0: Tensor
+    mean_of_x: Tensor
+    log_beta: Tensor
+    log_posterior: Tensor
+    betas: Tensor
+
+    def __init__(self, timesteps: list[int] | None = None) -> None:
+        super().__init__()
+        steps = torch.tensor(range(TIMESTEPS) if timesteps is None else timesteps)
+        linear = torch.linspace(1e-4, 0.02, TIMESTEPS, dtype=torch.float64)
+        bar = torch.cumprod(1 - linear, 0)[steps]  # ᾱ of the steps that are kept
+        before = torch.cat((torch.ones(1, dtype=torch.float64), bar[:-1]))
+        beta = 1 - bar / before  # IDDPM eq. 19
+        posterior = beta * (1 - before) / (1 - bar)  # β̃, DDPM eq. 7
+        # β̃ of the first step is 0, which has no logarithm: the second's, or β of an only step
+        posterior[0] = posterior[1] if len(steps) > 1 else beta[0]
+        schedules = {
+            "betas": beta,
+            "alphas_bar": bar,
+            "alphas_bar_before": before,
+            "signal": bar.sqrt(),
+            "noise": (1 - bar).sqrt(),
+            "from_x": bar.rsqrt(),
+            "from_eps": (1 / bar - 1).sqrt(),
+            "mean_of_x0": beta * before.sqrt() / (1 - bar),  # DDPM eq. 7
+            "mean_of_x": (1 - before) * (1 - beta).sqrt() / (1 - bar),
+            "log_beta": beta.log(),
+            "log_posterior": posterior.log(),
+        }
+        self.register_buffer("timestep_map", steps, persistent=False)
+        for name, values in schedules.items():
+            # float32 also beside float64 images: so the official code has it, to the last bit
+            self.register_buffer(name, values.float(), persistent=False)
+
+    @property
+    def steps(self) -> int:
+        return len(self.timestep_map)
+
+    def respace(self, steps: int, spacing: Spacing = "ddpm") -> "Diffusion":
+        """A shorter chain through ``steps`` of the original 1000, with the same ᾱ there.
+
+        ``ddpm`` (IDDPM, section 4) spreads them evenly from first to last; ``log_snr`` spreads them
+        evenly in log(√ᾱ / √(1 − ᾱ)), each the nearest timestep that is not taken yet; a single step
+        of either is the last, where sampling begins. ``ddim`` (DDIM, appendix D.3) takes every k-th
+        from 0: no solver here does, it is there for comparison with the official code's.
+
+        Raises:
+            ValueError: when no whole stride k makes that many steps.
+        """
+        if spacing == "ddim":
+            strides = [k for k in range(1, TIMESTEPS) if len(range(0, TIMESTEPS, k)) == steps]
+            if not strides:
+                raise ValueError(f"no whole stride through {TIMESTEPS} makes {steps} DDIM steps")
+            kept = list(range(0, TIMESTEPS, strides[0]))
+        elif steps == 1:
+            kept = [TIMESTEPS - 1]
+        elif spacing == "log_snr":
+            kept = self._even_in_log_snr(steps)
+        else:
+            kept = [round(i * (TIMESTEPS - 1) / (steps - 1)) for i in range(steps)]
+        return Diffusion(kept).to(self.betas.device)
+
+    def _even_in_log_snr(self, steps: int) -> list[int]:
+        log_snr = (self.signal.double() / self.noise.double()).log().cpu()  # falls with t
+        wanted = torch.linspace(log_snr[0], log_snr[-1], steps, dtype=torch.float64)
+        nearest = (log_snr - wanted[:, None]).abs().argmin(1).tolist()
+        kept: list[int] = []
+        for i, t in enumerate(nearest):
+            first = kept[-1] + 1 if kept else 0
+            last = self.steps - (steps - i)  # as many are left as are still to be taken
+            kept.append(min(max(t, first), last))
+        return kept
+
+    def q_sample(self, x0: Images, t: Indices, noise: Images) -> Images:
+        """x_t = √ᾱ x_0 + √(1 − ᾱ) ε (DDPM eq. 4)."""
+        return _at(self.signal, t) * x0 + _at(self.noise, t) * noise
+
+    def pred_xstart(self, model_output: Outputs, x_t: Images, i: Indices) -> Images:
+        """The x_0 that the model's ε implies (DDPM eq. 4 solved for it), not clipped."""
+        eps = model_output.chunk(2, dim=1)[0]
+        return _at(self.from_x, i) * x_t - _at(self.from_eps, i) * eps
+
+    def p_mean_variance(self, model_output: Outputs, x_t: Images, i: Indices) -> Prediction:
+        """What the model's output says of the step before; x_0 is not clipped.
+
+        Args:
+            model_output: ε and the variance's interpolation v in [-1, 1], one after the other.
+            i: step of this chain (not the original timestep).
+        """
+        x0 = self.pred_xstart(model_output, x_t, i)
+        v = model_output.chunk(2, dim=1)[1]
+        share = (v + 1) / 2  # IDDPM eq. 15
+        log_variance = share * _at(self.log_beta, i) + (1 - share) * _at(self.log_posterior, i)
+        return Prediction(self._posterior_mean(x0, x_t, i), log_variance, x0)
+
+    def loss(
+        self, model_output: Outputs, x0: Images, x_t: Images, t: Indices, noise: Images
+    ) -> dict[str, PerSample]:
+        """``loss`` = ``mse`` of ε + ``vlb``, the variational bound's term in bits per dimension.
+
+        Only the variance learns from ``vlb`` (IDDPM section 3.1); its weight is 1, as in DiT.
+        """
+        eps, v = model_output.chunk(2, dim=1)
+        mse = _mean((noise - eps).square())
+        mean, log_variance, _ = self.p_mean_variance(torch.cat((eps.detach(), v), 1), x_t, t)
+        true_mean = self._posterior_mean(x0, x_t, t)
+        kl = normal_kl(true_mean, _at(self.log_posterior, t), mean, log_variance)
+        nll = -discretized_log_likelihood(x0, mean, log_variance / 2)
+        vlb = torch.where(t == 0, _mean(nll), _mean(kl)) / math.log(2)
+        return {"loss": mse + vlb, "mse": mse, "vlb": vlb}
+
+    def step(self, model_output: Outputs, x_t: Images, i: Indices, noise: Images) -> Images:
+        """One ancestral step x_i → x_{i−1}; the last, i = 0, adds no noise (DDPM algorithm 2)."""
+        mean, log_variance, _ = self.p_mean_variance(model_output, x_t, i)
+        not_last = (i != 0).view(-1, 1, 1, 1)
+        return mean + not_last * (log_variance / 2).exp() * noise
+
+    def ddim_step(self, model_output: Outputs, x_t: Images, i: Indices) -> Images:
+        """One deterministic step x_i → x_{i−1} (DDIM, arXiv:2010.02502, eq. 12 with σ = 0)."""
+        eps = model_output.chunk(2, dim=1)[0]
+        x0 = self.pred_xstart(model_output, x_t, i)
+        before = _at(self.alphas_bar_before, i)
+        return x0 * before.sqrt() + (1 - before).sqrt() * eps
+
+    def _posterior_mean(self, x0: Images, x_t: Images, i: Indices) -> Images:
+        """Mean of q(x_{i−1} | x_i, x_0), DDPM eq. 7."""
+        return _at(self.mean_of_x0, i) * x0 + _at(self.mean_of_x, i) * x_t
+
+
+def _at(schedule: Float[Tensor, " steps"], i: Indices) -> Float[Tensor, "batch 1 1 1"]:
+    return schedule[i].view(-1, 1, 1, 1)
+
+
+def _mean(x: Images) -> PerSample:
+    return x.flatten(1).mean(1)
+
+
+def normal_kl(mean_a: Tensor, log_var_a: Tensor, mean_b: Tensor, log_var_b: Tensor) -> Tensor:
+    """KL(a ‖ b) between normal distributions, elementwise, in nats; shapes broadcast."""
+    difference = (mean_a - mean_b).square() * (-log_var_b).exp()
+    return (log_var_b - log_var_a + (log_var_a - log_var_b).exp() + difference - 1) / 2
+
+
+def discretized_log_likelihood(x: Images, mean: Images, log_std: Images) -> Images:
+    """log of a normal distribution's mass in the bin of x, elementwise (DDPM eq. 13), nats.
+
+    256 bins over [-1, 1], the outer two open-ended.
+    """
+    centred, scale = x - mean, (-log_std).exp()
+    below = _normal_cdf(scale * (centred - 1 / 255))
+    up_to = _normal_cdf(scale * (centred + 1 / 255))
+    mass = torch.where(x < -0.999, up_to, torch.where(x > 0.999, 1 - below, up_to - below))
+    return mass.clamp(min=TINY).log()
+
+
+def _normal_cdf(x: Tensor) -> Tensor:
+    """The tanh approximation of Page (1977), as IDDPM uses it."""
+    return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))

@@ -1,0 +1,111 @@
+"""From noise to samples: the solvers of the reverse process, on the model's own discrete schedule.
+
+A solver is a `Diffusion` chain through some of the 1000 timesteps, and a step along it. The model
+always sees the integer timesteps that it was trained on.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+
+from mpdit.diffusion.process import Diffusion, Images, Indices, Outputs, Spacing
+
+
+class Solver(ABC):
+    """One batch's way from noise to samples.
+
+    Args:
+        diffusion: the whole process, on the device of the images.
+        steps: how many of its timesteps are visited.
+
+    Attributes:
+        chain: the steps; they are taken from the last to step 0.
+    """
+
+    spacing: ClassVar[Spacing] = "ddpm"
+
+    def __init__(self, diffusion: Diffusion, steps: int) -> None:
+        self.chain = diffusion.respace(steps, self.spacing)
+
+    @abstractmethod
+    def step(self, output: Outputs, x: Images, i: int, noise: Callable[[], Images]) -> Images:
+        """x_i → x_{i−1}; after step 0 it is the sample.
+
+        Args:
+            output: the model's, at x_i: ε, then the variance's interpolation.
+            noise: draws standard normal noise of x's shape.
+        """
+
+    def solve(
+        self,
+        model: Callable[[Images, Indices], Outputs],
+        x: Images,
+        noise: Callable[[], Images],
+        on_step: Callable[[], None] = lambda: None,
+    ) -> Images:
+        """Samples from noise ``x``; ``model`` is given images and original timesteps."""
+        for i in reversed(range(self.chain.steps)):
+            t = self.chain.timestep_map[i].expand(len(x))
+            x = self.step(model(x, t), x, i, noise)
+            on_step()
+        return x
+
+
+class DDPM(Solver):
+    """Ancestral steps with learned variance (DDPM algorithm 2, IDDPM section 4)."""
+
+    def step(self, output: Outputs, x: Images, i: int, noise: Callable[[], Images]) -> Images:
+        return self.chain.step(output, x, _indices(x, i), noise())
+
+
+class DDIM(Solver):
+    """Deterministic steps of first order (DDIM eq. 12 with σ = 0), spaced as DDPM's."""
+
+    def step(self, output: Outputs, x: Images, i: int, noise: Callable[[], Images]) -> Images:
+        del noise
+        return self.chain.ddim_step(output, x, _indices(x, i))
+
+
+class DPMSolver2M(Solver):
+    """DPM-Solver++(2M), algorithm 2 of Lu et al. (arXiv:2211.01095): deterministic, second order.
+
+    The timesteps are spaced evenly in λ = log(α/σ), each the nearest integer whose α and σ are then
+    the exact ones: nothing is interpolated. Without a step before, and onto x_0 (where λ = ∞),
+    it is of first order, which is DDIM.
+    """
+
+    spacing = "log_snr"
+
+    def __init__(self, diffusion: Diffusion, steps: int) -> None:
+        super().__init__(diffusion, steps)
+        chain = self.chain
+        self.alpha, self.sigma = chain.signal.double().tolist(), chain.noise.double().tolist()
+        self.log_snr = (chain.signal.double() / chain.noise.double()).log().tolist()
+        self.x0_before: Images | None = None
+
+    def step(self, output: Outputs, x: Images, i: int, noise: Callable[[], Images]) -> Images:
+        del noise
+        x0 = self.chain.pred_xstart(output, x, _indices(x, i))
+        before, self.x0_before = self.x0_before, x0
+        if i == 0:
+            return x0
+        h = self.log_snr[i - 1] - self.log_snr[i]
+        if before is not None:
+            r = (self.log_snr[i] - self.log_snr[i + 1]) / h
+            x0 = x0 + (x0 - before) / (2 * r)  # D of algorithm 2
+        ratio = self.sigma[i - 1] / self.sigma[i]
+        # α(1 − e^−h) = α − α_i σ/σ_i: without the cancellation of e^−h − 1
+        stepped: Images = ratio * x + (self.alpha[i - 1] - self.alpha[i] * ratio) * x0
+        return stepped
+
+
+SOLVERS: dict[str, type[Solver]] = {"ddpm": DDPM, "ddim": DDIM, "dpm++": DPMSolver2M}
+"""By the name in a run's config."""
+
+
+def _indices(x: Images, i: int) -> Indices:
+    return torch.full((len(x),), i, device=x.device)

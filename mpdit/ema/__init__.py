@@ -1,0 +1,1 @@
+"""Averages of the weights: in training, and of any width afterwards."""

@@ -1,0 +1,299 @@
+"""EMA profiles after the fact: ``python -m mpdit.ema RUN --std 0.03 0.07``.
+
+The average of any relative width, as a least-squares combination of a run's snapshots (EDM2, Karras
+et al., arXiv:2312.02696, algorithm 3). What is made lies beside the snapshots in their form, and is
+never made from: only ``train.ema_stds`` of the run's config are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mpdit.config import ConfigError, RunConfig
+from mpdit.disk.rundir import EXIT_DONE, RunDir, say
+from mpdit.ema.power import posthoc_errors, posthoc_weights, snapshot_file, write_snapshot
+from mpdit.model import DiT
+from mpdit.runtime.session import log
+
+WIDEST = 0.28
+TRUSTED = 0.01
+"""Relative error of the fit from which a reconstruction is called doubtful."""
+SHARES = 16
+"""The model is made in so many shares: sums in float64 take two of them, beside the result."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    std: float
+    step: int
+    file: Path
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a reconstruction is made of.
+
+    Attributes:
+        stds, step: the wanted averages.
+        snapshots: the stored ones up to that step.
+        weights: how much of each there is in each wanted one.
+        errors: relative L² error of each combined profile (`posthoc_errors`).
+        missing: snapshots that the run should have up to that step, and has not.
+        parameters: names of what is averaged; all else is fixed tables.
+        shapes: of everything that a snapshot holds.
+    """
+
+    stds: tuple[float, ...]
+    step: int
+    snapshots: list[Snapshot]
+    weights: Float[np.ndarray, "snapshots profiles"]
+    errors: Float[np.ndarray, " profiles"]
+    missing: list[Path]
+    parameters: frozenset[str]
+    shapes: dict[str, tuple[int, ...]]
+
+
+def fit(run: RunDir, stds: Sequence[float], step: int | None = None) -> Fit:
+    """The combinations of the run's snapshots that come closest to the wanted averages.
+
+    Args:
+        stds: relative widths.
+        step: at whose end the averages are; None is the newest that is stored in every width.
+
+    Raises:
+        ConfigError: when the run has no such snapshots, one is damaged, or a width is out of range.
+    """
+    for std in stds:
+        if not 0 < std < WIDEST:
+            raise ConfigError(f"width {std:g} is out of range: 0 < std < {WIDEST}")
+    config = run.config()
+    stored = _stored(run, config)
+    whole = _whole_steps(config, stored)
+    if step is None:
+        step = whole[-1]
+    elif step not in whole:
+        near = sorted(sorted(whole, key=lambda other: abs(other - step))[:3])
+        raise ConfigError(
+            f"{run.path} has no snapshots of every width at step {step}; near it: "
+            + ", ".join(map(str, near))
+        )
+    snapshots = [snapshot for snapshot in stored if snapshot.step <= step]
+    with torch.device("meta"):
+        model = DiT(config.model, config.data.spec)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for snapshot in snapshots:
+        _check(snapshot.file, shapes)
+    given = [s.step for s in snapshots], [s.std for s in snapshots]
+    wanted = [step] * len(stds), list(stds)
+    weights = posthoc_weights(*given, *wanted)
+    return Fit(
+        tuple(stds),
+        step,
+        snapshots,
+        weights,
+        posthoc_errors(weights, *given, *wanted),
+        _missing(run, config, step),
+        frozenset(name for name, _ in model.named_parameters()),
+        shapes,
+    )
+
+
+def combine(
+    made_of: Fit, on_read: Callable[[int], object] = lambda _: None
+) -> list[dict[str, Tensor]]:
+    """The wanted averages, in the order of ``made_of.stds``; summed in float64.
+
+    Every byte of the snapshots is read once, however many averages are made; memory is taken by the
+    results, and a sixteenth of a model in float64 for each.
+
+    Args:
+        on_read: called with the number of bytes read.
+    """
+    with safe_open(made_of.snapshots[-1].file, "pt") as file:
+        stored = {name: file.get_tensor(name) for name in made_of.shapes}
+        # all room is taken at once: pieces in turn with the sums would leave holes in memory
+        results = [
+            {
+                name: torch.empty_like(tensor) if name in made_of.parameters else tensor.clone()
+                for name, tensor in stored.items()
+            }
+            for _ in made_of.stds
+        ]
+        del stored
+    for names in _shares(made_of):
+        sums = [
+            {name: torch.zeros(made_of.shapes[name], dtype=torch.float64) for name in names}
+            for _ in made_of.stds
+        ]
+        for snapshot, weights in zip(made_of.snapshots, made_of.weights, strict=True):
+            # a file is mapped while it is open: what was read of it is memory until then
+            with safe_open(snapshot.file, "pt") as file:
+                for name in names:
+                    tensor = file.get_tensor(name)
+                    for of_one, weight in zip(sums, weights, strict=True):
+                        of_one[name].add_(tensor, alpha=float(weight))
+                    on_read(tensor.nbytes)
+        for result, of_one in zip(results, sums, strict=True):
+            for name in names:
+                result[name].copy_(of_one[name])
+    return results
+
+
+def reconstruct(run: RunDir, std: float, step: int | None = None) -> dict[str, Tensor]:
+    """A whole model's state dict with the average of relative width ``std`` at ``step``.
+
+    What is doubtful about it is logged.
+
+    Raises:
+        ConfigError: as `fit`.
+    """
+    made_of = fit(run, [std], step)
+    for doubt in doubts(made_of):
+        log.warning(doubt)
+    return combine(made_of)[0]
+
+
+def profile_error(run: RunDir, std: float, step: int) -> float:
+    """Relative L² error of the average's profile (`posthoc_errors`); 0 for a stored width.
+
+    Raises:
+        ConfigError: as `fit`.
+    """
+    if std in run.config().train.ema_stds:
+        return 0.0
+    return float(fit(run, [std], step).errors[0])
+
+
+def doubts(made_of: Fit) -> list[str]:
+    """What whoever uses a reconstruction has to know of it, a line each; mostly nothing."""
+    lines = []
+    if made_of.missing:
+        names = ", ".join(file.name for file in made_of.missing[:3])
+        more = f" and {len(made_of.missing) - 3} more" if len(made_of.missing) > 3 else ""
+        lines.append(f"without {names}{more}, which are missing")
+    trained = sorted({snapshot.std for snapshot in made_of.snapshots})
+    for std, error in zip(made_of.stds, made_of.errors, strict=True):
+        if error > TRUSTED:
+            lines.append(
+                f"EMA width {std:g} (relative error of the profile {error:.1e}) is doubtful, "
+                + _advice(std, trained)
+            )
+    return lines
+
+
+def _stored(run: RunDir, config: RunConfig) -> list[Snapshot]:
+    """The trained snapshots by step, then width; reconstructed ones are of other widths."""
+    found = [
+        Snapshot(std, int(match[1]), file)
+        for std in config.train.ema_stds
+        for file in run.ema.glob(f"std{std:.3f}_step*.safetensors")
+        if (match := re.search(r"_step(\d+)$", file.stem))
+    ]
+    return sorted(found, key=lambda snapshot: (snapshot.step, snapshot.std))
+
+
+def _whole_steps(config: RunConfig, stored: list[Snapshot]) -> list[int]:
+    """The steps that are stored in every width."""
+    steps = [snapshot.step for snapshot in stored]
+    widths = config.train.ema_stds
+    whole = sorted(step for step in set(steps) if steps.count(step) == len(widths))
+    if not whole:
+        names = " and ".join(f"{std:g}" for std in widths)
+        raise ConfigError(f"no snapshots of widths {names} yet: train first")
+    return whole
+
+
+def _missing(run: RunDir, config: RunConfig, step: int) -> list[Path]:
+    every = config.train.snapshot_every or 1
+    files = [
+        snapshot_file(run.ema, std, due)
+        for due in range(every, step + 1, every)
+        for std in config.train.ema_stds
+    ]
+    return [file for file in files if not file.exists()]
+
+
+def _check(file: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Refuse a snapshot that is torn, or of another model; its numbers are not read."""
+    try:
+        with safe_open(file, "pt") as opened:
+            names = opened.keys()
+            held = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
+    except SafetensorError as error:
+        raise ConfigError(f"{file} is damaged ({error}): delete it to do without it") from None
+    if held != shapes:
+        raise ConfigError(f"{file} is not of this run's model: delete it to do without it")
+
+
+def _shares(made_of: Fit) -> list[list[str]]:
+    """The parameters' names in groups of about a sixteenth of the model."""
+    sizes = {name: int(np.prod(made_of.shapes[name])) for name in sorted(made_of.parameters)}
+    limit = sum(sizes.values()) / SHARES
+    shares: list[list[str]] = [[]]
+    room = limit
+    for name, size in sizes.items():
+        if shares[-1] and size > room:
+            shares.append([])
+            room = limit
+        shares[-1].append(name)
+        room -= size
+    return shares
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m mpdit.ema",
+        description="Make EMA snapshots of other relative widths from those that training stored.",
+    )
+    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument(
+        "--std", type=float, nargs="+", required=True, help=f"relative widths, 0 < std < {WIDEST}"
+    )
+    parser.add_argument("--step", type=int, help="of a stored snapshot (the newest)")
+    given = parser.parse_args()
+    try:
+        _write(RunDir(given.run), given.std, given.step)
+    except (ConfigError, OSError) as error:
+        return say(error)
+    return EXIT_DONE
+
+
+def _write(run: RunDir, stds: list[float], step: int | None) -> None:
+    trained = run.config().train.ema_stds
+    for std in stds:
+        if round(std, 3) != std:
+            raise ConfigError(f"width {std:g}: files are named by three decimals")
+        if std in trained:
+            raise ConfigError(f"width {std:g} was averaged in training: its snapshots are there")
+    made_of = fit(run, sorted(set(stds)), step)
+    for doubt in doubts(made_of):
+        print(f"warning: {doubt}", file=sys.stderr)
+    total = sum(snapshot.file.stat().st_size for snapshot in made_of.snapshots)
+    columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("reading", total=total)
+        results = combine(made_of, lambda size: bar.advance(task, size))
+    for std, error, result in zip(made_of.stds, made_of.errors, results, strict=True):
+        file = snapshot_file(run.ema, std, made_of.step)
+        write_snapshot(file, result)
+        print(f"{file}  relative error of the profile {error:.1e}")
+
+
+def _advice(std: float, trained: Sequence[float]) -> str:
+    if min(trained) <= std <= max(trained):
+        return "it takes more snapshots"
+    return f"the stored widths are {', '.join(f'{width:g}' for width in trained)}"

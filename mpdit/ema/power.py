@@ -1,0 +1,161 @@
+"""Power-function averages of the weights, and any other profile from them afterwards.
+
+EDM2 (Karras et al., arXiv:2312.02696), section 3 and algorithm 3. The official map-dit code has
+the update the wrong way round, with β on the new weights; here it is the paper's.
+
+``python -m mpdit.ema RUN --std 0.03`` makes the average of another width (`mpdit.ema.posthoc`).
+"""
+
+import errno
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mpdit.disk.rundir import written_aside
+
+
+def gamma_of(std: float) -> float:
+    """γ of the profile τ^γ with relative width ``std``.
+
+    The largest real root of γ³ + 7γ² + (16 − σ⁻²)γ + (12 − σ⁻²) = 0 (EDM2 eq. 126).
+    """
+    inverse = std**-2
+    roots = np.roots([1, 7, 16 - inverse, 12 - inverse])
+    return float(max(root.real for root in roots if abs(root.imag) < 1e-9))
+
+
+def beta(step: int, gamma: float) -> float:
+    """What the average keeps of itself at step 1, 2, …: (1 − 1/step)^(γ+1) (EDM2 eq. 127)."""
+    return float((1 - 1 / step) ** (gamma + 1))
+
+
+class PowerEMA:
+    """One average of the weights for each relative width.
+
+    Args:
+        parameters: the weights that are averaged, where they lie (they are read at each update).
+        stds: relative widths.
+
+    Attributes:
+        averages: width → tensors in the order of the parameters.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], stds: Sequence[float]) -> None:
+        self.parameters = [parameter.detach() for parameter in parameters]
+        self.gammas = {std: gamma_of(std) for std in stds}
+        self.averages = {std: [p.clone() for p in self.parameters] for std in stds}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """After optimizer step 1, 2, …: ema ← β ema + (1 − β) w."""
+        shares = [1 - beta(step, gamma) for gamma in self.gammas.values()]
+        # a weight's averages follow one another: on a CPU it is read from memory once for all
+        averages = [a for of_weight in zip(*self.averages.values(), strict=True) for a in of_weight]
+        weights = [weight for weight in self.parameters for _ in shares]
+        torch._foreach_lerp_(averages, weights, shares * len(self.parameters))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {str(std): average for std, average in self.averages.items()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises KeyError when a width is missing from the state."""
+        for std, average in self.averages.items():
+            torch._foreach_copy_(average, state[str(std)])
+
+
+def snapshot_file(folder: Path, std: float, step: int) -> Path:
+    """Where the EMA of relative width ``std`` after ``step`` steps is kept."""
+    return folder / f"std{std:.3f}_step{step:08d}.safetensors"
+
+
+def write_snapshot(file: Path, tensors: dict[str, Tensor]) -> None:
+    """Replace ``file`` by a whole model's weights and tables.
+
+    Raises:
+        OSError: when the disk is full; what was there is untouched.
+    """
+    with written_aside(file) as temporary:
+        try:
+            save_file(tensors, temporary)
+        except SafetensorError as error:  # the system's error number is only in its text
+            code = re.search(r"(?:os error|code:) (\d+)", str(error))
+            number = int(code[1]) if code else errno.EIO
+            size = sum(tensor.nbytes for tensor in tensors.values()) / 1e6
+            reason = f"{os.strerror(number)}; a snapshot takes {size:,.1f} MB"
+            raise OSError(number, reason) from None
+
+
+def posthoc_weights(
+    in_steps: Sequence[int],
+    in_stds: Sequence[float],
+    out_steps: Sequence[int],
+    out_stds: Sequence[float],
+) -> Float[np.ndarray, "snapshots profiles"]:
+    """How much of each stored snapshot is in each wanted average (EDM2 algorithm 3).
+
+    Args:
+        in_steps, in_stds: training step and relative width of each stored snapshot.
+        out_steps, out_stds: the same of each wanted average.
+
+    Returns:
+        The least-squares weights of the snapshots, one column a wanted average, each of sum 1.
+    """
+    given, wanted = _profiles(in_steps, in_stds), _profiles(out_steps, out_stds)
+    weights = np.linalg.solve(_inner_products(*given, *given), _inner_products(*given, *wanted))
+    normalized: np.ndarray = weights / weights.sum(axis=0)
+    return normalized
+
+
+def posthoc_errors(
+    weights: Float[np.ndarray, "snapshots profiles"],
+    in_steps: Sequence[int],
+    in_stds: Sequence[float],
+    out_steps: Sequence[int],
+    out_stds: Sequence[float],
+) -> Float[np.ndarray, " profiles"]:
+    """How far each combined profile is from the wanted one: ‖Σ wᵢ pᵢ − p‖ / ‖p‖ in L².
+
+    The arguments are those of `posthoc_weights` and what it returns. Rounding hides what is below
+    about 1e-7.
+    """
+    given, wanted = _profiles(in_steps, in_stds), _profiles(out_steps, out_stds)
+    squared = _inner_products(*wanted, *wanted).diagonal()  # ‖p‖²
+    cross = (weights * _inner_products(*given, *wanted)).sum(axis=0)
+    combined = (weights * (_inner_products(*given, *given) @ weights)).sum(axis=0)
+    errors: np.ndarray = np.sqrt(np.maximum(combined - 2 * cross + squared, 0) / squared)
+    return errors
+
+
+def _profiles(
+    steps: Sequence[int], stds: Sequence[float]
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Where profiles end, and their γ."""
+    gammas = {std: gamma_of(std) for std in set(stds)}
+    return np.asarray(steps, float), np.array([gammas[std] for std in stds])
+
+
+def _inner_products(
+    steps_a: Float[np.ndarray, " a"],
+    gammas_a: Float[np.ndarray, " a"],
+    steps_b: Float[np.ndarray, " b"],
+    gammas_b: Float[np.ndarray, " b"],
+) -> Float[np.ndarray, "a b"]:
+    """∫ p_a p_b dτ of profiles p = (γ+1) τ^γ / t^(γ+1) on [0, t] (EDM2 eq. 151)."""
+    t_a, t_b = steps_a[:, None], steps_b[None, :]
+    g_a, g_b = gammas_a[:, None], gammas_b[None, :]
+    # min^(γa+γb+1) / (ta^(γa+1) tb^(γb+1)), without the large powers
+    common = np.minimum(t_a / t_b, 1) ** g_b * np.minimum(t_b / t_a, 1) ** g_a
+    overlap: Float[np.ndarray, "a b"] = (
+        (g_a + 1) * (g_b + 1) / (g_a + g_b + 1) * common / np.maximum(t_a, t_b)
+    )
+    return overlap

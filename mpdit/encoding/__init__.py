@@ -1,0 +1,1 @@
+"""Images → latents and back, by a VAE."""

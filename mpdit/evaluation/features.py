@@ -1,0 +1,119 @@
+"""Features kept beside what they were computed from, so that each image is looked at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from mpdit.config import ConfigError
+from mpdit.disk import lease, npz
+from mpdit.evaluation.extractors import Extractor, Features
+from mpdit.evaluation.realimages import Batch
+
+Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
+Watch = Callable[[Iterable[Batch], int], Iterator[Batch]]
+"""Hands on the batches of so many images, and may stop between two."""
+Key = Mapping[str, str | int | None]
+
+
+def of_samples(file: Path, extractor: Extractor, watch: Watch) -> Features:
+    """The features of a sample set, from the file beside it when they are there.
+
+    That is ``samples/<name>.<extractor>-<weights>.safetensors``: float32, of exactly these images
+    (by the checksum that the .npz itself keeps of them) and these weights.
+
+    Raises:
+        ConfigError: when the sample set cannot be read.
+    """
+    kept = file.with_name(f"{file.stem}.{extractor.name}-{extractor.weights}.safetensors")
+    try:
+        held = npz.contents(file)
+        if not held.usable:
+            raise npz.DamagedError(f"{file} is damaged: it holds no images")
+
+        def extract() -> Arrays:
+            batches = watch(npz.images(file, extractor.batch_size), held.shape[0])
+            return Features.join(extractor.look(batches))._asdict()
+
+        return Features(**recall(kept, {**identity(extractor), "crc32": held.checksum}, extract))
+    except npz.DamagedError as error:
+        raise ConfigError(f"{error}. Delete it to draw it again") from None
+
+
+def identity(extractor: Extractor) -> dict[str, str | int | None]:
+    """Of what made the features."""
+    return {
+        "extractor": extractor.name,
+        "weights": extractor.weights,
+        "preprocessing": extractor.preprocessing,
+    }
+
+
+def recall(file: Path, key: Key, make: Callable[[], Arrays]) -> dict[str, np.ndarray]:
+    """The arrays that ``file`` holds under ``key``; made and kept when it does not, or is damaged.
+
+    Raises:
+        OSError: when they cannot be kept.
+    """
+    found = read(file, key)
+    if found is None:
+        found = dict(make())
+        keep(file, key, found)
+    return found
+
+
+def keep(file: Path, key: Key, arrays: Arrays) -> None:
+    """Write arrays for :func:`read`.
+
+    Several processes may do this at once: each writes a whole file aside, and the last one stays.
+
+    Raises:
+        OSError: when the file cannot be written.
+        LeaseLostError: when it is in a run that this process has lost.
+    """
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    metadata = {"key": _text(key), "sha256": _digest(whole)}
+    with tempfile.NamedTemporaryFile(
+        dir=file.parent, prefix=f".{file.name}.", delete=False
+    ) as handle:
+        temporary = Path(handle.name)
+        try:
+            handle.write(save(whole, metadata))
+            lease.check(file)
+        except (OSError, lease.LeaseLostError):
+            temporary.unlink()
+            raise
+    temporary.chmod(0o644)  # a temporary file is its owner's alone; a cache may be shared
+    temporary.replace(file)
+
+
+def read(file: Path, key: Key) -> dict[str, np.ndarray] | None:
+    """The arrays that ``file`` holds under ``key``; None when it does not, or is damaged."""
+    try:
+        with safe_open(file, "numpy") as stored:
+            metadata = stored.metadata() or {}
+            if metadata.get("key") != _text(key):
+                return None
+            arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return None
+    return arrays if _digest(arrays) == metadata.get("sha256") else None
+
+
+def _digest(arrays: Arrays) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(arrays[name].tobytes())
+    return digest.hexdigest()
+
+
+def _text(key: Key) -> str:
+    return json.dumps(key, sort_keys=True)

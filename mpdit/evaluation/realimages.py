@@ -1,0 +1,155 @@
+"""Real images to compare with: in batches, and under the hash of their content. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from mpdit.config import DataConfig
+from mpdit.data import datasets
+from mpdit.data.images import ImageReader, Split
+from mpdit.data.latents import checksum
+from mpdit.disk import npz
+from mpdit.disk.cachefolder import cache_folder
+from mpdit.disk.rundir import write_atomic
+from mpdit.disk.stamp import Stamp
+
+Batch = UInt8[np.ndarray, "batch height width channels"]
+Record = dict[str, str | int | None]
+
+
+class RealImages(ABC):
+    """Real images as an extractor takes them.
+
+    Attributes:
+        data, split, count: what they are called in records, and how many they are.
+    """
+
+    data: str
+    split: str
+    count: int
+
+    @property
+    @abstractmethod
+    def hash(self) -> str | None:
+        """Sixteen hex digits of the content; None while it is not known without reading them."""
+
+    @abstractmethod
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All of them, in their order. Afterwards the hash is known."""
+
+    def record(self) -> Record:
+        """What evaluation.jsonl says of them, once the hash is known."""
+        return {"data": self.data, "split": self.split, "count": self.count, "hash": self.hash}
+
+
+def of_split(data: DataConfig, split: Split, most: int | None = None) -> RealImages:
+    """A split of a data set of images, or ``most`` of it, evenly over the classes.
+
+    Raises:
+        ConfigError: when it is missing or damaged.
+    """
+    kind = _Files if data.name == "folder" else _InMemory
+    return kind(data, split, most)
+
+
+def evenly(labels: Int64[np.ndarray, " images"], count: int) -> Int64[np.ndarray, " count"]:
+    """The indices of ``count`` images, evenly over the classes, in their order."""
+    by_class = np.argsort(labels, kind="stable")
+    return np.sort(by_class[np.arange(count) * len(labels) // count])
+
+
+class _InMemory(RealImages):
+    """A small data set."""
+
+    def __init__(self, data: DataConfig, split: Split, most: int | None) -> None:
+        images = datasets.load(data, split)
+        if most is not None and most < len(images.labels):
+            rows = evenly(images.labels, most)
+            images = datasets.Images(images.pixels[rows], images.labels[rows])
+        self._images = images
+        self.data, self.split, self.count = data.name, split, len(images.labels)
+
+    @property
+    def hash(self) -> str:
+        return self._images.hash
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        for start in range(0, self.count, size):
+            yield datasets.to_uint8(self._images.pixels[start : start + size])
+
+
+class _Files(RealImages):
+    """Image files, of which only a batch is in memory.
+
+    Their content is hashed while they are read. It is remembered beside the other things that are
+    cached, until the folder or a file has another name, or a file another `Stamp` (as git's index
+    does it).
+    """
+
+    def __init__(self, data: DataConfig, split: Split, most: int | None) -> None:
+        folder = datasets.image_folder(data).split(split)
+        if most is not None and most < len(folder.names):
+            folder = folder.take(evenly(folder.labels, most))
+        self._folder, self._spec = folder, data.spec
+        self._hash: str | None = None
+        self.data, self.split, self.count = data.name, split, len(folder.names)
+
+    @cached_property
+    def _memory(self) -> Path | None:
+        """The file that remembers the hash; None where an image has only just changed."""
+        root = self._folder.root.resolve()
+        digest = hashlib.sha256(f"{root}\0{self._spec.channels} {self._spec.size}".encode())
+        for name in self._folder.names:
+            stamp = Stamp.of((root / name).stat())
+            if not stamp.settled:
+                return None
+            digest.update(f"{name}\0{' '.join(map(str, stamp))}\n".encode())
+        digest.update(self._folder.labels.tobytes())
+        return cache_folder() / f"folder-{digest.hexdigest()[:16]}.txt"
+
+    @property
+    def hash(self) -> str | None:
+        if self._hash is None and self._memory is not None:
+            with suppress(OSError):
+                self._hash = self._memory.read_text() or None
+        return self._hash
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        # the stamps before the content: what is changed meanwhile must not pass for what is read
+        digest, memory = hashlib.sha256(), self._memory
+        with closing(ImageReader(self._folder, self._spec.size, self._spec.channels)) as reader:
+            for start in range(0, self.count, size):
+                batch = reader.read(range(start, min(start + size, self.count)))
+                digest.update(batch.tobytes())
+                yield np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
+        digest.update(self._folder.labels.tobytes())
+        self._hash = digest.hexdigest()[:16]
+        if memory is not None:
+            with suppress(OSError):  # one is said of where the features are kept
+                memory.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(memory, self._hash)
+
+
+class AdmImages(RealImages):
+    """The images of a file in ADM's layout."""
+
+    split = "reference"
+
+    def __init__(self, file: Path, count: int) -> None:
+        self._file = file
+        self.data, self.count = file.name, count
+
+    @cached_property
+    def hash(self) -> str:
+        return checksum(self._file)[:16]
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        return npz.images(self._file, size)

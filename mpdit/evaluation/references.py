@@ -1,0 +1,177 @@
+"""The real images that samples are held against: a data set's own, or a file of ADM's.
+
+They are looked at batch by batch. Their features, or only the statistics of these, are cached below
+``$MPDIT_CACHE`` (``~/.cache/mpdit``) under what they were computed from: the data's hash, their
+number, the extractor with the hash of its weights, and what is done to an image before the network
+sees it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from mpdit.config import ConfigError, DataConfig, EvaluateConfig
+from mpdit.data import datasets
+from mpdit.data.preflight import check_reference, needs_features, reference_file
+from mpdit.disk import npz
+from mpdit.disk.cachefolder import cache_folder
+from mpdit.evaluation.extractors import Extractor, Features
+from mpdit.evaluation.extractors.extractor import in_batches
+from mpdit.evaluation.features import Arrays, Key, Watch, identity, keep, read
+from mpdit.evaluation.metrics import Statistics, accumulate
+from mpdit.evaluation.realimages import AdmImages, RealImages, Record, of_split
+from mpdit.runtime.session import log
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Real images as an extractor sees them.
+
+    Attributes:
+        record: data, split, count (images behind the statistics; None where a file does not say),
+            hash, preprocessing.
+        pooled: features for the metrics that need more than statistics; None where not wanted.
+        pooled_record: the same of the images behind ``pooled``; another where a file has both
+            statistics and images.
+    """
+
+    record: Record
+    statistics: Statistics
+    pooled: Float32[np.ndarray, "images features"] | None
+    pooled_record: Record
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Real images that took no part in training."""
+
+    record: Record
+    features: Features
+
+
+def load(
+    data: DataConfig, evaluate: EvaluateConfig, extractor: Extractor, watch: Watch
+) -> Reference:
+    """The train split of a data set, or for latents the reference file of their images.
+
+    Args:
+        evaluate: whose metrics need features, or only their statistics.
+        watch: sees the batches of images that are looked at.
+
+    Raises:
+        ConfigError: when it is missing or damaged, or of another extractor; when features are
+            needed and the file has only statistics.
+    """
+    if data.name in datasets.LATENTS:
+        return _from_file(reference_file(data), evaluate, extractor, watch)
+    return _from_images(of_split(data, "train"), evaluate, extractor, watch)
+
+
+def known_hash(data: DataConfig) -> str | None:
+    """The hash in the records of what `load` gives; None where the images must be looked at first.
+
+    Raises:
+        ConfigError: when the reference is missing or damaged.
+    """
+    if data.name in datasets.LATENTS:
+        return AdmImages(reference_file(data), 0).hash
+    return of_split(data, "train").hash
+
+
+def held_out(data: DataConfig, most: int, extractor: Extractor, watch: Watch) -> HeldOut | None:
+    """``most`` images of the test split of a data set, evenly over the classes, or all of it.
+
+    None for latents, whose images are not at hand, and for a folder of too few images to split.
+    """
+    if data.name in datasets.LATENTS:
+        return None
+    images = of_split(data, "test", most)
+    if not images.count:
+        return None
+    features = _features(images, extractor, watch)
+    return HeldOut(images.record(), features)
+
+
+def _from_images(
+    images: RealImages, evaluate: EvaluateConfig, extractor: Extractor, watch: Watch
+) -> Reference:
+    pooled = _features(images, extractor, watch).pooled if needs_features(evaluate) else None
+
+    def compute() -> Arrays:
+        if pooled is not None:
+            return accumulate(in_batches(pooled, extractor.batch_size))._asdict()
+        return accumulate(part.pooled for part in _look(images, extractor, watch))._asdict()
+
+    found = _cached("statistics", images, extractor, compute)
+    told = {**images.record(), "preprocessing": extractor.preprocessing}
+    return Reference(told, Statistics(**found), pooled, told)
+
+
+def _from_file(
+    file: Path, evaluate: EvaluateConfig, extractor: Extractor, watch: Watch
+) -> Reference:
+    """ADM's layout. Its statistics are of the whole data set, its images a part of it."""
+    held = check_reference(file, evaluate)
+    images = AdmImages(file, held.shape[0] if held.usable else 0)
+    try:
+        if not {"mu", "sigma"} <= held.arrays:
+            return _from_images(images, evaluate, extractor, watch)
+        given = Statistics(*npz.statistics(file))
+        pooled = _features(images, extractor, watch).pooled if needs_features(evaluate) else None
+    except npz.DamagedError as error:
+        raise ConfigError(str(error), "data.path") from None
+    width = extractor.features(np.zeros((1, 8, 8, 1), np.uint8)).pooled.shape[1]
+    if given.mean.shape != (width,):
+        raise ConfigError(
+            f"{file} holds statistics of {len(given.mean)} features, {extractor.name} has {width}",
+            "evaluate.extractor",
+        )
+    told = images.record()
+    return Reference(
+        {**told, "count": None, "preprocessing": "the file's own statistics"},
+        given,
+        pooled,
+        {**told, "preprocessing": extractor.preprocessing},
+    )
+
+
+def _features(images: RealImages, extractor: Extractor, watch: Watch) -> Features:
+    def compute() -> Arrays:
+        return Features.join(_look(images, extractor, watch))._asdict()
+
+    return Features(**_cached("features", images, extractor, compute))
+
+
+def _look(images: RealImages, extractor: Extractor, watch: Watch) -> Iterator[Features]:
+    return extractor.look(watch(images.batches(extractor.batch_size), images.count))
+
+
+def _cached(
+    kind: str, images: RealImages, extractor: Extractor, make: Callable[[], Arrays]
+) -> dict[str, np.ndarray]:
+    """The arrays in the cache; made where it lacks them, and kept where it can be written."""
+
+    def place() -> tuple[Path, Key]:
+        key = {
+            **identity(extractor), "kind": kind, "count": images.count, "data": images.hash
+        }  # fmt: skip
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        return cache_folder() / f"{extractor.name}-{kind}-{digest}.safetensors", key
+
+    found = read(*place()) if images.hash is not None else None
+    if found is None:
+        found = dict(make())
+        file, key = place()  # a folder's files have been read, and their hash is known
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            keep(file, key, found)
+        except OSError as error:
+            log.warning("the cache of references cannot be used (set MPDIT_CACHE): %s", error)
+    return found

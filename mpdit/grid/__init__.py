@@ -1,0 +1,1 @@
+"""YAML grids → runs. No Slurm, no torch."""

@@ -1,0 +1,291 @@
+"""The grid language: one YAML file → named variants, axes, exclusions and seeds, all checked.
+
+Here is what the file says, each part with its line; ``plan`` multiplies it out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpdit.config import ConfigError, nearest
+from mpdit.grid.names import check_name
+from mpdit.grid.resources import Resources, read_resources
+from mpdit.grid.settings import Layer, Setting, fold, read_layer, shortest
+from mpdit.grid.variants import SECTIONS, Named, read_variants
+from mpdit.grid.yamlfile import Source, parse, read
+
+MAX_POINTS = 100_000
+
+TOP_KEYS = (
+    *("study", "description", "base", "grid", *SECTIONS),
+    *("zip", "exclude", "tune", "seeds", "slurm"),
+)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One factor of the product; each choice sets one key, or several that are zipped."""
+
+    choices: tuple[Layer, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(self.choices[0])
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """Combinations to leave out: those where every key has one of its values."""
+
+    conditions: dict[str, tuple[Any, ...]]
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """``{forced_weight_normalization: true, weight_normalization: false}``."""
+        return conditions_text(
+            {shortest(k): v[0] if len(v) == 1 else v for k, v in self.conditions.items()}
+        )
+
+
+def conditions_text(conditions: dict[str, Any]) -> str:
+    """A mapping as one would write it in a grid."""
+    return f"{{{', '.join(f'{key}: {yaml_text(value)}' for key, value in conditions.items())}}}"
+
+
+def yaml_text(value: Any) -> str:
+    """A value as one would write it in a grid."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case tuple() | list():
+            return f"[{', '.join(map(yaml_text, value))}]"
+        case None:
+            return "null"
+        case _:
+            return str(value)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A study as it was written. ``overrides`` is what ``--set`` puts over every run."""
+
+    text: str
+    source: Source
+    study: str
+    description: str
+    base: Layer
+    named: tuple[Named, ...]
+    axes: tuple[Axis, ...]
+    tune: tuple[Axis, ...]
+    exclusions: tuple[Exclusion, ...]
+    seeds: tuple[int, ...]
+    resources: Resources
+    overrides: Layer
+    set_texts: tuple[str, ...]
+
+    @property
+    def points(self) -> int:
+        """Combinations before any is excluded or merged."""
+        factors = [len(axis.choices) for axis in (*self.axes, *self.tune)]
+        return max(1, len(self.named)) * math.prod(factors) * len(self.seeds)
+
+
+def load_grid(file: Path, set_texts: Sequence[str] = ()) -> Grid:
+    """A grid file, with ``key=value`` texts put over it.
+
+    Raises:
+        ConfigError: naming file, line and key of the first thing that is wrong.
+    """
+    text, source = read(file)
+    return parse_grid(text, source, set_texts)
+
+
+def grid_from_text(text: str, name: str = "grid", set_texts: Sequence[str] = ()) -> Grid:
+    """As ``load_grid``, from a text.
+
+    Raises:
+        ConfigError: as ``load_grid``.
+    """
+    return parse_grid(text, parse(text, name), set_texts)
+
+
+def parse_grid(text: str, source: Source, set_texts: Sequence[str] = ()) -> Grid:
+    """As ``load_grid``, from a parsed text.
+
+    Raises:
+        ConfigError: as ``load_grid``.
+    """
+    top = Setting(source.tree, source, ())
+    if not isinstance(source.tree, dict):
+        raise top.error("a grid is a mapping that begins with 'study: NAME'")
+    for key in source.tree:
+        if key not in TOP_KEYS:
+            raise source.error((key,), f"unknown key.{nearest(key, TOP_KEYS)}")
+    if "study" not in source.tree:
+        raise top.error("study: is not set: it names the folder under results/")
+    overrides, seeds = _read_sets(set_texts)
+    resources = Resources()
+    if (node := top.get("slurm")) is not None:
+        resources = read_resources(node, resources)
+    axes = [*_axes(top, "grid"), *_zips(top)]
+    grid = Grid(
+        text=text,
+        source=source,
+        study=check_name(top.child("study"), "a study"),
+        description=_description(top),
+        base=_layer(top, "base"),
+        named=tuple(read_variants(top, resources)),
+        axes=tuple(axes),
+        tune=tuple(_axes(top, "tune")),
+        exclusions=tuple(_exclusions(top)),
+        seeds=seeds or _seeds(top.get("seeds")),
+        resources=resources,
+        overrides=overrides,
+        set_texts=tuple(set_texts),
+    )
+    _check_conflicts(grid)
+    if grid.points > MAX_POINTS:
+        raise ConfigError(
+            f"{source.name}: {grid.points:,} combinations; a study has at most {MAX_POINTS:,}"
+        )
+    return grid
+
+
+def _layer(top: Setting, key: str) -> Layer:
+    return read_layer(top.source, (key,), top.value.get(key))
+
+
+def _description(top: Setting) -> str:
+    node = top.get("description")
+    if node is None:
+        return ""
+    if not isinstance(node.value, str):
+        raise node.error("should be text")
+    return " ".join(node.value.split())
+
+
+def _read_sets(texts: Sequence[str]) -> tuple[Layer, tuple[int, ...]]:
+    """What ``--set`` says: settings over every run's, and seeds instead of the study's."""
+    layers: list[Layer] = []
+    seeds: tuple[int, ...] = ()
+    for text in texts:
+        key, equals, value = text.partition("=")
+        name = f"--set {text}"
+        if not equals or not key.strip():
+            raise ConfigError(f"{name}: write --set key=value, such as --set train.steps=100")
+        source = parse(value, name) if value.strip() else Source(name, "", {(): 0})
+        key = key.strip()
+        if key == "seeds":
+            seeds = _seeds(Setting(source.tree, source, ()))
+            continue
+        whole = Source(name, {key: source.tree}, {(): 0})
+        layers.append(read_layer(whole, (), whole.tree))
+    return fold(layers), seeds
+
+
+def _seeds(node: Setting | None) -> tuple[int, ...]:
+    if node is None:
+        return (0,)
+    value = node.value
+    if type(value) is int and 0 < value <= MAX_POINTS:
+        return tuple(range(value))
+    if isinstance(value, list) and value and all(type(s) is int and 0 <= s < 2**31 for s in value):
+        if len(set(value)) < len(value):
+            raise node.error("a seed is there twice")
+        return tuple(value)
+    raise node.error(f"should be a number of seeds, or a list such as [0, 1], not {value!r:.80}")
+
+
+# Axes --------------------------------------------------------------------------------------------
+
+
+def _axes(top: Setting, section: str) -> list[Axis]:
+    """One axis for each key of ``grid`` or ``tune``."""
+    return [
+        Axis(tuple({key: choice} for choice in _choices(setting)))
+        for key, setting in _layer(top, section).items()
+    ]
+
+
+def _choices(setting: Setting) -> list[Setting]:
+    if not isinstance(setting.value, list) or not setting.value:
+        raise setting.error(f"should be a list of values, not {setting.value!r:.80}")
+    return [setting.child(index) for index in range(len(setting.value))]
+
+
+def _zips(top: Setting) -> list[Axis]:
+    """One axis for each mapping of ``zip``: its keys' lists are walked side by side."""
+    node = top.get("zip")
+    if node is None:
+        return []
+    many = isinstance(node.value, list)
+    axes = []
+    for part in [node.child(i) for i in range(len(node.value))] if many else [node]:
+        layer = read_layer(part.source, part.where, part.value)
+        columns = {key: _choices(setting) for key, setting in layer.items()}
+        if not columns:
+            raise part.error("should be a mapping of keys to lists")
+        lengths = {key: len(column) for key, column in columns.items()}
+        if len(set(lengths.values())) > 1:
+            listed = ", ".join(f"{key} has {length}" for key, length in lengths.items())
+            raise part.error(f"zipped lists should be equally long: {listed}")
+        rows = zip(*columns.values(), strict=True)
+        axes.append(Axis(tuple(dict(zip(columns, row, strict=True)) for row in rows)))
+    return axes
+
+
+def _exclusions(top: Setting) -> list[Exclusion]:
+    node = top.get("exclude")
+    if node is None:
+        return []
+    if not isinstance(node.value, list):
+        raise node.error("should be a list of conditions, each a mapping of keys to values")
+    return [_exclusion(node.child(index)) for index in range(len(node.value))]
+
+
+def _exclusion(node: Setting) -> Exclusion:
+    own = ("variant", "seed", "reason")
+    layer = read_layer(node.source, node.where, node.value, own)
+    conditions = {key: node.value[key] for key in own[:2] if key in (node.value or {})}
+    conditions |= {key: setting.value for key, setting in layer.items()}
+    if not conditions:
+        raise node.error("should be a mapping of keys to values")
+    reason = node.value.get("reason", "")
+    if not isinstance(reason, str):
+        raise node.child("reason").error("should be text")
+    listed = {k: tuple(v) if isinstance(v, list) else (v,) for k, v in conditions.items()}
+    return Exclusion(listed, " ".join(reason.split()))
+
+
+def _check_conflicts(grid: Grid) -> None:
+    """No key is set by two factors of the product, for one would silently win; and the variants
+    that are excluded exist.
+
+    Raises:
+        ConfigError: with the line of the second factor.
+    """
+    taken: dict[str, Setting] = {}
+    for axis in (*grid.axes, *grid.tune):
+        for key, setting in axis.choices[0].items():
+            if key in taken:
+                raise setting.error(f"{key} is multiplied already in line {taken[key].line}")
+            taken[key] = setting
+    names = [named.name for named in grid.named]
+    for exclusion in grid.exclusions:
+        for name in exclusion.conditions.get("variant", ()):
+            if name not in names:
+                raise ConfigError(
+                    f"{grid.source.name}: exclude: there is no variant {name!r:.80}."
+                    f"{nearest(str(name), names)}"
+                )
+    for named in grid.named:
+        for key in named.layer.keys() & taken.keys():
+            raise named.layer[key].error(
+                f"{key} is set by {named.name!r} and multiplied in line {taken[key].line}: "
+                "only one can be meant"
+            )

@@ -1,0 +1,296 @@
+"""A grid, multiplied out: the runs, what was left out, and what turned out to be the same run."""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mpdit.config import ConfigError, Dataset, ModelConfig, RunConfig, nearest
+from mpdit.flops import count_parameters
+from mpdit.grid.grid import Axis, Exclusion, Grid, conditions_text, load_grid
+from mpdit.grid.names import axis_label, run_name, slug
+from mpdit.grid.resources import Resources
+from mpdit.grid.settings import Layer, blame, fold, is_alone, shortest, to_run, written
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a study.
+
+    ``variant`` is what the runs that differ by seed and by tuned values only have in common;
+    ``named`` the ladder step or variant in it; ``axes`` and ``tune`` the values of its axes.
+    """
+
+    name: str
+    variant: str
+    named: str | None
+    axes: dict[str, Any]
+    tune: dict[str, Any]
+    seed: int
+    config: RunConfig
+    resources: Resources
+
+    @property
+    def id(self) -> str:
+        return self.config.id
+
+    @property
+    def parameters(self) -> int:
+        """Of its model, in all."""
+        return sum(self.parts.values())
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """The parameters by part: embedders, attention, mlp, modulation, final."""
+        return _parts(self.config.model, self.config.data.spec)
+
+    def summary(self) -> dict[str, Any]:
+        """What tells it from the study's other runs, ready for JSON."""
+        keys = ("name", "id", "variant", "named", "axes", "tune", "seed", "parameters")
+        return {key: getattr(self, key) for key in keys}
+
+
+@cache
+def _parts(model: ModelConfig, data: Dataset) -> dict[str, int]:
+    return count_parameters(model, data)
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """What one exclusion left out: the labels, and how many runs those would have been."""
+
+    exclusion: Exclusion
+    labels: tuple[str, ...]
+    runs: int
+
+
+@dataclass(frozen=True)
+class Merged:
+    """``label`` is the same science as ``kept``, which stands for both."""
+
+    label: str
+    kept: str
+    runs: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a study's grid says, in its order."""
+
+    grid: Grid
+    runs: tuple[PlannedRun, ...]
+    excluded: tuple[Excluded, ...]
+    merged: tuple[Merged, ...]
+
+    @property
+    def study(self) -> str:
+        return self.grid.study
+
+    def only(self, pattern: str) -> Plan:
+        """The runs whose name, variant or variant's own name matches a shell pattern.
+
+        Raises:
+            ConfigError: when none does.
+        """
+        runs = tuple(
+            run
+            for run in self.runs
+            if any(fnmatch.fnmatchcase(name, pattern) for name in _names(run))
+        )
+        if not runs:
+            known = dict.fromkeys(name for run in self.runs for name in _names(run))
+            raise ConfigError(
+                f"--only {pattern!r} matches none of the {len(self.runs)} runs of {self.study}."
+                f"{nearest(pattern, known)}"
+            )
+        return replace(self, runs=runs)
+
+
+def _names(run: PlannedRun) -> tuple[str, ...]:
+    return (run.name, run.variant, *([run.named] if run.named else []))
+
+
+def load_plan(file: Path, set_texts: Sequence[str] = ()) -> Plan:
+    """A grid file, multiplied out.
+
+    Raises:
+        ConfigError: naming file, line and key of the first thing that is wrong.
+    """
+    return make_plan(load_grid(file, set_texts))
+
+
+@dataclass(frozen=True)
+class _Point:
+    """One combination, before its seeds."""
+
+    named: str | None
+    axes: dict[str, Any]
+    tune: dict[str, Any]
+    layer: Layer
+    named_keys: Collection[str]
+    resources: Resources
+
+    @property
+    def variant(self) -> str:
+        return "_".join(filter(None, (self.named, axis_label(self.axes)))) or "base"
+
+    @property
+    def label(self) -> str:
+        """The variant and the tuned values, safe in a folder's name."""
+        named = slug(self.named) if self.named else None
+        parts = (named, axis_label(self.axes), axis_label(self.tune))
+        return "_".join(filter(None, parts)) or "base"
+
+
+def _points(grid: Grid) -> Iterator[_Point]:
+    for named in grid.named or (None,):
+        for choices in _product(grid.axes):
+            for tuned in _product(grid.tune):
+                own = fold([named.layer if named else {}, choices | tuned])
+                yield _Point(
+                    named=named.name if named else None,
+                    axes={key: setting.value for key, setting in choices.items()},
+                    tune={key: setting.value for key, setting in tuned.items()},
+                    layer=fold([grid.base, own, grid.overrides]),
+                    named_keys=named.layer.keys() if named else (),
+                    resources=named.resources if named else grid.resources,
+                )
+
+
+def _product(axes: Sequence[Axis]) -> Iterator[Layer]:
+    for choices in itertools.product(*(axis.choices for axis in axes)):
+        yield {key: setting for choice in choices for key, setting in choice.items()}
+
+
+@dataclass
+class _Tally:
+    labels: dict[str, None] = field(default_factory=dict)
+    runs: int = 0
+
+
+def make_plan(grid: Grid) -> Plan:
+    """Multiply a grid out.
+
+    Raises:
+        ConfigError: for a combination that makes no sense and is not excluded, and for two
+            configs with one id.
+    """
+    runs: dict[str, PlannedRun] = {}
+    left_out = {index: _Tally() for index in range(len(grid.exclusions))}
+    merged: dict[tuple[str, str], int] = {}
+    for point in _points(grid):
+        variant, label = point.variant, point.label
+        first, error = _try_run(point.layer, grid.seeds[0])
+        for seed in grid.seeds:
+            config = first and first.model_copy(update={"seed": seed})
+            index = _excluded_by(grid.exclusions, point, config, seed)
+            if index is not None:
+                left_out[index].labels[label] = None
+                left_out[index].runs += 1
+                continue
+            if config is None:
+                raise _explain(grid, point, error)
+            run = PlannedRun(
+                name=run_name(label, seed, config.id),
+                variant=variant,
+                named=point.named,
+                axes=point.axes,
+                tune=point.tune,
+                seed=seed,
+                config=config,
+                resources=point.resources,
+            )
+            kept = runs.setdefault(config.id, run)
+            if kept is not run:
+                _check_same(kept, run)
+                pair = (label, _label_of(kept))
+                merged[pair] = merged.get(pair, 0) + 1
+    if not runs:
+        raise ConfigError(f"{grid.source.name}: every combination is excluded")
+    return Plan(
+        grid=grid,
+        runs=tuple(runs.values()),
+        excluded=tuple(
+            Excluded(grid.exclusions[index], tuple(tally.labels), tally.runs)
+            for index, tally in left_out.items()
+        ),
+        merged=tuple(Merged(label, kept, count) for (label, kept), count in merged.items()),
+    )
+
+
+def _try_run(layer: Layer, seed: int) -> tuple[RunConfig | None, ConfigError]:
+    try:
+        return to_run(layer, seed), ConfigError("")
+    except ConfigError as error:
+        return None, error
+
+
+def _label_of(run: PlannedRun) -> str:
+    return run.name.removesuffix(f"_s{run.seed}-{run.id}")
+
+
+def _check_same(kept: PlannedRun, run: PlannedRun) -> None:
+    if kept.config.science() != run.config.science():
+        raise ConfigError(
+            f"{kept.name} and {run.name} are different runs with the same id: "
+            "change anything in one of them, such as a seed"
+        )
+
+
+def _excluded_by(
+    exclusions: Sequence[Exclusion], point: _Point, config: RunConfig | None, seed: int
+) -> int | None:
+    """The first exclusion that the point meets."""
+    for index, exclusion in enumerate(exclusions):
+        if all(
+            _meets(key, wanted, point, config, seed) for key, wanted in exclusion.conditions.items()
+        ):
+            return index
+    return None
+
+
+def _meets(
+    key: str, wanted: tuple[Any, ...], point: _Point, config: RunConfig | None, seed: int
+) -> bool:
+    """Whether a key has a wanted value, as it was written or as it was resolved."""
+    match key:
+        case "variant":
+            return point.named in wanted
+        case "seed":
+            return seed in wanted
+    section, _, name = key.partition(".")
+    found = [written(point.layer, key)]
+    if config is not None:
+        found.append(getattr(getattr(config, section), name, None))
+    return any(
+        value == other and isinstance(value, bool) == isinstance(other, bool)
+        for value in wanted
+        for other in found
+    )
+
+
+def _explain(grid: Grid, point: _Point, error: ConfigError) -> ConfigError:
+    """A combination's error with its line, and the ``exclude`` that would leave it out."""
+    message = error.message
+    if "valid boolean" in message:
+        message += " (write true or false)"
+    keys = blame(point.layer, error)
+    if not keys:
+        hint = " (nor is model.name)" if error.key == "model.depth" else ""
+        return ConfigError(f"{grid.source.name}: {error}{hint}")
+    if is_alone(keys, point.layer, error):
+        return point.layer[keys[0]].error(message)
+    factors = point.axes | point.tune
+    multiplied = [key for key in keys if key in factors and key not in grid.overrides]
+    if multiplied:
+        condition = {shortest(key): factors[key] for key in multiplied}
+        if point.named and any(key in point.named_keys for key in keys):
+            condition = {"variant": point.named, **condition}
+        message += f". To leave such combinations out: exclude: [{conditions_text(condition)}]"
+    own = [key for key in keys if key in factors or key in point.named_keys]
+    return point.layer[(own or keys)[0]].error(message)

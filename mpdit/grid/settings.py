@@ -1,0 +1,183 @@
+"""Layers of settings: what base, a variant, an axis or ``--set`` says of a run.
+
+A key may be written nested (``train: {steps: 10}``), dotted (``train.steps``) or, for the eight
+flags, bare (``mp_silu``); a layer holds each under its one dotted name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from mpdit.config import (
+    FLAGS,
+    ConfigError,
+    RunConfig,
+    known_keys,
+    make_run,
+    nearest,
+    parse_model_name,
+)
+from mpdit.grid.yamlfile import Source, Where
+
+SIZE_KEYS = ("model.depth", "model.width", "model.heads", "model.patch_size")
+SECTIONS = tuple(key for key in RunConfig.model_fields if key != "seed")
+KEYS = tuple(key for key in known_keys() if "." in key)
+_FIELDS: dict[str, Any] = {
+    section: RunConfig.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
+    for section in SECTIONS
+}
+SUPERSEDES = {
+    "model.name": SIZE_KEYS,
+    "data.name": ("data.path", "data.channels", "data.size", "data.classes"),
+}
+"""A key that, set in a later layer, makes nothing of these set in an earlier one."""
+
+
+class Setting(NamedTuple):
+    """One value, and where it was written."""
+
+    value: Any
+    source: Source
+    where: Where
+
+    @property
+    def line(self) -> int:
+        """Counted from 1; 0 for what is not of a file."""
+        return self.source.lines.get(self.where, 0)
+
+    def child(self, key: str | int) -> Setting:
+        """An entry of this mapping or list."""
+        return Setting(self.value[key], self.source, (*self.where, key))
+
+    def get(self, key: str) -> Setting | None:
+        """An entry of this mapping, where it has it."""
+        return self.child(key) if key in self.value else None
+
+    def error(self, message: str) -> ConfigError:
+        return self.source.error(self.where, message)
+
+
+Layer = dict[str, Setting]
+
+
+def read_layer(source: Source, where: Where, tree: Any, skip: Collection[str] = ()) -> Layer:
+    """The settings in a mapping, nested or dotted, without the keys in ``skip``.
+
+    Raises:
+        ConfigError: for an unknown key, or one that is set twice under two spellings.
+    """
+    layer: Layer = {}
+    _collect(layer, Setting(tree, source, where), "", skip)
+    return layer
+
+
+def _collect(layer: Layer, node: Setting, prefix: str, skip: Collection[str]) -> None:
+    if node.value is None and not prefix:
+        return
+    if not isinstance(node.value, Mapping):
+        name = " (a named size is model.name)" if prefix == "model." else ""
+        raise node.error(f"should be a mapping of options, not {node.value!r}{name}")
+    for name in node.value:
+        child = node.child(name)
+        if not prefix and name in skip:
+            continue
+        key = f"model.{name}" if not prefix and name in FLAGS else prefix + name
+        if key == "data" and not isinstance(child.value, Mapping):
+            key = "data.name"
+        if key in SECTIONS:
+            _collect(layer, child, f"{key}.", skip)
+            continue
+        _check_key(key, child)
+        if key in layer:
+            raise child.error(f"{key} is set twice here (first in line {layer[key].line})")
+        layer[key] = child
+
+
+def _check_key(key: str, node: Setting) -> None:
+    if key == "seed":
+        raise node.error("seeds are the study's own: write 'seeds: 3' or 'seeds: [3, 5]' beside it")
+    if key not in KEYS:
+        raise node.error(f"unknown key.{nearest(key, (*KEYS, *FLAGS))}")
+    if isinstance(node.value, Mapping):
+        raise node.error("should be a value, not a mapping")
+
+
+def fold(layers: Iterable[Layer]) -> Layer:
+    """Later layers over earlier ones."""
+    folded: Layer = {}
+    for layer in layers:
+        for key in SUPERSEDES.keys() & layer.keys():
+            for old in SUPERSEDES[key]:
+                folded.pop(old, None)
+        folded.update(layer)
+    return folded
+
+
+def to_run(layer: Layer, seed: int) -> RunConfig:
+    """The run that a folded layer describes.
+
+    Raises:
+        ConfigError: of ``make_run``, with its key; ``blame`` finds the line.
+    """
+    tree: dict[str, Any] = {"model": {}, "data": {}, "train": {}, "seed": seed}
+    for key, setting in layer.items():
+        section, _, name = key.partition(".")
+        tree.setdefault(section, {})[name] = setting.value
+    return make_run(tree)
+
+
+def written(layer: Layer, key: str) -> Any:
+    """A key's value as a layer has it, or implies it by the model's name, or leaves it."""
+    section, _, name = key.partition(".")
+    if key in layer:
+        return layer[key].value
+    if key in SIZE_KEYS and "model.name" in layer:
+        try:
+            size, patch = parse_model_name(layer["model.name"].value)
+        except ValueError:
+            return None
+        return {**size._asdict(), "patch_size": patch}[name]
+    field = _FIELDS[section].get(name)
+    return None if field is None else field.default
+
+
+def blame(layer: Layer, error: ConfigError) -> tuple[str, ...]:
+    """The keys of ``layer`` that an error of ``to_run`` is about.
+
+    One where a value is wrong by itself; for a combination, every key and then every value that
+    the message names; none where something is missing.
+    """
+    for key, setting in layer.items():
+        if f"{error.key}.".startswith(f"{key}.") or _quoted(setting, error.message):
+            return (key,)
+    by_name = [key for key in layer if _named(key, error.message)]
+    by_value = [key for key, setting in layer.items() if _shown(setting, error.message)]
+    return tuple(dict.fromkeys((*by_name, *by_value)))
+
+
+def is_alone(keys: tuple[str, ...], layer: Layer, error: ConfigError) -> bool:
+    """Whether the one key's value is wrong whatever the others are."""
+    return len(keys) == 1 and (
+        error.key.startswith(keys[0]) or _quoted(layer[keys[0]], error.message)
+    )
+
+
+def _quoted(setting: Setting, message: str) -> bool:
+    return isinstance(setting.value, str) and repr(setting.value) in message
+
+
+def _named(key: str, message: str) -> bool:
+    keys = SIZE_KEYS if key == "model.name" else (key,)
+    return any(re.search(rf"\b{other.partition('.')[2]}\b", message) for other in keys)
+
+
+def _shown(setting: Setting, message: str) -> bool:
+    return isinstance(setting.value, str) and len(setting.value) > 3 and setting.value in message
+
+
+def shortest(key: str) -> str:
+    """A key as one would write it: the flags bare."""
+    name = key.removeprefix("model.")
+    return name if name in FLAGS else key

@@ -1,0 +1,1 @@
+"""Runs of the official map-dit code."""

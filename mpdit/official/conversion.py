@@ -1,0 +1,320 @@
+"""A run of the official map-dit code as a run of ours: weights, EMA snapshots, config.
+
+It reads what that code's training leaves: ``config.yaml`` (its arguments), ``checkpoints/
+<step>.pt`` ({"model": …}) and ``ema/<width>_<step>.pt`` ({"std", "t", "state_dict"}, in half
+precision), with torch's safe loader only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mpdit.config import DATASETS, FLAGS, ConfigError, RunConfig, make_run
+from mpdit.disk.rundir import EXIT_DONE, EXIT_USAGE, RunDir, write_atomic
+from mpdit.ema.power import PowerEMA, snapshot_file
+from mpdit.model import DiT
+from mpdit.official import tensors
+from mpdit.runtime.provenance import record_start
+from mpdit.training import checkpoint
+from mpdit.training.meters import Meters
+from mpdit.training.trainer import parameter_groups
+
+State = dict[str, Tensor]
+
+INVERTED = (
+    "its EMA snapshots were made by the official code's inverted update (weight beta on the new "
+    "parameters): they are nearly the raw weights, not averages of their nominal width"
+)
+HOLDERS = ("state_dict", "model", "ema")
+"""Where in a .pt file the state dict may lie."""
+FIXED = {"mlp_ratio": 4.0, "learn_sigma": True, "attn_scale": 0.3}
+"""Official arguments of which our model knows one value only."""
+TABLE_TOLERANCE = 2e-3
+"""Between a stored table and ours: what half precision leaves of numbers up to 2."""
+HALVES = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True, order=True)
+class Stored:
+    """One .pt file: its step, its relative width (0 for a checkpoint), where it is."""
+
+    step: int
+    std: float
+    file: Path
+
+
+def convert(old: Path, new: Path) -> list[str]:
+    """Make the run directory ``new`` of the official run ``old``.
+
+    Returns:
+        what a user of the new run must know, a sentence each; they are in its log.txt too.
+
+    Raises:
+        ConfigError: when ``old`` is no such run, or ``new`` is there already; nothing is written.
+    """
+    if new.exists():
+        raise ConfigError(f"{new} is there already")
+    if old.is_file():
+        _read(old)
+        raise ConfigError(f"{old} is a file, not the folder of a run")
+    checkpoints, snapshots = _checkpoints(old), _snapshots(old)
+    if not checkpoints and not snapshots:
+        raise ConfigError(f"{old} has neither checkpoints/*.pt nor ema/*.pt")
+    # The newest snapshot's step is the run's last; a checkpoint counts when it is of that step.
+    last = (snapshots or checkpoints)[-1]
+    newest = next((c for c in checkpoints if c.step == last.step), last)
+    tensors = _read(newest.file)
+    kind = "mods" if any("attn.qkv_proj" in name for name in tensors) else "flags"
+    stds = sorted({snapshot.std for snapshot in snapshots}) or [0.05]
+    config = run_config(_official_config(old), kind, last.step, stds)
+    converter = _Converter(config, kind)
+    weights = converter(newest.file, tensors)
+    notes = [f"converted from the official code's run {old} ({kind} generation), step {last.step}"]
+    if snapshots:
+        notes.append(INVERTED)
+    else:
+        notes.append(f"it has no EMA snapshots: std{stds[0]:.3f} here is the raw weights")
+    if newest.std:
+        rounded = ", with time frequencies in half precision" if converter.tables else ""
+        notes.append(f"no checkpoint is of that step: its weights are an EMA snapshot's{rounded}")
+    with _made_whole(new) as run:
+        run.write_config(config)
+        shutil.copyfile(old / "config.yaml", run.path / "official.yaml")
+        run.ema.mkdir()
+        for snapshot in snapshots:
+            average = converter(snapshot.file, _read(snapshot.file))
+            average |= {name: weights[name] for name in converter.tables}
+            save_file(average, snapshot_file(run.ema, snapshot.std, snapshot.step))
+        if not snapshots:
+            save_file(weights, snapshot_file(run.ema, stds[0], last.step))
+        _save_checkpoint(run, config, converter.model, weights)
+        _record(run, old, notes)
+    return notes
+
+
+def run_config(official: Mapping[str, Any], kind: str, steps: int, stds: list[float]) -> RunConfig:
+    """The official arguments → our config, trained for ``steps``.
+
+    Raises:
+        ConfigError: naming the argument that is missing, or that has no counterpart.
+    """
+    for key, value in FIXED.items():
+        if official.get(key, value) != value:
+            raise ConfigError(f"{key}: {official[key]} has no counterpart here, only {value}")
+    switches = {key for key, value in official.items() if key.startswith("use_") and value}
+    if odd := sorted(switches - {f"use_{flag}" for flag in FLAGS}):
+        raise ConfigError(f"{odd[0]} has no counterpart here")
+    for key in ("num_steps", "num_lin_warmup", "start_decay"):
+        if not isinstance(official.get(key), int | None):
+            raise ConfigError(f"{key} is no number of steps: {official[key]!r}")
+    try:
+        model, data = tensors.model_options(official, kind), tensors.dataset(official)
+    except KeyError as error:
+        raise ConfigError(f"the official config.yaml has no {error.args[0]}") from None
+    name = next((name for name, known in DATASETS.items() if known == data), None)
+    shape = {"channels": data.channels, "size": data.size, "classes": data.classes}
+    planned = official.get("num_steps") or steps
+    rate = official.get("lr") or (1e-2 if kind == "mods" else 1e-4)
+    rates = {"learning_rate": 1e-4, "mp_learning_rate": rate, "clip_norm": 0.1}
+    return make_run(
+        {
+            "model": model,
+            "data": {"name": name} if name else {"name": "latents", **shape},
+            "train": {
+                "steps": steps,
+                "batch_size": official.get("batch_size", 256),
+                **(rates if kind == "mods" else {"learning_rate": rate}),
+                "warmup_steps": official.get("num_lin_warmup") or planned // 150,
+                "constant_steps": official.get("start_decay") or max(1, planned // 10),
+                "label_dropout": official.get("class_dropout_prob", 0.1),
+                "ema_stds": stds,
+                "snapshot_every": max(1, planned // 250),
+            },
+            "sample": {"guidance": 1.0 if kind == "mods" else 1.5, "ema_std": stds[0]},
+            "seed": official.get("seed", 0),
+        }
+    )
+
+
+class _Converter:
+    """Official state dicts → ours, for one model.
+
+    Attributes:
+        tables: names of the fixed random tables, which a snapshot holds beside the parameters.
+    """
+
+    def __init__(self, config: RunConfig, kind: str) -> None:
+        self.config, self.kind = config.model, kind
+        self.model = DiT(config.model, config.data.spec)
+        self.state = self.model.state_dict()
+        self.tables = self.state.keys() - dict(self.model.named_parameters()).keys()
+
+    def __call__(self, file: Path, official: State) -> State:
+        """The tensors of ``file`` under our names.
+
+        Raises:
+            ConfigError: naming the tensor that is missing, left over, or of another shape.
+        """
+        tables = {o: official[t] for o, t in tensors.BUFFERS.items() if t in official}
+        rest = {n: t for n, t in official.items() if n not in tensors.BUFFERS.values()}
+        try:
+            found = tensors.from_official(rest, self.config, self.kind)
+        except KeyError as error:
+            raise ConfigError(f"{file}: {error.args[0]}") from None
+        for name, table in tables.items():
+            if name in self.tables:
+                found[name] = table
+            elif not _same_table(table, dict(self.model.named_buffers()).get(name)):
+                raise ConfigError(
+                    f"{file}: {tensors.BUFFERS[name]} is not the table that config.yaml needs"
+                )
+        for name, ours in self.state.items():
+            if name not in found:
+                raise ConfigError(f"{file} has nothing for {name}")
+            if found[name].shape != ours.shape:
+                shape, expected = tuple(found[name].shape), tuple(ours.shape)
+                raise ConfigError(f"{file}: {name} is {shape}, and {expected} by config.yaml")
+        return {name: found[name].contiguous() for name in self.state}
+
+
+def _same_table(stored: Tensor, ours: Tensor | None) -> bool:
+    if ours is None or stored.numel() != ours.numel():
+        return False
+    return bool((stored.reshape(ours.shape) - ours).abs().max() < TABLE_TOLERANCE)
+
+
+def _read(file: Path) -> State:
+    """The state dict of one official .pt file, without the prefix that compilation leaves.
+
+    Half-precision tensors come back as float32.
+
+    Raises:
+        ConfigError: when it cannot be read without unpickling code, holds no state dict, or is of
+            the original DiT release.
+    """
+    try:
+        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError):
+        raise ConfigError(
+            f"{file} is damaged, or holds more than tensors (pickled code is not loaded)"
+        ) from None
+    keys = list(content) if isinstance(content, Mapping) else [type(content).__name__]
+    state = next((content[key] for key in HOLDERS if key in keys), content)
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ConfigError(f"{file} holds no state dict, but {', '.join(map(str, keys[:8]))}")
+    tensors = {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
+    if "x_embedder.proj.weight" in tensors or "blocks.0.attn.qkv.weight" in tensors:
+        raise ConfigError(
+            f"{file} is of the original DiT release, not of map-dit: its layers have biases "
+            "(fused qkv, convolutional patches) that this model has no place for"
+        )
+    return {name: t.float() if t.dtype in HALVES else t for name, t in tensors.items()}
+
+
+def _official_config(old: Path) -> dict[str, Any]:
+    file = old / "config.yaml"
+    try:
+        official = yaml.safe_load(file.read_text())
+    except OSError:
+        raise ConfigError(f"{old} is no run directory: it has no config.yaml") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise ConfigError(f"{file} is not plain YAML") from None
+    if not isinstance(official, dict):
+        raise ConfigError(f"{file} is no mapping of arguments")
+    return official
+
+
+def _checkpoints(old: Path) -> list[Stored]:
+    """By step.
+
+    Raises:
+        ConfigError: for a name without a step.
+    """
+    files = (old / "checkpoints").glob("*.pt")
+    return sorted(Stored(int(_in_name(r"(\d+)$", file)[0]), 0, file) for file in files)
+
+
+def _snapshots(old: Path) -> list[Stored]:
+    """By step, then width.
+
+    Raises:
+        ConfigError: for a name without a width and a step.
+    """
+    named = [(_in_name(r"(\d*\.\d+)\D*?_\D*(\d+)$", f), f) for f in (old / "ema").glob("*.pt")]
+    return sorted(Stored(int(step), float(std), file) for (std, step), file in named)
+
+
+def _in_name(pattern: str, file: Path) -> tuple[str, ...]:
+    match = re.search(pattern, file.stem)
+    if match is None:
+        _read(file)  # what it is may be a better reason
+        raise ConfigError(f"{file}: no step (of a snapshot: width_step) is in its name")
+    return match.groups()
+
+
+@contextmanager
+def _made_whole(new: Path) -> Iterator[RunDir]:
+    """A run directory that is there under its name only when all of it has been written."""
+    new.parent.mkdir(parents=True, exist_ok=True)
+    partial = new.with_name(f".{new.name}.{os.getpid()}.partial")
+    partial.mkdir()
+    try:
+        yield RunDir(partial)
+        partial.rename(new)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _save_checkpoint(run: RunDir, config: RunConfig, model: DiT, weights: State) -> None:
+    """The state at the last step, so that a trainer finds nothing left to train."""
+    parameters = [weights[name].float() for name, _ in model.named_parameters()]
+    state = {
+        "step": config.train.steps,
+        "meters": Meters(config, run, torch.device("cpu"), devices=1).state_dict(),
+        "model": weights,
+        "optimizer": torch.optim.Adam(parameter_groups(model, config.train)).state_dict(),
+        "ema": PowerEMA(parameters, config.train.ema_stds).state_dict(),
+    }
+    checkpoint.save(run.checkpoints, config.train.steps, state)
+
+
+def _record(run: RunDir, old: Path, notes: list[str]) -> None:
+    """Where the run comes from, in provenance.json and log.txt."""
+    entry = record_start(run, torch.device("cpu"), processes=1)
+    entry |= {"converted_from": str(old.resolve()), "notes": notes}
+    write_atomic(run.path / "provenance.json", json.dumps({"starts": [entry]}, indent=1))
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    write_atomic(run.log, "".join(f"{now}  {note}\n" for note in notes))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m mpdit.official", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("convert", help="a run of the official code as one of ours")
+    command.add_argument("old", type=Path, help="the official run's folder")
+    command.add_argument("new", type=Path, help="the folder to make")
+    given = parser.parse_args()
+    try:
+        notes = convert(given.old, given.new)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    print(*notes, sep="\n")
+    return EXIT_DONE

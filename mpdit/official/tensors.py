@@ -1,0 +1,144 @@
+"""The official map-dit code's names, and where each of its tensors lies in our model.
+
+Both generations are covered: `flags` (commit 4e3b269) and `mods` (branch old-mod_opts, c799d37).
+Our fused tensors (q, k, v; all parts of a modulation) are rows of several official ones.
+
+``python -m mpdit.official convert OLD_RUN_DIR NEW_RUN_DIR`` makes an official run one of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpdit.config import FLAGS, PARTS, Dataset, ModelConfig
+from mpdit.model.modulation import LAYOUT
+
+BUFFERS = {
+    "positions": "pos_embed",
+    "time.features.frequencies": "t_embedder.embedding.div_term",
+    "time.features.scale": "t_embedder.embedding.scale",
+    "time.features.shift": "t_embedder.embedding.shift",
+}
+"""Our fixed tables → theirs."""
+
+SIZE = {
+    "depth": "depth",
+    "width": "hidden_size",
+    "heads": "num_heads",
+    "patch_size": "patch_size",
+}
+
+
+def model_options(official: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The official arguments → the options of our model.
+
+    Args:
+        official: the constructor's `depth`, `hidden_size`, … or the command line's `model:
+            DiT-S/2`, and `use_<flag>` or `<part>_mod` switches.
+        kind: the generation, `flags` or `mods`.
+
+    Raises:
+        KeyError: for a size that is not there.
+    """
+    options: dict[str, Any] = {"preset": kind}
+    if "model" in official:
+        options |= {"name": official["model"]}
+    else:
+        options |= {ours: official[theirs] for ours, theirs in SIZE.items()}
+    if kind == "flags":
+        options |= {flag: official.get(f"use_{flag}", False) for flag in FLAGS}
+    else:
+        parts = [part for part in PARTS if official.get(f"{part}_mod", False)]
+        options |= {"conditioning": parts}
+    return options
+
+
+def model_config(official: Mapping[str, Any], kind: str) -> ModelConfig:
+    """The same as a config."""
+    return ModelConfig.model_validate(model_options(official, kind))
+
+
+def dataset(official: Mapping[str, Any]) -> Dataset:
+    """What the official model was built for."""
+    return Dataset(
+        channels=official["in_channels"],
+        size=official["input_size"],
+        classes=official["num_classes"],
+        extractor="inception",
+    )
+
+
+def _modulation(prefix: str, sublayer: str, model: ModelConfig, gate: bool) -> list[str]:
+    """Official linear maps of one sublayer's modulation (mods generation), in our order."""
+    applied = [part for part in PARTS if part in model.parts and part != "gate"]
+    names = {part: f"{prefix}.mod{sublayer}.mods.{i}.net.1" for i, part in enumerate(applied)}
+    if gate:
+        names["gate"] = f"{prefix}.gate{sublayer}.net.1"
+    return [names[part] for part in LAYOUT if part in names]
+
+
+def parameter_sources(model: ModelConfig, kind: str) -> dict[str, list[str]]:
+    """Each of our parameters → the official ones whose rows it is made of, in order."""
+    sources = {
+        "patches": ["x_embedder"],
+        "time.mlp.first": ["t_embedder.mlp.net.0"],
+        "time.mlp.second": ["t_embedder.mlp.net.2"],
+        "time.features": ["t_embedder.embedding"],
+        "label": ["y_embedder.embedding"],
+        "final.linear": ["final_layer.linear"],
+    }
+    separate = kind == "mods"
+    sources["final.modulation.linear"] = (
+        _modulation("final_layer", "", model, gate=False)
+        if separate
+        else ["final_layer.modulation.net.1"]
+    )
+    for i in range(model.depth):
+        ours, theirs = f"blocks.{i}", f"blocks.{i}"
+        sources[f"{ours}.attention.qkv"] = (
+            [f"{theirs}.attn.qkv_proj"]
+            if separate
+            else [f"{theirs}.attn.{name}_proj" for name in "qkv"]
+        )
+        sources[f"{ours}.attention.out"] = [f"{theirs}.attn.out_proj"]
+        sources[f"{ours}.mlp.first"] = [f"{theirs}.mlp.net.0"]
+        sources[f"{ours}.mlp.second"] = [f"{theirs}.mlp.net.2"]
+        gate = "gate" in model.parts
+        sources[f"{ours}.modulation.linear"] = (
+            _modulation(theirs, "1", model, gate) + _modulation(theirs, "2", model, gate)
+            if separate
+            else [f"{theirs}.modulation.net.1"]
+        )
+    return {
+        f"{ours}.{leaf}": [f"{name}.{leaf}" for name in theirs]
+        for ours, theirs in sources.items()
+        for leaf in ("weight", "gain")
+    }
+
+
+def _at_least_1d(tensor: Tensor) -> Tensor:
+    """A learned gain is a scalar there and one of a vector here."""
+    return tensor if tensor.ndim else tensor[None]
+
+
+def from_official(
+    official: Mapping[str, Tensor], model: ModelConfig, kind: str
+) -> dict[str, Tensor]:
+    """Official tensors (parameters, gradients, EMA weights) under our names.
+
+    Raises:
+        KeyError: naming the official tensors that have no place in the model.
+    """
+    found: dict[str, Tensor] = {}
+    used: set[str] = set()
+    for ours, theirs in parameter_sources(model, kind).items():
+        if theirs and all(name in official for name in theirs):
+            found[ours] = torch.cat([_at_least_1d(official[name]) for name in theirs])
+            used.update(theirs)
+    if unknown := sorted(set(official) - used):
+        raise KeyError(f"no place in the model for {', '.join(unknown)}")
+    return found

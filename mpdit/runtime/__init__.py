@@ -1,0 +1,1 @@
+"""How a process works: device, signals, randomness, other processes."""

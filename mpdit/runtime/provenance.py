@@ -1,0 +1,80 @@
+"""Where a run's numbers come from: code, packages, machine; one entry for each start."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import mpdit
+from mpdit.config import ConfigError
+from mpdit.disk.rundir import RunDir, write_atomic, written_aside
+from mpdit.runtime.devices import device_name
+
+PACKAGES = ("torch", "numpy", "torch-fidelity", "safetensors", "scikit-learn", "pydantic")
+
+
+def record_start(run: RunDir, device: torch.device, processes: int) -> dict[str, Any]:
+    """Append this start to provenance.json (and keep an uncommitted diff beside it).
+
+    The number of threads is the first start's: sums are split by thread, and a resumed run has to
+    add in the same order to come to the same bits.
+
+    Returns:
+        the entry written.
+
+    Raises:
+        ConfigError: when what is there is damaged.
+    """
+    file = run.path / "provenance.json"
+    try:
+        starts = json.loads(file.read_text())["starts"] if file.exists() else []
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(
+            f"{file} is damaged: it held the number of threads, without which the same bits cannot "
+            "be promised. Delete it to go on all the same"
+        ) from None
+    threads = starts[0]["threads"] if starts else int(os.environ.get("MPDIT_THREADS", 0))
+    commit, diff = _code()
+    diff_sha = hashlib.sha256(diff.encode()).hexdigest()[:16] if diff else None
+    if diff_sha:
+        write_atomic(run.path / f"uncommitted-{diff_sha}.diff", diff)
+    entry = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "version": mpdit.__version__,
+        "code": commit,
+        "diff_sha": diff_sha,
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "host": socket.gethostname(),
+        "device": device_name(device),
+        "processes": processes,
+        "threads": threads or torch.get_num_threads(),
+        "job": os.environ.get("SLURM_JOB_ID"),
+    }
+    with written_aside(file) as temporary:
+        temporary.write_text(json.dumps({"starts": [*starts, entry]}, indent=1))
+    return entry
+
+
+def _code() -> tuple[str | None, str]:
+    """The commit and the uncommitted diff of the checkout that this code runs from."""
+    root = Path(mpdit.__file__).parents[1]
+
+    def git(*words: str) -> str:
+        done = subprocess.run(("git", "-C", root, *words), capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None, ""
+    return git("rev-parse", "HEAD") or None, git("diff", "HEAD", "--", "mpdit")

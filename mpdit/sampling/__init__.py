@@ -1,0 +1,1 @@
+"""Sample sets: what they are, and how they are drawn."""

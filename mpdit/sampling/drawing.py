@@ -1,0 +1,155 @@
+"""What a sample set is, and the drawing of a batch of it.
+
+Sample i of a set has the label classes[i mod classes], and its noise depends on (seed, i) alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from mpdit.config import ConfigError, RunConfig
+from mpdit.diffusion.process import Diffusion
+from mpdit.diffusion.solvers import SOLVERS
+from mpdit.model import DiT
+from mpdit.runtime.randomness import generator
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A set of samples from one run's model. `dataclasses.replace` makes another set of it.
+
+    Attributes:
+        solver, steps: of `mpdit.diffusion.solvers`.
+        guidance: 1 is unguided.
+        ema_std, snapshot: the weights: relative width of the average, and its training step.
+        seed, count: samples 0 … count − 1 of this sampling seed.
+        precision, to_uint8: as in the config.
+        classes: the labels, in turn.
+        run: the run whose model it is.
+        repeat: which of the run's own sets this one differs from.
+    """
+
+    solver: Literal["ddpm", "ddim", "dpm++"]
+    steps: int
+    guidance: float
+    ema_std: float
+    seed: int
+    count: int
+    precision: Literal["float32", "tf32", "bfloat16"]
+    to_uint8: Literal["round", "truncate"]
+    snapshot: int
+    classes: tuple[int, ...]
+    run: RunConfig = field(repr=False)
+    repeat: int = 0
+
+    @classmethod
+    def of_run(cls, config: RunConfig, repeat: int = 0) -> Drawing:
+        """A run's own set; ``repeat`` r > 0 has a sampling seed of its own, from (seed, r)."""
+        sample = config.sample
+        return cls(
+            solver=sample.solver,
+            steps=sample.steps,
+            guidance=sample.guidance,
+            ema_std=sample.ema_std,
+            seed=repeated_seed(config.seed, repeat),
+            count=sample.count,
+            precision=sample.precision,
+            to_uint8=sample.to_uint8,
+            snapshot=config.train.steps,
+            classes=tuple(range(config.data.spec.classes)),
+            run=config,
+            repeat=repeat,
+        )
+
+    @property
+    def name(self) -> str:
+        """``samples`` or ``repeat1``, …; then what differs: ``samples_guidance2_ema0.07``."""
+        own = Drawing.of_run(self.run, self.repeat)
+        parts = [f"repeat{self.repeat}" if self.repeat else "samples"]
+        for key in (f.name for f in fields(self) if f.name != "run"):
+            value = getattr(self, key)
+            if value != getattr(own, key):
+                parts.append(_PREFIX.get(key, key) + _short(value))
+        return "_".join(parts)
+
+    def record(self) -> dict[str, Any]:
+        """How the set was drawn, for evaluation.jsonl. Labels only where they are not all."""
+        every_class = self.classes == tuple(range(self.run.data.spec.classes))
+        left_out = ("run", "repeat", "count", *(["classes"] if every_class else []))
+        record = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        return {"sampler": record.pop("solver"), **record}
+
+
+class NonFiniteSamplesError(ConfigError):
+    """Samples that are no numbers: the weights, or the way of drawing them, are at fault."""
+
+    def __init__(self, drawing: Drawing, indices: range) -> None:
+        super().__init__(
+            f"samples {indices.start}-{indices.stop - 1} of {drawing.name} are not finite numbers "
+            f"(EMA width {drawing.ema_std:g}, step {drawing.snapshot}, guidance "
+            f"{drawing.guidance:g}, {drawing.precision}): see in metrics.jsonl whether training "
+            "diverged; an earlier snapshot, less guidance or float32 may help"
+        )
+
+
+_PREFIX = {"solver": "", "ema_std": "ema", "precision": "", "to_uint8": "", "snapshot": "at"}
+"""Of a part of a set's name, where it is not the field itself."""
+
+
+def _short(value: object) -> str:
+    if isinstance(value, tuple):
+        return "-".join(map(str, value))
+    return str(value).removesuffix(".0").replace("++", "pp")
+
+
+def repeated_seed(seed: int, repeat: int) -> int:
+    """The sampling seed of a run's repeat; repeat 0 has the run's own."""
+    return generator(seed, "repeat", repeat).initial_seed() % 2**31 if repeat else seed
+
+
+def labels(indices: range, classes: Sequence[int]) -> Int64[Tensor, " batch"]:
+    """Every class equally often."""
+    return torch.tensor([classes[i % len(classes)] for i in indices])
+
+
+@torch.inference_mode()
+def draw(
+    model: DiT,
+    drawing: Drawing,
+    indices: range,
+    device: torch.device,
+    on_step: Callable[[], None] = lambda: None,
+) -> Float[Tensor, "batch channels height width"]:
+    """The samples with these indices, as the model makes them: pixels in [-1, 1], not clipped.
+
+    The noise is drawn on the CPU, sample by sample: it knows neither batch nor device.
+
+    Args:
+        on_step: called after each of the solver's steps.
+    """
+    spec = drawing.run.data.spec
+    shape = (spec.channels, spec.size, spec.size)
+    randoms = [generator(drawing.seed, "sample", i) for i in indices]
+    y = labels(indices, drawing.classes).to(device)
+
+    def noise() -> Float[Tensor, "batch channels height width"]:
+        drawn = torch.stack([torch.randn(shape, generator=random) for random in randoms])
+        if device.type == "cuda":  # pinned, so that the next steps' noise is drawn meanwhile
+            return drawn.pin_memory().to(device, non_blocking=True)
+        return drawn
+
+    def guided(
+        x: Float[Tensor, "batch channels height width"], t: Int64[Tensor, " batch"]
+    ) -> Float[Tensor, "batch outputs height width"]:
+        return model.guided(x, t, y, drawing.guidance).float()
+
+    solver = SOLVERS[drawing.solver](Diffusion().to(device), drawing.steps)
+    # entered once: autocast keeps the weights that it has cast until it is left
+    with torch.autocast(device.type, torch.bfloat16, enabled=drawing.precision == "bfloat16"):
+        return solver.solve(guided, noise(), noise, on_step)

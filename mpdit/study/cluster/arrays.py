@@ -1,0 +1,312 @@
+"""Runs as Slurm job arrays: which share a task, which tasks an array, and what sbatch is told.
+
+submitit writes the scripts and submits them, one sbatch an array.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass, replace
+from datetime import datetime
+from io import StringIO
+from operator import mul
+from pathlib import Path
+from typing import Any
+
+from submitit import SlurmExecutor
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.helpers import clean_env
+
+from mpdit import slurm
+from mpdit.config import ConfigError
+from mpdit.disk.rundir import append_row
+from mpdit.grid.resources import Resources
+from mpdit.study.cluster import partitions
+from mpdit.study.cluster.job import Job
+from mpdit.study.notice import notify
+from mpdit.study.screens.text import count
+from mpdit.study.studydir import NOTICE, JobArray, StudyDir, job_names
+
+NO_LIMIT = 365 * 24 * 60
+"""Minutes: submitit always names a limit."""
+NOTICE_MIN = 10
+UNLIMITED_TIMEOUTS = 1_000_000
+"""submitit counts them; `Job` ends what gets nowhere."""
+_PYTHON = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
+"""The signal that comes before Python can handle it would end the job for good."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one sbatch submits: tasks with the same resources, ``parallel`` of them at once.
+
+    ``after`` is the index of the batch that has to end first, None where none has to.
+    """
+
+    resources: Resources
+    tasks: tuple[tuple[str, ...], ...]
+    parallel: int
+    after: int | None = None
+
+    @property
+    def minutes(self) -> int:
+        """The time limit."""
+        return self.resources.time or NO_LIMIT
+
+    @property
+    def stop_s(self) -> int:
+        """How long before the limit the tasks are told: 30 s to 5 min."""
+        return max(30, min(300, 6 * self.minutes))
+
+    @property
+    def ranks_per_node(self) -> int:
+        """Processes on each node: one a GPU, unless several runs share the node's GPUs."""
+        return self.resources.gpus or 1 if self.resources.runs_per_job == 1 else 1
+
+
+def make_batches(
+    runs: Mapping[str, Resources], largest: int, max_parallel: int | None = None
+) -> list[Batch]:
+    """Group the runs by their resources, in their order, into arrays of at most ``largest`` tasks.
+
+    Where a limit of runs at once is lower than the number of arrays, some begin after others.
+
+    Args:
+        runs: the resources of each run, by name; with a time.
+        max_parallel: runs at once, over all arrays; by default what the resources say.
+
+    Raises:
+        ConfigError: when a limit is lower than the number of runs that share a task.
+    """
+    groups: dict[str, tuple[Resources, list[str]]] = {}
+    for name, resources in runs.items():
+        asked = resources.model_dump_json(exclude={"device", "utilization"})
+        groups.setdefault(asked, (resources, []))[1].append(name)
+    batches: list[Batch] = []
+    for resources, names in groups.values():
+        size = resources.runs_per_job
+        tasks = [tuple(names[i : i + size]) for i in range(0, len(names), size)]
+        arrays = [tuple(tasks[i : i + largest]) for i in range(0, len(tasks), largest)]
+        own = [Batch(resources, array, len(array)) for array in arrays]
+        batches += own if max_parallel else _limited(own, resources.max_parallel, len(batches))
+    return _limited(batches, max_parallel)
+
+
+def _limited(batches: Sequence[Batch], at_once: int | None, first: int = 0) -> list[Batch]:
+    """The batches, of which the first has the index ``first``, with so many runs at once."""
+    if at_once is None or not batches:
+        return list(batches)
+    widths = [len(batch.tasks[0]) for batch in batches]  # runs in a task; only a last one has less
+    packed = max(widths)
+    if at_once < packed:
+        raise ConfigError(f"{packed} runs share a job: there cannot be only {at_once} at once")
+    if sum(widths) <= at_once:  # shares by their numbers of tasks, but one at least
+        everything = sum(len(batch.tasks) for batch in batches)
+        shares = [
+            max(1, min(len(batch.tasks), at_once * len(batch.tasks) // (everything * width)))
+            for batch, width in zip(batches, widths, strict=True)
+        ]
+        while sum(map(mul, shares, widths)) > at_once:
+            shares[shares.index(max(shares))] -= 1
+        return [replace(b, parallel=share) for b, share in zip(batches, shares, strict=True)]
+    lanes = at_once // packed  # side by side; in each, one array after the other
+    return [
+        replace(
+            batch,
+            parallel=min(len(batch.tasks), at_once // lanes // width),
+            after=first + index - lanes if index >= lanes else None,
+        )
+        for index, (batch, width) in enumerate(zip(batches, widths, strict=True))
+    ]
+
+
+def check(
+    resources: Mapping[str, Resources], max_parallel: int | None = None, on_end: str | None = None
+) -> tuple[dict[str, Resources], int]:
+    """Hold what `submit_arrays` is to submit against what the cluster has.
+
+    Returns:
+        the resources of each run with a time, the partition's default where they name none, which
+        submitit would not know of; and how many tasks an array may have.
+
+    Raises:
+        ConfigError: when Slurm would refuse one.
+    """
+    there = partitions.read()
+    partitions.check(resources.values(), there)
+    timed = {run: partitions.timed(own, there) for run, own in resources.items()}
+    batches = make_batches(timed, len(timed), max_parallel)
+    notice = [_notice_batch(batches[0].resources)] if batches and on_end is not None else []
+    for batch in batches + notice:
+        lines = _script(replace(batch, tasks=batch.tasks[:1]), "check", Path()).splitlines()
+        options = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")]
+        try:
+            slurm.rehearse([shlex.split(option)[0] for option in options])
+        except ConfigError:
+            if slurm.has_nodes(batch.resources.partition):  # else it would refuse any job
+                raise
+    return timed, slurm.largest_array()
+
+
+def preview(
+    study: StudyDir, resources: Mapping[str, Resources], max_parallel: int | None
+) -> list[tuple[Batch, str]]:
+    """The arrays that `submit_arrays` would submit, each with its script.
+
+    Raises:
+        ConfigError: when Slurm would refuse one.
+    """
+    batches = make_batches(*check(resources, max_parallel), max_parallel)
+    names = job_names(_job_name(study), len(batches))
+    claim = study.jobs / "CLAIM"
+    return [
+        (batch, _script(batch, name, claim, [] if batch.after is None else [names[batch.after]]))
+        for batch, name in zip(batches, names, strict=True)
+    ]
+
+
+def submit_arrays(
+    study: StudyDir,
+    resources: Mapping[str, Resources],
+    largest: int,
+    command: Sequence[str],
+    max_parallel: int | None,
+    on_end: str | None,
+) -> Iterator[JobArray]:
+    """Claim runs, and submit them, one sbatch an array. Call under the study's lock.
+
+    An array at which sbatch fails stays claimed, without a job id: the controller may have taken it
+    all the same, which `reconcile` finds out.
+
+    Args:
+        resources, largest: as `check` returns them.
+        on_end: a shell command for a job of its own, after all of them.
+
+    Yields:
+        each array, once it is submitted.
+
+    Raises:
+        ConfigError: with sbatch's words, when it fails; what it took before stays submitted.
+    """
+    batches = make_batches(resources, largest, max_parallel)
+    job_name = _job_name(study)
+    arrays = [{"tasks": batch.tasks} for batch in batches]
+    file, held = study.new_claim("slurm", list(resources), job_name=job_name, arrays=arrays)
+    held.close()
+    claim = file.with_suffix("")
+    jobs: list[str] = []
+    for index, (batch, name) in enumerate(
+        zip(batches, job_names(job_name, len(batches)), strict=True)
+    ):
+        work = Job(claim, command, batch.resources.runs_per_job, batch.minutes, batch.stop_s)
+        after = [] if batch.after is None else [jobs[batch.after]]
+        try:
+            job = _sbatch(_executor(batch, name, claim, after), work, batch.tasks)
+        except ConfigError as error:
+            for run in (
+                run for other in batches[index + 1 :] for names in other.tasks for run in names
+            ):
+                append_row(file, {"finished": run})
+            begun = sum(len(other.tasks) for other in batches[:index])
+            there = f"{count(begun, 'task')} submitted before that; " if begun else ""
+            raise ConfigError(f"{error} ({there}submit again for what is missing)") from None
+        append_row(file, {"array": index, "job": job})
+        jobs.append(job)
+        yield JobArray(name, batch.tasks, job)
+    if on_end is not None:
+        notice = _executor(
+            _notice_batch(batches[0].resources),
+            f"{job_name}-end",
+            file.with_suffix(NOTICE),
+            jobs,
+        )
+        try:
+            _sbatch(notice, notify, [study.path], [list(resources)], [on_end])
+        except ConfigError as error:
+            raise ConfigError(f"all is submitted, but no notice will come: {error}") from None
+
+
+def _notice_batch(resources: Resources) -> Batch:
+    """A small job, where the others were allowed."""
+    kept = resources.model_dump(include={"partition", "account", "qos"})
+    time = min(NOTICE_MIN, resources.time or NOTICE_MIN)
+    return Batch(Resources(time=time, **kept), ((),), 1)
+
+
+def _job_name(study: StudyDir) -> str:
+    return f"{study.name}-{datetime.now():%m%d%H%M%S}-{secrets.token_hex(4)}"
+
+
+def _script(batch: Batch, name: str, claim: Path, after: Sequence[str] = ()) -> str:
+    """What sbatch is given."""
+    executor = _executor(batch, name, claim, after)
+    if len(batch.tasks) > 1:
+        executor.parameters["map_count"] = len(batch.tasks)
+    text: str = executor._make_submission_file_text(executor._submitit_command_str, "")
+    return text
+
+
+def _sbatch(executor: SlurmExecutor, work: Callable[..., None], *arguments: Sequence[Any]) -> str:
+    """Submit a task for each of the arguments; Slurm's id of the job.
+
+    Raises:
+        ConfigError: with sbatch's words, when it fails.
+    """
+    try:
+        # submitit says it a second time
+        with clean_slurm_env(), redirect_stderr(StringIO()):
+            jobs = executor.map_array(work, *arguments)
+    except (FailedJobError, FailedSubmissionError) as error:
+        raise ConfigError(f"sbatch refuses: {str(error).strip()}") from None
+    return str(jobs[0].job_id).split("_", maxsplit=1)[0]
+
+
+@contextmanager
+def clean_slurm_env() -> Iterator[None]:
+    """The environment without what an enclosing job has put there; which cluster is meant
+    stays."""
+    conf = {name: os.environ[name] for name in slurm.WHICH_CLUSTER if name in os.environ}
+    with clean_env():
+        os.environ.update(conf)
+        yield
+
+
+def _executor(batch: Batch, name: str, claim: Path, after: Sequence[str] = ()) -> SlurmExecutor:
+    """What writes and submits the script; ``after`` are the jobs that have to end first."""
+    resources = batch.resources
+    options = {option: value for option, value in resources.extra.items() if value is not False}
+    if after:
+        own = str(options.get("dependency", ""))
+        options["dependency"] = ",".join(filter(None, (own, f"afterany:{':'.join(after)}")))
+    executor = SlurmExecutor(claim, max_num_timeout=UNLIMITED_TIMEOUTS, python=_PYTHON)
+    gpus = f"{resources.gpu_type}:{resources.gpus}" if resources.gpu_type else resources.gpus
+    asked: dict[str, Any] = {
+        "partition": resources.partition,
+        "account": resources.account,
+        "qos": resources.qos,
+        "constraint": resources.constraint,
+        "mem": resources.memory,
+        "gpus_per_node": gpus if resources.gpus else None,
+        "cpus_per_task": resources.cpus and max(1, resources.cpus // batch.ranks_per_node),
+    }
+    srun = [] if batch.ranks_per_node * (resources.nodes or 1) == 1 else ["--kill-on-bad-exit=1"]
+    if asked["cpus_per_task"]:  # srun no longer takes it from sbatch, from 22.05 on
+        srun.append(f"--cpus-per-task={asked['cpus_per_task']}")
+    executor.update_parameters(
+        **{key: value for key, value in asked.items() if value is not None},
+        job_name=name,
+        time=batch.minutes,
+        nodes=resources.nodes or 1,
+        ntasks_per_node=batch.ranks_per_node,
+        signal_delay_s=batch.stop_s,
+        array_parallelism=batch.parallel,
+        stderr_to_stdout=True,
+        srun_args=srun,
+        additional_parameters={"requeue": True} | options,
+    )
+    return executor

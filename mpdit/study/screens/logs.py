@@ -1,0 +1,67 @@
+"""Printing what a run says; before it has said anything, what its Slurm task says."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import IO
+
+from mpdit.disk.rundir import RunDir
+from mpdit.study.cluster.scheduler import ASK_S, Scheduler
+from mpdit.study.status import RunStatus, survey
+from mpdit.study.studydir import StudyDir, read_claim
+
+POLL_S = 0.5
+
+
+def show_log(study: StudyDir, run: RunDir, out: IO[bytes], follow: bool) -> str:
+    """Copy the run's log, and with ``follow`` what is added until the run ends.
+
+    Returns:
+        why there is nothing to show, '' when there is.
+    """
+    scheduler = Scheduler(ASK_S)
+    (status,) = survey(study, [run.name], scheduler)
+    if not run.log.exists():
+        reason = _explain(status)
+        task = _task_log(study, run)
+        if task is not None and not status.is_active:
+            _copy(task, 0, out)
+        if not follow or not status.is_active:
+            return reason
+        print(reason, flush=True)
+    position = 0
+    while True:
+        if run.log.exists():
+            position = _copy(run.log, position, out)
+        if not follow or not status.is_active:
+            return ""
+        time.sleep(POLL_S)
+        (status,) = survey(study, [run.name], scheduler)
+
+
+def _copy(file: Path, position: int, out: IO[bytes]) -> int:
+    """What follows ``position``; the position after it."""
+    with file.open("rb") as log:
+        log.seek(position)
+        shutil.copyfileobj(log, out)
+        out.flush()
+        return log.tell()
+
+
+def _task_log(study: StudyDir, run: RunDir) -> Path | None:
+    """What the newest task of the run said, if any."""
+    for file in sorted(study.jobs.glob("*.jsonl"), reverse=True):
+        claim = read_claim(file)
+        task = claim.task_of(run.name)
+        if task is not None and claim.task_log(task).exists():
+            return claim.task_log(task)
+    return None
+
+
+def _explain(status: RunStatus) -> str:
+    text = f"{status.name} has not written a log yet"
+    if status.job is not None and status.state == "queued":
+        text += f": job {status.job} waits" + (f" ({status.waits})" if status.waits else "")
+    return text

@@ -1,0 +1,75 @@
+"""What the commands say before, at and after a submission, as lines of text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mpdit.grid.plan import Plan
+from mpdit.study.cost import doubts, make_bill
+from mpdit.study.screens.text import LISTED, Paint, count, grid_changes, tally
+from mpdit.study.status import missing
+from mpdit.study.studydir import StudyDir
+from mpdit.study.submission import Execution, Submission
+
+
+def doubtful_bill(part: Plan, results: Path) -> tuple[str, Sequence[str]]:
+    """Why a person should agree first, '' for a small bill; and the bill's lines."""
+    study = StudyDir(results / part.study)
+    if not doubts(make_bill(part.runs, study), study.path):
+        return "", ()
+    bill = make_bill(missing(study, part.runs), study)  # what is done costs nothing
+    return doubts(bill, study.path), bill.lines()
+
+
+def announcement(submission: Submission, paint: Paint) -> Iterator[str]:
+    """What was submitted and what was left alone; what a changed grid has and has no longer."""
+    name = paint(submission.study.name, "bold")
+    left = f"; left alone: {tally(submission.left, paint)}" if submission.left else ""
+    if submission.started:
+        runs = count(len(submission.started), "run")
+        yield f"{name}: {runs} submitted, {_place(submission)}{left}"
+        causes = Counter(filter(None, (status.cause for status in submission.started)))
+        if causes:
+            yield f"  before: {', '.join(f'{n:,} {cause}' for cause, n in causes.items())}"
+    else:
+        yield f"{name}: nothing to submit{left}"
+    yield from grid_changes(submission.new, submission.dropped, paint)
+
+
+def _place(submission: Submission) -> str:
+    if not submission.arrays:
+        return f"{submission.parallel} at a time on this machine"
+    tasks = sum(len(array.tasks) for array in submission.arrays)
+    jobs = ", ".join(str(array.job) for array in submission.arrays[:LISTED])
+    more = ", …" if len(submission.arrays) > LISTED else ""
+    what = count(len(submission.arrays), "Slurm job")
+    return f"{count(tasks, 'task')} in {what} ({jobs}{more})"
+
+
+def dry_run(part: Plan, results: Path, how: Execution) -> Iterator[str]:
+    """What would be submitted, and how; nothing is written.
+
+    Raises:
+        ConfigError: for what Slurm does not have or would refuse.
+    """
+    study = StudyDir((results / part.study).absolute())
+    runs = {run.name: run.resources for run in missing(study, part.runs)}
+    if not runs:
+        yield f"{part.study}: nothing to submit"
+        return
+    if how.cluster != "slurm":
+        yield f"{part.study}: {count(len(runs), 'run')} on this machine"
+        yield from (f"  {name}" for name in runs)
+        return
+    from mpdit.study.cluster.arrays import preview  # submitit takes its time
+
+    batches = preview(study, runs, how.max_parallel)
+    for number, (batch, script) in enumerate(batches, 1):
+        tasks = count(len(batch.tasks), "task")
+        yield f"# array {number} of {len(batches)}: {tasks}, {batch.parallel} at once"
+        yield script
+        for index, names in enumerate(batch.tasks):
+            yield f"# task {index}: {' '.join(names)}"
+        yield ""

@@ -1,0 +1,174 @@
+"""Following a study while it is worked on: a live screen on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from typing import IO
+
+from mpdit.study.cluster.scheduler import ASK_S, Scheduler
+from mpdit.study.screens.text import (
+    Paint,
+    count,
+    duration,
+    fit,
+    one_line,
+    overview,
+    progress,
+    status_lines,
+    summary,
+    trouble,
+    waiting_lines,
+)
+from mpdit.study.status import RunStatus, survey
+from mpdit.study.studydir import StudyDir
+
+POLL_S = 0.5
+PAUSE_S = 2.0
+"""So long the screen stands still at most, however long a look at the study takes."""
+REPORT_S = 15.0
+LISTED = 4
+
+
+def follow(
+    study: StudyDir, names: Collection[str], working: Callable[[], bool], out: IO[str]
+) -> list[RunStatus]:
+    """Show runs until ``working`` says no and none of them is running or queued.
+
+    Returns:
+        where each of them stands then.
+    """
+    scheduler = Scheduler(ASK_S)
+    follower = _Screen(study, scheduler, out) if out.isatty() else _Lines(out)
+    with follower:
+        while True:
+            still = working()  # before the look: what is seen after the end is final
+            began = time.monotonic()
+            statuses = survey(study, names, scheduler)
+            follower.show(statuses)
+            if not still and not any(status.is_active for status in statuses):
+                return statuses
+            looked = time.monotonic() - began
+            time.sleep(min(max(POLL_S, 10 * looked), PAUSE_S))
+
+
+class _Pace:
+    """The time left, from what was done since the first look."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.first: float | None = None
+
+    def left(self, statuses: list[RunStatus]) -> float | None:
+        """Seconds, None while there is nothing to go by."""
+        behind = sum(map(progress, statuses))
+        self.first = behind if self.first is None else self.first
+        seconds, gained = time.monotonic() - self.began, behind - self.first
+        if gained <= 0 or seconds < 5:
+            return None
+        return seconds / gained * (len(statuses) - behind)
+
+
+class _Screen:
+    """A live display, redrawn in place."""
+
+    def __init__(self, study: StudyDir, scheduler: Scheduler, out: IO[str]) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self.study = study
+        self.scheduler = scheduler
+        self.console = Console(file=out)
+        self.live = Live(console=self.console, auto_refresh=False, transient=True)
+        self.pace = _Pace()
+
+    def __enter__(self) -> None:
+        self.live.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self.live.__exit__(None, None, None)
+
+    def show(self, statuses: list[RunStatus]) -> None:
+        paint = Paint(not self.console.no_color)
+        left = self.pace.left(statuses)
+        running = [status for status in statuses if status.state == "running"]
+        lines = [overview(self.study.name, statuses, paint, left), *waiting_lines(statuses, paint)]
+        if self.scheduler.silence:
+            lines.append(paint(f"as last known: {self.scheduler.silence}", "yellow"))
+        lines.append("")
+        lines += status_lines(running, paint, everything=True)
+        lines += [trouble(s, paint) for s in statuses if s.state in ("failed", "lost")]
+        room = self.console.height - 2
+        self.live.update(fit(lines[:room], self.console.width), refresh=True)
+
+
+class _Lines:
+    """One timestamped line for each thing that happens, and one now and then on how it goes."""
+
+    def __init__(self, out: IO[str]) -> None:
+        self.out = out
+        self.before: dict[str, str] = {}
+        self.reported = time.monotonic()
+        self.pace = _Pace()
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def show(self, statuses: list[RunStatus]) -> None:
+        for status in statuses:
+            if self.before and self.before.get(status.name) != status.state:
+                self.event(status)
+        if not self.before:
+            for status in statuses:
+                if status.state == "running":
+                    self.event(status)
+        self.before = {status.name: status.state for status in statuses}
+        left = self.pace.left(statuses)
+        if time.monotonic() - self.reported >= REPORT_S:
+            self.reported = time.monotonic()
+            tail = "" if left is None else f", about {duration(left)} left"
+            running = [_line(s) for s in statuses if s.state == "running"]
+            if len(running) > LISTED:
+                running[LISTED:] = [f"{len(running) - LISTED} more"]
+            self.say("; ".join([f"{summary(statuses, Paint(False))}{tail}", *running]))
+
+    def event(self, status: RunStatus) -> None:
+        match status.state:
+            case "running":
+                at = f" at {status.stage} {status.step:,}" if status.step else ""
+                on = f" on {status.where}" if status.job and status.where else ""
+                self.say(f"{status.name} started{at}{on}")
+            case "done":
+                after = (
+                    f", {duration(status.seconds)} after its last start" if status.seconds else ""
+                )
+                self.say(f"{status.name} finished{after}")
+            case "failed":
+                self.say(f"{status.name} failed: {one_line(status.error or '')}")
+            case "planned" | "lost":
+                self.say(f"{status.name} stopped at {status.stage} {status.step:,}")
+
+    def say(self, text: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')}  {text}", file=self.out, flush=True)
+
+
+def _line(status: RunStatus) -> str:
+    parts = [f"{status.name} {status.stage} {status.step:,}/{status.steps:,}"]
+    if status.rate is not None:
+        parts.append(f"{status.rate:,.0f} images/s")
+    if status.eta is not None:
+        parts.append(f"{duration(status.eta)} left")
+    return ", ".join(parts)
+
+
+def outcome(study: StudyDir, statuses: list[RunStatus], seconds: float, paint: Paint) -> list[str]:
+    """The last words: what is done, and for each run that is not, why and where its log is."""
+    ended = [s for s in statuses if s.state in ("failed", "lost")]
+    lines = [f"{paint(study.name, 'bold')}: {summary(statuses, paint)} after {duration(seconds)}"]
+    for status in ended[:10]:
+        lines.append(f"  {trouble(status, paint)}")
+        lines.append(f"    {study.run(status.name).log}")
+    if len(ended) > 10:
+        lines.append(f"  and {count(len(ended) - 10, 'run')} more")
+    return lines

@@ -1,0 +1,347 @@
+"""The study folder: ``results/<study>/``, what it says of its runs, and who is working on them.
+
+==================  ===============================================================================
+grid.yaml           the grid as it was last submitted
+study.json          its runs in the grid's order, then those on disk that are no longer in it
+<run>/              one folder a run (see ``rundir``)
+.lock               held (flock) by whoever changes any of these
+.jobs/*.jsonl       one claim a submission: ``{cluster, host, runs, …}``, then ``{finished}`` for
+                    each run that has ended. Of two kinds:
+                    local: held (flock) by its pool, and live as long as that; ``{pid}`` is it
+                    slurm: live until all its runs are finished. The first row, written before any
+                    sbatch, has ``job_name`` and ``arrays: [{tasks: [[run, …], …]}, …]``;
+                    ``{array, job}`` follows each sbatch
+.jobs/*/            beside a Slurm claim: submitit's scripts, logs and pickles; <run>.exit, the exit
+                    status of a run that its job has brought to an end, is as good as ``finished``
+.jobs/*.notice/     the same of the job that tells of a submission's end, which comes after it
+==================  ===============================================================================
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+from mpdit.config import ConfigError, nearest
+from mpdit.disk.rundir import RunDir, append_row, locked, read_rows, write_atomic
+from mpdit.grid.names import id_in
+from mpdit.grid.plan import Plan, PlannedRun
+
+NOTICE = ".notice"
+
+
+@dataclass(frozen=True)
+class JobArray:
+    """What one sbatch submits: the runs of each of its tasks.
+
+    ``name`` finds it in the queue; ``job`` is Slurm's id, None before sbatch has answered.
+    """
+
+    name: str
+    tasks: tuple[tuple[str, ...], ...]
+    job: str | None = None
+
+    def task_ids(self) -> dict[str, tuple[str, ...]]:
+        """Slurm's id of every task (``JOB_INDEX``, of one alone ``JOB``) → its runs."""
+        if self.job is None:
+            return {}
+        if len(self.tasks) == 1:
+            return {self.job: self.tasks[0]}
+        return {f"{self.job}_{index}": runs for index, runs in enumerate(self.tasks)}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A live submission, and the runs that it has still to bring to an end.
+
+    ``pid`` is a local one's pool, on ``host``; 0 of one to Slurm.
+    """
+
+    file: Path
+    cluster: str
+    host: str
+    pid: int
+    runs: frozenset[str]
+    arrays: tuple[JobArray, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """What submitit writes, and ``<run>.exit`` (see above)."""
+        return self.file.with_suffix("")
+
+    def task_log(self, task: str) -> Path:
+        """What submitit and Slurm said of a task, by its id."""
+        return self.folder / f"{task}_0_log.out"
+
+    def pickles(self, array: JobArray, job: str) -> list[Path]:
+        """The files without which the tasks of an array, submitted as ``job``, cannot begin."""
+        ids = replace(array, job=job).task_ids()
+        return [self.folder / f"{task}_submitted.pkl" for task in ids]
+
+    def task_of(self, run: str) -> str | None:
+        """The id of the task that the run is in."""
+        ids = (array.task_ids().items() for array in self.arrays)
+        return next((task for task, runs in chain.from_iterable(ids) if run in runs), None)
+
+    @property
+    def cancelled(self) -> Path:
+        """Tells the tasks that they were cancelled, and need not wait for Slurm's word."""
+        return self.folder / "cancelled"
+
+    @property
+    def is_here(self) -> bool:
+        return self.cluster == "local" and self.host == socket.gethostname()
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether this user has submitted it: Slurm may hide the jobs of others (PrivateData)."""
+        try:
+            return self.file.stat().st_uid == os.getuid()
+        except FileNotFoundError:  # it has just been dropped
+            return False
+
+
+@dataclass(frozen=True)
+class StudyDir:
+    """One study's folder."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def grid_file(self) -> Path:
+        return self.path / "grid.yaml"
+
+    @property
+    def jobs(self) -> Path:
+        return self.path / ".jobs"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Nobody else plans, claims or renames here meanwhile."""
+        with locked(self.path / ".lock"):
+            yield
+
+    @cached_property
+    def table(self) -> dict[str, Any]:
+        """What study.json says.
+
+        Raises:
+            ConfigError: when there is none.
+        """
+        file = self.path / "study.json"
+        try:
+            data = json.loads(file.read_bytes())
+        except FileNotFoundError:
+            raise ConfigError(f"{self.path} is no study: it has no study.json") from None
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{file} is damaged: {error}") from None
+        if not isinstance(data, dict) or not isinstance(data.get("runs"), list):
+            raise ConfigError(f"{file} is damaged: it lists no runs")
+        return data
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """study.json's runs."""
+        return list(self.table["runs"])
+
+    def compare(self, plan: Plan) -> tuple[list[str], list[str]]:
+        """The runs that the grid had not when it was last submitted, and those it no longer has.
+
+        None are new before the first time.
+        """
+        try:
+            before = {entry["id"]: entry["name"] for entry in self.entries if entry["in_grid"]}
+        except ConfigError:
+            return [], []
+        now = {run.id: run.name for run in plan.runs}
+        new = [name for run_id, name in now.items() if run_id not in before]
+        return new, [name for run_id, name in before.items() if run_id not in now]
+
+    def run(self, name: str) -> RunDir:
+        return RunDir(self.path / name)
+
+    def folders(self) -> dict[str, str]:
+        """Run id → the name of its folder, whatever its readable part."""
+        found = ((id_in(entry.name), entry.name) for entry in os.scandir(self.path))
+        return {run_id: name for run_id, name in found if run_id is not None}
+
+    def write_table(self, plan: Plan, file: str) -> dict[str, str]:
+        """Write grid.yaml and study.json; run id → the name of its folder.
+
+        A folder that is there already keeps its name; one that the grid no longer has stays listed.
+        """
+        folders = self.folders()
+        names = {run.id: folders.get(run.id, run.name) for run in plan.runs}
+        old: dict[str, dict[str, Any]] = {}
+        with suppress(ConfigError):
+            old = {entry["id"]: entry for entry in StudyDir(self.path).entries}
+        rows = [_entry(run, names[run.id]) for run in plan.runs]
+        for row in rows:
+            if "submitted" in old.get(row["id"], {}):
+                row["submitted"] = old[row["id"]]["submitted"]
+        for run_id, name in folders.items():
+            if run_id not in names:
+                before = old.get(run_id, {"variant": name.removesuffix(f"-{run_id}")})
+                rows.append({**before, "name": name, "id": run_id, "in_grid": False})
+        table = {
+            "study": plan.study,
+            "description": plan.grid.description,
+            "grid": file,
+            "set": list(plan.grid.set_texts),
+            "runs": rows,
+        }
+        write_atomic(self.grid_file, plan.grid.text)
+        write_atomic(self.path / "study.json", _one_row_a_line(table))
+        return names
+
+    def note_submitted(self, details: dict[str, dict[str, Any]]) -> None:
+        """Write into study.json with what each run was last submitted. Call under the lock."""
+        for entry in self.table["runs"]:
+            if entry["name"] in details:
+                entry["submitted"] = details[entry["name"]]
+        write_atomic(self.path / "study.json", _one_row_a_line(self.table))
+
+    # Claims --------------------------------------------------------------------------------------
+
+    def new_claim(self, cluster: str, runs: list[str], **details: Any) -> tuple[Path, IO[bytes]]:
+        """A claim on ``runs``, and its file, locked: whoever inherits that holds a local claim."""
+        self.jobs.mkdir(exist_ok=True)
+        file = self.jobs / f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(4)}.jsonl"
+        handle = file.open("xb")
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        row = {"cluster": cluster, "host": socket.gethostname(), "runs": runs, **details}
+        append_row(file, row)
+        return file, handle
+
+    def claims(self) -> list[Claim]:
+        """The live claims."""
+        found = map(read_claim, sorted(self.jobs.glob("*.jsonl")))
+        return [claim for claim in found if _is_live(claim)]
+
+    def drop_dead_claims(self) -> None:
+        """Forget the submissions that are over, with their logs. Call under the lock."""
+        live = {claim.file.stem for claim in self.claims()}
+        for entry in self.jobs.glob("*"):
+            waits = entry.suffix == NOTICE and not any(entry.glob("*_result.pkl"))
+            if entry.stem in live or waits:
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)  # a task's last words may just be coming
+            else:
+                entry.unlink(missing_ok=True)
+
+
+def _is_live(claim: Claim) -> bool:
+    return bool(claim.runs) if claim.cluster == "slurm" else _is_held(claim.file)
+
+
+def job_names(job_name: str, arrays: int) -> list[str]:
+    """The name in the queue of each array of a submission."""
+    return [f"{job_name}-{index}" for index in range(arrays)]
+
+
+def read_claim(file: Path) -> Claim:
+    rows = read_rows(file)
+    merged = {key: value for row in rows for key, value in row.items()}
+    finished = {row["finished"] for row in rows if "finished" in row}
+    finished |= {exit_file.stem for exit_file in file.with_suffix("").glob("*.exit")}
+    jobs = {row["array"]: row["job"] for row in rows if "array" in row}
+    arrays = merged.get("arrays", ())
+    names = job_names(merged.get("job_name", ""), len(arrays))
+    return Claim(
+        file=file,
+        cluster=merged.get("cluster", "local"),
+        host=merged.get("host", ""),
+        pid=merged.get("pid", 0),
+        runs=frozenset(merged.get("runs", ())) - finished,
+        arrays=tuple(
+            JobArray(name, tuple(map(tuple, array["tasks"])), jobs.get(index))
+            for index, (name, array) in enumerate(zip(names, arrays, strict=True))
+        ),
+    )
+
+
+def _is_held(file: Path) -> bool:
+    try:
+        with file.open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+def _entry(run: PlannedRun, name: str) -> dict[str, Any]:
+    return {
+        **run.summary(),
+        "name": name,
+        "steps": run.config.train.steps,
+        "in_grid": True,
+    }
+
+
+def _one_row_a_line(table: dict[str, Any]) -> str:
+    """JSON that a person can read and diff: every run on its own line."""
+    head = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in table.items()][:-1]
+    runs = ",\n".join(f"  {json.dumps(run)}" for run in table["runs"])
+    return "{" + ",\n".join(head) + ',\n"runs": [\n' + runs + "\n]}\n"
+
+
+# Finding what the user means ---------------------------------------------------------------------
+
+
+def find_study(word: str, results: Path) -> StudyDir:
+    """A folder, or the name of one under ``results``.
+
+    Raises:
+        ConfigError: when it is neither, with the nearest name.
+    """
+    for path in (Path(word), results / word):
+        if (path / "study.json").is_file():
+            return StudyDir(path.resolve())
+    known = [file.parent.name for file in results.glob("*/study.json")]
+    if Path(word).is_dir():
+        raise ConfigError(f"{word} is no study: it has no study.json")
+    there = f"There are: {', '.join(sorted(known))}." if known else f"There is none in {results}."
+    raise ConfigError(f"there is no study {word!r}.{nearest(word, known)} {there}")
+
+
+def find_run(word: str, results: Path) -> tuple[StudyDir, RunDir]:
+    """A run's folder, or the name, the id or the beginning of the name of one in any study.
+
+    Raises:
+        ConfigError: when there is none, or more than one.
+    """
+    path = Path(word)
+    if (path / "config.yaml").is_file():
+        path = path.resolve()
+        return StudyDir(path.parent), RunDir(path)
+    runs = [file.parent for file in results.glob("*/*/config.yaml")]
+    last = path.name
+    exact = [run for run in runs if last in (run.name, id_in(run.name))]
+    found = exact or [run for run in runs if run.name.startswith(last)]
+    if len(found) == 1:
+        return StudyDir(found[0].parent), RunDir(found[0])
+    if found:
+        listed = ", ".join(str(run) for run in found[:4]) + (", …" if len(found) > 4 else "")
+        raise ConfigError(f"{word!r} could be any of {len(found)} runs: {listed}")
+    raise ConfigError(
+        f"there is no run {word!r} under {results}.{nearest(last, [run.name for run in runs])}"
+    )

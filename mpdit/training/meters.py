@@ -1,0 +1,104 @@
+"""What training measures: sums on the device between the rows of metrics.jsonl."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mpdit.config import RunConfig
+from mpdit.disk.rundir import RunDir
+from mpdit.flops import TRAINING_PASSES, forward_flops
+from mpdit.peaks import peak_flops
+from mpdit.runtime.devices import device_name, peak_memory_mb
+
+MEASURES = ("loss", "mse", "vlb", "grad_norm")
+Row = dict[str, float | int]
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss is no number any more; the state from before is kept."""
+
+
+class Meters:
+    """Makes the rows of metrics.jsonl: means since the last one, speed, memory.
+
+    Args:
+        devices: of how many alike the speed is.
+
+    Attributes:
+        seconds: spent in training steps, over all starts.
+        row_seconds: of them, since the last row.
+    """
+
+    def __init__(self, config: RunConfig, run: RunDir, device: torch.device, devices: int) -> None:
+        self.config, self.run, self.device = config, run, device
+        self.sums = torch.zeros(len(MEASURES), device=device)  # since the last row
+        self.summed = 0  # steps in the sums
+        self.seconds = self.row_seconds = 0.0
+        peak = peak_flops(device_name(device), config.train.precision)
+        self.peak = peak * devices if peak else None  # FLOP/s
+        self.flops = TRAINING_PASSES * forward_flops(config.model, config.data.spec)  # an image's
+
+    def took(self, seconds: float) -> None:
+        """A step's time."""
+        self.seconds += seconds
+        self.row_seconds += seconds
+
+    def add(self, measures: Float[Tensor, " measures"]) -> None:
+        """One step's; the device is not waited for."""
+        self.sums += measures
+        self.summed += 1
+
+    def means(self, step: int) -> dict[str, float]:
+        """The measures' means over the steps since the last row; waits for the device.
+
+        Raises:
+            NonFiniteLossError: when they are no numbers any more.
+        """
+        means = dict(zip(MEASURES, (self.sums / self.summed).tolist(), strict=True))
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(means[name]):
+                raise NonFiniteLossError(
+                    f"the {name} is {means[name]} at step {step}; {_kept(self.run)}. "
+                    "A smaller learning rate may help"
+                )
+        return means
+
+    def row(self, step: int, means: dict[str, float], learning_rate: float) -> Row:
+        """The row of metrics.jsonl for the steps since the last one; the sums begin anew."""
+        speed = self.summed * self.config.train.batch_size / self.row_seconds
+        row = {
+            "step": step,
+            **means,
+            "learning_rate": learning_rate,
+            "images_per_s": speed,
+            "memory_mb": peak_memory_mb(self.device),
+            "seconds": self.seconds,
+        }
+        if self.peak:
+            row["mfu"] = speed * self.flops / self.peak
+        self.sums.zero_()
+        self.summed, self.row_seconds = 0, 0.0
+        return row
+
+    def state_dict(self) -> dict[str, Tensor | float]:
+        return {
+            "sums": self.sums,
+            "summed": self.summed,
+            "seconds": self.seconds,
+            "row_seconds": self.row_seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor | float]) -> None:
+        self.sums.copy_(torch.as_tensor(state["sums"]))
+        self.summed = int(state["summed"])
+        self.seconds, self.row_seconds = float(state["seconds"]), float(state["row_seconds"])
+
+
+def _kept(run: RunDir) -> str:
+    """What there is to go on from."""
+    files = sorted(run.checkpoints.glob("step_*.pt"))
+    return f"{files[-1]} is kept" if files else "there is no checkpoint yet"

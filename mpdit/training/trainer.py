@@ -1,0 +1,305 @@
+"""The trainer: one recipe for every variant (REFERENCE: Adam, warm-up, 1/sqrt decay, power EMA)."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from mpdit.config import ConfigError, RunConfig, TrainConfig
+from mpdit.diffusion.process import Diffusion
+from mpdit.disk.rundir import append_row, keep_rows, read_rows, sync_path
+from mpdit.ema.power import PowerEMA, snapshot_file, write_snapshot
+from mpdit.model import DiT
+from mpdit.runtime.distributed import World
+from mpdit.runtime.randomness import generator
+from mpdit.runtime.session import Interrupted, Session, log
+from mpdit.training import checkpoint
+from mpdit.training.batches import Batches
+from mpdit.training.meters import Meters
+from mpdit.training.probe import Magnitudes, Probe, StepProbe
+from mpdit.training.tensorboard import Events
+
+ROWS = ("metrics.jsonl", "magnitudes.jsonl")
+
+
+def learning_rate_factor(step: int, train: TrainConfig) -> float:
+    """Linear warm-up, constant, then 1/sqrt(step); ``step`` counts from 1."""
+    warm = min(1.0, step / max(1, train.warmup_steps or 0))
+    return warm * min(1.0, math.sqrt((train.constant_steps or 1) / step))
+
+
+def build_model(config: RunConfig, device: torch.device) -> DiT:
+    """The model as the seed initializes it."""
+    model = DiT(config.model, config.data.spec, generator=generator(config.seed, "init"))
+    return model.to(device)
+
+
+class Trainer:
+    """Everything that changes in training, and the step that changes it.
+
+    Several processes each take their share of every batch (`World`); all hold the same weights.
+    """
+
+    def __init__(
+        self, config: RunConfig, session: Session, device: torch.device, world: World
+    ) -> None:
+        self.config, self.session, self.device, self.world = config, session, device, world
+        self.run = session.run
+        self.batches = Batches(config, device)
+        self.diffusion = Diffusion().to(device)
+        self.model = build_model(config, device)
+        self.model.recompute = config.train.gradient_checkpointing
+        if config.train.compile:
+            self.model.compile_blocks()
+        self.replica = replicate(self.model) if world.size > 1 else None
+        self.parameters = list(self.model.parameters())
+        self.optimizer = torch.optim.Adam(
+            parameter_groups(self.model, config.train),
+            betas=config.train.adam_betas,
+            fused=True,
+        )
+        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.ema = PowerEMA(self.parameters, config.train.ema_stds)
+        self.meters = Meters(config, self.run, device, world.size)
+        self.probe = Probe.of_run(config, self.batches, self.diffusion)
+        self.learning: Magnitudes = {}  # how the last step changed the weights, where probed
+        self.step = 0
+
+    def fit(self) -> None:
+        """Train to the last step from the newest checkpoint.
+
+        Raises:
+            Interrupted: when a signal asked to stop; the state is kept.
+            NonFiniteLossError: when the loss has become infinite or NaN.
+            ConfigError: when TensorBoard is asked for and not installed, or the processes do not
+                see the same checkpoints.
+        """
+        train, main = self.config.train, self.world.main
+        self._resume()
+        if self.replica is not None:
+            self._settle()
+        events = Events(self.run, self.step) if train.tensorboard and main else None
+        self.session.stage("train", self.step, train.steps)
+        if self.step == 0 and main:
+            self._probe()
+        began = time.perf_counter()
+        while self.step < train.steps:
+            self.step += 1
+            self.train_step()
+            last = self.step == train.steps
+            logged = self.step % train.log_every == 0 or last
+            # the means wait for the device: before the clock
+            means = self.meters.means(self.step) if logged else None
+            self.meters.took(time.perf_counter() - began)
+            if means is not None:
+                row = self.meters.row(self.step, means, self.optimizer.param_groups[0]["lr"])
+                if main:
+                    append_row(self.run.path / "metrics.jsonl", row)
+                if events is not None:
+                    events.add(row)
+            self.session.advance(self.step, train.batch_size, means["loss"] if means else None)
+            if self._probed() and main:
+                self._probe()
+            if self.step % (train.snapshot_every or 1) == 0 or last:
+                self._snapshot()
+            stop = self.world.largest(self.session.stop_signal)
+            if self.step % train.checkpoint_every == 0 or last or stop:
+                self._save()
+            if stop:
+                # together: a launcher that sees one process end may kill the one that still writes
+                self.world.largest(0)
+                raise Interrupted(stop)
+            began = time.perf_counter()
+        if events is not None:
+            events.close()
+
+    def train_step(self) -> None:
+        """Step ``self.step``: gradients of the batch, Adam, the averages."""
+        train, step = self.config.train, self.step
+        factor = learning_rate_factor(step, train)
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+        self.model.normalize_weights()
+        losses = self.gradients(step)
+        step_probe = StepProbe(self.model) if self._probed() and self.world.main else None
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        if train.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(
+                self.parameters, train.clip_norm, norm, foreach=True
+            )
+        self.optimizer.step()
+        if step_probe is not None:
+            self.learning = step_probe.after()
+        self.optimizer.zero_grad()
+        self.ema.update(step)
+        self.meters.add(torch.cat((losses, norm[None])))
+
+    def gradients(self, step: int) -> Float[Tensor, 3]:
+        """Leave the batch's gradients in the parameters.
+
+        Timesteps, noise and dropped labels are drawn for the whole batch, of which this process
+        takes its share, in turns of at most ``micro_batch_size`` images.
+
+        Returns:
+            The whole batch's means of loss, mse and vlb.
+        """
+        train, B = self.config.train, self.config.train.batch_size
+        random = generator(self.config.seed, "train", step, self.device)
+        spec = self.config.data.spec
+        t = torch.randint(0, 1000, (B,), generator=random, device=self.device)
+        shape = (B, spec.channels, spec.size, spec.size)
+        noise = torch.randn(shape, generator=random, device=self.device)
+        dropped = torch.rand(B, generator=random, device=self.device) < train.label_dropout
+
+        share = self.world.share(B)
+        x0, y = self.batches.batch(step, share)  # (share, C, H, W), (share,)
+        t, noise, dropped = t[share], noise[share], dropped[share]
+        y = torch.where(dropped, self.model.null_class, y)
+        turns = math.ceil(len(y) / (train.micro_batch_size or len(y)))
+        parts = zip(*(values.tensor_split(turns) for values in (x0, t, noise, y)), strict=True)
+        sums = torch.zeros(3, device=self.device)
+        for turn, part in enumerate(parts, start=1):
+            with self._exchanged(turn == turns):
+                losses = self._losses(*part) / B
+                # replicas' gradients are averaged, and are to be added up
+                (losses[0] * self.world.size).backward()
+            sums += losses.detach()
+        return self.world.add_up(sums)
+
+    def _exchanged(self, last: bool) -> AbstractContextManager[None]:
+        """Where replicas' gradients are exchanged: in the last turn only."""
+        if self.replica is None or last:
+            return nullcontext()
+        return self.replica.no_sync()
+
+    def _losses(
+        self,
+        x0: Float[Tensor, "batch channels height width"],
+        t: Int64[Tensor, " batch"],
+        noise: Float[Tensor, "batch channels height width"],
+        y: Int64[Tensor, " batch"],
+    ) -> Float[Tensor, 3]:
+        """Sums over the images of loss, mse and vlb."""
+        x_t = self.diffusion.q_sample(x0, t, noise)
+        bf16 = self.config.train.precision == "bfloat16"
+        model = self.model if self.replica is None else self.replica
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            output = model(x_t, t, y)  # (B, 2C, H, W)
+        terms = self.diffusion.loss(output.float(), x0, x_t, t, noise)
+        return torch.stack([terms[name].sum() for name in ("loss", "mse", "vlb")])
+
+    def _settle(self) -> None:
+        """Let the replicas agree on the order in which gradients are exchanged.
+
+        They choose it anew after their first backward pass; without one whose gradients are thrown
+        away, the first step after a resume would add in another order than it did before.
+        """
+        self.gradients(1)
+        self.optimizer.zero_grad()
+
+    def _probed(self) -> bool:
+        """Whether this step's magnitudes are wanted."""
+        train = self.config.train
+        return self.step % (train.probe_every or 1) == 0 or self.step == train.steps
+
+    def _probe(self) -> None:
+        measured = {**self.probe(self.model), **self.learning}
+        for site, blocks in measured.items():
+            row = {"step": self.step, "site": site, "blocks": blocks}
+            append_row(self.run.path / "magnitudes.jsonl", row)
+
+    def _snapshot(self) -> None:
+        self._check_finite()
+        if not self.world.main:
+            return
+        self.run.ema.mkdir(exist_ok=True)
+        names = [name for name, _ in self.model.named_parameters()]
+        fixed = self.model.state_dict()  # of which only tables remain: a snapshot is a whole model
+        for std, average in self.ema.averages.items():
+            file = snapshot_file(self.run.ema, std, self.step)
+            write_snapshot(file, {**fixed, **dict(zip(names, average, strict=True))})
+
+    def _check_finite(self) -> None:
+        """A broken state does not take the place of a good one.
+
+        Raises:
+            NonFiniteLossError: when the loss or a gradient has been infinite or NaN.
+        """
+        if self.meters.summed:
+            self.meters.means(self.step)
+
+    def _save(self) -> None:
+        self._check_finite()
+        if not self.world.main:
+            return
+        state = {
+            "step": self.step,
+            "meters": self.meters.state_dict(),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.state_dict(),
+        }
+        for name in ROWS:  # the rows up to here are counted on from now on
+            if (self.run.path / name).exists():
+                sync_path(self.run.path / name)
+        checkpoint.save(self.run.checkpoints, self.step, state)
+
+    def _resume(self) -> None:
+        state = checkpoint.load_newest(self.run.checkpoints, self.device, log.warning)
+        if state is not None:
+            self.step = state["step"]
+            self.meters.load_state_dict(state["meters"])
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.ema.load_state_dict(state["ema"])
+            log.info("going on from step %d", self.step)
+        newest = self.world.largest(self.step)
+        if self.world.largest(newest - self.step):  # of another step, in any process
+            raise ConfigError(
+                f"the processes do not see the same checkpoints: the newest is of step {newest}, "
+                f"process {self.world.rank} read that of step {self.step}. "
+                "They need one file system; where it is one, start again"
+            )
+        if not self.world.main:
+            return
+        for left in self.run.ema.glob(".tmp*"):  # safetensors' own, of a write that broke off
+            left.unlink()
+        for name in ROWS:
+            file = self.run.path / name
+            rows = read_rows(file)
+            # a run without a checkpoint starts over, its first probe included
+            kept = [row for row in rows if row["step"] <= self.step and state is not None]
+            if file.exists():
+                keep_rows(file, kept)
+
+
+def replicate(model: DiT) -> DistributedDataParallel:
+    """The model with gradients averaged over all processes, while the backward pass goes on."""
+    config = model.config
+    return DistributedDataParallel(
+        model,
+        gradient_as_bucket_view=True,
+        broadcast_buffers=False,  # fixed tables, which all have; else sent in every forward pass
+        # without any modulation the conditioning's embedders have no part in the output
+        find_unused_parameters=not (config.parts or config.final_parts),
+    )
+
+
+def parameter_groups(model: DiT, train: TrainConfig) -> list[dict[str, Any]]:
+    """Adam's groups: magnitude-preserving (weight-normalized) parameters, and the rest."""
+    preserving = model.mp_parameters()
+    ids = {id(parameter) for parameter in preserving}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in ids]
+    groups: list[dict[str, Any]] = [
+        {"params": others, "lr": train.learning_rate},
+        {"params": preserving, "lr": train.mp_learning_rate},
+    ]
+    return [group for group in groups if group["params"]]
