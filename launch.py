@@ -249,7 +249,7 @@ def _load(grid: Path, sets: list[str] | None, only: str | None) -> tuple[Plan, P
 
 def _agree(part: Plan, results: Path) -> None:
     """Ask before a large bill, on a terminal; refuse it elsewhere."""
-    from mpdit.config import ConfigError
+    from mpdit.errors import ConfigError
     from mpdit.study.screens.messages import doubtful_bill
     from mpdit.study.submission import check_plan
 
@@ -391,7 +391,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if hasattr(error, "format_message"):  # the command line itself is wrong
             _fail(f"{error.format_message()} (see {sys.argv[0]} --help)")
-        from mpdit.config import ConfigError
+        from mpdit.errors import ConfigError
 
         if isinstance(error, ConfigError):
             _fail(str(error))

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mpdit.config import ConfigError
 from mpdit.disk.rundir import say
+from mpdit.errors import ConfigError
 
 RESULTS = Path("results")
 

@@ -17,9 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from mpdit.errors import ConfigError as ConfigError
-from mpdit.errors import explain
-from mpdit.errors import nearest as nearest
+from mpdit.errors import explain, nearest
 
 FLAGS = (
     "cosine_attention",

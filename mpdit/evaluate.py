@@ -35,20 +35,20 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ValidationError
 
-from mpdit.config import METRICS, ConfigError, RunConfig, SampleConfig
+from mpdit.config import METRICS, RunConfig, SampleConfig
 from mpdit.data.preflight import LEAST_SAMPLES, NEED_FEATURES, check_evaluable
+from mpdit.disk.lease import BusyError
 from mpdit.disk.rundir import (
     EXIT_BUSY,
     EXIT_DONE,
     EXIT_INTERRUPTED,
-    BusyError,
     RunDir,
     keep_rows,
     read_rows,
     say,
 )
 from mpdit.ema.posthoc import profile_error
-from mpdit.errors import explain
+from mpdit.errors import ConfigError, explain
 from mpdit.evaluation import extractors, features, metrics, references
 from mpdit.evaluation.extractors import Extractor, Features
 from mpdit.evaluation.metrics import labels
@@ -56,7 +56,8 @@ from mpdit.evaluation.realimages import Batch, Record
 from mpdit.evaluation.references import HeldOut, Reference
 from mpdit.runtime.devices import prepare, set_precision
 from mpdit.runtime.session import Interrupted, Session, log, open_session
-from mpdit.sample import Drawing, check_snapshot, draw_set
+from mpdit.sample import check_snapshot, draw_set
+from mpdit.sampling.drawing import Drawing
 
 Row = dict[str, Any]
 Section = TypeVar("Section", bound=BaseModel)

@@ -22,22 +22,22 @@ from typing import Any
 
 import torch
 
-from mpdit.config import ConfigError, RunConfig
+from mpdit.config import RunConfig
 from mpdit.data.datasets import check_available
 from mpdit.data.preflight import check_evaluable
-from mpdit.disk.lease import Lease, share
+from mpdit.disk.lease import BusyError, Lease, share
 from mpdit.disk.rundir import (
     EXIT_BUSY,
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
-    BusyError,
     RunDir,
     explain_os_error,
     say,
     write_atomic,
 )
 from mpdit.encoding.decoder import open_decoder
+from mpdit.errors import ConfigError
 from mpdit.evaluate import evaluate_run
 from mpdit.evaluation import extractors
 from mpdit.flops import count_parameters, forward_flops, total_parameters

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from mpdit.config import ConfigError, RunConfig, make_run
+from mpdit.config import RunConfig, make_run
 from mpdit.disk.rundir import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -29,6 +29,7 @@ from mpdit.disk.rundir import (
 from mpdit.ema.posthoc import reconstruct
 from mpdit.ema.power import snapshot_file
 from mpdit.encoding.decoder import open_decoder
+from mpdit.errors import ConfigError
 from mpdit.model import DiT
 from mpdit.runtime.devices import prepare, set_precision
 from mpdit.runtime.distributed import World, join

@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-from mpdit.config import ConfigError
+from mpdit.errors import ConfigError
 
 calls: Counter[str] = Counter()
 """How often each command has been run by this process."""

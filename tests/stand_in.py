@@ -17,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from mpdit.disk.rundir import EXIT_BUSY, EXIT_INTERRUPTED, BusyError, RunDir, RunState, append_row
+from mpdit.disk.lease import BusyError
+from mpdit.disk.rundir import EXIT_BUSY, EXIT_INTERRUPTED, RunDir, RunState, append_row
 
 COMMAND = (sys.executable, __file__)
 STEP_S = 0.02

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpdit.config import ConfigError
+from mpdit.errors import ConfigError
 from mpdit.grid.resources import Resources
 from mpdit.study.cluster.arrays import Batch, make_batches
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mpdit import slurm
-from mpdit.config import ConfigError
 from mpdit.disk.rundir import append_row
+from mpdit.errors import ConfigError
 from mpdit.grid.resources import Resources
 from mpdit.study.cluster import partitions
 from mpdit.study.cluster.arrays import check, submit_arrays

@@ -11,9 +11,9 @@ import yaml
 from safetensors.torch import load_file
 from test_parity import EXACT, MODELS, OWN_TABLES, Golden, close
 
-from mpdit.config import ConfigError
 from mpdit.disk.rundir import EXIT_USAGE, RunDir
 from mpdit.ema.power import snapshot_file
+from mpdit.errors import ConfigError
 from mpdit.model import DiT
 from mpdit.official.conversion import convert
 from mpdit.official.tensors import BUFFERS

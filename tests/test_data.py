@@ -8,10 +8,11 @@ from conftest import tiny_config
 from PIL import Image
 from test_latents import make_store
 
-from mpdit.config import ConfigError, DataConfig, RunConfig
+from mpdit.config import DataConfig, RunConfig
 from mpdit.data import datasets
 from mpdit.data.datasets import latent_store
 from mpdit.diffusion.process import Diffusion
+from mpdit.errors import ConfigError
 from mpdit.runtime.randomness import generator
 from mpdit.training.batches import Batches, _HeldLatents
 from mpdit.training.probe import IMAGES, Probe

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mpdit.config import ConfigError, DataConfig
+from mpdit.config import DataConfig
 from mpdit.data import datasets
 from mpdit.data.images import ImageReader
+from mpdit.errors import ConfigError
 
 
 def fashion(path: Path) -> DataConfig:

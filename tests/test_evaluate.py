@@ -13,14 +13,15 @@ from conftest import tiny_config
 from test_references import ADM, bitmaps, grey
 
 from mpdit import evaluate
-from mpdit.config import ConfigError, RunConfig
+from mpdit.config import RunConfig
 from mpdit.disk import npz
 from mpdit.disk.rundir import EXIT_DONE, RunDir, RunState, append_row, read_rows
+from mpdit.errors import ConfigError
 from mpdit.evaluate import evaluate_run, measure_again
 from mpdit.evaluation import extractors
 from mpdit.evaluation.extractors import Extractor, classifier
 from mpdit.runtime.session import Interrupted, Session
-from mpdit.sample import Drawing
+from mpdit.sampling.drawing import Drawing
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpdit.config import FLAGS, ConfigError, RunConfig
+from mpdit.config import FLAGS, RunConfig
+from mpdit.errors import ConfigError
 from mpdit.grid.grid import grid_from_text
 from mpdit.grid.plan import Plan, load_plan, make_plan
 from mpdit.grid.yamlfile import parse

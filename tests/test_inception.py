@@ -22,7 +22,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
 )
 from torch_fidelity.utils import create_feature_extractor, extract_featuresdict_from_input_id
 
-from mpdit.config import ConfigError, EvaluateConfig, RunConfig
+from mpdit.config import EvaluateConfig, RunConfig
 from mpdit.data.latents import checksum
 from mpdit.data.preflight import (
     INCEPTION_FILE,
@@ -32,6 +32,7 @@ from mpdit.data.preflight import (
     inception_weights,
 )
 from mpdit.disk.rundir import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunDir, read_rows
+from mpdit.errors import ConfigError
 from mpdit.evaluate import evaluate_run
 from mpdit.evaluation import extractors
 from mpdit.evaluation.extractors import Extractor, inception

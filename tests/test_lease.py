@@ -16,7 +16,6 @@ import torch
 from interrupted import FORKED, finish_forked, fork, make, science_of, signal_at_call
 
 from mpdit import slurm
-from mpdit.config import ConfigError
 from mpdit.disk import lease
 from mpdit.disk.lease import BusyError, Lease, LeaseLostError, share
 from mpdit.disk.rundir import (
@@ -30,6 +29,7 @@ from mpdit.disk.rundir import (
     read_rows,
 )
 from mpdit.ema.power import write_snapshot
+from mpdit.errors import ConfigError
 from mpdit.evaluation import features
 from mpdit.training import checkpoint
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from conftest import tiny_config
 
-from mpdit.config import ConfigError
 from mpdit.disk.rundir import RunDir
+from mpdit.errors import ConfigError
 from mpdit.model import DiT
 from mpdit.peaks import peak_flops
 from mpdit.runtime import devices

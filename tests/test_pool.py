@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import stand_in
 
-from mpdit.config import ConfigError
 from mpdit.disk.rundir import RunDir, RunState, read_rows
+from mpdit.errors import ConfigError
 from mpdit.grid.grid import grid_from_text
 from mpdit.grid.plan import Plan, make_plan
 from mpdit.study import pool

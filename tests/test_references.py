@@ -17,10 +17,11 @@ from conftest import tiny_config
 from PIL import Image
 from test_latents import make_store
 
-from mpdit.config import DATASETS, ConfigError, DataConfig, EvaluateConfig, RunConfig
+from mpdit.config import DATASETS, DataConfig, EvaluateConfig, RunConfig
 from mpdit.data.images import ImageFolder
 from mpdit.data.preflight import check_evaluable, reference_file
 from mpdit.disk import npz, stamp
+from mpdit.errors import ConfigError
 from mpdit.evaluation import features, references
 from mpdit.evaluation.extractors import Extractor, Features, classifier
 from mpdit.evaluation.metrics import accumulate, frechet_distance, statistics

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_pool import plan
 
-from mpdit.config import ConfigError
+from mpdit.errors import ConfigError
 from mpdit.grid.resources import Resources
 from mpdit.study.retry import adjust, last_cluster
 from mpdit.study.studydir import StudyDir

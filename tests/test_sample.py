@@ -15,7 +15,7 @@ from PIL import Image
 from test_distributed import finish, start
 
 from mpdit import sample
-from mpdit.config import ConfigError, RunConfig
+from mpdit.config import RunConfig
 from mpdit.data.latents import Manifest, Source
 from mpdit.diffusion.solvers import SOLVERS
 from mpdit.disk.rundir import (
@@ -29,6 +29,7 @@ from mpdit.disk.rundir import (
 )
 from mpdit.ema.posthoc import profile_error, reconstruct
 from mpdit.ema.power import snapshot_file, write_snapshot
+from mpdit.errors import ConfigError
 from mpdit.model import DiT
 from mpdit.runtime.session import Interrupted, Session
 from mpdit.sample import draw_set, load_average, samples_file

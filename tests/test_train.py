@@ -11,10 +11,11 @@ import torch
 from conftest import tiny_config
 from safetensors.torch import load_file
 
-from mpdit.config import FLAGS, ConfigError, RunConfig
+from mpdit.config import FLAGS, RunConfig
 from mpdit.diffusion.process import Diffusion
 from mpdit.disk.rundir import RunDir, read_rows
 from mpdit.ema.power import gamma_of
+from mpdit.errors import ConfigError
 from mpdit.runtime.distributed import World
 from mpdit.runtime.randomness import generator
 from mpdit.runtime.session import Interrupted, Session

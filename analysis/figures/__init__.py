@@ -21,7 +21,7 @@ from analysis.figures.magnitude_plots import (
 from analysis.figures.strips import ema_widths, samples
 from analysis.figures.training_curves import loss, speed
 from analysis.figures.tuning_curves import tuning_curve
-from analysis.loading.load import Study
+from analysis.study import Study
 
 FIGURES: dict[str, Callable[[Study], Figure]] = {
     "distance": distance,

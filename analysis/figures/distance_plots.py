@@ -9,7 +9,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from analysis.figures import panels, style
 from analysis.judging import comparison
-from analysis.loading.load import NothingToShow, Study
+from analysis.study import NothingToShow, Study
 
 SWEPT = {"sampling.ema_std": "EMA width (relative)", "sampling.guidance": "guidance scale"}
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from analysis.figures import panels, style
 from analysis.judging import comparison
 from analysis.judging.effects import Effect
-from analysis.loading.load import NothingToShow, Study
+from analysis.study import NothingToShow, Study
 from mpdit.grid.names import FLAG_CODES
 
 ALPHA = 0.05

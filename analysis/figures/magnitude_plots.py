@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
 from analysis.figures import panels, style
-from analysis.loading.load import NothingToShow, Study
+from analysis.study import NothingToShow, Study
 
 SITES = {
     "residual": "residual stream",

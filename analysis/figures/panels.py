@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from analysis.figures import style
 from analysis.judging import comparison
 from analysis.judging.statistics import Estimate
-from analysis.loading.load import NothingToShow, Study
+from analysis.study import NothingToShow, Study
 
 ROWS = 40
 """How many variants a figure with a row for each may have."""

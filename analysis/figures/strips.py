@@ -9,7 +9,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from analysis.figures import panels, style
 from analysis.figures.distance_plots import variations
 from analysis.judging import comparison
-from analysis.loading.load import NothingToShow, Study
+from analysis.study import NothingToShow, Study
 
 COLUMNS = 10
 

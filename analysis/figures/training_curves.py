@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from analysis.figures import panels, style
 from analysis.judging import statistics
 from analysis.judging.speed import of_runs, side_by_side
-from analysis.loading.load import NothingToShow, Study
+from analysis.study import NothingToShow, Study
 
 
 @style.styled

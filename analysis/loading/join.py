@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.study import Study
-from mpdit.config import ConfigError
+from mpdit.errors import ConfigError
 
 LABELLED = ("runs", "metrics", "magnitudes", "evaluations", "provenance")
 """The frames that have a variant."""

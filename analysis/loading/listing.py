@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mpdit.config import ConfigError, nearest
+from mpdit.errors import ConfigError, nearest
 
 
 class Entry(BaseModel):

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 from analysis.loading import cache, parse, published
 from analysis.loading.join import join
 from analysis.loading.listing import Entry, entries
-from analysis.study import NothingToShow as NothingToShow
-from analysis.study import Study as Study
-from mpdit.config import ConfigError, RunConfig, make_run
+from analysis.study import Study
+from mpdit.config import RunConfig, make_run
 from mpdit.disk.rundir import RunDir, RunState, read_rows
+from mpdit.errors import ConfigError
 
 EVALUATIONS = ["metric", "value", "role", "extractor", "weights", "count", "seconds"]
 STARTS = ["time", "code", "diff_sha", "python", "host", "device", "threads", "job"]

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.study import NothingToShow, Study
-from mpdit.config import ConfigError
 from mpdit.disk.rundir import write_atomic
+from mpdit.errors import ConfigError
 
 FRAMES = ("runs", "metrics", "magnitudes", "evaluations", "provenance", "missing")
 IMAGES = 20

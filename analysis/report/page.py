@@ -21,10 +21,12 @@ from markupsafe import Markup
 from analysis import tables
 from analysis.figures import FIGURES, panels, style
 from analysis.judging import comparison, conclusions, words
-from analysis.loading.load import NothingToShow, Study, load
+from analysis.loading.load import load
 from analysis.report.captions import CAPTIONS, TITLES
-from mpdit.config import FLAGS, ConfigError
+from analysis.study import NothingToShow, Study
+from mpdit.config import FLAGS
 from mpdit.disk.rundir import write_atomic
+from mpdit.errors import ConfigError
 
 LINKS = {
     "config": "config.yaml",

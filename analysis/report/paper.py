@@ -14,10 +14,11 @@ from analysis import tables
 from analysis.figures import FIGURES, style
 from analysis.judging import conclusions, words
 from analysis.loading import published
-from analysis.loading.load import NothingToShow, Study, load
+from analysis.loading.load import load
 from analysis.report.captions import CAPTIONS, TITLES
-from mpdit.config import ConfigError
+from analysis.study import NothingToShow, Study
 from mpdit.disk.rundir import write_atomic
+from mpdit.errors import ConfigError
 
 
 @dataclass(frozen=True)

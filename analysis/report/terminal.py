@@ -10,7 +10,7 @@ from rich.text import Text
 from analysis import tables
 from analysis.figures import style
 from analysis.judging import conclusions, words
-from analysis.loading.load import NothingToShow, Study
+from analysis.study import NothingToShow, Study
 
 HEADINGS = {
     "variant": "variant",

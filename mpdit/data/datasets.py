@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
-from mpdit.config import ConfigError, DataConfig
+from mpdit.config import DataConfig
 from mpdit.data.images import MODES, ImageFolder, Split
 from mpdit.data.latents import LatentStore
+from mpdit.errors import ConfigError
 
 FASHION_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mpdit.config import ConfigError, DataConfig, EvaluateConfig, RunConfig
+from mpdit.config import DataConfig, EvaluateConfig, RunConfig
 from mpdit.data import datasets
 from mpdit.disk import npz
+from mpdit.errors import ConfigError
 
 INCEPTION_URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"

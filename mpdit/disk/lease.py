@@ -36,7 +36,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from mpdit.config import ConfigError
+from mpdit.errors import ConfigError
 
 TRIES = 20
 TRY_S = 0.05

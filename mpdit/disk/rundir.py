@@ -38,10 +38,10 @@ from typing import Any
 
 import yaml
 
-from mpdit.config import ConfigError, RunConfig, make_run
+from mpdit.config import RunConfig, make_run
 from mpdit.disk import lease as leases
-from mpdit.disk.lease import BusyError as BusyError
 from mpdit.disk.lease import Lease
+from mpdit.errors import ConfigError
 
 STAGES = ("train", "sample", "evaluate", "done")
 

@@ -22,9 +22,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mpdit.config import ConfigError, RunConfig
+from mpdit.config import RunConfig
 from mpdit.disk.rundir import EXIT_DONE, RunDir, say
 from mpdit.ema.power import posthoc_errors, posthoc_weights, snapshot_file, write_snapshot
+from mpdit.errors import ConfigError
 from mpdit.model import DiT
 from mpdit.runtime.session import log
 

@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mpdit.config import ConfigError, DataConfig
+from mpdit.config import DataConfig
 from mpdit.data import datasets
 from mpdit.data.latents import Manifest, read_manifest
 from mpdit.encoding.encoders import load_vae, weights_hash
+from mpdit.errors import ConfigError
 
 Decode = Callable[
     [Float[Tensor, "batch channels height width"]], Float[Tensor, "batch colours rows columns"]

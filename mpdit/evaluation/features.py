@@ -13,8 +13,8 @@ from jaxtyping import Shaped
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from mpdit.config import ConfigError
 from mpdit.disk import lease, npz
+from mpdit.errors import ConfigError
 from mpdit.evaluation.extractors import Extractor, Features
 from mpdit.evaluation.realimages import Batch
 

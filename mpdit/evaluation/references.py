@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from mpdit.config import ConfigError, DataConfig, EvaluateConfig
+from mpdit.config import DataConfig, EvaluateConfig
 from mpdit.data import datasets
 from mpdit.data.preflight import check_reference, needs_features, reference_file
 from mpdit.disk import npz
 from mpdit.disk.cachefolder import cache_folder
+from mpdit.errors import ConfigError
 from mpdit.evaluation.extractors import Extractor, Features
 from mpdit.evaluation.extractors.extractor import in_batches
 from mpdit.evaluation.features import Arrays, Key, Watch, identity, keep, read

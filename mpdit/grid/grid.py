@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpdit.config import ConfigError, nearest
+from mpdit.errors import ConfigError, nearest
 from mpdit.grid.names import check_name
 from mpdit.grid.resources import Resources, read_resources
 from mpdit.grid.settings import Layer, Setting, fold, read_layer, shortest

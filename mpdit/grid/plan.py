@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mpdit.config import ConfigError, Dataset, ModelConfig, RunConfig, nearest
+from mpdit.config import Dataset, ModelConfig, RunConfig
+from mpdit.errors import ConfigError, nearest
 from mpdit.flops import count_parameters
 from mpdit.grid.grid import Axis, Exclusion, Grid, conditions_text, load_grid
 from mpdit.grid.names import axis_label, run_name, slug

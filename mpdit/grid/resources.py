@@ -15,7 +15,7 @@ from pydantic import (
     ValidationError,
 )
 
-from mpdit.config import nearest
+from mpdit.errors import nearest
 from mpdit.grid.settings import Setting
 from mpdit.peaks import PEAKS
 

@@ -10,15 +10,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from mpdit.config import (
-    FLAGS,
-    ConfigError,
-    RunConfig,
-    known_keys,
-    make_run,
-    nearest,
-    parse_model_name,
-)
+from mpdit.config import FLAGS, RunConfig, known_keys, make_run, parse_model_name
+from mpdit.errors import ConfigError, nearest
 from mpdit.grid.yamlfile import Source, Where
 
 SIZE_KEYS = ("model.depth", "model.width", "model.heads", "model.patch_size")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mpdit.config import ModelConfig, nearest
+from mpdit.config import ModelConfig
+from mpdit.errors import nearest
 from mpdit.grid.names import check_name
 from mpdit.grid.resources import Resources, read_resources
 from mpdit.grid.settings import Layer, Setting, fold, read_layer

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from mpdit.config import ConfigError, nearest
+from mpdit.errors import ConfigError, nearest
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20

@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mpdit.config import ConfigError, Dataset, ModelConfig
+from mpdit.config import Dataset, ModelConfig
+from mpdit.errors import ConfigError
 from mpdit.model.embedding import Fourier, TimeEmbedding, patchify, position_table, unpatchify
 from mpdit.model.layers import (
     EPS,

@@ -26,9 +26,10 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mpdit.config import DATASETS, FLAGS, ConfigError, RunConfig, make_run
+from mpdit.config import DATASETS, FLAGS, RunConfig, make_run
 from mpdit.disk.rundir import EXIT_DONE, EXIT_USAGE, RunDir, write_atomic
 from mpdit.ema.power import PowerEMA, snapshot_file
+from mpdit.errors import ConfigError
 from mpdit.model import DiT
 from mpdit.official import tensors
 from mpdit.runtime.provenance import record_start

@@ -8,7 +8,7 @@ import resource
 
 import torch
 
-from mpdit.config import ConfigError
+from mpdit.errors import ConfigError
 
 
 def prepare(precision: str, local_rank: int = 0) -> torch.device:

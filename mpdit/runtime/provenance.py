@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 import mpdit
-from mpdit.config import ConfigError
 from mpdit.disk.rundir import RunDir, write_atomic, written_aside
+from mpdit.errors import ConfigError
 from mpdit.runtime.devices import device_name
 
 PACKAGES = ("torch", "numpy", "torch-fidelity", "safetensors", "scikit-learn", "pydantic")

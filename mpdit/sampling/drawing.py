@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from mpdit.config import ConfigError, RunConfig
+from mpdit.config import RunConfig
 from mpdit.diffusion.process import Diffusion
 from mpdit.diffusion.solvers import SOLVERS
+from mpdit.errors import ConfigError
 from mpdit.model import DiT
 from mpdit.runtime.randomness import generator
 

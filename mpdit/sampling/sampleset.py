@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from mpdit.config import ConfigError
 from mpdit.data import datasets
 from mpdit.disk import npz
 from mpdit.disk.rundir import write_atomic, written_aside
+from mpdit.errors import ConfigError
 from mpdit.runtime.distributed import World
 from mpdit.sampling.drawing import Drawing, labels
 

@@ -12,8 +12,8 @@ from itertools import chain, repeat
 from pathlib import Path
 
 from mpdit import slurm
-from mpdit.config import ConfigError
 from mpdit.disk.rundir import RunDir
+from mpdit.errors import ConfigError
 from mpdit.study.cluster.scheduler import Scheduler
 from mpdit.study.reconcile import reconcile
 from mpdit.study.status import survey

@@ -23,17 +23,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mpdit.config import ConfigError
+from mpdit.disk.lease import BusyError
 from mpdit.disk.rundir import (
     EXIT_BUSY,
     EXIT_DONE,
     EXIT_INTERRUPTED,
-    BusyError,
     RunDir,
     RunState,
     append_row,
     read_rows,
 )
+from mpdit.errors import ConfigError
 
 RUN_COMMAND = (sys.executable, "-m", "mpdit.run")
 POLL_S = 0.1

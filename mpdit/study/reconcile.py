@@ -6,8 +6,9 @@ import time
 from dataclasses import replace
 
 from mpdit import slurm
-from mpdit.config import ConfigError
-from mpdit.disk.rundir import BusyError, RunDir, append_row
+from mpdit.disk.lease import BusyError
+from mpdit.disk.rundir import RunDir, append_row
+from mpdit.errors import ConfigError
 from mpdit.study.cluster.scheduler import Placement, Scheduler
 from mpdit.study.pool import record_error
 from mpdit.study.status import explain_end

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mpdit.config import ConfigError
+from mpdit.errors import ConfigError
 from mpdit.grid.plan import PlannedRun
 from mpdit.grid.resources import Resources, parse_minutes
 from mpdit.study.studydir import StudyDir

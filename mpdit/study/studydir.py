@@ -34,8 +34,8 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-from mpdit.config import ConfigError, nearest
 from mpdit.disk.rundir import RunDir, append_row, locked, read_rows, write_atomic
+from mpdit.errors import ConfigError, nearest
 from mpdit.grid.names import id_in
 from mpdit.grid.plan import Plan, PlannedRun
 

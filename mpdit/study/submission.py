@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mpdit import slurm
-from mpdit.config import ConfigError, nearest
 from mpdit.disk.rundir import append_row
+from mpdit.errors import ConfigError, nearest
 from mpdit.grid.plan import Plan, PlannedRun, load_plan
 from mpdit.grid.resources import Resources
 from mpdit.study import pool

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mpdit.config import ConfigError
 from mpdit.disk.rundir import RunDir
+from mpdit.errors import ConfigError
 from mpdit.training.meters import Row
 
 

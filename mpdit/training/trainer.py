@@ -12,10 +12,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from mpdit.config import ConfigError, RunConfig, TrainConfig
+from mpdit.config import RunConfig, TrainConfig
 from mpdit.diffusion.process import Diffusion
 from mpdit.disk.rundir import append_row, keep_rows, read_rows, sync_path
 from mpdit.ema.power import PowerEMA, snapshot_file, write_snapshot
+from mpdit.errors import ConfigError
 from mpdit.model import DiT
 from mpdit.runtime.distributed import World
 from mpdit.runtime.randomness import generator

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from mpdit import slurm
-from mpdit.config import ConfigError
+from mpdit.errors import ConfigError
 from mpdit.grid.resources import Resources
 from mpdit.study.cluster import partitions
 

@@ -12,8 +12,8 @@ import pytest
 import stand_in
 
 from mpdit import slurm
-from mpdit.config import ConfigError
 from mpdit.disk.rundir import read_rows
+from mpdit.errors import ConfigError
 from mpdit.study.cancel import cancel
 from mpdit.study.retry import STATES, adjust
 from mpdit.study.studydir import StudyDir

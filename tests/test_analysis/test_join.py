@@ -8,8 +8,8 @@ import pytest
 
 from analysis import Study, tables
 from analysis.loading import join, load
-from mpdit.config import ConfigError
 from mpdit.disk.rundir import RunDir, RunState
+from mpdit.errors import ConfigError
 from test_analysis import synthetic
 
 

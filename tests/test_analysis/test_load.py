@@ -10,8 +10,9 @@ import pytest
 
 from analysis import NothingToShow, Study
 from analysis.loading import load
-from mpdit.config import FLAGS, ConfigError
+from mpdit.config import FLAGS
 from mpdit.disk.rundir import RunDir, RunState
+from mpdit.errors import ConfigError
 from test_analysis import synthetic
 
 Own = Callable[..., Path]

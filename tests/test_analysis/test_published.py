@@ -11,8 +11,9 @@ from analysis import NothingToShow, Study, figures, tables
 from analysis.__main__ import main
 from analysis.judging import conclusions
 from analysis.loading import load, published
-from mpdit.config import FLAGS, ConfigError
+from mpdit.config import FLAGS
 from mpdit.disk.rundir import RunDir
+from mpdit.errors import ConfigError
 from test_analysis import synthetic
 
 Own = Callable[..., Path]

@@ -10,8 +10,9 @@ from rich.console import Console
 
 from analysis import tables
 from analysis.judging import comparison, conclusions, words
-from analysis.loading.load import Study, load
+from analysis.loading.load import load
 from analysis.report import paper, terminal
+from analysis.study import Study
 from mpdit.disk.rundir import RunDir, keep_rows, read_rows
 from test_analysis import synthetic
 

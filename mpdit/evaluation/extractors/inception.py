@@ -12,9 +12,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from mpdit.config import ConfigError
 from mpdit.data.latents import checksum
 from mpdit.data.preflight import INCEPTION_URL
+from mpdit.errors import ConfigError
 from mpdit.evaluation.extractors.extractor import Extractor, FeatureNetwork
 
 LAYERS = ("2048", "logits_unbiased")

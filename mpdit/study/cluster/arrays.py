@@ -23,8 +23,8 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import clean_env
 
 from mpdit import slurm
-from mpdit.config import ConfigError
 from mpdit.disk.rundir import append_row
+from mpdit.errors import ConfigError
 from mpdit.grid.resources import Resources
 from mpdit.study.cluster import partitions
 from mpdit.study.cluster.job import Job

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from mpdit import slurm
-from mpdit.config import ConfigError, nearest
+from mpdit.errors import ConfigError, nearest
 from mpdit.grid.resources import Resources, parse_minutes
 
 

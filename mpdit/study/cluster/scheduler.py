@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from mpdit import slurm
-from mpdit.config import ConfigError
+from mpdit.errors import ConfigError
 from mpdit.study.cluster.endings import classify
 from mpdit.study.pool import tail
 from mpdit.study.studydir import Claim
