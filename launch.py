@@ -210,11 +210,12 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it is written")] = False,
 ) -> None:
     """Print a run's log."""
+    from mpdit.disk.rundir import find_run
     from mpdit.study.screens.logs import show_log
-    from mpdit.study.studydir import find_run
+    from mpdit.study.studydir import StudyDir
 
-    study, found = find_run(run, results)
-    if reason := show_log(study, found, sys.stdout.buffer, follow):
+    found = find_run(run, results)
+    if reason := show_log(StudyDir(found.path.parent), found, sys.stdout.buffer, follow):
         print(reason, file=sys.stderr)
 
 

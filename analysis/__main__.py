@@ -91,9 +91,9 @@ def _diff(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     from analysis.loading.load import load_run
     from analysis.report import diff
-    from mpdit.study.studydir import find_run
+    from mpdit.disk.rundir import find_run
 
-    first, second = (load_run(find_run(word, options.results)[1]) for word in options.runs)
+    first, second = (load_run(find_run(word, options.results)) for word in options.runs)
     diff.show(first, second)
 
 

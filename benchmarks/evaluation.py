@@ -21,14 +21,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mpdit.config import METRICS, make_run
+from mpdit.catalogue import METRICS
+from mpdit.config import make_run
 from mpdit.disk import npz
 from mpdit.disk.rundir import RunDir
-from mpdit.evaluate import evaluate_run
-from mpdit.evaluation.extractors import Extractor, Features
+from mpdit.evaluation.evaluation import evaluate_run
+from mpdit.evaluation.extractors.extractor import Extractor, Features
 from mpdit.evaluation.realimages import Batch, of_split
 from mpdit.runtime.session import Session
-from mpdit.sample import samples_file
+from mpdit.sampling.sampler import samples_file
 
 read = looked_at = 0
 
@@ -64,7 +65,7 @@ def main() -> int:
             "data": given.data,
             "train": {"steps": 1},
             "sample": {"count": given.count},
-            "evaluate": {"metrics": METRICS},
+            "evaluate": {"metrics": list(METRICS)},
         }
     )
     side = config.data.spec.size

@@ -16,17 +16,19 @@ from collections.abc import Callable
 
 import torch
 
-from mpdit.config import DATASETS, FLAGS, ModelConfig
+from mpdit.catalogue import PAPERS_FLAGS
+from mpdit.config import DataConfig
 from mpdit.model import DiT
+from mpdit.modelconfig import ModelConfig
 from mpdit.runtime.memory import keep_freed_memory
 
 PROMISED = {"eager": 1.08, "compiled": 1.03}
-LATENTS = DATASETS["imagenet128-latents"]
+LATENTS = DataConfig(name="imagenet128-latents").spec
 
 
 def make_step(flags: bool, compiled: bool, batch: int) -> Callable[[], None]:
     """One training step of a model of its own."""
-    options = {"name": "DiT-S/2", **dict.fromkeys(FLAGS, flags)}
+    options = {"name": "DiT-S/2", **dict.fromkeys(PAPERS_FLAGS, flags)}
     model = DiT(ModelConfig.model_validate(options), LATENTS)
     if compiled:
         model.compile_blocks()

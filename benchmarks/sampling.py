@@ -20,12 +20,12 @@ from typing import Literal
 
 import torch
 
-from mpdit.config import DATASETS, make_run
+from mpdit.config import DataConfig, make_run
 from mpdit.model import DiT
 from mpdit.runtime.memory import keep_freed_memory
 from mpdit.sampling.drawing import Drawing, draw
 
-LATENTS = DATASETS["imagenet128-latents"]
+LATENTS = DataConfig(name="imagenet128-latents").spec
 USUAL: dict[Literal["ddpm", "ddim", "dpm++"], int] = {"ddpm": 250, "ddim": 50, "dpm++": 20}
 MEASURED = 10
 """Steps that are timed; a step takes as long wherever it is."""

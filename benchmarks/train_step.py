@@ -26,7 +26,8 @@ import torch
 from bounds import Bounds, Clock
 from latent_memory import sparse_store
 
-from mpdit.config import FLAGS, RunConfig, make_run
+from mpdit.catalogue import PAPERS_FLAGS
+from mpdit.config import RunConfig, make_run
 from mpdit.data.latents import Plan, Source
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import ConfigError
@@ -128,7 +129,7 @@ def main() -> None:
         "compile": given.compile,
         "device": str(given.device),
     }
-    flags = dict.fromkeys(FLAGS, given.flags == "all")
+    flags = dict.fromkeys(PAPERS_FLAGS, given.flags == "all")
     model = {"name": given.model, "conditioning": given.conditioning, **flags}
     train = {
         "steps": 1_000_000,  # of which a few are taken, without probes

@@ -11,119 +11,33 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-
-from mpdit.errors import explain, nearest
-
-FLAGS = (
-    "cosine_attention",
-    "weight_normalization",
-    "forced_weight_normalization",
-    "mp_residual",
-    "mp_silu",
-    "no_layernorm",
-    "mp_pos_enc",
-    "mp_embedding",
+from pydantic import (
+    BaseModel,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
 )
-"""The eight magnitude-preservation switches, under their official names."""
 
-PARTS = ("scale", "shift", "rotation", "gate")
-"""What a conditioning mode is made of, in the order of application."""
-
-MODES = {
-    "adaln": ("scale", "shift", "gate"),
-    "rotation": ("rotation", "gate"),
-    "rotation_scale": ("scale", "rotation", "gate"),
-    "rotation_only": ("rotation",),
-    "none": (),
-}
-"""The named conditioning modes; any other subset is written by its parts, ``scale+gate``."""
-
-
-class Size(NamedTuple):
-    """Depth (blocks), width (channels of a token), attention heads."""
-
-    depth: int
-    width: int
-    heads: int
-
-
-SIZES = {
-    "XS": Size(6, 256, 4),
-    "S": Size(12, 384, 6),
-    "B": Size(12, 768, 12),
-    "L": Size(24, 1024, 16),
-    "XL": Size(28, 1152, 16),
-}
-
-PRESETS: dict[str, dict[str, Any]] = {
-    # Table 1: eight switches over AdaLN-Zero (official commit 4e3b269).
-    "flags": {},
-    # Table 2: all magnitude-preserving, the conditioning taken apart (branch old-mod_opts).
-    "mods": {
-        **dict.fromkeys(FLAGS, True),
-        "gate": "one_plus",
-        "modulation": "separate",
-        "time_embedding": "fourier",
-        "mean_free_positions": True,
-    },
-}
-"""The two generations of the official code, as values of the named options."""
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What a model must know of a data set: latent or pixel channels, side (pixels), classes."""
-
-    channels: int
-    size: int
-    classes: int
-    extractor: str
-
-
-DATASETS = {
-    "digits": Dataset(channels=1, size=8, classes=10, extractor="digits"),
-    "fashion-mnist": Dataset(channels=1, size=28, classes=10, extractor="fashion-mnist"),
-    "imagenet128-latents": Dataset(channels=4, size=16, classes=1000, extractor="inception"),
-}
-FREE_DATASETS = ("latents", "folder")
-"""Of any shape, which the config says: a latent store, a folder of images."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def _parts(value: object) -> tuple[str, ...]:
-    """The parts named by a conditioning mode, in order of application.
-
-    Raises:
-        ValueError: for an unknown mode or part.
-    """
-    if isinstance(value, str):
-        if value in MODES:
-            return MODES[value]
-        value = value.split("+")
-    if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
-        raise ValueError(f"a conditioning mode is one of {', '.join(MODES)}, or parts: scale+gate")
-    for part in value:
-        if part not in PARTS:
-            known = (*MODES, *PARTS)
-            raise ValueError(
-                f"unknown conditioning {part!r}.{nearest(part, known)}"
-                f" Known: {', '.join(MODES)}, and parts of {'+'.join(PARTS)}"
-            )
-    return tuple(part for part in PARTS if part in value)
-
-
-def _mode(parts: tuple[str, ...]) -> str:
-    """The one canonical spelling of a set of parts."""
-    return next((name for name, known in MODES.items() if known == parts), "+".join(parts))
-
+from mpdit.catalogue import (
+    DATASETS,
+    EXTRACTORS,
+    FLAGS,
+    METRICS,
+    OBJECTIVES,
+    PAPERS_FLAGS,
+    SOLVERS,
+    Dataset,
+)
+from mpdit.errors import explain
+from mpdit.extensions import Extension, reading, used
+from mpdit.modelconfig import ModelConfig
+from mpdit.section import HOW, How, Later, Section, marks
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, le=10)]
@@ -132,151 +46,47 @@ Std = Annotated[
 ]  # the EMA profile's relative width: γ > 0 needs σ < 12^-½
 
 
-class ModelConfig(_Strict):
-    """A Diffusion Transformer: size, magnitude-preservation flags, conditioning.
-
-    ``name`` (``DiT-S/2``) and ``preset`` (``flags``, ``mods``) are accepted as input and resolved
-    into the fields below, so that two spellings of one model are one identity.
-    """
-
-    depth: Positive
-    width: Positive
-    heads: Positive
-    patch_size: Positive
-
-    cosine_attention: bool = False
-    weight_normalization: bool = False
-    forced_weight_normalization: bool = False
-    mp_residual: bool = False
-    mp_silu: bool = False
-    no_layernorm: bool = False
-    mp_pos_enc: bool = False
-    mp_embedding: bool = False
-
-    conditioning: str = "adaln"
-    final_conditioning: str = "same"
-    """The final layer's own modulation, by parts (it has no gate); ``same`` follows the blocks."""
-    modulation: Literal["joint", "separate"] = "joint"
-    """One linear map for all of a block's modulation, or one for each part of each sublayer."""
-    gate: Literal["zero", "one_plus"] = "zero"
-    """A sublayer's output is multiplied by ``g`` (AdaLN-Zero) or by ``1 + g``; g starts at 0."""
-    time_embedding: Literal["sinusoidal", "table", "fourier", "mp_fourier"] | None = None
-    """None follows ``mp_embedding``: a table of 1000 rows when on, else sinusoidal. ``fourier`` is
-    map-dit's, of magnitude 0.707; ``mp_fourier`` has EDM2's √2."""
-    mean_free_positions: bool = False
-    mp_attention: bool = False
-    """Each head's output at unit magnitude: the shrinking by softmax's average is divided out."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _resolve(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            raise ValueError("expected a mapping of model options")
-        data = dict(data)
-        preset = data.pop("preset", "flags")
-        if preset not in PRESETS:
-            raise ValueError(f"unknown preset {preset!r}. Known: {', '.join(PRESETS)}")
-        if (name := data.pop("name", None)) is not None:
-            size, patch = parse_model_name(name)
-            data = {**size._asdict(), "patch_size": patch, **data}
-        return {**PRESETS[preset], **data}
-
-    @field_validator("conditioning", mode="before")
-    @classmethod
-    def _canonical_conditioning(cls, value: object) -> str:
-        return _mode(_parts(value))
-
-    @model_validator(mode="after")
-    def _consistent(self) -> ModelConfig:
-        if self.forced_weight_normalization and not self.weight_normalization:
-            raise ValueError(
-                "forced_weight_normalization needs weight_normalization: "
-                "the forced step keeps stored weights where the normalized ones are used"
-            )
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        if self.width % 4:
-            raise ValueError(f"width {self.width} is not a multiple of 4 (2-D sin-cos positions)")
-        final = self.final_conditioning
-        parts = self.parts if final == "same" else _parts(final)
-        _set(self, "final_conditioning", _mode(tuple(part for part in parts if part != "gate")))
-        if self.time_embedding is None:
-            _set(self, "time_embedding", "table" if self.mp_embedding else "sinusoidal")
-        return self
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """What the blocks' conditioning is made of, in the order of application."""
-        return _parts(self.conditioning)
-
-    @property
-    def final_parts(self) -> tuple[str, ...]:
-        """The same for the final layer, which has no gate."""
-        return _parts(self.final_conditioning)
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """The flags that are on."""
-        return tuple(flag for flag in FLAGS if getattr(self, flag))
-
-    @property
-    def name(self) -> str:
-        """``DiT-S/2``, or ``DiT-4x64x4/2`` (depth × width × heads / patch) for a free size."""
-        size = Size(self.depth, self.width, self.heads)
-        known = next((name for name, other in SIZES.items() if other == size), None)
-        return f"DiT-{known or 'x'.join(map(str, size))}/{self.patch_size}"
-
-
-def parse_model_name(name: object) -> tuple[Size, int]:
-    """``DiT-S/2`` → (its size, patch 2).
-
-    Raises:
-        ValueError: for anything that is not ``DiT-{XS,S,B,L,XL}/{patch}``.
-    """
-    size, _, patch = str(name).removeprefix("DiT-").partition("/")
-    if size not in SIZES or not patch.isdecimal() or not str(name).startswith("DiT-"):
-        known = [f"DiT-{size}/{patch}" for size in SIZES for patch in (2, 4, 8)]
-        hint = nearest(str(name), known)
-        raise ValueError(f"unknown model {name!r}.{hint} Known: DiT-{{{','.join(SIZES)}}}/PATCH")
-    return SIZES[size], int(patch)
-
-
-class DataConfig(_Strict):
+class DataConfig(Section):
     """Which data. ``path`` says where it lies on this machine and is no part of the identity.
 
     ``latents`` and ``folder`` (images, a sub-folder per class) are of any shape, which
     ``channels``, ``size`` and ``classes`` say; the other data sets have their own.
     """
 
-    name: Literal[(*DATASETS, *FREE_DATASETS)]  # type: ignore[valid-type]
-    path: str | None = None
+    name: str
+    path: Annotated[str | None, HOW] = None
     channels: Positive | None = None
     size: Positive | None = None
     classes: Positive | None = None
+    _shape: Dataset = PrivateAttr()
 
     @model_validator(mode="before")
     @classmethod
     def _name_alone(cls, data: Any) -> Any:
         return {"name": data} if isinstance(data, str) else data
 
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return DATASETS.find(name).name
+
     @model_validator(mode="after")
     def _shape_where_it_is_free(self) -> DataConfig:
-        given = [value is not None for value in (self.channels, self.size, self.classes)]
-        free = self.name in FREE_DATASETS
-        if free and not all(given):
+        shape = DATASETS[self.name].shape
+        given = [value for value in (self.channels, self.size, self.classes) if value is not None]
+        if shape is None and len(given) < 3:
             raise ValueError(f"{self.name} needs channels, size and classes")
-        if not free and any(given):
+        if shape is not None and given:
             raise ValueError(f"{self.name} has its own channels, size and classes")
+        self._shape = shape or Dataset(given[0], given[1], given[2], extractor="inception")
         return self
 
     @property
     def spec(self) -> Dataset:
-        if self.channels and self.size and self.classes:
-            return Dataset(self.channels, self.size, self.classes, extractor="inception")
-        return DATASETS[self.name]
+        return self._shape
 
 
-class TrainConfig(_Strict):
+class TrainConfig(Section):
     """The training recipe; defaults are the official code's (flags generation)."""
 
     steps: Positive
@@ -291,6 +101,8 @@ class TrainConfig(_Strict):
     """The rate falls as 1/sqrt(step) from here; None: steps / 10."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     label_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
+    objective: Annotated[str, Later(as_before="epsilon")] = "epsilon"
+    """What the model learns to predict."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Of matrix products: ``tf32`` is float32's range with 10 bits of mantissa (NVIDIA GPUs only);
     ``bfloat16`` is autocast, with norms, cos/sin, residual stream and loss in float32."""
@@ -299,19 +111,24 @@ class TrainConfig(_Strict):
     snapshot_every: Positive | None = None
     """Steps between EMA snapshots; None: steps / 250."""
 
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, HOW] = False
     """Blocks are computed twice, so that their intermediates need not be kept: the same bits."""
-    micro_batch_size: Positive | None = None
+    micro_batch_size: Annotated[Positive | None, HOW] = None
     """Most images that one device takes at once: larger shares of the batch are taken in turns and
     their gradients accumulated. The same sums in another order. None: no limit."""
-    compile: bool = False
+    compile: Annotated[bool, HOW] = False
     """`torch.compile` of the blocks: faster after half a minute of waiting, other last bits."""
-    tensorboard: bool = False
+    tensorboard: Annotated[bool, HOW] = False
     """The rows of metrics.jsonl also as TensorBoard events, under ``tensorboard/``."""
-    checkpoint_every: Positive = 1000
-    log_every: Positive = 50
-    probe_every: Positive | None = None
+    checkpoint_every: Annotated[Positive, HOW] = 1000
+    log_every: Annotated[Positive, HOW] = 50
+    probe_every: Annotated[Positive | None, HOW] = None
     """Steps between magnitude probes; None: steps / 20."""
+
+    @field_validator("objective")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return OBJECTIVES.find(name).name
 
     @field_validator("ema_stds")
     @classmethod
@@ -338,12 +155,11 @@ class TrainConfig(_Strict):
         return self
 
 
-class SampleConfig(_Strict):
+class SampleConfig(Section):
     """How samples are drawn from the EMA weights, with classifier-free guidance."""
 
     count: Positive = 10_000
-    solver: Literal["ddpm", "ddim", "dpm++"] = "ddpm"
-    """Ancestral with learned variance; deterministic first order; DPM-Solver++(2M)."""
+    solver: str = "ddpm"
     steps: Annotated[int, Field(gt=0, le=1000)] = 250
     guidance: Annotated[float, Field(ge=0)] = 1.5
     """1 is unguided (and costs half)."""
@@ -352,34 +168,41 @@ class SampleConfig(_Strict):
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     to_uint8: Literal["round", "truncate"] = "round"
     """``truncate`` is what the official code does, for comparison."""
-    batch_size: Positive = 250
-    compile: bool = False
+    batch_size: Annotated[Positive, HOW] = 250
+    compile: Annotated[bool, HOW] = False
     """`torch.compile` of the blocks."""
 
+    @field_validator("solver")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return SOLVERS.find(name).name
 
-METRICS = ("fd", "kid", "precision_recall", "inception_score")
 
-
-class EvaluateConfig(_Strict):
+class EvaluateConfig(Section):
     """Which features samples and real images are compared in, how, and how often."""
 
-    extractor: Literal["digits", "fashion-mnist", "inception"] | None = None
+    extractor: str | None = None
     """None: the data set's own."""
-    metrics: Annotated[tuple[Literal[METRICS], ...], Field(strict=False, min_length=1)] = ("fd",)  # type: ignore[valid-type]
-    """Fréchet distance, kernel distance, precision and recall, Inception score; each once, in this
-    order, however they were given."""
+    metrics: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = ("fd",)
+    """Each once, in the order of their table, however they were given."""
     repeats: Positive = 1
     """Sample sets, each from a sampling seed of its own; their spread is sampling noise."""
-    inception: str | None = None
+    inception: Annotated[str | None, HOW] = None
     """Where Inception's weights lie on this machine; None: $MPDIT_INCEPTION, else torch's cache."""
+
+    @field_validator("extractor")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        return None if name is None else EXTRACTORS.find(name).name
 
     @field_validator("metrics")
     @classmethod
     def _in_order(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(metric for metric in METRICS if metric in metrics)
+        wanted = {METRICS.find(metric).name for metric in metrics}
+        return tuple(metric for metric in METRICS if metric in wanted)
 
 
-class RunConfig(_Strict):
+class RunConfig(Section):
     """One run, whole: what is trained on what, how it is sampled and judged, from which seed."""
 
     model: ModelConfig
@@ -388,6 +211,16 @@ class RunConfig(_Strict):
     sample: SampleConfig = SampleConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    extensions: Annotated[tuple[Extension, ...], Field(strict=False), Later(as_before=[])] = ()
+    """Those of the user's files that this run uses; of their SHA-256 is its identity."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_extensions(cls, data: Any, build: ModelWrapValidatorHandler[RunConfig]) -> RunConfig:
+        given = data.get("extensions", ()) if isinstance(data, Mapping) else ()
+        listed = [Extension.model_validate(one) for one in given]
+        with reading(listed):
+            return build({**data, "extensions": listed} if listed else data)
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
@@ -400,36 +233,55 @@ class RunConfig(_Strict):
         if self.evaluate.extractor is None:
             told = self.evaluate.model_dump() | {"extractor": spec.extractor}
             _set(self, "evaluate", EvaluateConfig.model_validate(told))
+        _set(self, "extensions", used(self.extensions, self._names()))
         return self
+
+    def _names(self) -> dict[str, frozenset[str]]:
+        """Table of `mpdit.catalogue` → the names in it that the run uses."""
+        return {
+            "flags": frozenset(self.model.flags),
+            "parts": frozenset(self.model.parts + self.model.final_parts),
+            "datasets": frozenset([self.data.name]),
+            "metrics": frozenset(self.evaluate.metrics),
+            "solvers": frozenset([self.sample.solver]),
+            "objectives": frozenset([self.train.objective]),
+        }
 
     @cached_property
     def id(self) -> str:
-        """Eight hex digits of the SHA-256 of the whole resolved science config."""
+        """Twelve hex digits of the SHA-256 of the whole resolved science config.
+
+        Up to version 0.1 it was the first eight of them.
+        """
         text = json.dumps(self.science(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
+        return hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
 
     def resolved(self) -> dict[str, Any]:
         """Every field, plain values, ready for YAML or JSON."""
         return self.model_dump(mode="json")
 
     def science(self) -> dict[str, Any]:
-        """``resolved`` without what says only where and how the run is executed and logged."""
-        return self.model_dump(mode="json", exclude=OPERATIONAL)
+        """What the run is, in every version of this code: its identity, before it is hashed."""
+        tree: dict[str, Any] = {name: getattr(self, name).identity() for name in SECTIONS}
+        tree["seed"] = self.seed
+        if self.extensions:
+            tree["extensions"] = sorted(one.sha256 for one in self.extensions)
+        return tree
 
 
-OPERATIONAL: Any = {
-    "data": {"path"},
-    "train": {
-        "checkpoint_every",
-        "compile",
-        "gradient_checkpointing",
-        "log_every",
-        "micro_batch_size",
-        "probe_every",
-        "tensorboard",
-    },
-    "sample": {"batch_size", "compile"},
-    "evaluate": {"inception"},
+ID_DIGITS = 12
+"""Of 100,000 runs two have one id with a probability of 2e-5."""
+
+SECTIONS = tuple(
+    name
+    for name, field in RunConfig.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+)
+"""The parts of a run's config that are mappings."""
+
+OPERATIONAL: dict[str, set[str]] = {
+    section: set(marks(RunConfig.model_fields[section].annotation, How))  # type: ignore[arg-type]
+    for section in SECTIONS
 }
 """The fields that are no part of a run's identity."""
 
@@ -444,13 +296,14 @@ def _set(model: BaseModel, key: str, value: object) -> None:
 
 def known_keys() -> tuple[str, ...]:
     """Every dotted key that a grid may set, sections first."""
-    keys: list[str] = []
-    for section, field in RunConfig.model_fields.items():
-        keys.append(section)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            names = (*INPUT_ONLY.get(section, ()), *field.annotation.model_fields)
-            keys += [f"{section}.{name}" for name in names]
-    return tuple(keys)
+    keys: list[str] = ["seed"]
+    for section in SECTIONS:
+        fields = RunConfig.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
+        keys += [
+            section,
+            *(f"{section}.{name}" for name in (*INPUT_ONLY.get(section, ()), *fields)),
+        ]
+    return (*keys, *(f"model.{name}" for name in FLAGS if name not in PAPERS_FLAGS))
 
 
 def make_run(tree: Mapping[str, Any]) -> RunConfig:

@@ -6,7 +6,8 @@ equal to the built models' and the FLOPs equal to `torch.utils.flop_counter`'s.
 
 from __future__ import annotations
 
-from mpdit.config import Dataset, ModelConfig
+from mpdit.catalogue import PARTS, Dataset
+from mpdit.modelconfig import ModelConfig
 
 TIMESTEPS = 1000
 """Steps of the diffusion process; the rows of the time table."""
@@ -17,8 +18,8 @@ TRAINING_PASSES = 3
 
 
 def part_width(part: str, width: int) -> int:
-    """Numbers that one part of a modulation takes: an angle for each pair, else one a channel."""
-    return width // 2 if part == "rotation" else width
+    """How many numbers one part of a modulation takes."""
+    return PARTS.find(part).width(width)
 
 
 def time_features(model: ModelConfig) -> int:

@@ -38,15 +38,15 @@ from mpdit.disk.rundir import (
 )
 from mpdit.encoding.decoder import open_decoder
 from mpdit.errors import ConfigError
-from mpdit.evaluate import evaluate_run
 from mpdit.evaluation import extractors
+from mpdit.evaluation.evaluation import evaluate_run
 from mpdit.flops import count_parameters, forward_flops, total_parameters
 from mpdit.runtime.devices import prepare
 from mpdit.runtime.distributed import World, join, leave
 from mpdit.runtime.memory import keep_freed_memory
 from mpdit.runtime.provenance import record_start
 from mpdit.runtime.session import Interrupted, Session, log, open_session
-from mpdit.sample import sample_run, samples_file
+from mpdit.sampling.sampler import sample_run, samples_file
 from mpdit.training.meters import NonFiniteLossError
 from mpdit.training.trainer import Trainer
 
@@ -68,7 +68,7 @@ def execute(run: RunDir) -> int:
     Raises:
         ConfigError: when the folder is no run.
     """
-    config = run.config()
+    config = run.load()
     try:
         with join() as world:
             if world.largest(world.main and run.is_done()):

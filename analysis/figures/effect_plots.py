@@ -12,7 +12,7 @@ from analysis.figures import panels, style
 from analysis.judging import comparison
 from analysis.judging.effects import Effect
 from analysis.study import NothingToShow, Study
-from mpdit.grid.names import FLAG_CODES
+from mpdit.catalogue.flags import code_of
 
 ALPHA = 0.05
 Cell = tuple[str, Any]
@@ -117,7 +117,7 @@ def _names(cells: list[Cell]) -> list[str]:
 def _code(factor: str, level: Any) -> str:
     """The flag's short name, else the level."""
     name = _last(factor)
-    return FLAG_CODES.get(name, name) if level is True else str(level)
+    return code_of(name) if level is True else str(level)
 
 
 def _last(factor: str) -> str:

@@ -11,14 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mpdit.config import FLAGS, ModelConfig
+from mpdit.catalogue import PAPERS_FLAGS
+from mpdit.modelconfig import ModelConfig
 
 PAPER = "arXiv:2505.19122"
 CODE = "map-dit"
 DATA = "imagenet128-latents"
 METRIC = "FID@10000"
 
-ALL = dict.fromkeys(FLAGS, True)
+ALL = dict.fromkeys(PAPERS_FLAGS, True)
 MODS = {"preset": "mods"}
 FINAL_ADALN = {"conditioning": "rotation_scale", "final_conditioning": "adaln", **MODS}
 
@@ -59,9 +60,9 @@ class Ladder:
 
 
 LADDER = (
-    Ladder(FLAGS[:2], {"DiT-XS/2": 86.49}),
-    Ladder(FLAGS[:3], {"DiT-XS/2": 89.38}),
-    Ladder(FLAGS, {}, relative=-0.128, step_time=0.085),
+    Ladder(PAPERS_FLAGS[:2], {"DiT-XS/2": 86.49}),
+    Ladder(PAPERS_FLAGS[:3], {"DiT-XS/2": 89.38}),
+    Ladder(PAPERS_FLAGS, {}, relative=-0.128, step_time=0.085),
 )
 LADDER_MODELS = ("DiT-XS/2", "DiT-S/4")
 

@@ -24,7 +24,7 @@ from analysis.judging import comparison, conclusions, words
 from analysis.loading.load import load
 from analysis.report.captions import CAPTIONS, TITLES
 from analysis.study import NothingToShow, Study
-from mpdit.config import FLAGS
+from mpdit.catalogue import PAPERS_FLAGS
 from mpdit.disk.rundir import write_atomic
 from mpdit.errors import ConfigError
 
@@ -188,7 +188,7 @@ def _variants(study: Study) -> Iterator[dict[str, Any]]:
             "model": run["model"],
             "conditioning": run["model.conditioning"],
             "final": run["model.final_conditioning"],
-            "flags": "all eight" if len(flags) == len(FLAGS) else ", ".join(flags) or "none",
+            "flags": "all eight" if tuple(flags) == PAPERS_FLAGS else ", ".join(flags) or "none",
         }
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
+from mpdit.catalogue import DATASETS, load_code
 from mpdit.config import DataConfig
 from mpdit.data.images import MODES, ImageFolder, Split
 from mpdit.data.latents import LatentStore
@@ -25,8 +26,6 @@ FASHION_FILES = {
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 FASHION_DEFAULT = Path("/usr/share/datasets/fashion-mnist")
-
-LATENTS = ("imagenet128-latents", "latents")
 
 
 @dataclass(frozen=True)
@@ -57,23 +56,32 @@ def check_available(data: DataConfig) -> None:
     Raises:
         ConfigError: saying what to install, or where to put it.
     """
-    if data.name == "fashion-mnist":
-        for names in FASHION_FILES.values():
-            for name in names:
-                _fashion_file(data, name)
-    elif data.name == "folder":
-        image_folder(data)
-    elif data.name in LATENTS:
-        latent_store(data)
+    if (check := DATASETS.find(data.name).check) is not None:
+        load_code(check)(data)
+
+
+def is_latents(data: DataConfig) -> bool:
+    """Whether the images are a VAE's latents."""
+    return DATASETS.find(data.name).kind == "latents"
 
 
 def load(data: DataConfig, split: Split) -> Images:
-    """Read one split of digits or Fashion-MNIST into memory.
+    """Read one split of a data set of kind ``memory``.
 
     Raises:
-        ConfigError: when it is missing or damaged.
+        ConfigError: when it is missing or damaged, or not what its row promises.
     """
-    return _digits(split) if data.name == "digits" else _fashion(data, split)
+    row, spec = DATASETS.find(data.name), data.spec
+    images = Images(*row.load()(data, split))
+    shape = (len(images.labels), spec.channels, spec.size, spec.size)
+    if images.pixels.shape != shape or images.pixels.dtype != np.float32:
+        held = f"{images.pixels.dtype} {images.pixels.shape}"
+        raise ConfigError(f"{row.name}: pixels are {held}, not float32 {shape}", "data.name")
+    if not shape[0] or not 0 <= images.labels.min() <= images.labels.max() < spec.classes:
+        raise ConfigError(f"{row.name}: labels are not of {spec.classes} classes", "data.name")
+    if not np.abs(images.pixels).max() <= 1:
+        raise ConfigError(f"{row.name}: pixels are not all in [-1, 1]", "data.name")
+    return images
 
 
 def latent_store(data: DataConfig) -> LatentStore:
@@ -113,7 +121,7 @@ def place(data: DataConfig) -> Path:
     if root := os.environ.get("MPDIT_DATA"):
         return Path(root, data.name)
     what = "a folder of images"
-    if data.name in LATENTS:
+    if is_latents(data):
         what = "a latent store (made by: python -m mpdit.data encode IMAGES STORE)"
     raise ConfigError(
         f"{data.name}: set it to {what}, or MPDIT_DATA to the folder that holds {data.name}/",
@@ -126,22 +134,33 @@ def named(path: str) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's raises where there is no such user
 
 
-def _digits(split: Split) -> Images:
+def load_digits(_data: DataConfig, split: Split) -> tuple[np.ndarray, np.ndarray]:
     """scikit-learn's 1,797 handwritten digits, 8×8, 17 grey levels; every sixth is for testing."""
-    from sklearn.datasets import load_digits
+    from sklearn import datasets as sklearn_datasets
 
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = sklearn_datasets.load_digits(return_X_y=True)
     chosen = (np.arange(len(labels)) % 6 == 5) == (split == "test")
     scaled = (pixels.reshape(-1, 1, 8, 8) / 8 - 1).astype(np.float32)
-    return Images(scaled[chosen], labels[chosen].astype(np.int64))
+    return scaled[chosen], labels[chosen].astype(np.int64)
 
 
-def _fashion(data: DataConfig, split: Split) -> Images:
+def load_fashion(data: DataConfig, split: Split) -> tuple[np.ndarray, np.ndarray]:
     """Fashion-MNIST, 28×28, 60,000 and 10,000 images, from its IDX files."""
     images, labels = (_read_idx(_fashion_file(data, name)) for name in FASHION_FILES[split])
     if images.ndim != 3 or len(images) != len(labels):
         raise ConfigError(f"{FASHION_FILES[split]} do not belong together", "data.path")
-    return Images((images[:, None] / 127.5 - 1).astype(np.float32), labels.astype(np.int64))
+    return (images[:, None] / 127.5 - 1).astype(np.float32), labels.astype(np.int64)
+
+
+def check_fashion(data: DataConfig) -> None:
+    """Whether its four files are there.
+
+    Raises:
+        ConfigError: naming the first that is not.
+    """
+    for names in FASHION_FILES.values():
+        for name in names:
+            _fashion_file(data, name)
 
 
 def _fashion_file(data: DataConfig, name: str) -> Path:

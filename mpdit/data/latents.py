@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Float16, Int64
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mpdit.config import Dataset
+from mpdit.catalogue import Dataset
 from mpdit.errors import ConfigError
 
 MANIFEST = "manifest.json"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mpdit.catalogue import DATASETS, EXTRACTORS, METRICS
 from mpdit.config import DataConfig, EvaluateConfig, RunConfig
 from mpdit.data import datasets
 from mpdit.disk import npz
@@ -21,17 +22,6 @@ INCEPTION_URL = (
 INCEPTION_FILE = INCEPTION_URL.rpartition("/")[2]
 INCEPTION_VARIABLE = "MPDIT_INCEPTION"
 
-ADM_FILES = {"imagenet128-latents": "VIRTUAL_imagenet128_labeled.npz"}
-ADM_URL = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/imagenet/128"
-OTHER_FILE = "reference.npz"
-"""The same layout for latents of other images: arr_0 (uint8 N, H, W, C), or mu and sigma."""
-
-LEAST_SAMPLES = {"fd": 2, "kid": 2, "precision_recall": 4, "inception_score": 10}
-"""A covariance, a pair, a third neighbour, a sample in every split."""
-
-NEED_FEATURES = {"kid", "precision_recall"}
-"""Metrics for which the reference's statistics do not suffice."""
-
 
 def check_evaluable(config: RunConfig) -> None:
     """Whether a run of this config can be evaluated on this machine.
@@ -42,16 +32,16 @@ def check_evaluable(config: RunConfig) -> None:
     evaluate, spec = config.evaluate, config.data.spec
     if evaluate.extractor == "inception":
         inception_weights(evaluate)
-    elif spec.channels != 1:
+    elif EXTRACTORS.find(evaluate.extractor).channels not in (None, spec.channels):
         raise ConfigError(
             f"{evaluate.extractor} takes grey images, those of {config.data.name} have colours: "
             "use inception",
             "evaluate.extractor",
         )
-    if config.data.name in datasets.LATENTS:
+    if datasets.is_latents(config.data):
         check_reference(reference_file(config.data), evaluate)
     for metric in evaluate.metrics:
-        least = LEAST_SAMPLES[metric]
+        least = METRICS.find(metric).least
         if config.sample.count < least:
             raise ConfigError(f"{metric} needs at least {least} samples", "sample.count")
 
@@ -85,15 +75,16 @@ def reference_file(data: DataConfig) -> Path:
     Raises:
         ConfigError: saying which file to put where.
     """
-    name = ADM_FILES.get(data.name, OTHER_FILE)
+    row = DATASETS.find(data.name)
+    name = row.reference_file
     root = os.environ.get("MPDIT_DATA")
     places = [datasets.place(data) / name, *([Path(root, name)] if root else [])]
     for file in places:
         if file.is_file():
             return file
     source = (
-        f"Download it from {ADM_URL}/{name}"
-        if data.name in ADM_FILES
+        f"Download it from {row.reference_url}"
+        if row.reference_url
         else "It is an .npz of arr_0 (the real images, uint8 N, H, W, C), or of mu and sigma"
     )
     raise ConfigError(
@@ -105,7 +96,7 @@ def reference_file(data: DataConfig) -> Path:
 
 def needs_features(evaluate: EvaluateConfig) -> bool:
     """Whether one of the metrics needs more of the reference than its statistics."""
-    return not NEED_FEATURES.isdisjoint(evaluate.metrics)
+    return any(METRICS.find(metric).needs_features for metric in evaluate.metrics)
 
 
 def check_reference(file: Path, evaluate: EvaluateConfig) -> npz.Contents:

@@ -103,9 +103,5 @@ class DPMSolver2M(Solver):
         return stepped
 
 
-SOLVERS: dict[str, type[Solver]] = {"ddpm": DDPM, "ddim": DDIM, "dpm++": DPMSolver2M}
-"""By the name in a run's config."""
-
-
 def _indices(x: Images, i: int) -> Indices:
     return torch.full((len(x),), i, device=x.device)

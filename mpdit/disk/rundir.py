@@ -4,6 +4,7 @@
 
 ==================  ===============================================================================
 config.yaml         the resolved config
+extensions/         copies of the user's extensions that the run uses, which it executes
 provenance.json     code version and diff, packages, host, device, threads; one entry a start
 state.json          stage, step, heartbeat; replaced atomically
 log.txt             what the run said
@@ -28,6 +29,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -38,10 +40,12 @@ from typing import Any
 
 import yaml
 
+from mpdit import extensions
 from mpdit.config import RunConfig, make_run
 from mpdit.disk import lease as leases
 from mpdit.disk.lease import Lease
-from mpdit.errors import ConfigError
+from mpdit.errors import ConfigError, nearest
+from mpdit.extensions import Extension
 
 STAGES = ("train", "sample", "evaluate", "done")
 
@@ -100,8 +104,9 @@ class RunDir:
         return self.path / "samples"
 
     def write_config(self, config: RunConfig) -> None:
-        """Make the folder and its config.yaml."""
+        """Make the folder, its config.yaml, and its copies of the extensions that it uses."""
         self.path.mkdir(parents=True, exist_ok=True)
+        write_extensions(self.path, config.extensions)
         text = yaml.dump(config.resolved(), Dumper=_SafeDumper, sort_keys=False)
         write_atomic(self.path / "config.yaml", text)
 
@@ -124,6 +129,16 @@ class RunDir:
             return make_run(tree)
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from None
+
+    def load(self) -> RunConfig:
+        """The run's config, to work on the run: the extensions that it uses are executed.
+
+        Raises:
+            ConfigError: as `config`; when a copy is missing or was changed, or fails.
+        """
+        config = self.config()
+        extensions.load_copies(self.path, config.extensions)
+        return config
 
     def state(self) -> RunState | None:
         """The last state written, None before the first."""
@@ -157,6 +172,39 @@ class RunDir:
         return leases.take(self.path)
 
 
+_ID = re.compile(r".*-([0-9a-f]{12}|[0-9a-f]{8})")
+
+
+def id_in(name: str) -> str | None:
+    """The id at the end of a run folder's name: of twelve digits, or, in version 0.1, the first
+    eight of them."""
+    match = _ID.fullmatch(name)
+    return match[1] if match else None
+
+
+def find_run(word: str, results: Path) -> RunDir:
+    """A run's folder, or the name, the id or the beginning of the name of one in any study.
+
+    Raises:
+        ConfigError: when there is none, or more than one.
+    """
+    path = Path(word)
+    if (path / "config.yaml").is_file():
+        return RunDir(path.resolve())
+    runs = [file.parent for file in results.glob("*/*/config.yaml")]
+    last = path.name
+    exact = [run for run in runs if last == run.name or (id_in(run.name) or "").startswith(last)]
+    found = exact or [run for run in runs if run.name.startswith(last)]
+    if len(found) == 1:
+        return RunDir(found[0])
+    if found:
+        listed = ", ".join(str(run) for run in found[:4]) + (", …" if len(found) > 4 else "")
+        raise ConfigError(f"{word!r} could be any of {len(found)} runs: {listed}")
+    raise ConfigError(
+        f"there is no run {word!r} under {results}.{nearest(last, [run.name for run in runs])}"
+    )
+
+
 def parse_yaml(text: str) -> Any:
     """What a YAML file holds.
 
@@ -175,6 +223,14 @@ class _SafeDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignor
 
 
 _STATE_KEYS = {field.name for field in fields(RunState)}
+
+
+def write_extensions(folder: Path, used: Iterable[Extension]) -> None:
+    """Write the copies that a run or a study keeps of extensions."""
+    for extension in used:
+        file = extensions.copy_file(folder, extension)
+        file.parent.mkdir(exist_ok=True)
+        write_atomic(file, extensions.source_of(extension))
 
 
 @contextmanager

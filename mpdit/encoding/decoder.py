@@ -32,7 +32,7 @@ def open_decoder(data: DataConfig, device: torch.device) -> Decode:
         ConfigError: when the latent store's manifest, diffusers or the VAE's weights are not there,
             or the weights are not those that the store was encoded with.
     """
-    if data.name not in datasets.LATENTS:
+    if not datasets.is_latents(data):
         return lambda x: x
     return Decoder(read_manifest(datasets.place(data)), device)
 

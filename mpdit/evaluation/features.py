@@ -15,7 +15,7 @@ from safetensors.numpy import save
 
 from mpdit.disk import lease, npz
 from mpdit.errors import ConfigError
-from mpdit.evaluation.extractors import Extractor, Features
+from mpdit.evaluation.extractors.extractor import Extractor, Features
 from mpdit.evaluation.realimages import Batch
 
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]

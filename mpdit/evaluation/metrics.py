@@ -1,14 +1,13 @@
-"""Features → numbers: torch-fidelity's arithmetic, in float64, under honest names.
+"""Features → numbers: torch-fidelity's arithmetic, in float64.
 
-A number is labelled with its extractor and the number of samples (``FD-digits@500``): a distance in
-another feature space, or from another number of samples, is another quantity. FID, KID and IS
-without an extractor's name are only what Inception measures.
+`mpdit.catalogue.metrics` says what they are called and what each needs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -36,25 +35,16 @@ from torch_fidelity.metric_prc import (
     prc_features_to_metric,
 )
 
+from mpdit.catalogue import METRICS
+from mpdit.errors import ConfigError
+from mpdit.evaluation.extractors.extractor import Features
+from mpdit.evaluation.realimages import Record
+
 KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000
 SCORE_SPLITS = 10
 PARTS = (1, 2, 4)
 """Into how many disjoint subsets the samples are dealt for the extrapolation."""
-
-NAMES = {
-    "fd": ("FD",),
-    "kid": ("KD",),
-    "precision_recall": ("precision", "recall"),
-    "inception_score": ("IS",),
-}
-INCEPTION_NAMES = {"FD": "FID", "KD": "KID", "IS": "IS"}
-
-
-def labels(metric: str, extractor: str, count: int | str) -> tuple[str, ...]:
-    """What one of ``config.METRICS`` yields: ``FD-digits@500``, or ``FID@500`` from Inception."""
-    inception = INCEPTION_NAMES if extractor == "inception" else {}
-    return tuple(f"{inception.get(n, f'{n}-{extractor}')}@{count}" for n in NAMES[metric])
 
 
 class Statistics(NamedTuple):
@@ -69,6 +59,30 @@ class Score(NamedTuple):
 
     value: float
     subset_std: float
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Real images as an extractor sees them.
+
+    Attributes:
+        record: data, split, count (images behind the statistics; None where a file does not say),
+            hash, preprocessing.
+        pooled: features for the metrics that need more than statistics; None where not wanted.
+        pooled_record: the same of the images behind ``pooled``; another where a file has both
+            statistics and images.
+    """
+
+    record: Record
+    statistics: Statistics
+    pooled: Float32[np.ndarray, "images features"] | None
+    pooled_record: Record
+
+    @property
+    def features(self) -> Float32[np.ndarray, "images features"]:
+        """``pooled``, for a metric whose row says that it needs them."""
+        assert self.pooled is not None, "the metric's row does not say needs_features"
+        return self.pooled
 
 
 class Limit(NamedTuple):
@@ -141,6 +155,43 @@ def inception_score(logits: Float[np.ndarray, "images classes"]) -> Score:
     """exp E KL(p(y|x) ‖ p(y)) over ten splits (Salimans et al. 2016)."""
     found = isc_features_to_metric(_doubles(logits), splits=SCORE_SPLITS)
     return Score(found[KEY_METRIC_ISC_MEAN], found[KEY_METRIC_ISC_STD])
+
+
+# The metrics' rows ------------------------------------------------------------------------------
+
+
+def measure_fd(samples: Features, real: Reference) -> float:
+    return frechet_distance(statistics(samples.pooled), real.statistics)
+
+
+def measure_kid(samples: Features, real: Reference) -> Score:
+    return kernel_distance(samples.pooled, real.features)
+
+
+def measure_precision_recall(samples: Features, real: Reference) -> tuple[float, float]:
+    return precision_recall(samples.pooled, real.features)
+
+
+def measure_inception_score(samples: Features, real: Reference) -> Score:
+    del real
+    return inception_score(samples.logits)
+
+
+def measure(metric: str, samples: Features, real: Reference) -> list[dict[str, float]]:
+    """What each of a metric's labels gets: a value, and its spread over subsets if it has one.
+
+    Raises:
+        ConfigError: when the metric's code gives something else.
+    """
+    row = METRICS.find(metric)
+    found = row.load()(samples, real)
+    values = [found] if isinstance(found, Score | float | int | np.floating) else list(found)
+    if len(values) != len(row.labels):
+        raise ConfigError(f"{metric} gave {len(values)} values for {', '.join(row.labels)}")
+    return [v._asdict() if isinstance(v, Score) else {"value": float(v)} for v in values]
+
+
+# Extrapolation ----------------------------------------------------------------------------------
 
 
 def deal(classes: Int64[np.ndarray, " images"], parts: int) -> list[Int64[np.ndarray, " part"]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, UInt8
 
+from mpdit.catalogue import DATASETS
 from mpdit.config import DataConfig
 from mpdit.data import datasets
 from mpdit.data.images import ImageReader, Split
@@ -56,7 +57,7 @@ def of_split(data: DataConfig, split: Split, most: int | None = None) -> RealIma
     Raises:
         ConfigError: when it is missing or damaged.
     """
-    kind = _Files if data.name == "folder" else _InMemory
+    kind = _Files if DATASETS.find(data.name).kind == "folder" else _InMemory
     return kind(data, split, most)
 
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
 
 from mpdit.config import DataConfig, EvaluateConfig
 from mpdit.data import datasets
@@ -23,30 +22,11 @@ from mpdit.data.preflight import check_reference, needs_features, reference_file
 from mpdit.disk import npz
 from mpdit.disk.cachefolder import cache_folder
 from mpdit.errors import ConfigError
-from mpdit.evaluation.extractors import Extractor, Features
-from mpdit.evaluation.extractors.extractor import in_batches
+from mpdit.evaluation.extractors.extractor import Extractor, Features, in_batches
 from mpdit.evaluation.features import Arrays, Key, Watch, identity, keep, read
-from mpdit.evaluation.metrics import Statistics, accumulate
+from mpdit.evaluation.metrics import Reference, Statistics, accumulate
 from mpdit.evaluation.realimages import AdmImages, RealImages, Record, of_split
 from mpdit.runtime.session import log
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Real images as an extractor sees them.
-
-    Attributes:
-        record: data, split, count (images behind the statistics; None where a file does not say),
-            hash, preprocessing.
-        pooled: features for the metrics that need more than statistics; None where not wanted.
-        pooled_record: the same of the images behind ``pooled``; another where a file has both
-            statistics and images.
-    """
-
-    record: Record
-    statistics: Statistics
-    pooled: Float32[np.ndarray, "images features"] | None
-    pooled_record: Record
 
 
 @dataclass(frozen=True)
@@ -70,7 +50,7 @@ def load(
         ConfigError: when it is missing or damaged, or of another extractor; when features are
             needed and the file has only statistics.
     """
-    if data.name in datasets.LATENTS:
+    if datasets.is_latents(data):
         return _from_file(reference_file(data), evaluate, extractor, watch)
     return _from_images(of_split(data, "train"), evaluate, extractor, watch)
 
@@ -81,7 +61,7 @@ def known_hash(data: DataConfig) -> str | None:
     Raises:
         ConfigError: when the reference is missing or damaged.
     """
-    if data.name in datasets.LATENTS:
+    if datasets.is_latents(data):
         return AdmImages(reference_file(data), 0).hash
     return of_split(data, "train").hash
 
@@ -91,7 +71,7 @@ def held_out(data: DataConfig, most: int, extractor: Extractor, watch: Watch) ->
 
     None for latents, whose images are not at hand, and for a folder of too few images to split.
     """
-    if data.name in datasets.LATENTS:
+    if datasets.is_latents(data):
         return None
     images = of_split(data, "test", most)
     if not images.count:

@@ -6,22 +6,24 @@ Here is what the file says, each part with its line; ``plan`` multiplies it out.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mpdit import extensions
 from mpdit.errors import ConfigError, nearest
+from mpdit.extensions import Extension
 from mpdit.grid.names import check_name
 from mpdit.grid.resources import Resources, read_resources
 from mpdit.grid.settings import Layer, Setting, fold, read_layer, shortest
-from mpdit.grid.variants import SECTIONS, Named, read_variants
+from mpdit.grid.variants import NAMED, Named, read_variants
 from mpdit.grid.yamlfile import Source, parse, read
 
 MAX_POINTS = 100_000
 
 TOP_KEYS = (
-    *("study", "description", "base", "grid", *SECTIONS),
+    *("study", "description", "extensions", "base", "grid", *NAMED),
     *("zip", "exclude", "tune", "seeds", "slurm"),
 )
 
@@ -87,6 +89,7 @@ class Grid:
     resources: Resources
     overrides: Layer
     set_texts: tuple[str, ...]
+    extensions: tuple[Extension, ...] = ()
 
     @property
     def points(self) -> int:
@@ -95,14 +98,17 @@ class Grid:
         return max(1, len(self.named)) * math.prod(factors) * len(self.seeds)
 
 
-def load_grid(file: Path, set_texts: Sequence[str] = ()) -> Grid:
-    """A grid file, with ``key=value`` texts put over it.
+def load_grid(file: Path, set_texts: Sequence[str] = (), extensions_in: Path | None = None) -> Grid:
+    """A grid file, with ``key=value`` texts put over it. Its extensions are executed.
+
+    Args:
+        extensions_in: a folder with copies of the extensions, in place of the grid's own paths.
 
     Raises:
         ConfigError: naming file, line and key of the first thing that is wrong.
     """
     text, source = read(file)
-    return parse_grid(text, source, set_texts)
+    return parse_grid(text, source, set_texts, extensions_in)
 
 
 def grid_from_text(text: str, name: str = "grid", set_texts: Sequence[str] = ()) -> Grid:
@@ -114,7 +120,9 @@ def grid_from_text(text: str, name: str = "grid", set_texts: Sequence[str] = ())
     return parse_grid(text, parse(text, name), set_texts)
 
 
-def parse_grid(text: str, source: Source, set_texts: Sequence[str] = ()) -> Grid:
+def parse_grid(
+    text: str, source: Source, set_texts: Sequence[str] = (), extensions_in: Path | None = None
+) -> Grid:
     """As ``load_grid``, from a parsed text.
 
     Raises:
@@ -128,6 +136,7 @@ def parse_grid(text: str, source: Source, set_texts: Sequence[str] = ()) -> Grid
             raise source.error((key,), f"unknown key.{nearest(key, TOP_KEYS)}")
     if "study" not in source.tree:
         raise top.error("study: is not set: it names the folder under results/")
+    loaded = tuple(_extensions(top, extensions_in))  # first: they make keys known
     overrides, seeds = _read_sets(set_texts)
     resources = Resources()
     if (node := top.get("slurm")) is not None:
@@ -147,6 +156,7 @@ def parse_grid(text: str, source: Source, set_texts: Sequence[str] = ()) -> Grid
         resources=resources,
         overrides=overrides,
         set_texts=tuple(set_texts),
+        extensions=loaded,
     )
     _check_conflicts(grid)
     if grid.points > MAX_POINTS:
@@ -154,6 +164,26 @@ def parse_grid(text: str, source: Source, set_texts: Sequence[str] = ()) -> Grid
             f"{source.name}: {grid.points:,} combinations; a study has at most {MAX_POINTS:,}"
         )
     return grid
+
+
+def _extensions(top: Setting, folder: Path | None) -> Iterator[Extension]:
+    """The user's files, executed; their paths are relative to the grid's folder."""
+    node = top.get("extensions")
+    if node is None:
+        return
+    if not isinstance(node.value, list) or not all(isinstance(v, str) for v in node.value):
+        raise node.error("should be a list of Python files, such as [ideas/sigmoid_attention.py]")
+    names: dict[str, Setting] = {}
+    for child in map(node.child, range(len(node.value))):
+        file = Path(child.value)
+        if file.stem in names:
+            line = names[file.stem].line
+            raise child.error(f"an extension {file.stem!r} is listed in line {line} already")
+        names[file.stem] = child
+        place = Path(top.source.name).parent / file if folder is None else folder / file.name
+        if not place.is_file():
+            raise child.error(f"there is no file {place}")
+        yield extensions.load(place)
 
 
 def _layer(top: Setting, key: str) -> Layer:

@@ -6,19 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mpdit.config import FLAGS
+from mpdit.catalogue import FLAGS
+from mpdit.catalogue.flags import code_of
 from mpdit.grid.settings import Setting
-
-FLAG_CODES = dict(
-    zip(FLAGS, ("cos", "wn", "fwn", "res", "silu", "noln", "pos", "emb"), strict=True)
-)
-"""The flags' short names in labels and tables."""
 
 MAX_NAME = 80
 MAX_LABEL = 100
 
 _SAFE = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._+-]{{0,{MAX_NAME - 1}}}")
-_RUN = re.compile(r".*-([0-9a-f]{8})")
 _SPEAKS_FOR_ITSELF = {"model.name", "model.conditioning", "data.name", "train.precision"}
 _SHORT = {"learning_rate": "lr", "mp_learning_rate": "mp-lr", "batch_size": "batch"}
 
@@ -77,7 +72,7 @@ def axis_label(values: Mapping[str, Any]) -> str:
     for key, value in values.items():
         flag = key.removeprefix("model.")
         if flag in FLAGS and isinstance(value, bool):
-            flags += [FLAG_CODES[flag]] if value else []
+            flags += [code_of(flag)] if value else []
             parts["flags"] = "-".join(flags) or "none"
         elif key in _SPEAKS_FOR_ITSELF and isinstance(value, str):
             parts[key] = slug(value)
@@ -89,9 +84,3 @@ def axis_label(values: Mapping[str, Any]) -> str:
 def run_name(label: str, seed: int, run_id: str) -> str:
     """The name of a run's folder."""
     return f"{label[:MAX_LABEL]}_s{seed}-{run_id}"
-
-
-def id_in(name: str) -> str | None:
-    """The id at the end of a run folder's name."""
-    match = _RUN.fullmatch(name)
-    return match[1] if match else None

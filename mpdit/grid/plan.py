@@ -10,13 +10,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mpdit.config import Dataset, ModelConfig, RunConfig
+from mpdit.catalogue import FLAGS, Dataset
+from mpdit.config import RunConfig
 from mpdit.errors import ConfigError, nearest
 from mpdit.flops import count_parameters
 from mpdit.grid.grid import Axis, Exclusion, Grid, conditions_text, load_grid
 from mpdit.grid.names import axis_label, run_name, slug
 from mpdit.grid.resources import Resources
 from mpdit.grid.settings import Layer, blame, fold, is_alone, shortest, to_run, written
+from mpdit.modelconfig import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -116,13 +118,13 @@ def _names(run: PlannedRun) -> tuple[str, ...]:
     return (run.name, run.variant, *([run.named] if run.named else []))
 
 
-def load_plan(file: Path, set_texts: Sequence[str] = ()) -> Plan:
-    """A grid file, multiplied out.
+def load_plan(file: Path, set_texts: Sequence[str] = (), extensions_in: Path | None = None) -> Plan:
+    """A grid file, multiplied out (`load_grid`).
 
     Raises:
         ConfigError: naming file, line and key of the first thing that is wrong.
     """
-    return make_plan(load_grid(file, set_texts))
+    return make_plan(load_grid(file, set_texts, extensions_in))
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ def make_plan(grid: Grid) -> Plan:
     merged: dict[tuple[str, str], int] = {}
     for point in _points(grid):
         variant, label = point.variant, point.label
-        first, error = _try_run(point.layer, grid.seeds[0])
+        first, error = _try_run(point.layer, grid)
         for seed in grid.seeds:
             config = first and first.model_copy(update={"seed": seed})
             index = _excluded_by(grid.exclusions, point, config, seed)
@@ -224,9 +226,9 @@ def make_plan(grid: Grid) -> Plan:
     )
 
 
-def _try_run(layer: Layer, seed: int) -> tuple[RunConfig | None, ConfigError]:
+def _try_run(layer: Layer, grid: Grid) -> tuple[RunConfig | None, ConfigError]:
     try:
-        return to_run(layer, seed), ConfigError("")
+        return to_run(layer, grid.seeds[0], grid.extensions), ConfigError("")
     except ConfigError as error:
         return None, error
 
@@ -267,7 +269,10 @@ def _meets(
     section, _, name = key.partition(".")
     found = [written(point.layer, key)]
     if config is not None:
-        found.append(getattr(getattr(config, section), name, None))
+        resolved = config.model.flags if section == "model" and name in FLAGS else None
+        found.append(
+            getattr(getattr(config, section), name, None) if resolved is None else name in resolved
+        )
     return any(
         value == other and isinstance(value, bool) == isinstance(other, bool)
         for value in wanted

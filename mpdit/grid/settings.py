@@ -1,22 +1,23 @@
 """Layers of settings: what base, a variant, an axis or ``--set`` says of a run.
 
-A key may be written nested (``train: {steps: 10}``), dotted (``train.steps``) or, for the eight
+A key may be written nested (``train: {steps: 10}``), dotted (``train.steps``) or, for the
 flags, bare (``mp_silu``); a layer holds each under its one dotted name.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mpdit.config import FLAGS, RunConfig, known_keys, make_run, parse_model_name
+from mpdit.catalogue import FLAGS
+from mpdit.config import SECTIONS, RunConfig, known_keys, make_run
 from mpdit.errors import ConfigError, nearest
+from mpdit.extensions import Extension
 from mpdit.grid.yamlfile import Source, Where
+from mpdit.modelconfig import parse_model_name
 
 SIZE_KEYS = ("model.depth", "model.width", "model.heads", "model.patch_size")
-SECTIONS = tuple(key for key in RunConfig.model_fields if key != "seed")
-KEYS = tuple(key for key in known_keys() if "." in key)
 _FIELDS: dict[str, Any] = {
     section: RunConfig.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
     for section in SECTIONS
@@ -91,8 +92,8 @@ def _collect(layer: Layer, node: Setting, prefix: str, skip: Collection[str]) ->
 def _check_key(key: str, node: Setting) -> None:
     if key == "seed":
         raise node.error("seeds are the study's own: write 'seeds: 3' or 'seeds: [3, 5]' beside it")
-    if key not in KEYS:
-        raise node.error(f"unknown key.{nearest(key, (*KEYS, *FLAGS))}")
+    if key not in (known := known_keys()):
+        raise node.error(f"unknown key.{nearest(key, (*known, *FLAGS))}")
     if isinstance(node.value, Mapping):
         raise node.error("should be a value, not a mapping")
 
@@ -108,13 +109,14 @@ def fold(layers: Iterable[Layer]) -> Layer:
     return folded
 
 
-def to_run(layer: Layer, seed: int) -> RunConfig:
-    """The run that a folded layer describes.
+def to_run(layer: Layer, seed: int, extensions: Sequence[Extension] = ()) -> RunConfig:
+    """The run that a folded layer describes; of the extensions it keeps those that it uses.
 
     Raises:
         ConfigError: of ``make_run``, with its key; ``blame`` finds the line.
     """
     tree: dict[str, Any] = {"model": {}, "data": {}, "train": {}, "seed": seed}
+    tree["extensions"] = extensions
     for key, setting in layer.items():
         section, _, name = key.partition(".")
         tree.setdefault(section, {})[name] = setting.value
@@ -132,6 +134,8 @@ def written(layer: Layer, key: str) -> Any:
         except ValueError:
             return None
         return {**size._asdict(), "patch_size": patch}[name]
+    if section == "model" and name in FLAGS:
+        return False
     field = _FIELDS[section].get(name)
     return None if field is None else field.default
 

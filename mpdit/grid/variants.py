@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mpdit.config import ModelConfig
+from mpdit.catalogue import FLAGS
 from mpdit.errors import nearest
 from mpdit.grid.names import check_name
 from mpdit.grid.resources import Resources, read_resources
 from mpdit.grid.settings import Layer, Setting, fold, read_layer
+from mpdit.modelconfig import ModelConfig
 
-SECTIONS = ("ladder", "variants", "leave_one_out")
+NAMED = ("ladder", "variants", "leave_one_out")
+"""The keys of a grid that hold named variants."""
 
-_SWITCHES = tuple(
-    f"model.{name}" for name, field in ModelConfig.model_fields.items() if field.annotation is bool
-)
+
+def _is_switch(key: str) -> bool:
+    """Whether a key can be turned on by its name alone."""
+    name = key.removeprefix("model.")
+    field = ModelConfig.model_fields.get(name)
+    return name in FLAGS or (field is not None and field.annotation is bool)
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ def read_variants(top: Setting, resources: Resources) -> list[Named]:
     """
     nodes: dict[str, Setting] = {}
     known: dict[str, Named] = {}
-    for section in (key for key in top.value if key in SECTIONS):
+    for section in (key for key in top.value if key in NAMED):
         for node, name, made in _entries(section, top.child(section), resources):
             check_name(node._replace(value=name), "a variant")
             if name in nodes:
@@ -120,7 +125,7 @@ def _full_set(node: Setting) -> Layer:
     if isinstance(node.value, list):
         for child in map(node.child, range(len(node.value))):
             one = read_layer(node.source, child.where, {str(child.value): True})
-            if any(key not in _SWITCHES for key in one):
+            if not all(map(_is_switch, one)):
                 raise child.error(f"{child.value!r} is no flag; give it a value, in a mapping")
             if one.keys() & full.keys():
                 raise child.error(f"{child.value!r} is there twice")

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mpdit.config import Dataset, ModelConfig
+from mpdit.catalogue import FLAGS, Dataset
 from mpdit.errors import ConfigError
 from mpdit.model.embedding import Fourier, TimeEmbedding, patchify, position_table, unpatchify
 from mpdit.model.layers import (
@@ -28,7 +28,8 @@ from mpdit.model.layers import (
     activation,
     summed,
 )
-from mpdit.model.modulation import Modulation, Residual, Values, modulate
+from mpdit.model.modulation import Modulation, Residual, Values
+from mpdit.modelconfig import ModelConfig
 
 Record = Callable[[int, str, Tensor], None]
 """Called with the block's index, the site's name, and the tensor there."""
@@ -64,15 +65,20 @@ class Block(nn.Module):
         self.mlp = MLP.of_block(config)
         self.join = Residual(config)
 
+    def modulate(self, x: Tokens, values: Values) -> Tokens:
+        """A sublayer's input, normalized and modulated."""
+        x = self.norm(x)
+        return self.modulation.modulate(x, values) if self.modulation else x
+
     def forward(
         self, x: Tokens, c: Float[Tensor, "batch width"], record: Record | None = None
     ) -> Tokens:
         """``c`` is the conditioning vector after its activation."""
         first, second = self.modulation(c) if self.modulation else ({}, {})
-        modulated = modulate(self.norm(x), first)
+        modulated = self.modulate(x, first)
         attended = self.attention(modulated)
         x = self.join(x, attended, first)
-        mixed = self.mlp(modulate(self.norm(x), second))
+        mixed = self.mlp(self.modulate(x, second))
         x = self.join(x, mixed, second)
         if record is not None:
             sites = {"modulated": modulated, "attention": attended, "mlp": mixed, "residual": x}
@@ -96,8 +102,10 @@ class Final(nn.Module):
     def forward(
         self, x: Tokens, c: Float[Tensor, "batch width"]
     ) -> Float[Tensor, "batch tokens numbers"]:
-        values: Values = self.modulation(c)[0] if self.modulation else {}
-        numbers: Tensor = self.linear(modulate(self.norm(x), values))
+        x = self.norm(x)
+        if self.modulation:
+            x = self.modulation.modulate(x, self.modulation(c)[0])
+        numbers: Tensor = self.linear(x)
         return numbers
 
 
@@ -136,6 +144,8 @@ class DiT(nn.Module):
         self.act = activation(model)
         self.blocks = nn.ModuleList(Block(model, index) for index in range(model.depth))
         self.final = Final(model, 2 * numbers)
+        for flag in model.added_flags:
+            FLAGS.find(flag).load()(self)
         for module in self.modules():
             if isinstance(module, MPLinear | MPEmbedding | Fourier):
                 module.reset(generator)

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mpdit.config import ModelConfig
 from mpdit.flops import FOURIER_FEATURES, TIMESTEPS, time_features
 from mpdit.model.layers import MLP, MPEmbedding, normalize
+from mpdit.modelconfig import ModelConfig
 
 
 def frequencies(count: int) -> Float[Tensor, " count"]:

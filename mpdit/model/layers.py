@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mpdit.config import ModelConfig
 from mpdit.flops import MLP_RATIO
+from mpdit.modelconfig import ModelConfig
 
 EPS = 1e-4
 SILU_MAGNITUDE = 0.596

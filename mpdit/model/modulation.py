@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mpdit.config import ModelConfig
+from mpdit.catalogue import PARTS
 from mpdit.flops import part_width
 from mpdit.model.layers import MPLinear, mp_coefficients
+from mpdit.modelconfig import ModelConfig
 
 Tokens = Float[Tensor, "batch tokens width"]
 PerChannel = Float[Tensor, "batch 1 width"]
@@ -40,15 +41,15 @@ def rotate(x: Tokens, angle: PerPair) -> Tokens:
     return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
 
 
-APPLY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "scale": scale,
-    "shift": shift,
-    "rotation": rotate,
-}
-"""What acts on a sublayer's input, in the order of application; the gate acts on its output."""
+DITS_CHUNKS = ("shift", "scale")
+"""What comes first among a modulation's outputs, in DiT's order; then the other parts, the gate
+last."""
 
-LAYOUT = ("shift", "scale", "rotation", "gate")
-"""Order of the parts among a modulation's outputs (DiT's chunks)."""
+
+def layout(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """The parts in the order of their rows in a modulation's map."""
+    first = tuple(part for part in DITS_CHUNKS if part in parts)
+    return (*first, *(part for part in parts if part not in first))
 
 
 class Modulation(nn.Module):
@@ -60,9 +61,12 @@ class Modulation(nn.Module):
 
     def __init__(self, config: ModelConfig, parts: tuple[str, ...], sublayers: int) -> None:
         super().__init__()
-        self.parts = tuple(part for part in LAYOUT if part in parts)
+        self.parts = layout(parts)
         self.sublayers = sublayers
         self.sizes = [part_width(part, config.width) for part in self.parts] * sublayers
+        self.applied: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+            part: PARTS.find(part).load() for part in parts if part != "gate"
+        }
         self.linear = MPLinear(
             config.width,
             sum(self.sizes),
@@ -79,16 +83,15 @@ class Modulation(nn.Module):
         values = iter(self.linear(c).to(c.dtype)[:, None].split(self.sizes, dim=-1))
         return [dict(zip(self.parts, values, strict=False)) for _ in range(self.sublayers)]
 
-
-def modulate(x: Tokens, values: Values) -> Tokens:
-    """A sublayer's input under scale, shift and rotation."""
-    if "scale" in values and "shift" in values:  # both in one pass over the tokens
-        x = torch.addcmul(values["shift"], x, 1 + values["scale"])
-        values = {part: v for part, v in values.items() if part not in ("scale", "shift")}
-    for part, apply in APPLY.items():
-        if part in values:
+    def modulate(self, x: Tokens, values: Values) -> Tokens:
+        """A sublayer's input under the parts that act on it, in their order."""
+        applied = self.applied
+        if "scale" in applied and "shift" in applied:  # both in one pass over the tokens
+            x = torch.addcmul(values["shift"], x, 1 + values["scale"])
+            applied = {part: f for part, f in applied.items() if part not in DITS_CHUNKS}
+        for part, apply in applied.items():
             x = apply(x, values[part])
-    return x
+        return x
 
 
 class Residual:

@@ -26,7 +26,8 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mpdit.config import DATASETS, FLAGS, RunConfig, make_run
+from mpdit.catalogue import DATASETS, PAPERS_FLAGS
+from mpdit.config import RunConfig, make_run
 from mpdit.disk.rundir import EXIT_DONE, EXIT_USAGE, RunDir, write_atomic
 from mpdit.ema.power import PowerEMA, snapshot_file
 from mpdit.errors import ConfigError
@@ -120,7 +121,7 @@ def run_config(official: Mapping[str, Any], kind: str, steps: int, stds: list[fl
         if official.get(key, value) != value:
             raise ConfigError(f"{key}: {official[key]} has no counterpart here, only {value}")
     switches = {key for key, value in official.items() if key.startswith("use_") and value}
-    if odd := sorted(switches - {f"use_{flag}" for flag in FLAGS}):
+    if odd := sorted(switches - {f"use_{flag}" for flag in PAPERS_FLAGS}):
         raise ConfigError(f"{odd[0]} has no counterpart here")
     for key in ("num_steps", "num_lin_warmup", "start_decay"):
         if not isinstance(official.get(key), int | None):
@@ -129,7 +130,7 @@ def run_config(official: Mapping[str, Any], kind: str, steps: int, stds: list[fl
         model, data = tensors.model_options(official, kind), tensors.dataset(official)
     except KeyError as error:
         raise ConfigError(f"the official config.yaml has no {error.args[0]}") from None
-    name = next((name for name, known in DATASETS.items() if known == data), None)
+    name = next((name for name, row in DATASETS.items() if row.shape == data), None)
     shape = {"channels": data.channels, "size": data.size, "classes": data.classes}
     planned = official.get("num_steps") or steps
     rate = official.get("lr") or (1e-2 if kind == "mods" else 1e-4)

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpdit.config import FLAGS, PARTS, Dataset, ModelConfig
-from mpdit.model.modulation import LAYOUT
+from mpdit.catalogue import PAPERS_FLAGS, PARTS, Dataset
+from mpdit.model.modulation import layout
+from mpdit.modelconfig import ModelConfig
 
 BUFFERS = {
     "positions": "pos_embed",
@@ -50,7 +51,7 @@ def model_options(official: Mapping[str, Any], kind: str) -> dict[str, Any]:
     else:
         options |= {ours: official[theirs] for ours, theirs in SIZE.items()}
     if kind == "flags":
-        options |= {flag: official.get(f"use_{flag}", False) for flag in FLAGS}
+        options |= {flag: official.get(f"use_{flag}", False) for flag in PAPERS_FLAGS}
     else:
         parts = [part for part in PARTS if official.get(f"{part}_mod", False)]
         options |= {"conditioning": parts}
@@ -78,7 +79,7 @@ def _modulation(prefix: str, sublayer: str, model: ModelConfig, gate: bool) -> l
     names = {part: f"{prefix}.mod{sublayer}.mods.{i}.net.1" for i, part in enumerate(applied)}
     if gate:
         names["gate"] = f"{prefix}.gate{sublayer}.net.1"
-    return [names[part] for part in LAYOUT if part in names]
+    return [names[part] for part in layout(tuple(names))]
 
 
 def parameter_sources(model: ModelConfig, kind: str) -> dict[str, list[str]]:

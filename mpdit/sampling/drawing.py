@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from mpdit.catalogue import OBJECTIVES, SOLVERS
 from mpdit.config import RunConfig
 from mpdit.diffusion.process import Diffusion
-from mpdit.diffusion.solvers import SOLVERS
+from mpdit.diffusion.solvers import Solver
 from mpdit.errors import ConfigError
 from mpdit.model import DiT
 from mpdit.runtime.randomness import generator
@@ -36,7 +37,7 @@ class Drawing:
         repeat: which of the run's own sets this one differs from.
     """
 
-    solver: Literal["ddpm", "ddim", "dpm++"]
+    solver: str
     steps: int
     guidance: float
     ema_std: float
@@ -145,12 +146,17 @@ def draw(
             return drawn.pin_memory().to(device, non_blocking=True)
         return drawn
 
+    diffusion = Diffusion().to(device)
+    objective = OBJECTIVES.find(drawing.run.train.objective).load()(diffusion)
+
     def guided(
         x: Float[Tensor, "batch channels height width"], t: Int64[Tensor, " batch"]
     ) -> Float[Tensor, "batch outputs height width"]:
-        return model.guided(x, t, y, drawing.guidance).float()
+        output = model.guided(x, t, y, drawing.guidance).float()
+        noise_and_variance: Tensor = objective.epsilon(output, x, t)
+        return noise_and_variance
 
-    solver = SOLVERS[drawing.solver](Diffusion().to(device), drawing.steps)
+    solver: Solver = SOLVERS.find(drawing.solver).load()(diffusion, drawing.steps)
     # entered once: autocast keeps the weights that it has cast until it is left
     with torch.autocast(device.type, torch.bfloat16, enabled=drawing.precision == "bfloat16"):
         return solver.solve(guided, noise(), noise, on_step)

@@ -19,10 +19,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mpdit.config import Dataset, ModelConfig, RunConfig
+from mpdit.catalogue import DATASETS, EXTRACTORS, Dataset
+from mpdit.config import RunConfig
 from mpdit.disk.rundir import RunDir, read_rows
 from mpdit.flops import TRAINING_PASSES, forward_flops
 from mpdit.grid.plan import PlannedRun
+from mpdit.modelconfig import ModelConfig
 from mpdit.peaks import peak_flops
 from mpdit.study.studydir import StudyDir
 
@@ -37,7 +39,6 @@ TRAIN_S, SAMPLE_S = 2e-3, 5e-4
 """Least time that a GPU takes for a block's training step or forward pass: launching kernels."""
 CHECKPOINTS = 2  # that a run keeps (mpdit.training.checkpoint)
 LATENT_PIXELS = 8  # a latent's side, in pixels of the image
-FEATURES = {"inception": 2048 + 1008}  # numbers kept of a sample: features and logits
 ROW, PROBE_ROW, PROBE_NUMBER = 260, 46, 21  # bytes of metrics.jsonl's rows, magnitudes.jsonl's
 PROBE_SITES = 8
 OTHER = 25_000  # bytes: config, provenance, log, the picture of the samples
@@ -160,18 +161,17 @@ def disk_of(config: RunConfig, parameters: int) -> dict[str, int]:
     snapshots = -(-train.steps // (train.snapshot_every or 1))
     checkpoints = min(CHECKPOINTS, -(-train.steps // train.checkpoint_every))
     sets = config.evaluate.repeats * sample.count
-    decoded = "latents" in config.data.name  # to RGB, by the VAE
+    decoded = DATASETS.find(config.data.name).kind == "latents"  # to RGB, by the VAE
     pixels = (spec.size * LATENT_PIXELS) ** 2 * 3 if decoded else spec.size**2 * spec.channels
     probes = 1 + -(-train.steps // (train.probe_every or 1))
     rows = -(-train.steps // train.log_every) * ROW * (2 if train.tensorboard else 1)
     probed = probes * PROBE_SITES * (PROBE_ROW + PROBE_NUMBER * config.model.depth)
-    extractor = str(config.evaluate.extractor)
     return {
         # a checkpoint holds weights, Adam's two moments, and the averages
         "checkpoints": checkpoints * (3 + stds) * weights,
         "ema": snapshots * stds * weights,
         "samples": sets * pixels,
-        "features": sets * 4 * FEATURES.get(extractor, 64 + spec.classes),
+        "features": sets * 4 * EXTRACTORS.find(config.evaluate.extractor).numbers,
         "records": rows + probed + OTHER,
     }
 
@@ -287,7 +287,8 @@ def size_text(size: float) -> str:
 def measure(runs: Iterable[PlannedRun], study: StudyDir) -> Speeds:
     """The speeds of the study's finished runs, a few of each model and precision."""
     speeds = Speeds()
-    folders = study.folders() if study.path.is_dir() else {}
+    runs = list(runs)
+    folders = study.places(runs) if study.path.is_dir() else {}
     looked: Counter[tuple[object, ...]] = Counter()
     for run in runs:
         key = _key("train", unit_of(run), run.config)

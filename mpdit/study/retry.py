@@ -29,8 +29,9 @@ def adjust(
     Raises:
         ConfigError: for text that is neither, and for a factor of a run that named no amount.
     """
-    last = {entry["id"]: entry.get("submitted", {}) for entry in study.entries}
-    return [_adjusted(run, last.get(run.id, {}), time, memory) for run in runs]
+    last = {entry["name"]: entry.get("submitted", {}) for entry in study.entries}
+    names = study.places(runs)
+    return [_adjusted(run, last.get(names.get(run.id, run.name), {}), time, memory) for run in runs]
 
 
 def last_cluster(study: StudyDir) -> str:

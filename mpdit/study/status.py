@@ -107,9 +107,10 @@ def missing(
 
     By default those that are neither done, running nor queued.
     """
-    there = (study.path / "study.json").exists()
-    found = {status.id: status.state for status in survey(study)} if there else {}
-    return [run for run in runs if found.get(run.id, "planned") in states]
+    if not (study.path / "study.json").exists():
+        return [run for run in runs if "planned" in states]
+    found, places = {s.name: s.state for s in survey(study)}, study.places(runs)
+    return [r for r in runs if found.get(places.get(r.id, r.name), "planned") in states]
 
 
 def read_status(run: RunDir, entry: dict[str, Any], place: Placement | None) -> RunStatus:

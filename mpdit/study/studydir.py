@@ -2,6 +2,7 @@
 
 ==================  ===============================================================================
 grid.yaml           the grid as it was last submitted
+extensions/         copies of the extensions that it names
 study.json          its runs in the grid's order, then those on disk that are no longer in it
 <run>/              one folder a run (see ``rundir``)
 .lock               held (flock) by whoever changes any of these
@@ -25,7 +26,7 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -34,12 +35,21 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-from mpdit.disk.rundir import RunDir, append_row, locked, read_rows, write_atomic
+from mpdit.disk.rundir import (
+    RunDir,
+    append_row,
+    id_in,
+    locked,
+    read_rows,
+    write_atomic,
+    write_extensions,
+)
 from mpdit.errors import ConfigError, nearest
-from mpdit.grid.names import id_in
 from mpdit.grid.plan import Plan, PlannedRun
 
 NOTICE = ".notice"
+OLD_DIGITS = 8
+"""Of the ids in version 0.1."""
 
 
 @dataclass(frozen=True)
@@ -169,8 +179,8 @@ class StudyDir:
             before = {entry["id"]: entry["name"] for entry in self.entries if entry["in_grid"]}
         except ConfigError:
             return [], []
-        now = {run.id: run.name for run in plan.runs}
-        new = [name for run_id, name in now.items() if run_id not in before]
+        now = {known for run in plan.runs for known in (run.id, run.id[:OLD_DIGITS])}
+        new = [r.name for r in plan.runs if before.keys().isdisjoint((r.id, r.id[:OLD_DIGITS]))]
         return new, [name for run_id, name in before.items() if run_id not in now]
 
     def run(self, name: str) -> RunDir:
@@ -181,23 +191,43 @@ class StudyDir:
         found = ((id_in(entry.name), entry.name) for entry in os.scandir(self.path))
         return {run_id: name for run_id, name in found if run_id is not None}
 
-    def write_table(self, plan: Plan, file: str) -> dict[str, str]:
-        """Write grid.yaml and study.json; run id → the name of its folder.
-
-        A folder that is there already keeps its name; one that the grid no longer has stays listed.
-        """
+    def places(self, runs: Iterable[PlannedRun]) -> dict[str, str]:
+        """Run id → the name of its folder, of those that have one, whatever its readable part."""
         folders = self.folders()
-        names = {run.id: folders.get(run.id, run.name) for run in plan.runs}
+        found = {}
+        for run in runs:
+            name = folders.get(run.id) or folders.get(run.id[:OLD_DIGITS])
+            if name is not None and self._is_of(name, run):
+                found[run.id] = name
+        return found
+
+    def _is_of(self, name: str, run: PlannedRun) -> bool:
+        """Whether a folder is the run's: of an older one's short id another run may be as well."""
+        if name.endswith(run.id) or run.name.startswith(name):
+            return True
+        try:
+            return self.run(name).config().id == run.id
+        except ConfigError:
+            return True
+
+    def write_table(self, plan: Plan, file: str) -> dict[str, str]:
+        """Write grid.yaml, its extensions and study.json; run id → the name of its folder.
+
+        An existing folder keeps its name; one that the grid no longer has stays listed.
+        """
+        places = self.places(plan.runs)
+        names = {run.id: places.get(run.id, run.name) for run in plan.runs}
         old: dict[str, dict[str, Any]] = {}
         with suppress(ConfigError):
-            old = {entry["id"]: entry for entry in StudyDir(self.path).entries}
+            old = {entry["name"]: entry for entry in StudyDir(self.path).entries}
         rows = [_entry(run, names[run.id]) for run in plan.runs]
         for row in rows:
-            if "submitted" in old.get(row["id"], {}):
-                row["submitted"] = old[row["id"]]["submitted"]
-        for run_id, name in folders.items():
-            if run_id not in names:
-                before = old.get(run_id, {"variant": name.removesuffix(f"-{run_id}")})
+            if "submitted" in old.get(row["name"], {}):
+                row["submitted"] = old[row["name"]]["submitted"]
+        in_grid = set(names.values())
+        for run_id, name in self.folders().items():
+            if name not in in_grid:
+                before = old.get(name, {"variant": name.removesuffix(f"-{run_id}")})
                 rows.append({**before, "name": name, "id": run_id, "in_grid": False})
         table = {
             "study": plan.study,
@@ -207,6 +237,7 @@ class StudyDir:
             "runs": rows,
         }
         write_atomic(self.grid_file, plan.grid.text)
+        write_extensions(self.path, plan.grid.extensions)
         write_atomic(self.path / "study.json", _one_row_a_line(table))
         return names
 
@@ -304,9 +335,6 @@ def _one_row_a_line(table: dict[str, Any]) -> str:
     return "{" + ",\n".join(head) + ',\n"runs": [\n' + runs + "\n]}\n"
 
 
-# Finding what the user means ---------------------------------------------------------------------
-
-
 def find_study(word: str, results: Path) -> StudyDir:
     """A folder, or the name of one under ``results``.
 
@@ -321,27 +349,3 @@ def find_study(word: str, results: Path) -> StudyDir:
         raise ConfigError(f"{word} is no study: it has no study.json")
     there = f"There are: {', '.join(sorted(known))}." if known else f"There is none in {results}."
     raise ConfigError(f"there is no study {word!r}.{nearest(word, known)} {there}")
-
-
-def find_run(word: str, results: Path) -> tuple[StudyDir, RunDir]:
-    """A run's folder, or the name, the id or the beginning of the name of one in any study.
-
-    Raises:
-        ConfigError: when there is none, or more than one.
-    """
-    path = Path(word)
-    if (path / "config.yaml").is_file():
-        path = path.resolve()
-        return StudyDir(path.parent), RunDir(path)
-    runs = [file.parent for file in results.glob("*/*/config.yaml")]
-    last = path.name
-    exact = [run for run in runs if last in (run.name, id_in(run.name))]
-    found = exact or [run for run in runs if run.name.startswith(last)]
-    if len(found) == 1:
-        return StudyDir(found[0].parent), RunDir(found[0])
-    if found:
-        listed = ", ".join(str(run) for run in found[:4]) + (", …" if len(found) > 4 else "")
-        raise ConfigError(f"{word!r} could be any of {len(found)} runs: {listed}")
-    raise ConfigError(
-        f"there is no run {word!r} under {results}.{nearest(last, [run.name for run in runs])}"
-    )

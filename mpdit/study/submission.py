@@ -244,5 +244,6 @@ def stored_plan(study: StudyDir) -> Plan:
     Raises:
         ConfigError: when its grid.yaml is no longer one.
     """
-    plan = load_plan(study.grid_file, study.table.get("set", ()))
+    copies = study.path / "extensions"  # of what was submitted, whatever the files are now
+    plan = load_plan(study.grid_file, study.table.get("set", ()), copies)
     return replace(plan, grid=replace(plan.grid, study=study.name))

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Float16, Int64, Shaped, UInt8
 from torch import Tensor
 
+from mpdit.catalogue import DATASETS
 from mpdit.config import RunConfig
 from mpdit.data import datasets
 from mpdit.data.images import ImageFolder, ImageReader
@@ -24,7 +25,7 @@ HELD_SHARE = 4
 """Latents are held on a GPU when they take less than a quarter of its free memory."""
 
 
-class Source(ABC):
+class Reader(ABC):
     """Where images come from, in two steps, so that the first can be taken ahead of time."""
 
     labels: Int64[Tensor, " images"]
@@ -61,17 +62,17 @@ class Batches:
         Raises:
             ConfigError: when it is missing or damaged.
         """
-        self.source = _open(config, device)
+        self.reader = _open(config, device)
         self.device, self.seed, self.size = device, config.seed, config.train.batch_size
         spec = config.data.spec
         self.shape = (spec.channels, spec.size, spec.size)
         self._order = lru_cache(maxsize=2)(self._permutation)
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._ahead_of_time = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._ahead: dict[tuple[int, int, int], Future[Tensor]] = {}
 
     def __len__(self) -> int:
         """Images in the train split."""
-        return len(self.source.labels)
+        return len(self.reader.labels)
 
     def batch(
         self, step: int, rows: slice = slice(None)
@@ -82,7 +83,7 @@ class Batches:
         visit, and normalized by the store's mean and standard deviation per channel.
         """
         start, stop, _ = rows.indices(self.size)
-        if not self.source.slow:
+        if not self.reader.slow:
             read = self._read(step, start, stop)
         else:
             future = self._ahead.pop((step, start, stop), None)
@@ -94,32 +95,32 @@ class Batches:
             whole = torch.randn((self.size, *self.shape), generator=random, device=self.device)
             return whole[start:stop]
 
-        labels = self.source.labels[self._rows(step)[start:stop]]
-        return self.source.x0(read, noise), to_device(labels, self.device)
+        labels = self.reader.labels[self._rows(step)[start:stop]]
+        return self.reader.x0(read, noise), to_device(labels, self.device)
 
     def images(
         self, rows: Int64[Tensor, " rows"]
     ) -> tuple[Float[Tensor, "rows channels height width"], Int64[Tensor, " rows"]]:
         """Images of the train split by number, and labels; latents are their posteriors' means."""
-        read = self.source.read(rows, torch.zeros_like(rows))
-        labels = to_device(self.source.labels[rows], self.device)
-        return self.source.x0(read, lambda: torch.zeros((), device=self.device)), labels
+        read = self.reader.read(rows, torch.zeros_like(rows))
+        labels = to_device(self.reader.labels[rows], self.device)
+        return self.reader.x0(read, lambda: torch.zeros((), device=self.device)), labels
 
     def _read(self, step: int, start: int, stop: int) -> Shaped[Tensor, "rows ..."]:
-        return self.source.read(self._rows(step)[start:stop], self._flips(step)[start:stop])
+        return self.reader.read(self._rows(step)[start:stop], self._flips(step)[start:stop])
 
     def _read_ahead(self, step: int, start: int, stop: int) -> None:
         rows, flips = self._rows(step)[start:stop], self._flips(step)[start:stop]
         wanted = {key: future for key, future in self._ahead.items() if key[0] in (step - 1, step)}
-        wanted[step, start, stop] = self._reader.submit(self.source.read, rows, flips)
+        wanted[step, start, stop] = self._ahead_of_time.submit(self.reader.read, rows, flips)
         self._ahead = wanted
 
     def _flips(self, step: int) -> Int64[Tensor, " batch"]:
         """Which of the stored orientations each image of the batch has."""
-        if self.source.flips == 1:
+        if self.reader.flips == 1:
             return torch.zeros(self.size, dtype=torch.long)
         random = generator(self.seed, "flip", step)
-        return torch.randint(self.source.flips, (self.size,), generator=random)
+        return torch.randint(self.reader.flips, (self.size,), generator=random)
 
     def _rows(self, step: int) -> Int64[Tensor, " batch"]:
         """The images of a batch, by number."""
@@ -134,13 +135,13 @@ class Batches:
         return torch.randperm(len(self), generator=generator(self.seed, "epoch", epoch))
 
 
-def _open(config: RunConfig, device: torch.device) -> Source:
+def _open(config: RunConfig, device: torch.device) -> Reader:
     data = config.data
-    if data.name == "folder":
+    if DATASETS.find(data.name).kind == "folder":
         return _Folder(
             datasets.image_folder(data).split("train"), data.spec.size, data.spec.channels, device
         )
-    if data.name not in datasets.LATENTS:
+    if not datasets.is_latents(data):
         return _Pixels(datasets.load(data, "train"), device)
     store = datasets.latent_store(data)
     if device.type == "cuda":
@@ -150,7 +151,7 @@ def _open(config: RunConfig, device: torch.device) -> Source:
     return _Latents(store, device)
 
 
-class _Pixels(Source):
+class _Pixels(Reader):
     """Images held on the device."""
 
     def __init__(self, images: datasets.Images, device: torch.device) -> None:
@@ -170,7 +171,7 @@ class _Pixels(Source):
         return self.pixels[to_device(read, self.pixels.device)]
 
 
-class _Folder(Source):
+class _Folder(Reader):
     """Image files, decoded at every visit: nothing is kept of them but their names."""
 
     slow = True
@@ -193,7 +194,7 @@ class _Folder(Source):
         return to_device(read, self.device).float() / 127.5 - 1
 
 
-class _Latents(Source):
+class _Latents(Reader):
     """Latents in a store, read from disk at every visit."""
 
     slow = True

@@ -12,7 +12,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from mpdit.catalogue import OBJECTIVES
 from mpdit.config import RunConfig, TrainConfig
+from mpdit.diffusion.objectives import Objective
 from mpdit.diffusion.process import Diffusion
 from mpdit.disk.rundir import append_row, keep_rows, read_rows, sync_path
 from mpdit.ema.power import PowerEMA, snapshot_file, write_snapshot
@@ -55,6 +57,8 @@ class Trainer:
         self.run = session.run
         self.batches = Batches(config, device)
         self.diffusion = Diffusion().to(device)
+        objective = OBJECTIVES.find(config.train.objective).load()
+        self.objective: Objective = objective(self.diffusion)
         self.model = build_model(config, device)
         self.model.recompute = config.train.gradient_checkpointing
         if config.train.compile:
@@ -194,7 +198,7 @@ class Trainer:
         model = self.model if self.replica is None else self.replica
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             output = model(x_t, t, y)  # (B, 2C, H, W)
-        terms = self.diffusion.loss(output.float(), x0, x_t, t, noise)
+        terms = self.objective.loss(output.float(), x0, x_t, t, noise)
         return torch.stack([terms[name].sum() for name in ("loss", "mse", "vlb")])
 
     def _settle(self) -> None:

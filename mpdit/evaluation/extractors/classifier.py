@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from mpdit.config import EvaluateConfig
 from mpdit.data.latents import checksum
 from mpdit.evaluation.extractors.extractor import Extractor, FeatureNetwork
 
@@ -60,8 +61,9 @@ def weights_file(name: str) -> Path:
     return Path(__file__).with_name(f"{name}.safetensors")
 
 
-def load(name: str, device: torch.device) -> Extractor:
+def load(evaluate: EvaluateConfig, device: torch.device) -> Extractor:
     """The shipped extractor ``digits`` or ``fashion-mnist`` on a device."""
+    name = str(evaluate.extractor)
     file = weights_file(name)
     with safe_open(file, "pt") as weights:
         state = {key: weights.get_tensor(key) for key in weights.keys()}  # noqa: SIM118

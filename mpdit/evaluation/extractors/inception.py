@@ -12,8 +12,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from mpdit.config import EvaluateConfig
 from mpdit.data.latents import checksum
-from mpdit.data.preflight import INCEPTION_URL
+from mpdit.data.preflight import INCEPTION_URL, inception_weights
 from mpdit.errors import ConfigError
 from mpdit.evaluation.extractors.extractor import Extractor, FeatureNetwork
 
@@ -35,12 +36,13 @@ class Inception(FeatureNetwork):
         return pooled, logits
 
 
-def load(file: Path, device: torch.device) -> Extractor:
-    """Inception with the weights of a file.
+def load(evaluate: EvaluateConfig, device: torch.device) -> Extractor:
+    """Inception on a device.
 
     Raises:
-        ConfigError: when they are not its weights.
+        ConfigError: when its weights are not there, or are not its weights.
     """
+    file = inception_weights(evaluate)
     try:
         # torch-fidelity unpickles whatever the file holds: only tensors may come that far
         torch.load(file, map_location="meta", weights_only=True)

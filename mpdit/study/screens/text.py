@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from mpdit.config import FLAGS, PRESETS
+from mpdit.catalogue import FLAGS, PAPERS_FLAGS
+from mpdit.catalogue.flags import code_of
+from mpdit.config import known_keys
 from mpdit.grid.grid import yaml_text
-from mpdit.grid.names import FLAG_CODES
 from mpdit.grid.plan import Plan, PlannedRun
-from mpdit.grid.settings import KEYS, SIZE_KEYS, shortest
+from mpdit.grid.settings import SIZE_KEYS, shortest
+from mpdit.modelconfig import PRESETS
 from mpdit.study.cost import Bill
 from mpdit.study.status import FRESH_S, RunStatus, counts
 
@@ -100,7 +102,8 @@ def plan_lines(plan: Plan, bill: Bill, paint: Paint) -> Iterator[str]:
     for cells in body:
         yield "  ".join(cells)
     if any(title == "flags" for title, _ in columns):
-        legend = ", ".join(f"{code} {flag}" for flag, code in FLAG_CODES.items())
+        said = {flag for run in runs for flag in run.config.model.flags} - set(PAPERS_FLAGS)
+        legend = ", ".join(f"{code_of(flag)} {flag}" for flag in (*PAPERS_FLAGS, *sorted(said)))
         yield paint(f"flags: {legend}", "dim")
     yield from _left_out(plan, paint)
     yield ""
@@ -126,7 +129,9 @@ def _columns(plan: Plan) -> list[tuple[str, list[str]]]:
     said = {key for layer in layers for key in layer}
     presets = [layer["model.preset"].value for layer in layers if "model.preset" in layer]
     said |= {f"model.{name}" for preset in presets for name in PRESETS[preset]}
-    own = [key for key in KEYS if key in said - set(SIZE_KEYS) - {"model.name", "model.preset"}]
+    own = [
+        key for key in known_keys() if key in said - set(SIZE_KEYS) - {"model.name", "model.preset"}
+    ]
     own = [key for key in own if key.removeprefix("model.") not in FLAGS]
     columns = [
         ("model", [run.config.model.name for run in plan.runs]),
@@ -144,9 +149,9 @@ def _columns(plan: Plan) -> list[tuple[str, list[str]]]:
 
 def _flags(run: PlannedRun) -> str:
     on = run.config.model.flags
-    if len(on) == len(FLAGS):
-        return "all"
-    return " ".join(FLAG_CODES[flag] for flag in on) or "none"
+    if on[: len(PAPERS_FLAGS)] == PAPERS_FLAGS:
+        return " ".join(("all", *map(code_of, on[len(PAPERS_FLAGS) :])))
+    return " ".join(map(code_of, on)) or "none"
 
 
 def _left_out(plan: Plan, paint: Paint, listed: int = 6) -> Iterator[str]:

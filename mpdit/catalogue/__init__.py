@@ -1,0 +1,49 @@
+"""Flags, conditioning parts, data sets, metrics, solvers, objectives, extractors: a table each.
+
+An extension imports the decorators from here::
+
+    from mpdit.catalogue import flag
+
+Nothing here imports torch: a row's code is named, and loaded when it is used.
+"""
+
+from typing import Any
+
+from mpdit.catalogue.datasets import DATASETS, Dataset, dataset
+from mpdit.catalogue.flags import FLAGS, PAPERS_FLAGS, flag
+from mpdit.catalogue.methods import EXTRACTORS, OBJECTIVES, SOLVERS, objective, solver
+from mpdit.catalogue.metrics import METRICS, metric
+from mpdit.catalogue.parts import MODES, PARTS, part
+from mpdit.catalogue.registry import Table, load_code
+
+TABLES: dict[str, Table[Any]] = {
+    "flags": FLAGS,
+    "parts": PARTS,
+    "datasets": DATASETS,
+    "metrics": METRICS,
+    "solvers": SOLVERS,
+    "objectives": OBJECTIVES,
+    "extractors": EXTRACTORS,
+}
+
+__all__ = [
+    "DATASETS",
+    "EXTRACTORS",
+    "FLAGS",
+    "METRICS",
+    "MODES",
+    "OBJECTIVES",
+    "PAPERS_FLAGS",
+    "PARTS",
+    "SOLVERS",
+    "TABLES",
+    "Dataset",
+    "Table",
+    "dataset",
+    "flag",
+    "load_code",
+    "metric",
+    "objective",
+    "part",
+    "solver",
+]

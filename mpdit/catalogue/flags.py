@@ -1,0 +1,121 @@
+"""The flags: switches of the model that a grid turns on, each a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from mpdit.catalogue.registry import Row, Table, decorator
+from mpdit.errors import ConfigError
+
+PAPER = "arXiv:2505.19122"
+EDM2 = "arXiv:2312.02696"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag(Row):
+    """A switch of the model, off unless a grid turns it on.
+
+    Attributes:
+        code: its short name in run names and tables.
+        needs: flags that have to be on as well, each with the reason.
+        implementation: called with the built `mpdit.model.DiT` before its weights are initialized,
+            to change it in place. None for the paper's eight, which the layers themselves know.
+    """
+
+    facts: ClassVar[tuple[str, ...]] = ("code",)
+
+    code: str
+    needs: Mapping[str, str] = field(default_factory=dict)
+
+
+PAPERS_FLAGS = (
+    "cosine_attention",
+    "weight_normalization",
+    "forced_weight_normalization",
+    "mp_residual",
+    "mp_silu",
+    "no_layernorm",
+    "mp_pos_enc",
+    "mp_embedding",
+)
+"""The eight switches of the paper, under their official names: fields of `ModelConfig`. "All" in a
+preset, a table or a figure is these eight, whatever is added to the table later."""
+
+FLAGS = Table(
+    "flag",
+    Flag,
+    [
+        Flag(
+            name="cosine_attention",
+            code="cos",
+            does="q and k of every head at unit magnitude before their product",
+            source=f"{EDM2} section 4.2",
+        ),
+        Flag(
+            name="weight_normalization",
+            code="wn",
+            does="rows of every weight matrix normalized where they are used",
+            source=f"{EDM2} eq. 47",
+        ),
+        Flag(
+            name="forced_weight_normalization",
+            code="fwn",
+            does="stored weights replaced by their normalized ones before each training step",
+            source=f"{EDM2} eq. 66",
+            needs={
+                "weight_normalization": "the forced step keeps stored weights where the "
+                "normalized ones are used"
+            },
+        ),
+        Flag(
+            name="mp_residual",
+            code="res",
+            does="residual and embedding sums by mp_sum, which keeps unit magnitude",
+            source=f"{EDM2} eq. 88",
+        ),
+        Flag(
+            name="mp_silu",
+            code="silu",
+            does="SiLU divided by its magnitude, 0.596",
+            source=f"{EDM2} eq. 81",
+        ),
+        Flag(
+            name="no_layernorm",
+            code="noln",
+            does="no LayerNorm before attention, MLP and the final layer",
+            source=PAPER,
+        ),
+        Flag(
+            name="mp_pos_enc",
+            code="pos",
+            does="position encodings normalized per token",
+            source=PAPER,
+        ),
+        Flag(
+            name="mp_embedding",
+            code="emb",
+            does="label rows normalized, and a table of timesteps in place of sines",
+            source=PAPER,
+        ),
+    ],
+)
+
+
+def flag(
+    name: str, *, code: str, does: str, source: str = "", needs: Mapping[str, str] | None = None
+) -> Callable[[Any], Any]:
+    """Register a function ``(model: DiT) -> None`` that changes a built model in place as a flag.
+
+    Raises:
+        ConfigError: when the name or the code is taken.
+    """
+    if taken := [row.name for row in FLAGS.values() if row.code == code]:
+        raise ConfigError(f"the flag {name!r}: its code {code!r} is that of {taken[0]!r}")
+    return decorator(FLAGS, name=name, code=code, does=does, source=source, needs=needs or {})
+
+
+def code_of(name: str) -> str:
+    """A flag's short name; the whole one of an extension's flag that is not loaded here."""
+    return FLAGS[name].code if name in FLAGS else name

@@ -1,0 +1,123 @@
+"""The metrics, each a row: what it is called, what it needs, and how it is measured.
+
+A number is labelled with its extractor and the number of samples (``FD-digits@500``): a distance in
+another feature space, or from another number of samples, is another quantity. FID, KID and IS
+without an extractor's name are only what Inception measures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from mpdit.catalogue.registry import Row, Table, decorator
+
+Better = Literal["lower", "higher"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(Row):
+    """A metric by name.
+
+    Attributes:
+        labels: what its numbers are called, before the extractor's name.
+        better: which of two values is the better one.
+        implementation: ``(samples: Features, real: Reference) -> value``, or a sequence with one
+            value a label; a value is a float or a `Score`.
+        least: samples that it needs.
+        needs_features: whether ``real.pooled`` is needed, not only ``real.statistics``.
+        inception: what its labels are called from Inception's features, with no extractor's name.
+    """
+
+    facts: ClassVar[tuple[str, ...]] = ("labels", "better")
+
+    labels: tuple[str, ...]
+    better: Better
+    least: int = 2
+    needs_features: bool = False
+    inception: tuple[str, ...] | None = None
+
+    def named(self, extractor: str, count: int | str) -> tuple[str, ...]:
+        """Its labels: ``FD-digits@500``, or ``FID@500`` from Inception."""
+        if extractor == "inception" and self.inception is not None:
+            return tuple(f"{label}@{count}" for label in self.inception)
+        return tuple(f"{label}-{extractor}@{count}" for label in self.labels)
+
+
+_MODULE = "mpdit.evaluation.metrics"
+
+METRICS = Table(
+    "metric",
+    Metric,
+    [
+        Metric(
+            name="fd",
+            labels=("FD",),
+            inception=("FID",),
+            better="lower",
+            does="Fréchet distance of the features' normal distributions",
+            source="Heusel et al., arXiv:1706.08500",
+            implementation=f"{_MODULE}:measure_fd",
+        ),
+        Metric(
+            name="kid",
+            labels=("KD",),
+            inception=("KID",),
+            better="lower",
+            needs_features=True,
+            does="kernel distance, the unbiased MMD² of a cubic kernel",
+            source="Bińkowski et al., arXiv:1801.01401",
+            implementation=f"{_MODULE}:measure_kid",
+        ),
+        Metric(
+            name="precision_recall",
+            labels=("precision", "recall"),
+            better="higher",
+            least=4,
+            needs_features=True,
+            does="share of samples near a real image, and the reverse",
+            source="Kynkäänniemi et al., arXiv:1904.06991",
+            implementation=f"{_MODULE}:measure_precision_recall",
+        ),
+        Metric(
+            name="inception_score",
+            labels=("IS",),
+            inception=("IS",),
+            better="higher",
+            least=10,
+            does="exp of the mean KL divergence of class probabilities from their mean",
+            source="Salimans et al., arXiv:1606.03498",
+            implementation=f"{_MODULE}:measure_inception_score",
+        ),
+    ],
+)
+
+
+def metric(
+    name: str,
+    *,
+    label: str,
+    better: Better,
+    does: str,
+    source: str = "",
+    least: int = 2,
+    needs_features: bool = True,
+) -> Callable[[Any], Any]:
+    """Register a function ``(samples, real) -> float`` as a metric (see `Metric`).
+
+    ``samples.pooled`` and ``real.pooled`` are float32 (images, features).
+
+    Raises:
+        ConfigError: when the name is taken.
+    """
+    return decorator(
+        METRICS,
+        name=name,
+        labels=(label,),
+        better=better,
+        does=does,
+        source=source,
+        least=least,
+        needs_features=needs_features,
+    )

@@ -1,0 +1,91 @@
+"""The parts that a conditioning mode is made of, each a row, and the named modes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mpdit.catalogue.flags import PAPER
+from mpdit.catalogue.registry import Row, Table, decorator
+
+
+def one_a_channel(width: int) -> int:
+    return width
+
+
+def one_a_pair(width: int) -> int:
+    return width // 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part(Row):
+    """How the conditioning vector acts on a sublayer.
+
+    Attributes:
+        width: the model's width → how many numbers it takes.
+        implementation: ``(x, values) -> x`` on a sublayer's input: x (batch, tokens, width), the
+            numbers (batch, 1, their width), which start at zero, where a part should do nothing.
+            None for the gate, which acts on the output.
+    """
+
+    width: Callable[[int], int] = one_a_channel
+
+
+_MODULATION = "mpdit.model.modulation"
+
+PARTS = Table(
+    "conditioning part",
+    Part,
+    [
+        Part(
+            name="scale",
+            does="x (1 + s)",
+            source="arXiv:2212.09748",
+            implementation=f"{_MODULATION}:scale",
+        ),
+        Part(
+            name="shift",
+            does="x + b",
+            source="arXiv:2212.09748",
+            implementation=f"{_MODULATION}:shift",
+        ),
+        Part(
+            name="rotation",
+            does="each pair of channels turned by an angle",
+            source=f"{PAPER} eq. 6",
+            width=one_a_pair,
+            implementation=f"{_MODULATION}:rotate",
+        ),
+        Part(
+            name="gate",
+            does="the sublayer's output times g, or 1 + g (model.gate)",
+            source="arXiv:2212.09748",
+        ),
+    ],
+)
+
+MODES = {
+    "adaln": ("scale", "shift", "gate"),
+    "rotation": ("rotation", "gate"),
+    "rotation_scale": ("scale", "rotation", "gate"),
+    "rotation_only": ("rotation",),
+    "none": (),
+}
+"""The named conditioning modes; any other subset is written by its parts, ``scale+gate``."""
+
+
+def in_order(parts: set[str]) -> tuple[str, ...]:
+    """Parts in the order of application: as their rows are, the gate last."""
+    return tuple(p for p in PARTS if p in parts and p != "gate") + ("gate",) * ("gate" in parts)
+
+
+def part(
+    name: str, *, does: str, source: str = "", width: Callable[[int], int] = one_a_channel
+) -> Callable[[Any], Any]:
+    """Register a function ``(x, values) -> x`` as a conditioning part (see `Part`).
+
+    Raises:
+        ConfigError: when the name is taken.
+    """
+    return decorator(PARTS, name=name, does=does, source=source, width=width)

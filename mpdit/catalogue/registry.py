@@ -1,0 +1,184 @@
+"""Tables of things by name, and the decorators that add a row to one.
+
+A row says everything about its thing: its name, what it does in words, its source, what it needs,
+and where its code is. Everything else (grid keys, run names, docs, checks, evaluation, report)
+follows from the row. Rows are added by the package's own tables and by a user's extension alike.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from mpdit.errors import ConfigError, nearest
+
+Code = Callable[..., Any] | str
+"""A function or class, or where it is (``package.module:name``): rows are read without torch."""
+
+
+def load_code(code: Code) -> Any:
+    """The function or class itself; its module is imported when it is first asked for."""
+    if not isinstance(code, str):
+        return code
+    module, _, name = code.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One thing.
+
+    Attributes:
+        name: as a grid spells it.
+        does: what it does, in words.
+        source: paper and equation, or where the data come from.
+        implementation: what its kind says; None where a layer or another module knows the name.
+        origin: who added it: ``mpdit``, or an extension's file and line.
+    """
+
+    facts: ClassVar[tuple[str, ...]] = ()
+    """The fields that a config needs to be read where the extension itself is not executed."""
+
+    name: str
+    does: str = ""
+    source: str = ""
+    implementation: Code | None = None
+    origin: str = "mpdit"
+
+    def load(self) -> Any:
+        """The implementation itself; its module is imported when it is first asked for."""
+        assert self.implementation is not None, f"{self.name} has no implementation"
+        return load_code(self.implementation)
+
+    def recorded(self) -> dict[str, Any]:
+        """The facts, plain values for YAML."""
+        return {name: getattr(self, name) for name in self.facts}
+
+    @classmethod
+    def from_record(cls, name: str, facts: Mapping[str, Any]) -> Self:
+        """The row without its code."""
+        return cls(name=name, **facts)
+
+
+R = TypeVar("R", bound=Row)
+
+_declared: ContextVar[Mapping[str, Mapping[str, Row]]] = ContextVar(
+    "declared", default=MappingProxyType({})
+)
+
+
+class Table(Generic[R], Mapping[str, R]):
+    """The rows of one kind, by name, in their order.
+
+    Args:
+        kind: what a row is, in words.
+        rows: the package's own.
+    """
+
+    def __init__(self, kind: str, row_type: type[R], rows: list[R]) -> None:
+        self.kind, self.row_type = kind, row_type
+        self._rows: dict[str, R] = {}
+        for row in rows:
+            self.add(row)
+
+    def _all(self) -> Mapping[str, R]:
+        declared: Mapping[str, Any] = _declared.get().get(self.kind, {})
+        return {**self._rows, **declared} if declared else self._rows
+
+    def __getitem__(self, name: str) -> R:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def find(self, name: object, key: str = "") -> R:
+        """The row of this name.
+
+        Raises:
+            ConfigError: for an unknown name, about ``key``, with the nearest known one.
+        """
+        rows = self._all()
+        if not isinstance(name, str) or name not in rows:
+            hint = nearest(str(name), rows)
+            raise ConfigError(f"{name!r} is not one of {', '.join(rows)}.{hint}", key)
+        return rows[name]
+
+    def add(self, row: R) -> None:
+        """Add a row.
+
+        Raises:
+            ConfigError: when the name is taken, naming both origins.
+        """
+        if (other := self._rows.get(row.name)) is not None:
+            raise ConfigError(
+                f"{row.origin}: the {self.kind} {row.name!r} exists already (from {other.origin}). "
+                "Choose another name"
+            )
+        self._rows[row.name] = row
+
+    def remove(self, name: str) -> None:
+        del self._rows[name]
+
+
+@dataclass
+class Recording:
+    """The rows that an extension adds while it is executed."""
+
+    file: str
+    rows: list[tuple[Table[Any], Row]]
+
+
+_recording: ContextVar[Recording | None] = ContextVar("recording", default=None)
+
+
+@contextmanager
+def recorded(file: str) -> Iterator[Recording]:
+    """Note the rows that are added meanwhile; none of them stay when something fails."""
+    recording = Recording(file, [])
+    token = _recording.set(recording)
+    try:
+        yield recording
+    except BaseException:
+        for table, row in recording.rows:
+            table.remove(row.name)
+        raise
+    finally:
+        _recording.reset(token)
+
+
+@contextmanager
+def declared(rows: Mapping[str, Mapping[str, Row]]) -> Iterator[None]:
+    """Have the tables know these rows (kind → name → row) as well, to read a config that uses them.
+
+    They have no code: the extension's file says what they do, and is not executed for this.
+    """
+    token = _declared.set(rows)
+    try:
+        yield
+    finally:
+        _declared.reset(token)
+
+
+def decorator(table: Table[R], **values: Any) -> Callable[[Any], Any]:
+    """Make a decorator that adds a row, with what it decorates as the implementation."""
+    frame = sys._getframe(2)  # of the file that the decorator is written in
+    recording = _recording.get()
+    origin = f"{recording.file if recording else frame.f_code.co_filename}:{frame.f_lineno}"
+
+    def add(code: Any) -> Any:
+        row = table.row_type(implementation=code, origin=origin, **values)
+        table.add(row)
+        if recording is not None:
+            recording.rows.append((table, row))
+        return code
+
+    return add

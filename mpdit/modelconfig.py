@@ -1,0 +1,204 @@
+"""The model's part of a run's config: size, magnitude-preservation flags, conditioning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from mpdit.catalogue import FLAGS, MODES, PAPERS_FLAGS, PARTS
+from mpdit.catalogue.parts import in_order
+from mpdit.errors import nearest
+from mpdit.section import Later, Section
+
+
+class Size(NamedTuple):
+    """Depth (blocks), width (channels of a token), attention heads."""
+
+    depth: int
+    width: int
+    heads: int
+
+
+SIZES = {
+    "XS": Size(6, 256, 4),
+    "S": Size(12, 384, 6),
+    "B": Size(12, 768, 12),
+    "L": Size(24, 1024, 16),
+    "XL": Size(28, 1152, 16),
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Table 1: eight switches over AdaLN-Zero (official commit 4e3b269).
+    "flags": {},
+    # Table 2: all magnitude-preserving, the conditioning taken apart (branch old-mod_opts).
+    "mods": {
+        **dict.fromkeys(PAPERS_FLAGS, True),
+        "gate": "one_plus",
+        "modulation": "separate",
+        "time_embedding": "fourier",
+        "mean_free_positions": True,
+    },
+}
+"""The two generations of the official code, as values of the named options."""
+
+
+def _parts(value: object) -> tuple[str, ...]:
+    """The parts named by a conditioning mode, in order of application.
+
+    Raises:
+        ValueError: for an unknown mode or part.
+    """
+    if isinstance(value, str):
+        if value in MODES:
+            return MODES[value]
+        value = value.split("+")
+    if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
+        raise ValueError(f"a conditioning mode is one of {', '.join(MODES)}, or parts: scale+gate")
+    for part in value:
+        if part not in PARTS:
+            raise ValueError(
+                f"unknown conditioning {part!r}.{nearest(part, (*MODES, *PARTS))}"
+                f" Known: {', '.join(MODES)}, and parts of {'+'.join(PARTS)}"
+            )
+    return in_order(set(value))
+
+
+def _mode(parts: tuple[str, ...]) -> str:
+    """The one canonical spelling of a set of parts."""
+    return next((name for name, known in MODES.items() if known == parts), "+".join(parts))
+
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class ModelConfig(Section):
+    """A Diffusion Transformer: size, magnitude-preservation flags, conditioning.
+
+    ``name`` (``DiT-S/2``) and ``preset`` (``flags``, ``mods``) are accepted as input and resolved
+    into the fields below, so that two spellings of one model are one identity.
+    """
+
+    depth: Positive
+    width: Positive
+    heads: Positive
+    patch_size: Positive
+
+    cosine_attention: bool = False
+    weight_normalization: bool = False
+    forced_weight_normalization: bool = False
+    mp_residual: bool = False
+    mp_silu: bool = False
+    no_layernorm: bool = False
+    mp_pos_enc: bool = False
+    mp_embedding: bool = False
+
+    conditioning: str = "adaln"
+    final_conditioning: str = "same"
+    """The final layer's own modulation, by parts (it has no gate); ``same`` follows the blocks."""
+    modulation: Literal["joint", "separate"] = "joint"
+    """One linear map for all of a block's modulation, or one for each part of each sublayer."""
+    gate: Literal["zero", "one_plus"] = "zero"
+    """A sublayer's output is multiplied by ``g`` (AdaLN-Zero) or by ``1 + g``; g starts at 0."""
+    time_embedding: Literal["sinusoidal", "table", "fourier", "mp_fourier"] | None = None
+    """None follows ``mp_embedding``: a table of 1000 rows when on, else sinusoidal. ``fourier`` is
+    map-dit's, of magnitude 0.707; ``mp_fourier`` has EDM2's √2."""
+    mean_free_positions: bool = False
+    mp_attention: bool = False
+    """Each head's output at unit magnitude: the shrinking by softmax's average is divided out."""
+    added_flags: Annotated[tuple[str, ...], Field(strict=False), Later(as_before=[])] = ()
+    """The flags that are on beside these: an extension's, and the package's later ones. A config
+    may set each by its own name, as the others."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            raise ValueError("expected a mapping of model options")
+        data = dict(data)
+        preset = data.pop("preset", "flags")
+        if preset not in PRESETS:
+            raise ValueError(f"unknown preset {preset!r}. Known: {', '.join(PRESETS)}")
+        if (name := data.pop("name", None)) is not None:
+            size, patch = parse_model_name(name)
+            data = {**size._asdict(), "patch_size": patch, **data}
+        return _gather_flags({**PRESETS[preset], **data})
+
+    @field_validator("conditioning", mode="before")
+    @classmethod
+    def _canonical_conditioning(cls, value: object) -> str:
+        return _mode(_parts(value))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelConfig:
+        for flag in self.flags:
+            for other, reason in FLAGS.find(flag).needs.items():
+                if other not in self.flags:
+                    raise ValueError(f"{flag} needs {other}: {reason}")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.width % 4:
+            raise ValueError(f"width {self.width} is not a multiple of 4 (2-D sin-cos positions)")
+        final = self.final_conditioning
+        parts = self.parts if final == "same" else _parts(final)
+        _set(self, "final_conditioning", _mode(tuple(part for part in parts if part != "gate")))
+        if self.time_embedding is None:
+            _set(self, "time_embedding", "table" if self.mp_embedding else "sinusoidal")
+        return self
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What the blocks' conditioning is made of, in the order of application."""
+        return _split(self.conditioning)
+
+    @property
+    def final_parts(self) -> tuple[str, ...]:
+        """The same for the final layer, which has no gate."""
+        return _split(self.final_conditioning)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags that are on."""
+        return (*(flag for flag in PAPERS_FLAGS if getattr(self, flag)), *self.added_flags)
+
+    @property
+    def name(self) -> str:
+        """``DiT-S/2``, or ``DiT-4x64x4/2`` (depth × width × heads / patch) for a free size."""
+        size = Size(self.depth, self.width, self.heads)
+        known = next((name for name, other in SIZES.items() if other == size), None)
+        return f"DiT-{known or 'x'.join(map(str, size))}/{self.patch_size}"
+
+
+def _split(mode: str) -> tuple[str, ...]:
+    """The parts of a mode in its canonical spelling."""
+    return MODES[mode] if mode in MODES else tuple(mode.split("+"))
+
+
+def _gather_flags(data: dict[str, Any]) -> dict[str, Any]:
+    """Flags that are no fields of their own, into ``added_flags``."""
+    on = set(data.get("added_flags", ()))
+    for name in [name for name in data if name in FLAGS and name not in PAPERS_FLAGS]:
+        if not isinstance(value := data.pop(name), bool):
+            raise ValueError(f"{name} should be a valid boolean, not {value!r}")
+        on = on | {name} if value else on - {name}
+    return {**data, "added_flags": [name for name in FLAGS if name in on] or sorted(on)}
+
+
+def parse_model_name(name: object) -> tuple[Size, int]:
+    """``DiT-S/2`` → (its size, patch 2).
+
+    Raises:
+        ValueError: for anything that is not ``DiT-{XS,S,B,L,XL}/{patch}``.
+    """
+    size, _, patch = str(name).removeprefix("DiT-").partition("/")
+    if size not in SIZES or not patch.isdecimal() or not str(name).startswith("DiT-"):
+        known = [f"DiT-{size}/{patch}" for size in SIZES for patch in (2, 4, 8)]
+        hint = nearest(str(name), known)
+        raise ValueError(f"unknown model {name!r}.{hint} Known: DiT-{{{','.join(SIZES)}}}/PATCH")
+    return SIZES[size], int(patch)
+
+
+def _set(model: BaseModel, key: str, value: object) -> None:
+    """Fill in a derived field of a frozen model during its own validation."""
+    object.__setattr__(model, key, value)

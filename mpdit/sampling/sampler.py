@@ -1,0 +1,166 @@
+"""Drawing the sample sets of a trained run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from mpdit.config import RunConfig
+from mpdit.disk.rundir import (
+    RunDir,
+)
+from mpdit.ema.posthoc import reconstruct
+from mpdit.ema.power import snapshot_file
+from mpdit.encoding.decoder import open_decoder
+from mpdit.errors import ConfigError
+from mpdit.model import DiT
+from mpdit.runtime.devices import set_precision
+from mpdit.runtime.distributed import World
+from mpdit.runtime.session import Interrupted, Session, log
+from mpdit.sampling.drawing import Drawing, NonFiniteSamplesError, draw
+from mpdit.sampling.sampleset import Shards, shards_folder, to_uint8
+from mpdit.training.trainer import build_model
+
+ALONE = World()
+
+
+def sample_run(
+    config: RunConfig, session: Session, device: torch.device, world: World = ALONE
+) -> None:
+    """Write all of the run's own sample sets (`draw_set`), ``evaluate.repeats`` of them."""
+    for repeat in range(config.evaluate.repeats):
+        draw_set(config, session, Drawing.of_run(config, repeat), device, world)
+
+
+def samples_file(run: RunDir, name: str = "samples") -> Path:
+    """A set by its name, in ADM's layout: arr_0 uint8 (N, H, W, C), arr_1 labels (N,)."""
+    return run.samples / f"{name}.npz"
+
+
+def draw_set(
+    config: RunConfig,
+    session: Session,
+    drawing: Drawing,
+    device: torch.device,
+    world: World = ALONE,
+    out: Path | None = None,
+) -> Path:
+    """Write a sample set and a grid of its first images, going on after the last whole batch.
+
+    Batches are kept in a folder beside the set until all are there; several processes take them in
+    turns. A set that is there already is left as it is.
+
+    Args:
+        config: says the batch size, and whether to compile.
+        out: the file to write; None is the run's own `samples_file` of the drawing's name.
+
+    Returns:
+        the file.
+
+    Raises:
+        Interrupted: when a signal asked to stop; whole batches are kept.
+        ConfigError: when the weights or the VAE are not to be had, or the folder of batches is of
+            another set.
+        NonFiniteSamplesError: when samples are no numbers; the batches before are kept.
+    """
+    file = out or samples_file(session.run, drawing.name)
+    shards = Shards(shards_folder(file), drawing, config.sample.batch_size)
+    shards.check(world)
+    if world.largest(world.main and file.exists()):
+        if world.main and shards.folder.exists():  # what wrote the set was killed
+            shards.finish(file)
+        return file
+    shards.claim(world)
+    mine = shards.batches[world.rank :: world.size]
+    pending = [indices for indices in mine if not shards.file(indices).exists()]
+    steps, size = drawing.steps, config.sample.batch_size
+    done = (len(mine) - len(pending)) * steps
+    if done:
+        log.info("going on after %d of %d batches of samples", done // steps, len(mine))
+    session.stage("sample", done, len(mine) * steps)
+
+    def on_step() -> None:
+        nonlocal done
+        done += 1
+        session.check_stop()
+        # a step is its share of an image's steps, and the other processes are as fast:
+        # images/s counts finished images
+        session.advance(done, size / steps * world.size)
+
+    try:
+        if pending:
+            _draw_batches(config, session.run, drawing, device, shards, pending, on_step)
+    except Interrupted:
+        pass  # raised below, when all processes know
+    if stop := world.largest(session.stop_signal):
+        raise Interrupted(stop)
+    if world.main:
+        shards.join(file)
+    return file
+
+
+def _draw_batches(
+    config: RunConfig,
+    run: RunDir,
+    drawing: Drawing,
+    device: torch.device,
+    shards: Shards,
+    pending: list[range],
+    on_step: Callable[[], None],
+) -> None:
+    set_precision(drawing.precision, "sample.precision")
+    decode = open_decoder(config.data, device)
+    model = load_average(run, drawing.ema_std, drawing.snapshot, device)
+    model.fold()
+    if config.sample.compile:
+        model.compile_blocks()
+    for indices in pending:
+        x = decode(draw(model, drawing, indices, device, on_step))
+        if not x.isfinite().all():
+            raise NonFiniteSamplesError(drawing, indices)
+        shards.save(indices, to_uint8(x.cpu().numpy(), drawing.to_uint8))
+
+
+def load_average(run: RunDir, std: float, step: int, device: torch.device) -> DiT:
+    """The run's model with the average of relative width ``std`` after training step ``step``.
+
+    It is read where it is stored, else reconstructed from the widths that are.
+
+    Raises:
+        ConfigError: when there are no snapshots of that step, naming the newest; when one is
+            damaged.
+    """
+    config = run.config()
+    check_snapshot(run, config, step)
+    model = build_model(config, device)
+    file = snapshot_file(run.ema, std, step)
+    if round(std, 3) == std and file.exists():
+        try:
+            state = load_file(file, device=str(device))
+        except SafetensorError as error:
+            raise ConfigError(f"{file} is damaged: {error}") from None
+    else:
+        log.info("reconstructing the average of width %g from the snapshots", std)
+        state = reconstruct(run, std, step)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def check_snapshot(run: RunDir, config: RunConfig, step: int) -> None:
+    """Raise ConfigError, naming the newest, when the run has no EMA snapshots of ``step``."""
+    stored = [
+        int(file.stem.rpartition("_step")[2])
+        for file in run.ema.glob("std*_step*[0-9].safetensors")
+    ]
+    if step in stored:
+        return
+    what = f"{run.path} has no EMA snapshots of step {step:,}"
+    if not stored:
+        raise ConfigError(
+            f"{what}, nor of any other: train it first (python -m mpdit.run {run.path})"
+        )
+    raise ConfigError(f"{what} of {config.train.steps:,}; the newest are of --step {max(stored)}")

@@ -1,0 +1,87 @@
+"""What a section of a run's config is: strict values, and which of them are a run's identity.
+
+docs/adding.md says how to add, rename and remove a field without giving older runs another id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+
+@dataclass(frozen=True)
+class Later:
+    """Of a field that came after runs had been made: while it has the value that means "as before",
+    frozen here, it is no part of a run's identity, so that older runs keep theirs.
+
+    ``as_before`` is the value in JSON.
+    """
+
+    as_before: Any
+
+
+@dataclass(frozen=True)
+class Formerly:
+    """Of a field that was renamed: the old name, which is still read, and hashed as before."""
+
+    name: str
+
+
+class How:
+    """Of a field that says where or how a run is executed: no part of its identity."""
+
+
+HOW = How()
+
+
+class Section(BaseModel):
+    """A part of a run's config: strict, immutable, with the marks `Later`, `Formerly` and `HOW`."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    retired: ClassVar[Mapping[str, Any]] = {}
+    """Fields that are gone, with the one value that older configs may still give them; it stays in
+    the identity, where it always was."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_old(cls, data: Any) -> Any:
+        """A config of an older version: renamed and retired fields."""
+        formerly = marks(cls, Formerly)
+        if not isinstance(data, Mapping) or not (formerly or cls.retired):
+            return data
+        data = dict(data)
+        for name, mark in formerly.items():
+            if mark.name in data:
+                data[name] = data.pop(mark.name)
+        for name, value in cls.retired.items():
+            if data.pop(name, value) != value:
+                raise ValueError(f"{name} is no longer an option; only {value!r} is left of it")
+        return data
+
+    def identity(self) -> dict[str, Any]:
+        """The section's part of a run's identity: plain values, the same in every later version."""
+        how, later, formerly = (marks(type(self), mark) for mark in (How, Later, Formerly))
+        tree = self.model_dump(mode="json", exclude=set(how))
+        for name, mark in later.items():
+            if tree[name] == mark.as_before:
+                del tree[name]
+        for name, mark in formerly.items():
+            if name in tree:
+                tree[mark.name] = tree.pop(name)
+        return {**tree, **self.retired}
+
+
+@cache
+def marks(section: type[BaseModel], mark: type[Any]) -> dict[str, Any]:
+    """Field → its mark of this type, of the fields that have one."""
+    return {
+        name: found
+        for name, field in section.model_fields.items()
+        for found in field.metadata
+        if isinstance(found, mark)
+    }
