@@ -5,7 +5,7 @@ import pytest
 
 from analysis import Study
 from analysis.loading import load
-from test_analysis import synthetic
+from tests.helpers import synthetic
 
 
 @pytest.fixture(autouse=True)

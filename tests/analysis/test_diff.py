@@ -10,7 +10,7 @@ from analysis.__main__ import main
 from analysis.loading.load import load_run
 from analysis.report import diff
 from mpdit.disk.rundir import RunDir
-from test_analysis import synthetic
+from tests.helpers import synthetic
 
 Own = Callable[..., Path]
 

@@ -13,7 +13,7 @@ from analysis.judging import conclusions, effects
 from analysis.loading import load
 from mpdit.config import FLAGS
 from mpdit.disk.rundir import RunDir
-from test_analysis import synthetic
+from tests.helpers import synthetic
 
 Own = Callable[..., Path]
 

@@ -15,7 +15,7 @@ from analysis import NothingToShow, Study, figures
 from analysis.figures import distance_plots, magnitude_plots, panels, style
 from analysis.loading import load
 from mpdit.disk.rundir import RunDir
-from test_analysis import synthetic
+from tests.helpers import synthetic
 
 Own = Callable[..., Path]
 VARIANTS = list(synthetic.VARIANTS)

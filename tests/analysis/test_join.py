@@ -10,7 +10,7 @@ from analysis import Study, tables
 from analysis.loading import join, load
 from mpdit.disk.rundir import RunDir, RunState
 from mpdit.errors import ConfigError
-from test_analysis import synthetic
+from tests.helpers import synthetic
 
 
 def move_seed(source: Path, target: Path, seed: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from analysis import NothingToShow, Study, tables
 from analysis.loading import load
-from test_analysis import synthetic
+from tests.helpers import synthetic
 
 DOCUMENT = r"""\documentclass{article}
 \usepackage[landscape,margin=1cm]{geometry}

@@ -14,7 +14,7 @@ from analysis.judging import comparison, tuning
 from analysis.judging.levels import text
 from analysis.loading import load, published
 from mpdit.disk.rundir import RunDir
-from test_analysis import synthetic
+from tests.helpers import synthetic
 
 Axes = dict[str, Any]
 SWITCHES = tuple(f"model.{name}" for name in ("cosine_attention", "mp_silu", "mp_residual"))

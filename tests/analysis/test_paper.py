@@ -12,9 +12,7 @@ from analysis.loading import published
 from analysis.loading.load import load
 from analysis.report import captions, paper
 from mpdit.grid.plan import load_plan
-from test_analysis import synthetic
-
-ROOT = Path(__file__).parents[2]
+from tests.helpers import ROOT, synthetic
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from analysis.loading import load, published
 from mpdit.config import FLAGS
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import ConfigError
-from test_analysis import synthetic
+from tests.helpers import synthetic
 
 Own = Callable[..., Path]
 

@@ -14,7 +14,7 @@ from analysis.loading.load import load
 from analysis.report import paper, terminal
 from analysis.study import Study
 from mpdit.disk.rundir import RunDir, keep_rows, read_rows
-from test_analysis import synthetic
+from tests.helpers import synthetic
 
 
 def runs(path: Path) -> list[RunDir]:

@@ -13,7 +13,7 @@ from mpdit.config import FLAGS, make_run
 from mpdit.disk.rundir import RunDir
 from mpdit.flops import total_parameters
 from mpdit.grid.names import slug
-from test_analysis import synthetic
+from tests.helpers import synthetic
 
 LADDER = dict(zip(("A", "B", "C", "D", "E"), (0, 1, 2, 3, 8), strict=True))
 FID: dict[str, Any] = {"metric": "FID@10000", "extractor": "inception", "count": 10_000}

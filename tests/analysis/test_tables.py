@@ -15,7 +15,7 @@ from analysis import NothingToShow, Study, tables
 from analysis.judging import comparison, conclusions, paired, statistics
 from analysis.loading import load
 from mpdit.disk.rundir import RunDir, RunState
-from test_analysis import synthetic
+from tests.helpers import synthetic
 
 Own = Callable[..., Path]
 T_1 = 12.706204736  # the 97.5 % quantile of Student's t with one degree of freedom

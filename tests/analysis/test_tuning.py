@@ -12,7 +12,7 @@ from analysis import NothingToShow, Study, tables
 from analysis.judging import comparison, statistics, tuning
 from analysis.loading import load
 from mpdit.disk.rundir import RunDir
-from test_analysis import synthetic
+from tests.helpers import synthetic
 
 Found = dict[tuple[str, float], Sequence[float | None]]
 

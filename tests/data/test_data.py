@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_config
 from PIL import Image
-from test_latents import make_store
 
 from mpdit.config import DataConfig, RunConfig
 from mpdit.data import datasets
@@ -16,6 +14,8 @@ from mpdit.errors import ConfigError
 from mpdit.runtime.randomness import generator
 from mpdit.training.batches import Batches, _HeldLatents
 from mpdit.training.probe import IMAGES, Probe
+from tests.helpers.latents import make_store
+from tests.helpers.tiny import tiny_config
 
 CPU = torch.device("cpu")
 

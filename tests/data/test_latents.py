@@ -11,36 +11,12 @@ import numpy as np
 import pytest
 
 from mpdit.config import Dataset
-from mpdit.data.latents import LatentStore, Plan, Source, read_manifest, verify
+from mpdit.data.latents import LatentStore, Plan, read_manifest, verify
 from mpdit.encoding import build
-from mpdit.encoding.build import Encoder, build_store
+from mpdit.encoding.build import build_store
 from mpdit.errors import ConfigError
-
-SOURCE = Source(data="made up", hash="0" * 16, pixels=64, vae="none", vae_hash=None)
-
-
-class MadeUp(Encoder):
-    """Random posteriors; the mirrored orientation's means lie 100 higher, so that it is told."""
-
-    def __init__(self, images: int) -> None:
-        shape = {"channels": 4, "size": 8, "classes": 3, "flips": 2, "shard_images": 16}
-        self.plan = Plan(images=images, source=SOURCE, **shape)
-        random = np.random.default_rng(0)
-        self.labels = np.arange(images) % 3
-        mean = random.standard_normal((images, 4, 8, 8)) * [[[[1]], [[2]], [[3]], [[4]]]]
-        mean = np.stack([mean, mean[..., ::-1] + 100], axis=1)
-        self.all = np.stack([mean, np.full_like(mean, 0.5)], axis=2).astype(np.float16)
-        self.made: list[int] = []
-
-    def moments(self, start, stop, advance):
-        self.made.append(start)
-        advance(stop - start)
-        return self.all[start:stop]
-
-
-def make_store(path: Path, images: int) -> Path:
-    build_store(MadeUp(images), path, rank=0, processes=1)
-    return path
+from tests.helpers import ROOT
+from tests.helpers.latents import SOURCE, MadeUp, make_store
 
 
 def test_rows_are_what_was_encoded_in_whichever_shard_they_lie(tmp_path: Path) -> None:
@@ -176,7 +152,7 @@ def test_a_store_of_another_shape_than_the_configs_is_refused_with_both(tmp_path
         store.check_fits(Dataset(4, 16, 1000, "inception"))
 
 
-SPARSE = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "latent_memory.py"))
+SPARSE = runpy.run_path(str(ROOT / "benchmarks" / "latent_memory.py"))
 
 READ_ALL = """
 import sys

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from interrupted import FORKED, finish_forked, fork, make, science_of, signal_at_call
 
 from mpdit import slurm
 from mpdit.disk import lease
@@ -32,6 +31,8 @@ from mpdit.ema.power import write_snapshot
 from mpdit.errors import ConfigError
 from mpdit.evaluation import features
 from mpdit.training import checkpoint
+from tests.helpers.interrupted import FORKED, finish_forked, fork, science_of, signal_at_call
+from tests.helpers.tiny import make
 
 FIRST, REQUEUED = {"SLURM_JOB_ID": "7"}, {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}
 """What Slurm tells the first and the second allocation of one job."""

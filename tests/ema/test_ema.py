@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from interrupted import make
 from safetensors.torch import load_file
 
 from mpdit.disk.rundir import RunDir
@@ -26,6 +25,7 @@ from mpdit.ema.power import (
     write_snapshot,
 )
 from mpdit.training.trainer import build_model
+from tests.helpers.tiny import make
 
 STEPS = 400
 

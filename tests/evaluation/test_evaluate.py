@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_config
-from test_references import ADM, bitmaps, grey
 
 from mpdit import evaluate
 from mpdit.config import RunConfig
@@ -22,6 +20,8 @@ from mpdit.evaluation import extractors
 from mpdit.evaluation.extractors import Extractor, classifier
 from mpdit.runtime.session import Interrupted, Session
 from mpdit.sampling.drawing import Drawing
+from tests.helpers.images import ADM, bitmaps, grey
+from tests.helpers.tiny import tiny_config
 
 CPU = torch.device("cpu")
 

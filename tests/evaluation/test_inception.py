@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import torch_fidelity
-from conftest import tiny_config
 from PIL import Image
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_inceptionv3 import (
@@ -40,9 +39,10 @@ from mpdit.evaluation.extractors.extractor import FeatureNetwork
 from mpdit.evaluation.metrics import statistics
 from mpdit.run import execute
 from mpdit.runtime.session import Session
+from tests.helpers import ROOT
+from tests.helpers.tiny import tiny_config
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).parents[1]
 NOWHERE = EvaluateConfig(extractor="inception")
 
 

@@ -12,10 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from conftest import tiny_config
 from PIL import Image
-from test_latents import make_store
 
 from mpdit.config import DATASETS, DataConfig, EvaluateConfig, RunConfig
 from mpdit.data.images import ImageFolder
@@ -29,11 +26,12 @@ from mpdit.evaluation.realimages import Batch, evenly, of_split
 from mpdit.evaluation.references import Reference
 from mpdit.grid.plan import load_plan
 from mpdit.study.submission import check_plan
+from tests.helpers.images import ADM, CPU, bitmaps, folder_data, grey
+from tests.helpers.latents import make_store
+from tests.helpers.tiny import tiny_config
 
-CPU = torch.device("cpu")
 FD = EvaluateConfig(extractor="digits")
 KID = EvaluateConfig(extractor="digits", metrics=("fd", "kid"))
-ADM = "VIRTUAL_imagenet128_labeled.npz"
 
 
 @pytest.fixture(autouse=True)
@@ -49,26 +47,10 @@ def load(data: DataConfig, evaluate: EvaluateConfig, extractor: Extractor) -> Re
     return references.load(data, evaluate, extractor, unwatched)
 
 
-class Grey(Extractor):
-    """The digits' classifier on one channel of images of any kind."""
-
-    def look(self, batches: Iterable[np.ndarray]) -> Iterator[Features]:
-        return super().look(batch[..., :1] for batch in batches)
-
-
-def grey(batch_size: int = 500) -> Grey:
-    return Grey(**{**vars(classifier.load("digits", CPU)), "batch_size": batch_size})
-
-
 def latents_config(path: Path, **evaluate: Any) -> RunConfig:
     assert DATASETS["imagenet128-latents"].extractor == "inception"
     data = {"name": "imagenet128-latents", "path": str(path)}
     return tiny_config(data=data, evaluate=evaluate)
-
-
-def folder_data(path: Path, size: int = 8) -> DataConfig:
-    told = {"name": "folder", "path": str(path), "channels": 1, "size": size, "classes": 1}
-    return DataConfig.model_validate(told)
 
 
 def pictures(folder: Path, count: int, size: int = 8) -> np.ndarray:
@@ -122,17 +104,6 @@ def test_each_file_of_a_folder_is_read_once_and_then_only_when_it_changes(
     assert reads.total() == 2 * 108
     Image.new("L", (8, 8)).save(file)
     assert load(data, evaluate, extractor).record["hash"] != first.record["hash"]
-
-
-def bitmaps(folder: Path, seed: int) -> DataConfig:
-    """Thirty noise images whose names, sizes and times of change are those of any other seed."""
-    (folder / "a").mkdir(parents=True, exist_ok=True)
-    images = np.random.default_rng(seed).integers(0, 256, (30, 8, 8), np.uint8)
-    for number, image in enumerate(images):
-        file = folder / "a" / f"{number:02}.bmp"
-        Image.fromarray(image).save(file)
-        os.utime(file, ns=(10**18, 10**18))
-    return folder_data(folder)
 
 
 @pytest.mark.usefixtures("settled")

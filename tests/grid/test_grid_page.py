@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from mpdit.grid.grid import grid_from_text
 from mpdit.grid.plan import load_plan, make_plan
+from tests.helpers import ROOT
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+EXPERIMENTS = ROOT / "experiments"
 PAGE = (EXPERIMENTS / "README.md").read_text()
 EXAMPLES = re.findall(r"```yaml\n(.*?)```\n```text\n(.*?)```", PAGE, re.DOTALL)
 BASE = """

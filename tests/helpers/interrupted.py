@@ -1,4 +1,4 @@
-"""Runs as processes of their own, and what they leave: shared by the tests of mpdit.run."""
+"""Runs as processes of their own, and what they leave."""
 
 import hashlib
 import multiprocessing
@@ -14,7 +14,6 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
-from conftest import tiny_config
 
 from mpdit.disk.rundir import EXIT_DONE, RunDir, read_rows
 
@@ -26,13 +25,6 @@ FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(
     ["mpdit.run", "sklearn.datasets", "mpdit.evaluation.extractors.classifier", "mpdit.ema.power"]
 )
-
-
-def make(folder: Path, **changes: object) -> RunDir:
-    """The folder of a tiny run that has not begun (`tiny_config`)."""
-    run = RunDir(folder)
-    run.write_config(tiny_config(**changes))
-    return run
 
 
 def start(run: RunDir) -> subprocess.Popen[str]:

@@ -2,20 +2,16 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mpdit.config import FLAGS, Dataset, ModelConfig
-from mpdit.model import DiT
 from mpdit.model.layers import normalize
+from tests.helpers import ROOT
+from tests.helpers.precision import ALL, build, inputs, relative, run
 
-DATA = Dataset(channels=2, size=8, classes=5, extractor="digits")
-TINY = {"depth": 2, "width": 32, "heads": 2, "patch_size": 4}
-ALL = dict.fromkeys(FLAGS, True)
 MODS = {"preset": "mods", "conditioning": "rotation_scale"}
 MODELS = [{}, ALL, MODS, {**ALL, "conditioning": "rotation", "mp_attention": True}]
 
@@ -39,30 +35,6 @@ class Seen(TorchDispatchMode):
         if func in OF_INPUT | PRODUCTS:
             self.dtypes.setdefault(func, set()).add(args[0].dtype)
         return result
-
-
-def build(**options) -> DiT:
-    """A small model whose gains and zero weights are off their initial zero."""
-    random = torch.Generator().manual_seed(0)
-    model = DiT(ModelConfig.model_validate(TINY | options), DATA, generator=random)
-    for parameter in model.parameters():
-        if parameter.ndim == 1 or not parameter.any():
-            parameter.data.normal_(std=0.5, generator=random)
-    return model
-
-
-def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    x = torch.randn(4, 2, 8, 8, generator=torch.Generator().manual_seed(1))
-    return x, torch.arange(4) * 300, torch.arange(4)
-
-
-def run(model: DiT, bf16: bool) -> torch.Tensor:
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        return model(*inputs()).float()
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return ((a - b).norm() / b.norm()).item()
 
 
 @pytest.mark.parametrize("options", MODELS, ids=str)
@@ -147,7 +119,7 @@ def test_numbers_too_small_for_float32s_full_precision_are_zero():
 
 COMPILED = """
 import torch
-from test_precision import ALL, build, relative, run
+from tests.helpers.precision import ALL, build, relative, run
 
 model = build(**ALL, depth=1)
 with torch.no_grad():
@@ -161,7 +133,7 @@ def test_compiled_blocks_are_the_same_model():
     # in a process of its own: the shapes that are checked under test cannot be traced
     process = subprocess.run(
         [sys.executable, "-c", COMPILED],
-        cwd=Path(__file__).parent,
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
         check=True,

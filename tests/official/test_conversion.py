@@ -9,7 +9,6 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from test_parity import EXACT, MODELS, OWN_TABLES, Golden, close
 
 from mpdit.disk.rundir import EXIT_USAGE, RunDir
 from mpdit.ema.power import snapshot_file
@@ -19,6 +18,7 @@ from mpdit.official.conversion import convert
 from mpdit.official.tensors import BUFFERS
 from mpdit.sample import load_average
 from mpdit.training import checkpoint
+from tests.helpers.golden import EXACT, MODELS, OWN_TABLES, Golden, close
 
 STEPS = 1600
 ARGUMENTS = {"batch_size": 256, "lr": 1e-3, "num_steps": 400_000, "results_dir": "x", "seed": 3}

@@ -2,62 +2,27 @@
 
 import os
 import signal
-import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-import gradients_worker
 import pytest
 import torch
-from conftest import tiny_config
 from safetensors.torch import load_file
 
 from mpdit.disk.rundir import (
     EXIT_BUSY,
-    EXIT_DONE,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     RunDir,
     read_rows,
 )
 from mpdit.runtime.distributed import World
+from tests.helpers import gradients_worker
+from tests.helpers.processes import RUN, finish, popen, start
+from tests.helpers.tiny import make
 
-WORKER = [sys.executable, str(Path(__file__).with_name("gradients_worker.py"))]
-RUN = [sys.executable, "-m", "mpdit.run"]
-
-
-def make(folder: Path, **changes: object) -> RunDir:
-    run = RunDir(folder)
-    run.write_config(tiny_config(**changes))
-    return run
-
-
-def start(command: list[str], processes: int) -> list[subprocess.Popen[str]]:
-    """As torchrun starts them: each knows its rank and where rank 0 listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-    ranks = [{**place, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
-    return [popen(command, environment) for environment in ranks]
-
-
-def popen(command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command,
-        env={**os.environ, **environment, "MPDIT_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(processes: list[subprocess.Popen[str]], status: int = EXIT_DONE) -> str:
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
-    assert [process.returncode for process in processes] == [status] * len(processes), outputs
-    return "\n".join(outputs)
+WORKER = [sys.executable, gradients_worker.__file__]
 
 
 def gradients(folder: Path, processes: int, **changes: object) -> dict[str, torch.Tensor]:

@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from interrupted import fork, make, start
 
 from mpdit.disk.rundir import EXIT_INTERRUPTED
+from tests.helpers.interrupted import fork, start
+from tests.helpers.tiny import make
 
 
 def catches(pid: int, number: signal.Signals) -> bool:

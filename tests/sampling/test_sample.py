@@ -10,9 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_config
 from PIL import Image
-from test_distributed import finish, start
 
 from mpdit import sample
 from mpdit.config import RunConfig
@@ -36,6 +34,8 @@ from mpdit.sample import draw_set, load_average, samples_file
 from mpdit.sampling.drawing import Drawing, draw, labels
 from mpdit.sampling.sampleset import to_uint8
 from mpdit.training.trainer import build_model
+from tests.helpers.processes import finish, start
+from tests.helpers.tiny import tiny_config
 
 CPU = torch.device("cpu")
 LEVEL = 1 / 127.5

@@ -10,15 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from interrupted import finish_forked, make
 
 from mpdit.grid.grid import grid_from_text
 from mpdit.grid.plan import PlannedRun, make_plan
 from mpdit.study import cost
 from mpdit.study.cost import disk_of, make_bill, size_text
 from mpdit.study.studydir import StudyDir
+from tests.helpers import ROOT
+from tests.helpers.interrupted import finish_forked
+from tests.helpers.tiny import make
 
-ROOT = Path(__file__).parents[1]
 GRID = """\
 study: s
 base:

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-import stand_in
-from conftest import tiny_config
 
 from mpdit.disk.rundir import EXIT_FAILED, RunDir, append_row, read_rows
 from mpdit.study.cluster.job import Job
+from tests.helpers import stand_in
+from tests.helpers.tiny import tiny_config
 
 TASK = """\
 import signal, sys

@@ -15,32 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import stand_in
 
 from mpdit.disk.rundir import RunDir, RunState, read_rows
 from mpdit.errors import ConfigError
-from mpdit.grid.grid import grid_from_text
-from mpdit.grid.plan import Plan, make_plan
+from mpdit.grid.plan import Plan
 from mpdit.study import pool
 from mpdit.study.cancel import Cancelled, cancel
 from mpdit.study.status import RunStatus, survey
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, Submission, submit
+from tests.helpers import ROOT, stand_in
+from tests.helpers.plans import BASE, plan
 
-BASE = """\
-study: s
-base:
-  data: digits
-  model: {depth: 4, width: 64, heads: 4, patch_size: 2}
-  train: {steps: 10}
-"""
 PATIENCE_S = 60
-
-
-def plan(text: str, *sets: str) -> Plan:
-    return make_plan(grid_from_text(BASE + text, "grid.yaml", sets))
-
-
 POOLS: list[subprocess.Popen[bytes]] = []
 
 
@@ -133,15 +120,14 @@ def test_two_submitters_at_once_submit_each_run_once(results: Path, tmp_path: Pa
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
-        "import stand_in\n"
+        "from tests.helpers import stand_in\n"
         "from mpdit.grid.plan import load_plan\n"
         "from mpdit.study.submission import Execution, submit\n"
         "how = Execution(command=stand_in.COMMAND)\n"
         "done = submit(load_plan(Path(sys.argv[2])), Path(sys.argv[3]), how)\n"
         "print(len(done.started))\n"
     )
-    here = str(Path(__file__).parent)
-    command = [sys.executable, "-c", script, here, str(tmp_path / "grid.yaml"), str(results)]
+    command = [sys.executable, "-c", script, str(ROOT), str(tmp_path / "grid.yaml"), str(results)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
     submitted = sorted(int(process.communicate(timeout=PATIENCE_S)[0]) for process in both)
     assert submitted == [0, 6]

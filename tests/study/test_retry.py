@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_pool import plan
 
 from mpdit.errors import ConfigError
 from mpdit.grid.resources import Resources
 from mpdit.study.retry import adjust, last_cluster
 from mpdit.study.studydir import StudyDir
+from tests.helpers.plans import plan
 
 
 def adjusted(

@@ -7,13 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from test_pool import plan
 
 from mpdit import slurm
 from mpdit.disk.rundir import append_row
 from mpdit.study.cluster import scheduler
 from mpdit.study.screens import watch
 from mpdit.study.studydir import StudyDir
+from tests.helpers.plans import plan
 
 
 class Clock:

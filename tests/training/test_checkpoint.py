@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from interrupted import FORKED, signal_at_call
 
 from mpdit.disk.rundir import explain_os_error
 from mpdit.training import checkpoint
+from tests.helpers.interrupted import FORKED, signal_at_call
 
 CPU = torch.device("cpu")
 

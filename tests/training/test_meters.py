@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_config
 
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import ConfigError
@@ -14,6 +13,7 @@ from mpdit.peaks import peak_flops
 from mpdit.runtime import devices
 from mpdit.training.meters import Meters
 from mpdit.training.tensorboard import Events
+from tests.helpers.tiny import tiny_config
 
 CPU = torch.device("cpu")
 

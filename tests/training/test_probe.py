@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_config
 from safetensors.torch import load_file
 
 from mpdit.config import FLAGS
@@ -15,6 +14,7 @@ from mpdit.runtime.session import open_session
 from mpdit.training import probe
 from mpdit.training.probe import StepProbe, rms, weights_of_blocks
 from mpdit.training.trainer import Trainer
+from tests.helpers.tiny import tiny_config
 
 MODELS = [{}, dict.fromkeys(FLAGS, True), {"preset": "mods", "conditioning": "rotation_scale"}]
 

@@ -5,10 +5,8 @@ import signal
 import time
 from pathlib import Path
 
-import interrupted
 import pytest
 import torch
-from conftest import tiny_config
 from safetensors.torch import load_file
 
 from mpdit.config import FLAGS, RunConfig
@@ -28,6 +26,8 @@ from mpdit.training.trainer import (
     parameter_groups,
     snapshot_file,
 )
+from tests.helpers import interrupted
+from tests.helpers.tiny import tiny_config
 
 CPU = torch.device("cpu")
 ALL = dict.fromkeys(FLAGS, True)

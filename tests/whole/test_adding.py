@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-PAGE = (Path(__file__).parents[1] / "docs" / "adding.md").read_text()
+from tests.helpers import ROOT
+
+PAGE = (ROOT / "docs" / "adding.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -16,8 +18,8 @@ def test_the_pages_code_runs_and_its_assertions_hold(tmp_path: Path) -> None:
     # a process of its own: the page adds to the package's tables
     done = subprocess.run(
         [sys.executable, "-W", "error", str(script)],
-        cwd=Path(__file__).parents[1],
-        env={"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import tiny_config
-from interrupted import finish, finish_forked, fork, make, science_of, start
 
 from mpdit.disk.rundir import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, RunDir, read_rows
+from tests.helpers.interrupted import finish, finish_forked, fork, science_of, start
+from tests.helpers.tiny import make, tiny_config
 
 BUSY = {
     "train": {

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.helpers import ROOT
+from tests.helpers.launching import LAUNCH
+
 GRID = """\
 study: s
 description: a study
@@ -26,15 +28,6 @@ variants: {A: {}, B: {mp_silu: true}}
 seeds: 2
 """
 SLOW = GRID.replace("A: {}, B", "slow: {}, B")
-WITH_STAND_IN = f"""\
-import sys
-sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
-import stand_in
-from mpdit.study import pool
-pool.RUN_COMMAND = stand_in.COMMAND
-import launch
-launch.main()
-"""
 PATIENCE_S = 60
 
 
@@ -49,7 +42,7 @@ def here(tmp_path: Path) -> Iterator[Path]:
 
 def launch(here: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", WITH_STAND_IN, *arguments],
+        [sys.executable, "-c", LAUNCH, *arguments],
         cwd=here,
         capture_output=True,
         text=True,
@@ -60,7 +53,7 @@ def launch(here: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def begin(here: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", WITH_STAND_IN, *arguments],
+        [sys.executable, "-c", LAUNCH, *arguments],
         cwd=here,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -271,7 +264,7 @@ import launch
         [
             sys.executable,
             "-c",
-            WITH_STAND_IN.replace("import launch\n", code),
+            LAUNCH.replace("import launch\n", code),
             "slow.yaml",
             "--wait",
         ],

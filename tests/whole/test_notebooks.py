@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from analysis.loading import load, published
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = ["01-quickstart", "02-magnitudes", "03-statistics", "04-samples"]
 GRID = """

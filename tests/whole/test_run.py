@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from interrupted import finish, fork, make, science_of, start
 
 from mpdit.disk.rundir import (
     EXIT_BUSY,
@@ -16,6 +15,8 @@ from mpdit.disk.rundir import (
     RunDir,
     read_rows,
 )
+from tests.helpers.interrupted import finish, fork, science_of, start
+from tests.helpers.tiny import make
 
 
 @pytest.fixture(scope="module")

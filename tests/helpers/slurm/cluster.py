@@ -3,7 +3,7 @@
 Four logical nodes, ``n1`` … ``n4``, of four CPUs, 16 GB and two pretended GPUs each; partition
 ``main``, and ``low``, which it preempts. Everything lives in one folder, on ports of its own.
 
-    python tests/slurm/cluster.py [--bare] COMMAND …
+    python tests/helpers/slurm/cluster.py [--bare] COMMAND …
 
 runs a command on such a cluster (without accounting: ``--bare``), and stops it again.
 """

@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import stand_in
-
 from mpdit.disk.rundir import RunDir, read_rows
 from mpdit.grid.grid import grid_from_text
 from mpdit.grid.plan import Plan, make_plan
@@ -18,8 +16,9 @@ from mpdit.study.cluster.scheduler import Scheduler
 from mpdit.study.status import RunStatus, survey
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, Submission, submit
-
-from .cluster import wait_until
+from tests.helpers import stand_in
+from tests.helpers.launching import LAUNCH
+from tests.helpers.slurm.cluster import wait_until
 
 BASE = """\
 study: s
@@ -30,7 +29,6 @@ base:
   sample: {count: 50, steps: 4, batch_size: 20}
 """
 PATIENCE_S = 120
-ROOT = Path(__file__).parents[2]
 
 
 def plan(text: str, *sets: str) -> Plan:
@@ -41,17 +39,6 @@ def start(text: str, results: Path, on_end: str | None = None) -> Submission:
     """Submit runs of the stand-in."""
     how = Execution("slurm", on_end=on_end, command=stand_in.COMMAND)
     return submit(plan(text), results, how)
-
-
-LAUNCH = f"""\
-import sys
-sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
-import stand_in
-from mpdit.study import pool
-pool.RUN_COMMAND = stand_in.COMMAND
-import launch
-launch.main()
-"""
 
 
 def launch(folder: Path, *arguments: str, **environment: str) -> str:
