@@ -34,7 +34,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2
 
 notebooks: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m slow tests/test_notebooks.py
+	$(BIN)/python -m pytest -m slow tests/whole/test_notebooks.py
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

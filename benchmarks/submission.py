@@ -2,7 +2,7 @@
 
 Plans and submits them, asks for their status and cancels them, and counts every command that Slurm
 is asked by; the same with a tenth of them. Without a cluster here, on one of its own (as root, see
-tests/slurm/cluster.py). Ends with status 1 when a promise is not kept.
+tests/helpers/slurm/cluster.py). Ends with status 1 when a promise is not kept.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def main() -> int:
             ["scontrol", "ping"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
         ).returncode
     ):
-        cluster = str(ROOT / "tests" / "slurm" / "cluster.py")
+        cluster = str(ROOT / "tests" / "helpers" / "slurm" / "cluster.py")
         return subprocess.run([sys.executable, cluster, sys.executable, __file__]).returncode
     with tempfile.TemporaryDirectory() as name:
         environment = make_counters(Path(name) / "bin")

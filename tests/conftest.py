@@ -13,10 +13,13 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
+
+pytest.register_assert_rewrite("tests.helpers")
+
 import torch  # noqa: E402
 
-from mpdit.config import RunConfig, make_run  # noqa: E402
 from mpdit.disk.rundir import RunDir  # noqa: E402
+from tests.helpers.tiny import make  # noqa: E402
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -42,36 +45,10 @@ def _one_thread() -> None:
     )  # which mpdit.runtime.devices.prepare sets for the whole process
 
 
-def tiny_config(**changes: object) -> RunConfig:
-    """A run of a second: one block, 24 steps. ``changes`` are sections' options: train={...}."""
-    tree: dict[str, dict[str, object]] = {
-        "model": {"depth": 1, "width": 16, "heads": 2, "patch_size": 4},
-        "data": {"name": "digits"},
-        "train": {
-            "steps": 24,
-            "batch_size": 8,
-            "learning_rate": 1e-3,
-            "snapshot_every": 12,
-            "checkpoint_every": 10,
-            "log_every": 5,
-            "probe_every": 8,
-        },
-        "sample": {"count": 50, "steps": 4, "batch_size": 20},
-    }
-    for section, options in changes.items():
-        if isinstance(options, dict):
-            tree.setdefault(section, {}).update(options)
-        else:
-            tree[section] = options  # type: ignore[assignment]
-    return make_run(tree)
-
-
 @pytest.fixture
 def tiny_run(tmp_path: Path) -> RunDir:
     """The folder of a tiny run that has not begun."""
-    run = RunDir(tmp_path / "study" / "tiny")
-    run.write_config(tiny_config())
-    return run
+    return make(tmp_path / "study" / "tiny")
 
 
 @pytest.fixture(scope="session")

@@ -106,7 +106,7 @@ class _Hashed:
         self.size = 0
         self.error: OSError | None = None
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         self.sha256.update(data)
         self.size += len(data)
         if self.error is None:

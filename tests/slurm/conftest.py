@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .cluster import Cluster, missing, running
+from tests.helpers.slurm.cluster import Cluster, missing, running
 
 FIXTURES = ("cluster", "bare_cluster")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .cluster import Cluster, wait_until
+from tests.helpers.slurm.cluster import Cluster, wait_until
 
 pytestmark = pytest.mark.slow  # the studies' tests live on the same, and are in the default run
 

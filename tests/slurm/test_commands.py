@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from mpdit.study.studydir import StudyDir
-
-from .cluster import Cluster, wait_until
-from .studies import (
+from tests.helpers.slurm.cluster import Cluster, wait_until
+from tests.helpers.slurm.studies import (
     BASE,
     all_running,
     assert_done_once,

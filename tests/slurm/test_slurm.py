@@ -9,8 +9,7 @@ from mpdit import slurm
 from mpdit.errors import ConfigError
 from mpdit.grid.resources import Resources
 from mpdit.study.cluster import partitions
-
-from .cluster import Cluster, wait_until
+from tests.helpers.slurm.cluster import Cluster, wait_until
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,6 @@ from itertools import accumulate
 from pathlib import Path
 
 import pytest
-import stand_in
 
 from mpdit import slurm
 from mpdit.disk.rundir import read_rows
@@ -18,9 +17,9 @@ from mpdit.study.cancel import cancel
 from mpdit.study.retry import STATES, adjust
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, stored_plan, submit
-
-from .cluster import NODES, Cluster, wait_until
-from .studies import (
+from tests.helpers import ROOT, stand_in
+from tests.helpers.slurm.cluster import NODES, Cluster, wait_until
+from tests.helpers.slurm.studies import (
     BASE,
     all_running,
     assert_done_once,
@@ -33,7 +32,7 @@ from .studies import (
     wait_for,
     wait_for_end,
 )
-from .studies import plan as planned
+from tests.helpers.slurm.studies import plan as planned
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -238,9 +237,9 @@ def test_what_ran_out_of_memory_is_told_so_and_has_more_at_the_retry(tmp_path: P
 
 SUBMIT = f"""\
 import os, sys
-sys.path[:0] = [{str(Path(stand_in.__file__).parent)!r}]
+sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-import stand_in
+from tests.helpers import stand_in
 from mpdit.study.cluster import arrays
 from mpdit.grid.plan import load_plan
 from mpdit.study.submission import Execution, submit

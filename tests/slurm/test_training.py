@@ -7,16 +7,14 @@ import os
 import signal
 from pathlib import Path
 
-import interrupted
 import pytest
-import test_distributed as distributed
 
 from mpdit.disk.rundir import EXIT_DONE, RunDir
 from mpdit.study.status import RunStatus
 from mpdit.study.studydir import StudyDir
-
-from .cluster import NODES, Cluster, wait_until
-from .studies import command_of, look, plan, train, wait_for, wait_for_end
+from tests.helpers import interrupted, processes
+from tests.helpers.slurm.cluster import NODES, Cluster, wait_until
+from tests.helpers.slurm.studies import command_of, look, plan, train, wait_for, wait_for_end
 
 LONG = ("train.steps=2500", "train.checkpoint_every=250")
 
@@ -134,7 +132,7 @@ def test_one_run_on_two_nodes_is_the_run_of_two_processes_here(tmp_path: Path) -
     wait_for_end(study)
     run, here = the_run(study), RunDir(tmp_path / "here")
     here.write_config(run.config())
-    distributed.finish(distributed.start([*distributed.RUN, str(here.path)], 2), EXIT_DONE)
+    processes.finish(processes.start([*processes.RUN, str(here.path)], 2), EXIT_DONE)
     assert interrupted.science_of(run) == interrupted.science_of(here)
 
 

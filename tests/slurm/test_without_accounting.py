@@ -8,16 +8,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import stand_in
 
 from mpdit import slurm
 from mpdit.study.cancel import cancel
 from mpdit.study.retry import STATES
 from mpdit.study.status import survey
 from mpdit.study.submission import Execution, stored_plan, submit
-
-from .cluster import Cluster
-from .studies import (
+from tests.helpers import stand_in
+from tests.helpers.slurm.cluster import Cluster
+from tests.helpers.slurm.studies import (
     all_running,
     assert_done_once,
     command_of,

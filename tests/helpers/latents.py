@@ -1,0 +1,34 @@
+"""A latent store of random posteriors."""
+
+from pathlib import Path
+
+import numpy as np
+
+from mpdit.data.latents import Plan, Source
+from mpdit.encoding.build import Encoder, build_store
+
+SOURCE = Source(data="made up", hash="0" * 16, pixels=64, vae="none", vae_hash=None)
+
+
+class MadeUp(Encoder):
+    """Random posteriors; the mirrored orientation's means lie 100 higher, so that it is told."""
+
+    def __init__(self, images: int) -> None:
+        shape = {"channels": 4, "size": 8, "classes": 3, "flips": 2, "shard_images": 16}
+        self.plan = Plan(images=images, source=SOURCE, **shape)
+        random = np.random.default_rng(0)
+        self.labels = np.arange(images) % 3
+        mean = random.standard_normal((images, 4, 8, 8)) * [[[[1]], [[2]], [[3]], [[4]]]]
+        mean = np.stack([mean, mean[..., ::-1] + 100], axis=1)
+        self.all = np.stack([mean, np.full_like(mean, 0.5)], axis=2).astype(np.float16)
+        self.made: list[int] = []
+
+    def moments(self, start, stop, advance):
+        self.made.append(start)
+        advance(stop - start)
+        return self.all[start:stop]
+
+
+def make_store(path: Path, images: int) -> Path:
+    build_store(MadeUp(images), path, rank=0, processes=1)
+    return path

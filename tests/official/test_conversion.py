@@ -1,0 +1,231 @@
+"""Official runs become runs of ours whole, with the same outputs; anything else is refused."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from mpdit.disk.rundir import EXIT_USAGE, RunDir
+from mpdit.ema.power import snapshot_file
+from mpdit.errors import ConfigError
+from mpdit.model import DiT
+from mpdit.official.conversion import convert
+from mpdit.official.tensors import BUFFERS
+from mpdit.sample import load_average
+from mpdit.training import checkpoint
+from tests.helpers.golden import EXACT, MODELS, OWN_TABLES, Golden, close
+
+STEPS = 1600
+ARGUMENTS = {"batch_size": 256, "lr": 1e-3, "num_steps": 400_000, "results_dir": "x", "seed": 3}
+
+
+def state_of(golden: Golden, prefix: str = "") -> dict[str, torch.Tensor]:
+    tensors = {**golden.under("param/"), **golden.under("buffer/")}
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def old_run(
+    folder: Path, golden: Golden, *, prefix: str = "", key: str = "model", ema: bool = True
+) -> Path:
+    """What the official training leaves: two widths at two steps, one checkpoint."""
+    for sub in ("checkpoints", "ema"):
+        (folder / sub).mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump({**golden.arguments, **ARGUMENTS}))
+    state = state_of(golden, prefix)
+    content = {key: state, "opt": {"state": {}}} if key else state
+    torch.save(content, folder / "checkpoints" / f"{STEPS:07d}.pt")
+    for std in (0.05, 0.1):
+        for step in (STEPS // 2, STEPS):
+            half = {name: tensor.half() for name, tensor in state.items()}
+            snapshot = {"std": std, "t": step, "state_dict": half}
+            if ema:
+                torch.save(snapshot, folder / "ema" / f"{std:.3f}_{step:07d}.pt")
+    return folder
+
+
+@pytest.fixture(params=MODELS, ids=lambda path: path.stem)
+def golden(request: pytest.FixtureRequest) -> Golden:
+    return Golden(request.param)
+
+
+def output(state: dict[str, torch.Tensor], run: RunDir, golden: Golden) -> torch.Tensor:
+    config = run.config()
+    model = DiT(config.model, config.data.spec).double()
+    model.load_state_dict(state)
+    for name, buffer in model.named_buffers():
+        if name not in state:
+            buffer.copy_(golden[f"buffer/{BUFFERS[name]}"].reshape(buffer.shape))
+    with torch.no_grad():
+        out: torch.Tensor = model(*golden.inputs())
+    return out
+
+
+def sampled_model(run: RunDir) -> DiT:
+    """With the weights that the run's own samples are drawn from."""
+    config = run.config()
+    return load_average(run, config.sample.ema_std, config.train.steps, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("prefix", "key"), [("_orig_mod.", "model"), ("", ""), ("", "state_dict")])
+def test_a_converted_checkpoint_has_the_official_output(tmp_path, golden, prefix, key):
+    notes = convert(old_run(tmp_path / "old", golden, prefix=prefix, key=key), tmp_path / "new")
+    run = RunDir(tmp_path / "new")
+    state = checkpoint.load_newest(run.checkpoints, torch.device("cpu"), pytest.fail)
+    assert state is not None
+    assert state["step"] == run.config().train.steps == STEPS
+    assert close(output(state["model"], run, golden), golden["out_eval"], EXACT)
+    assert "inverted update" in notes[1]
+    assert "inverted update" in run.log.read_text()
+    provenance = json.loads((run.path / "provenance.json").read_text())
+    assert notes == provenance["starts"][0]["notes"]
+
+
+def test_converted_snapshots_are_what_the_sampler_loads(tmp_path, golden):
+    convert(old_run(tmp_path / "old", golden), tmp_path / "new")
+    run = RunDir(tmp_path / "new")
+    assert sorted(file.name for file in run.ema.iterdir()) == [
+        f"std{std}_step{step:08d}.safetensors"
+        for std in ("0.050", "0.100")
+        for step in (STEPS // 2, STEPS)
+    ]
+    halves = load_file(snapshot_file(run.ema, 0.05, STEPS))
+    assert close(output(halves, run, golden), golden["out_eval"], 1e-2)
+    model = sampled_model(run)
+    x, t, y = golden.inputs()
+    with torch.no_grad():
+        assert close(model(x.float(), t, y), golden["out_eval"].float(), 1e-2)
+
+
+def test_without_snapshots_the_raw_weights_are_sampled_and_it_says_so(tmp_path, golden):
+    old = old_run(tmp_path / "old", golden, ema=False)
+    notes = convert(old, tmp_path / "new")
+    run = RunDir(tmp_path / "new")
+    assert "raw weights" in notes[1]
+    model = sampled_model(run).double()
+    with torch.no_grad():
+        assert close(model(*golden.inputs()), golden["out_eval"], OWN_TABLES)
+
+
+def test_without_checkpoints_the_snapshots_are_the_weights(tmp_path, golden):
+    old = old_run(tmp_path / "old", golden)
+    next((old / "checkpoints").iterdir()).unlink()
+    notes = convert(old, tmp_path / "new")
+    assert "no checkpoint" in notes[2]
+    assert RunDir(tmp_path / "new").config().train.steps == STEPS
+
+
+def test_the_official_arguments_are_the_new_runs_config(tmp_path):
+    flags, mods = (next(p for p in MODELS if p.stem.startswith(kind)) for kind in ("flags", "mods"))
+    for path, rates, clip in ((flags, (1e-3, 1e-3), None), (mods, (1e-4, 1e-3), 0.1)):
+        golden = Golden(path)
+        convert(old_run(tmp_path / path.stem, golden), tmp_path / f"new-{path.stem}")
+        config = RunDir(tmp_path / f"new-{path.stem}").config()
+        assert config.model == golden.config
+        assert config.data.spec == golden.data
+        assert (config.train.learning_rate, config.train.mp_learning_rate) == rates
+        assert (config.train.clip_norm, config.seed) == (clip, 3)
+        assert (config.train.warmup_steps, config.train.constant_steps) == (2666, 40_000)
+
+
+def break_run(old: Path, how: str) -> None:
+    weights = old / "checkpoints" / f"{STEPS:07d}.pt"
+    config = yaml.safe_load((old / "config.yaml").read_text())
+    state = torch.load(weights, weights_only=True)["model"]
+    match how:
+        case "no weights":
+            for file in [*old.glob("*/*.pt")]:
+                file.unlink()
+        case "no config":
+            (old / "config.yaml").unlink()
+        case "a config of code":
+            (old / "config.yaml").write_text("model: !!python/object/apply:os.getcwd []")
+        case "damaged":
+            weights.write_bytes(weights.read_bytes()[:500])
+        case "pickled code":
+            torch.save({"model": Path("x")}, weights)
+        case "odd keys":
+            torch.save({"weights_of": state, "epoch": 3}, weights)
+        case "a tensor too many":
+            torch.save({"model": {**state, "blocks.7.extra": torch.zeros(2)}}, weights)
+        case "a tensor too few":
+            state.pop("x_embedder.weight")
+            torch.save({"model": state}, weights)
+        case "another width":
+            (old / "config.yaml").write_text(yaml.safe_dump({**config, "hidden_size": 32}))
+        case "another flag":
+            (old / "config.yaml").write_text(yaml.safe_dump({**config, "use_fourier": True}))
+        case "no size":
+            config.pop("depth")
+            (old / "config.yaml").write_text(yaml.safe_dump(config))
+        case "original DiT":
+            state = {
+                "pos_embed": torch.zeros(1, 256, 1152),
+                "x_embedder.proj.weight": torch.zeros(1152, 4, 2, 2),
+                "blocks.0.attn.qkv.weight": torch.zeros(3, 1),
+                "blocks.0.attn.qkv.bias": torch.zeros(3),
+            }
+            for file in [*old.glob("*/*.pt"), old / "config.yaml"]:
+                file.unlink()
+            torch.save(state, old / "checkpoints" / "DiT-XL-2-256x256.pt")
+        case "a broken snapshot":
+            (old / "ema" / f"0.100_{STEPS // 2:07d}.pt").write_bytes(b"")
+        case "a name without a step":
+            weights.rename(weights.with_name("last.pt"))
+
+
+REFUSED = {
+    "no weights": "neither checkpoints/*.pt nor ema/*.pt",
+    "no config": "no config.yaml",
+    "a config of code": "is not plain YAML",
+    "damaged": "is damaged",
+    "pickled code": "pickled code is not loaded",
+    "odd keys": "but weights_of, epoch",
+    "a tensor too many": "no place in the model for blocks.7.extra",
+    "a tensor too few": "has nothing for patches.weight",
+    "another width": "config.yaml",
+    "another flag": "use_fourier has no counterpart",
+    "no size": "no depth",
+    "original DiT": "original DiT release",
+    "a broken snapshot": "is damaged",
+    "a name without a step": "last.pt: no step",
+}
+
+
+@pytest.mark.parametrize("how", REFUSED)
+def test_what_is_no_official_run_is_refused_and_nothing_is_written(tmp_path, how):
+    old = old_run(tmp_path / "old", Golden(MODELS[0]))
+    break_run(old, how)
+    with pytest.raises(ConfigError) as refusal:
+        convert(old, tmp_path / "new")
+    assert REFUSED[how] in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_run_that_is_there_is_not_overwritten(tmp_path):
+    (tmp_path / "new").mkdir()
+    with pytest.raises(ConfigError, match="is there already"):
+        convert(old_run(tmp_path / "old", Golden(MODELS[0])), tmp_path / "new")
+
+
+def test_the_command_says_what_it_did_or_why_not(tmp_path):
+    old = old_run(tmp_path / "old", Golden(MODELS[0]))
+    command = [
+        sys.executable,
+        "-m",
+        "mpdit.official",
+        "convert",
+        str(old),
+        str(tmp_path / "new"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "inverted update" in done.stdout
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == EXIT_USAGE
+    assert again.stderr == f"error: {tmp_path / 'new'} is there already\n"

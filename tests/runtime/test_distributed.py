@@ -1,0 +1,131 @@
+"""A run by several processes (gloo, on the CPU) is the run by one, save for the order of sums."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mpdit.disk.rundir import (
+    EXIT_BUSY,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    RunDir,
+    read_rows,
+)
+from mpdit.runtime.distributed import World
+from tests.helpers import gradients_worker
+from tests.helpers.processes import RUN, finish, popen, start
+from tests.helpers.tiny import make
+
+WORKER = [sys.executable, gradients_worker.__file__]
+
+
+def gradients(folder: Path, processes: int, **changes: object) -> dict[str, torch.Tensor]:
+    """Of the first batch's loss, and the losses."""
+    run, target = make(folder, **changes), folder / "gradients.safetensors"
+    if processes == 1:
+        gradients_worker.main(run.path, target)
+    else:
+        finish(start([*WORKER, str(run.path), str(target)], processes))
+    return load_file(target)
+
+
+@pytest.mark.parametrize(
+    ("processes", "micro_batch_size", "conditioning"),
+    [
+        (1, 3, "adaln"),
+        (3, 2, "adaln"),  # shares of 2, 3 and 3 images of the eight
+        (2, None, "none"),  # the conditioning's embedders have no gradients
+    ],
+)
+def test_gradients_and_losses_are_those_of_one_process_at_once(
+    tmp_path: Path, processes: int, micro_batch_size: int | None, conditioning: str
+) -> None:
+    model = {"conditioning": conditioning}
+    train = {"micro_batch_size": micro_batch_size}
+    one = gradients(tmp_path / "one", 1, model=model)
+    many = gradients(tmp_path / "many", processes, model=model, train=train)
+    assert one.keys() == many.keys()
+    for name, gradient in one.items():
+        torch.testing.assert_close(many[name], gradient, rtol=1e-4, atol=1e-7, msg=name)
+
+
+def test_the_loss_curve_is_that_of_one_process(tmp_path: Path) -> None:
+    one, two = make(tmp_path / "one"), make(tmp_path / "two")
+    finish(start([*RUN, str(one.path)], 1))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    finish([popen([*torchrun, "--nproc-per-node", "2", "-m", "mpdit.run", str(two.path)], {})])
+    assert two.is_done()
+    curves = [read_rows(run.path / "metrics.jsonl") for run in (one, two)]
+    for alone, shared in zip(*curves, strict=True):
+        for measure in ("step", "loss", "mse", "vlb", "grad_norm", "learning_rate"):
+            assert shared[measure] == pytest.approx(alone[measure], rel=1e-3)
+
+
+def test_a_signal_to_any_process_stops_all_and_the_run_goes_on_to_the_same_bits(
+    tmp_path: Path,
+) -> None:
+    steps = {"train": {"steps": 300, "checkpoint_every": 1000, "snapshot_every": 300}}
+    whole, broken = make(tmp_path / "whole", **steps), make(tmp_path / "broken", **steps)
+    finish(start([*RUN, str(whole.path)], 3))
+    processes = start([*RUN, str(broken.path)], 3)
+    while len(read_rows(broken.path / "metrics.jsonl")) < 10:
+        assert processes[0].poll() is None, processes[0].communicate()[0]
+        time.sleep(0.01)
+    processes[1].send_signal(signal.SIGUSR2)
+    output = finish(processes, EXIT_INTERRUPTED)
+    assert output.count("stopped by SIGUSR2") == 1
+    finish(start([*RUN, str(broken.path)], 3))
+    assert "going on from step" in broken.log.read_text()
+    last = [run.ema / "std0.050_step00000300.safetensors" for run in (whole, broken)]
+    assert last[0].read_bytes() == last[1].read_bytes()
+
+
+def test_a_batch_smaller_than_the_number_of_processes_is_refused(tmp_path: Path) -> None:
+    run = make(tmp_path, train={"batch_size": 1})
+    output = finish(start([*RUN, str(run.path)], 2), EXIT_FAILED)
+    assert "a batch of 1 cannot be shared by 2 processes" in output
+    assert "Traceback" not in output
+
+
+def test_what_ends_the_main_process_is_all_that_the_others_say(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    run.checkpoints.touch()  # no folder, to the process that writes there
+    output = finish(start([*RUN, str(run.path)], 2), EXIT_FAILED)
+    assert "a process ends with the main one, which says: [Errno" in output
+    assert "Traceback" not in output
+
+
+def test_processes_find_each_other_in_submitit_s_environment() -> None:
+    """Two tasks of one Slurm job on one node, as srun starts them."""
+    job = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": str(os.getpid()), "SLURM_NTASKS": "2"}
+    node = {"SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "localhost", "SLURM_NODEID": "0"}
+    code = "from mpdit.runtime.distributed import join\n"
+    code += "with join() as w: print(w.largest(w.rank), w.size)"
+    tasks = [
+        popen(
+            [sys.executable, "-c", code],
+            {**job, **node, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    assert finish(tasks).count("1 2") == 2
+
+
+def test_a_run_that_is_held_is_left_alone_by_all_processes(tiny_run: RunDir) -> None:
+    with tiny_run.lease():
+        output = finish(start([*RUN, str(tiny_run.path)], 2), EXIT_BUSY)
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_shares_cover_the_batch_once(size: int) -> None:
+    batch = list(range(8))
+    parts = [batch[World(rank, size).share(8)] for rank in range(size)]
+    assert [image for part in parts for image in part] == batch
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1

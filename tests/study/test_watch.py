@@ -1,0 +1,63 @@
+"""How often a screen that is redrawn asks Slurm, by a clock of its own."""
+
+from __future__ import annotations
+
+import io
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from mpdit import slurm
+from mpdit.disk.rundir import append_row
+from mpdit.study.cluster import scheduler
+from mpdit.study.screens import watch
+from mpdit.study.studydir import StudyDir
+from tests.helpers.plans import plan
+
+
+class Clock:
+    """Its time passes only while one sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+    def strftime(self, _shape: str) -> str:
+        return "12:00:00"
+
+
+def test_a_followed_study_asks_slurm_every_thirty_seconds_and_is_redrawn_all_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = StudyDir(tmp_path)
+    (name,) = study.write_table(plan("slurm: {time: 60}"), "grid.yaml").values()
+    arrays = [{"tasks": [[name]]}]
+    file, held = study.new_claim("slurm", [name], job_name="s-1", arrays=arrays)
+    held.close()
+    append_row(file, {"array": 0, "job": "7"})
+    clock, asked = Clock(), []
+
+    def queue(_names: object) -> list[slurm.QueuedTask]:
+        asked.append(clock.now)
+        clock.now += 5  # a slow scheduler
+        running = slurm.QueuedTask("7", "s-1-0", "RUNNING", "", "n1", 60)
+        return [running] if clock.now < 100 else []
+
+    monkeypatch.setattr(slurm, "queue", queue)
+    monkeypatch.setattr(slurm, "accounting", lambda _: None)
+    monkeypatch.setattr(scheduler, "time", clock)
+    monkeypatch.setattr(watch, "time", clock)
+    (status,) = watch.follow(StudyDir(tmp_path), [name], lambda: False, io.StringIO())
+    assert status.state == "lost"
+    assert len(asked) == 4
+    assert all(later - earlier >= 30 for earlier, later in pairwise(asked))
+    assert max(clock.slept) <= 2
+    assert len(clock.slept) > 100

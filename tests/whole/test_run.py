@@ -1,0 +1,171 @@
+"""One run as its own process: what it leaves behind, and how it says what is wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpdit.disk.rundir import (
+    EXIT_BUSY,
+    EXIT_FAILED,
+    EXIT_USAGE,
+    RunDir,
+    read_rows,
+)
+from tests.helpers.interrupted import finish, fork, science_of, start
+from tests.helpers.tiny import make
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    run = make(tmp_path_factory.mktemp("study") / "whole")
+    finish(run)
+    return run
+
+
+def test_a_run_leaves_everything_the_contract_names(uninterrupted: RunDir) -> None:
+    run = uninterrupted
+    assert run.is_done()
+    state = run.state()
+    assert state is not None
+    assert (state.stage, state.error, state.stopped) == ("done", None, None)
+    assert [row["step"] for row in read_rows(run.path / "metrics.jsonl")] == [5, 10, 15, 20, 24]
+    residual = [r for r in read_rows(run.path / "magnitudes.jsonl") if r["site"] == "residual"]
+    assert [row["step"] for row in residual] == [0, 8, 16, 24]
+    assert sorted(file.name for file in run.ema.iterdir()) == [
+        f"std{std}_step{step:08d}.safetensors" for std in ("0.050", "0.100") for step in (12, 24)
+    ]
+    with np.load(run.samples / "samples.npz") as arrays:
+        assert arrays["arr_0"].shape == (50, 8, 8, 1)
+        assert arrays["arr_0"].dtype == np.uint8
+        assert np.bincount(arrays["arr_1"]).tolist() == [5] * 10
+    record = read_rows(run.path / "evaluation.jsonl")[0]
+    assert record["metric"] == "FD-digits@50"
+    assert record["reference"]["count"] == 1498
+    model = json.loads((run.path / "model.json").read_text())
+    assert model["parameters"] == sum(model["parts"].values())
+    assert json.loads((run.path / "provenance.json").read_text())["starts"][0]["packages"]["torch"]
+
+
+def test_a_done_run_is_left_alone(uninterrupted: RunDir) -> None:
+    def files() -> dict[Path, bytes]:
+        return {f: f.read_bytes() for f in uninterrupted.path.rglob("*") if f.is_file()}
+
+    before = files()
+    finish(uninterrupted)
+    assert files() == before
+
+
+def test_the_same_config_and_seed_give_the_same_bits(uninterrupted: RunDir, tmp_path: Path) -> None:
+    again = make(tmp_path / "again")
+    finish(again)
+    assert science_of(again) == science_of(uninterrupted)
+
+
+def test_another_seed_gives_other_numbers(uninterrupted: RunDir, tmp_path: Path) -> None:
+    other = make(tmp_path / "other", seed=1)
+    finish(other)
+    assert science_of(other)["samples"] != science_of(uninterrupted)["samples"]
+
+
+def test_a_torn_evaluation_is_neither_done_nor_in_the_way(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    (run.path / "evaluation.jsonl").write_text('{"metric": "FD-d')
+    assert not run.is_done()
+    finish(run)
+    rows = read_rows(run.path / "evaluation.jsonl")
+    assert [(row["role"], row["metric"]) for row in rows] == [
+        ("run", "FD-digits@50"),
+        ("floor", "FD-digits@50"),
+    ]
+
+
+def test_an_empty_state_is_no_state(tiny_run: RunDir) -> None:
+    (tiny_run.path / "state.json").write_text("")
+    assert tiny_run.state() is None
+
+
+def test_a_run_that_is_being_executed_is_left_alone(tiny_run: RunDir) -> None:
+    with tiny_run.lease():
+        assert tiny_run.is_leased()
+        process = start(tiny_run)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == EXIT_BUSY
+    assert "is being executed by process" in output
+    assert "Traceback" not in output
+
+
+def test_an_infinite_loss_stops_the_run_and_says_so(tmp_path: Path) -> None:
+    # a checkpoint is due before the next row of metrics: it must not keep the broken state
+    run = make(tmp_path / "hot", train={"checkpoint_every": 3})
+    # weights this large are what a diverged run comes to
+    script = (
+        "import sys, torch, mpdit.run, mpdit.training.trainer as t; from pathlib import Path\n"
+        "build = t.build_model\n"
+        "def broken(*a):\n"
+        "    model = build(*a); torch.nn.init.constant_(model.final.linear.weight, 1e30)\n"
+        "    return model\n"
+        "t.build_model = broken\n"
+        "sys.exit(mpdit.run.main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(run.path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == EXIT_FAILED, done.stderr
+    state = run.state()
+    assert state is not None
+    assert "the loss is" in str(state.error)
+    assert not list(run.checkpoints.glob("*.pt"))
+    assert "Traceback" not in done.stderr
+
+
+def run_out_of_memory() -> None:
+    import torch
+
+    import mpdit.training.trainer
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    mpdit.training.trainer.Trainer.train_step = fail  # type: ignore[method-assign]
+
+
+def test_a_device_without_room_ends_the_run_in_one_message_that_says_what_takes_less(
+    tmp_path: Path,
+) -> None:
+    run, said = make(tmp_path / "run"), tmp_path / "said.txt"
+    process = fork(run, said, prepare=run_out_of_memory)
+    process.join(timeout=60)
+    assert process.exitcode == EXIT_FAILED
+    state = run.state()
+    assert state is not None
+    assert "Tried to allocate 2.00 GiB. Less is taken with train.micro_batch" in str(state.error)
+    assert said.read_text().count(str(state.error)) == 1
+    assert "Traceback" not in said.read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "no config.yaml"),
+        ("", "should be a mapping of keys to values, not None"),
+        ("model: [", "is not YAML"),
+        ("model: {width: 3}", "model.depth: is not set"),
+        ("- 1", "should be a mapping of keys to values, not [1]"),
+    ],
+)
+def test_a_folder_that_is_no_run_is_refused_in_one_line(
+    tmp_path: Path, content: str | None, reason: str
+) -> None:
+    if content is not None:
+        (tmp_path / "config.yaml").write_text(content)
+    done = subprocess.run(
+        [sys.executable, "-m", "mpdit.run", str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == EXIT_USAGE
+    assert str(tmp_path) in done.stderr
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
