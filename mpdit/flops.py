@@ -6,7 +6,7 @@ equal to the built models' and the FLOPs equal to `torch.utils.flop_counter`'s.
 
 from __future__ import annotations
 
-from mpdit.catalogue import PARTS, Dataset
+from mpdit.catalogue import PARTS, Dataset, load_code
 from mpdit.modelconfig import ModelConfig
 
 TIMESTEPS = 1000
@@ -43,8 +43,12 @@ def _modulation(model: ModelConfig, parts: tuple[str, ...], sublayers: int) -> t
 def count_parameters(model: ModelConfig, data: Dataset) -> dict[str, int]:
     """Trainable parameters by part: embedders, attention, mlp, modulation, final.
 
-    ``modulation`` is the blocks'; the final layer's own is counted in ``final``.
+    ``modulation`` is the blocks'; the final layer's own is counted in ``final``. Where an added
+    flag changes the model, the built one is counted, with torch.
     """
+    if model.added_flags:
+        built: dict[str, int] = load_code("mpdit.model.counts:count_parameters")(model, data)
+        return built
     width, depth = model.width, model.depth
     patch = model.patch_size**2 * data.channels
     block_outputs, block_gains = _modulation(model, model.parts, sublayers=2)
@@ -74,7 +78,11 @@ def forward_flops(model: ModelConfig, data: Dataset) -> int:
     features, and modulations of M (a block's) and F (the final layer's) numbers:
 
         T·(p+1)·D + (f + D)·D + depth·(12·T·D² + 2·T²·D + M·D) + T·D·2p + F·D,   all twice.
+
+    Where an added flag changes the model, the built one's are counted, with torch.
     """
+    if model.added_flags:
+        return int(load_code("mpdit.model.counts:forward_flops")(model, data))
     width, T = model.width, tokens(model, data)
     patch = model.patch_size**2 * data.channels
     block_outputs, _ = _modulation(model, model.parts, sublayers=2)

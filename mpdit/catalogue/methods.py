@@ -83,7 +83,7 @@ EXTRACTORS = Table(
                 does=f"a small classifier of {name} that ships with the package",
                 channels=1,
                 numbers=64 + 10,
-                implementation="mpdit.evaluation.extractors.classifier:load",
+                implementation="mpdit.evaluation.extractors.classifier:of_config",
             )
             for name in ("digits", "fashion-mnist")
         ),
@@ -93,7 +93,7 @@ EXTRACTORS = Table(
             source="torch-fidelity",
             channels=None,
             numbers=2048 + 1008,
-            implementation="mpdit.evaluation.extractors.inception:load",
+            implementation="mpdit.evaluation.extractors.inception:of_config",
         ),
     ],
 )

@@ -11,7 +11,7 @@ from scipy import stats
 from analysis import NothingToShow, Study, figures, tables
 from analysis.judging import conclusions, effects
 from analysis.loading import load
-from mpdit.config import FLAGS
+from mpdit.catalogue import PAPERS_FLAGS
 from mpdit.disk.rundir import RunDir
 from tests.helpers import synthetic
 
@@ -27,7 +27,7 @@ def test_a_steps_contribution_is_to_the_step_before_it(study: Study) -> None:
     table = tables.contributions(study).set_index("variant")
     assert list(table.index) == list(synthetic.LADDER)[1:]
     assert list(table["baseline"]) == list(synthetic.LADDER)[:-1]
-    assert list(table["adds"]) == [*FLAGS[:3], ", ".join(FLAGS[3:])]
+    assert list(table["adds"]) == [*PAPERS_FLAGS[:3], ", ".join(PAPERS_FLAGS[3:])]
     # by hand from synthetic.DISTANCES
     assert list(table["difference"]) == pytest.approx([-0.8, -4.2, 0.25, -6.25])
     assert table["difference"].sum() == pytest.approx(31 - 42)

@@ -10,7 +10,7 @@ import pytest
 
 from analysis import NothingToShow, Study
 from analysis.loading import load
-from mpdit.config import FLAGS
+from mpdit.catalogue import PAPERS_FLAGS
 from mpdit.disk.rundir import RunDir, RunState
 from mpdit.errors import ConfigError
 from tests.helpers import synthetic
@@ -38,7 +38,7 @@ def test_frames_are_tidy_and_in_grid_order(study: Study) -> None:
     assert first["model"] == "DiT-4x64x4/2"
     assert first["model.conditioning"] == "adaln"
     assert first["train_seconds"] == 40
-    assert study.runs["flags"].iloc[-1] == FLAGS
+    assert study.runs["flags"].iloc[-1] == PAPERS_FLAGS
     assert len(study.metrics) == 14 * 20
     assert len(study.magnitudes) == 14 * 20 * (4 * synthetic.BLOCKS + 1)
     assert list(study.magnitudes["block"].unique()) == [1, 2, 3, 4]

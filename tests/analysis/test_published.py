@@ -11,7 +11,7 @@ from analysis import NothingToShow, Study, figures, tables
 from analysis.__main__ import main
 from analysis.judging import conclusions
 from analysis.loading import load, published
-from mpdit.config import FLAGS
+from mpdit.catalogue import PAPERS_FLAGS
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import ConfigError
 from tests.helpers import synthetic
@@ -26,7 +26,7 @@ def test_the_summary_has_the_studys_frames(study: Study, tmp_path: Path) -> None
         frame, kept = getattr(study, name), getattr(summary, name)
         same = [column for column in frame if column != "folder"]
         pd.testing.assert_frame_equal(kept[same], frame[same], obj=name, check_categorical=False)
-    assert summary.runs["flags"].iloc[-1] == FLAGS
+    assert summary.runs["flags"].iloc[-1] == PAPERS_FLAGS
     pd.testing.assert_frame_equal(tables.ladder(summary), tables.ladder(study))
     assert conclusions.statements(summary) == conclusions.statements(study)
 

@@ -9,7 +9,8 @@ import pytest
 from analysis import NothingToShow, Study, tables
 from analysis.judging import literature
 from analysis.loading import load
-from mpdit.config import FLAGS, make_run
+from mpdit.catalogue import PAPERS_FLAGS
+from mpdit.config import make_run
 from mpdit.disk.rundir import RunDir
 from mpdit.flops import total_parameters
 from mpdit.grid.names import slug
@@ -47,7 +48,7 @@ def latents_study(
 @pytest.fixture(scope="module")
 def both_sizes(tmp_path_factory: pytest.TempPathFactory) -> Study:
     models = {
-        f"{step}_{slug(size)}": {"name": size, **dict.fromkeys(FLAGS[:flags], True)}
+        f"{step}_{slug(size)}": {"name": size, **dict.fromkeys(PAPERS_FLAGS[:flags], True)}
         for step, flags in LADDER.items()
         for size in literature.LADDER_MODELS
     }
@@ -123,7 +124,7 @@ def test_on_other_data_nothing_published_stands_beside_ours(study: Study, tmp_pa
         assert not table[columns].replace("", math.nan).notna().any(axis=None)
     model = {"name": "DiT-XS/2"}
     data = {"name": "latents", "channels": 4, "size": 32, "classes": 10}
-    other = latents_study(tmp_path, {"A": model, "B": {**model, FLAGS[0]: True}}, data=data)
+    other = latents_study(tmp_path, {"A": model, "B": {**model, PAPERS_FLAGS[0]: True}}, data=data)
     assert not any("arXiv" in name for name in tables.pretty(tables.ladder(other)))
 
 

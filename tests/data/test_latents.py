@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpdit.config import Dataset
+from mpdit.catalogue import Dataset
 from mpdit.data.latents import LatentStore, Plan, read_manifest, verify
 from mpdit.encoding import build
 from mpdit.encoding.build import build_store

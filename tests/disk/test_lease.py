@@ -354,8 +354,8 @@ def wait_for_rows(run: RunDir, process: ForkServerProcess, count: int) -> None:
         ("mpdit.training.trainer", "append_row", 9),
         ("mpdit.training.checkpoint", "_sha256", 4),
         ("mpdit.ema.power", "save_file", 5),
-        ("mpdit.sample", "to_uint8", 3),
-        ("mpdit.evaluate", "keep_rows", 1),
+        ("mpdit.sampling.sampler", "to_uint8", 3),
+        ("mpdit.evaluation.evaluation", "keep_rows", 1),
     ],
     ids=lambda stops: stops[1],
 )

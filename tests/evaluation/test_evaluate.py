@@ -15,9 +15,11 @@ from mpdit.config import RunConfig
 from mpdit.disk import npz
 from mpdit.disk.rundir import EXIT_DONE, RunDir, RunState, append_row, read_rows
 from mpdit.errors import ConfigError
-from mpdit.evaluate import evaluate_run, measure_again
+from mpdit.evaluate import measure_again
 from mpdit.evaluation import extractors
-from mpdit.evaluation.extractors import Extractor, classifier
+from mpdit.evaluation.evaluation import evaluate_run
+from mpdit.evaluation.extractors import classifier
+from mpdit.evaluation.extractors.extractor import Extractor, Features
 from mpdit.runtime.session import Interrupted, Session
 from mpdit.sampling.drawing import Drawing
 from tests.helpers.images import ADM, bitmaps, grey
@@ -252,7 +254,7 @@ def test_what_cannot_be_measured_is_one_message(
 class Counting(Extractor):
     seen = 0
 
-    def look(self, batches: Iterable[np.ndarray]) -> Iterator[extractors.Features]:
+    def look(self, batches: Iterable[np.ndarray]) -> Iterator[Features]:
         for batch in batches:
             Counting.seen += len(batch)
             yield from super().look([batch])

@@ -32,10 +32,10 @@ from mpdit.data.preflight import (
 )
 from mpdit.disk.rundir import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunDir, read_rows
 from mpdit.errors import ConfigError
-from mpdit.evaluate import evaluate_run
 from mpdit.evaluation import extractors
-from mpdit.evaluation.extractors import Extractor, inception
-from mpdit.evaluation.extractors.extractor import FeatureNetwork
+from mpdit.evaluation.evaluation import evaluate_run
+from mpdit.evaluation.extractors import inception
+from mpdit.evaluation.extractors.extractor import Extractor, FeatureNetwork
 from mpdit.evaluation.metrics import statistics
 from mpdit.run import execute
 from mpdit.runtime.session import Session

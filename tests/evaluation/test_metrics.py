@@ -6,6 +6,7 @@ import scipy.linalg
 import torch
 from scipy.ndimage import gaussian_filter
 
+from mpdit.catalogue import METRICS
 from mpdit.config import DataConfig
 from mpdit.data import datasets
 from mpdit.evaluation import metrics
@@ -85,7 +86,7 @@ def test_the_score_of_certain_balanced_classes_is_their_number() -> None:
 )
 def test_nothing_but_inception_is_called_fid(extractor: str, expected: list[str]) -> None:
     names = ("fd", "kid", "precision_recall")
-    assert [x for name in names for x in metrics.labels(name, extractor, 500)] == expected
+    assert [x for name in names for x in METRICS[name].named(extractor, 500)] == expected
 
 
 def test_the_limit_takes_away_the_bias_of_few_samples_and_knows_its_error() -> None:

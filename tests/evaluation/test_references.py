@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mpdit.config import DATASETS, DataConfig, EvaluateConfig, RunConfig
+from mpdit.config import DataConfig, EvaluateConfig, RunConfig
 from mpdit.data.images import ImageFolder
 from mpdit.data.preflight import check_evaluable, reference_file
 from mpdit.disk import npz, stamp
 from mpdit.errors import ConfigError
 from mpdit.evaluation import features, references
-from mpdit.evaluation.extractors import Extractor, Features, classifier
-from mpdit.evaluation.metrics import accumulate, frechet_distance, statistics
+from mpdit.evaluation.extractors import classifier
+from mpdit.evaluation.extractors.extractor import Extractor, Features
+from mpdit.evaluation.metrics import Reference, accumulate, frechet_distance, statistics
 from mpdit.evaluation.realimages import Batch, evenly, of_split
-from mpdit.evaluation.references import Reference
 from mpdit.grid.plan import load_plan
 from mpdit.study.submission import check_plan
 from tests.helpers.images import ADM, CPU, bitmaps, folder_data, grey
@@ -48,7 +48,7 @@ def load(data: DataConfig, evaluate: EvaluateConfig, extractor: Extractor) -> Re
 
 
 def latents_config(path: Path, **evaluate: Any) -> RunConfig:
-    assert DATASETS["imagenet128-latents"].extractor == "inception"
+    assert DataConfig(name="imagenet128-latents").spec.extractor == "inception"
     data = {"name": "imagenet128-latents", "path": str(path)}
     return tiny_config(data=data, evaluate=evaluate)
 

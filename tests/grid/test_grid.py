@@ -14,7 +14,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpdit.config import FLAGS, RunConfig
+from mpdit.catalogue import PAPERS_FLAGS
+from mpdit.config import RunConfig
 from mpdit.errors import ConfigError
 from mpdit.grid.grid import grid_from_text
 from mpdit.grid.plan import Plan, load_plan, make_plan
@@ -314,7 +315,7 @@ def test_a_wrong_set_is_named(text: str) -> None:
 # Whatever is written -----------------------------------------------------------------------------
 
 AXES: dict[str, list[Any]] = {
-    **{flag: [False, True] for flag in FLAGS if flag != "forced_weight_normalization"},
+    **{flag: [False, True] for flag in PAPERS_FLAGS if flag != "forced_weight_normalization"},
     "model.depth": [1, 2, 3],
     "model.conditioning": ["adaln", "rotation", "rotation_scale", "rotation+scale", "scale+gate"],
     "train.learning_rate": [1e-4, 3e-4, 1e-3],

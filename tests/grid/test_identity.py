@@ -7,7 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpdit.config import FLAGS, OPERATIONAL, RunConfig, make_run
+from mpdit.catalogue import PAPERS_FLAGS
+from mpdit.config import OPERATIONAL, RunConfig, make_run
 from mpdit.grid.grid import grid_from_text
 from mpdit.grid.plan import make_plan
 
@@ -16,7 +17,7 @@ OTHER: dict[str, list[Any]] = {
     "model.width": [128, 192],
     "model.heads": [2, 8],
     "model.patch_size": [1, 4],
-    **{f"model.{flag}": [True] for flag in FLAGS if flag != "forced_weight_normalization"},
+    **{f"model.{flag}": [True] for flag in PAPERS_FLAGS if flag != "forced_weight_normalization"},
     "model.conditioning": ["rotation", "rotation_scale", "scale+gate", "none"],
     "model.final_conditioning": ["scale", "none"],
     "model.modulation": ["separate"],
@@ -100,6 +101,7 @@ def test_every_field_is_either_science_or_operation() -> None:
     operational = {f"{section}.{name}" for section, names in OPERATIONAL.items() for name in names}
     assert operational == set(ELSEWHERE)
     together = {"model.forced_weight_normalization", *(f"data.{key}" for key in LATENTS)}
+    together |= {"model.added_flags", "train.objective"}  # whose other values extensions add
     assert fields - operational == set(OTHER) | together
 
 

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from mpdit.config import DataConfig
-from mpdit.evaluation.extractors import Extractor, Features, classifier
+from mpdit.evaluation.extractors import classifier
+from mpdit.evaluation.extractors.extractor import Extractor, Features
 
 CPU = torch.device("cpu")
 ADM = "VIRTUAL_imagenet128_labeled.npz"

@@ -2,12 +2,13 @@
 
 import torch
 
-from mpdit.config import FLAGS, Dataset, ModelConfig
+from mpdit.catalogue import PAPERS_FLAGS, Dataset
 from mpdit.model import DiT
+from mpdit.modelconfig import ModelConfig
 
 DATA = Dataset(channels=2, size=8, classes=5, extractor="digits")
 TINY = {"depth": 2, "width": 32, "heads": 2, "patch_size": 4}
-ALL = dict.fromkeys(FLAGS, True)
+ALL = dict.fromkeys(PAPERS_FLAGS, True)
 
 
 def build(**options) -> DiT:

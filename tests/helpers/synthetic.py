@@ -12,22 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from mpdit.config import FLAGS, RunConfig, make_run
+from mpdit.catalogue import PAPERS_FLAGS
+from mpdit.config import RunConfig, make_run
 from mpdit.disk.rundir import RunDir, RunState, append_row
 
 STEPS, BLOCKS = 1000, 4
 
 LADDER: dict[str, tuple[str, ...]] = {
     "A-none": (),
-    "B-cosine": FLAGS[:1],
-    "C-weight-norm": FLAGS[:2],
-    "D-forced": FLAGS[:3],
-    "E-all": FLAGS,
+    "B-cosine": PAPERS_FLAGS[:1],
+    "C-weight-norm": PAPERS_FLAGS[:2],
+    "D-forced": PAPERS_FLAGS[:3],
+    "E-all": PAPERS_FLAGS,
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     **{name: dict.fromkeys(flags, True) for name, flags in LADDER.items()},
-    "E-all_rotation": {**dict.fromkeys(FLAGS, True), "conditioning": "rotation"},
-    "E-all_rotation-scale": {**dict.fromkeys(FLAGS, True), "conditioning": "rotation_scale"},
+    "E-all_rotation": {**dict.fromkeys(PAPERS_FLAGS, True), "conditioning": "rotation"},
+    "E-all_rotation-scale": {**dict.fromkeys(PAPERS_FLAGS, True), "conditioning": "rotation_scale"},
 }
 DISTANCES: dict[str, tuple[float, ...]] = {
     "A-none": (40.0, 44.0),

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpdit.config import FLAGS, Dataset, ModelConfig
+from mpdit.catalogue import PAPERS_FLAGS, Dataset
 from mpdit.model import SITES, DiT, magnitude
 from mpdit.model.embedding import Fourier
 from mpdit.model.layers import (
@@ -20,12 +20,13 @@ from mpdit.model.layers import (
     normalize,
     to_length,
 )
-from mpdit.model.modulation import LAYOUT, Modulation, modulate, rotate
+from mpdit.model.modulation import Modulation, layout, rotate
+from mpdit.modelconfig import ModelConfig
 from mpdit.training.probe import Probe
 
 DATA = Dataset(channels=2, size=8, classes=5, extractor="digits")
 TINY = {"depth": 2, "width": 16, "heads": 2, "patch_size": 4}
-ALL = dict.fromkeys(FLAGS, True)
+ALL = dict.fromkeys(PAPERS_FLAGS, True)
 MODS = {"preset": "mods", "conditioning": "rotation_scale"}
 
 
@@ -367,9 +368,14 @@ def test_half_precision_trains():
 def test_scale_and_shift_are_applied_in_one_pass_or_two_alike():
     x = torch.randn(2, 3, 4, generator=seeded())
     s, b = torch.randn(2, 2, 1, 4, generator=seeded(1))
-    torch.testing.assert_close(modulate(x, {"scale": s, "shift": b}), x * (1 + s) + b)
-    torch.testing.assert_close(modulate(x, {"shift": b}), x + b)
-    torch.testing.assert_close(modulate(x, {"scale": s, "gate": b}), x * (1 + s))
+
+    def modulated(conditioning, values):
+        model_config = config(conditioning=conditioning)
+        return Modulation(model_config, model_config.parts, 2).modulate(x, values)
+
+    torch.testing.assert_close(modulated("scale+shift", {"scale": s, "shift": b}), x * (1 + s) + b)
+    torch.testing.assert_close(modulated("shift", {"shift": b}), x + b)
+    torch.testing.assert_close(modulated("scale+gate", {"scale": s, "gate": b}), x * (1 + s))
 
 
 def test_separate_modulations_are_linear_maps_of_their_own():
@@ -382,7 +388,7 @@ def test_separate_modulations_are_linear_maps_of_their_own():
     rows = iter(together.linear.weight.split(together.sizes))
     gains = iter(together.linear.gain)
     for values in together(c):
-        assert tuple(values) == tuple(part for part in LAYOUT if part in model_config.parts)
+        assert tuple(values) == layout(model_config.parts)
         for value in values.values():
             matrix = plain_normalize(next(rows)) * next(gains) / math.sqrt(16)
             torch.testing.assert_close(value[:, 0], F.linear(c, matrix))

@@ -16,7 +16,7 @@ from mpdit.errors import ConfigError
 from mpdit.model import DiT
 from mpdit.official.conversion import convert
 from mpdit.official.tensors import BUFFERS
-from mpdit.sample import load_average
+from mpdit.sampling.sampler import load_average
 from mpdit.training import checkpoint
 from tests.helpers.golden import EXACT, MODELS, OWN_TABLES, Golden, close
 

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from mpdit import sample
+from mpdit.catalogue import SOLVERS
 from mpdit.config import RunConfig
 from mpdit.data.latents import Manifest, Source
-from mpdit.diffusion.solvers import SOLVERS
 from mpdit.disk.rundir import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -30,8 +30,8 @@ from mpdit.ema.power import snapshot_file, write_snapshot
 from mpdit.errors import ConfigError
 from mpdit.model import DiT
 from mpdit.runtime.session import Interrupted, Session
-from mpdit.sample import draw_set, load_average, samples_file
 from mpdit.sampling.drawing import Drawing, draw, labels
+from mpdit.sampling.sampler import draw_set, load_average, samples_file
 from mpdit.sampling.sampleset import to_uint8
 from mpdit.training.trainer import build_model
 from tests.helpers.processes import finish, start

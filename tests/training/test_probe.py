@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mpdit.config import FLAGS
+from mpdit.catalogue import PAPERS_FLAGS
 from mpdit.disk.rundir import RunDir, read_rows
 from mpdit.model import DiT
 from mpdit.runtime.distributed import World
@@ -16,7 +16,11 @@ from mpdit.training.probe import StepProbe, rms, weights_of_blocks
 from mpdit.training.trainer import Trainer
 from tests.helpers.tiny import tiny_config
 
-MODELS = [{}, dict.fromkeys(FLAGS, True), {"preset": "mods", "conditioning": "rotation_scale"}]
+MODELS = [
+    {},
+    dict.fromkeys(PAPERS_FLAGS, True),
+    {"preset": "mods", "conditioning": "rotation_scale"},
+]
 
 
 def trained(folder: Path, **changes: object) -> RunDir:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mpdit.config import FLAGS, RunConfig
+from mpdit.catalogue import PAPERS_FLAGS
+from mpdit.config import RunConfig
 from mpdit.diffusion.process import Diffusion
 from mpdit.disk.rundir import RunDir, read_rows
 from mpdit.ema.power import gamma_of
@@ -30,7 +31,7 @@ from tests.helpers import interrupted
 from tests.helpers.tiny import tiny_config
 
 CPU = torch.device("cpu")
-ALL = dict.fromkeys(FLAGS, True)
+ALL = dict.fromkeys(PAPERS_FLAGS, True)
 
 
 def trainer(run: RunDir, config: RunConfig) -> Trainer:

@@ -61,9 +61,13 @@ def weights_file(name: str) -> Path:
     return Path(__file__).with_name(f"{name}.safetensors")
 
 
-def load(evaluate: EvaluateConfig, device: torch.device) -> Extractor:
+def of_config(evaluate: EvaluateConfig, device: torch.device) -> Extractor:
+    """The one that a config names, on a device."""
+    return load(str(evaluate.extractor), device)
+
+
+def load(name: str, device: torch.device) -> Extractor:
     """The shipped extractor ``digits`` or ``fashion-mnist`` on a device."""
-    name = str(evaluate.extractor)
     file = weights_file(name)
     with safe_open(file, "pt") as weights:
         state = {key: weights.get_tensor(key) for key in weights.keys()}  # noqa: SIM118

@@ -36,13 +36,21 @@ class Inception(FeatureNetwork):
         return pooled, logits
 
 
-def load(evaluate: EvaluateConfig, device: torch.device) -> Extractor:
-    """Inception on a device.
+def of_config(evaluate: EvaluateConfig, device: torch.device) -> Extractor:
+    """Inception with the weights where the config or the environment says.
 
     Raises:
-        ConfigError: when its weights are not there, or are not its weights.
+        ConfigError: when they are not there, or are not its weights.
     """
-    file = inception_weights(evaluate)
+    return load(inception_weights(evaluate), device)
+
+
+def load(file: Path, device: torch.device) -> Extractor:
+    """Inception with the weights of a file.
+
+    Raises:
+        ConfigError: when they are not its weights.
+    """
     try:
         # torch-fidelity unpickles whatever the file holds: only tensors may come that far
         torch.load(file, map_location="meta", weights_only=True)

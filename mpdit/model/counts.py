@@ -1,0 +1,44 @@
+"""Parameters and FLOPs of a model that an added flag changes, from the built model itself.
+
+`mpdit.flops` calculates them from the config alone; what such a flag does is known only when it has
+been done. Nothing is computed: the model is built and run on the meta device.
+"""
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from mpdit.catalogue import Dataset
+from mpdit.model.dit import DiT
+from mpdit.modelconfig import ModelConfig
+
+_PARTS = {"patches": "embedders", "time": "embedders", "label": "embedders", "final": "final"}
+
+
+def count_parameters(config: ModelConfig, data: Dataset) -> dict[str, int]:
+    """Trainable parameters by part, as `mpdit.flops.count_parameters`.
+
+    What a flag adds outside the parts that every model has is counted in ``other``.
+    """
+    counted = dict.fromkeys(("embedders", "attention", "mlp", "modulation", "final"), 0)
+    for name, parameter in _build(config, data).named_parameters():
+        first, *rest = name.split(".")
+        part = rest[1] if first == "blocks" else _PARTS.get(first, "other")
+        part = part if part in counted else "other"
+        counted[part] = counted.get(part, 0) + parameter.numel()
+    return counted
+
+
+def forward_flops(config: ModelConfig, data: Dataset) -> int:
+    """Floating-point operations of one image's forward pass, matrix products only."""
+    model = _build(config, data)
+    image = torch.zeros(1, data.channels, data.size, data.size, device="meta")
+    zero = torch.zeros(1, dtype=torch.int64, device="meta")
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        model(image, zero, zero)
+    return int(counter.get_total_flops())
+
+
+def _build(config: ModelConfig, data: Dataset) -> DiT:
+    with torch.device("meta"):
+        return DiT(config, data)

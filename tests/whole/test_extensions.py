@@ -1,0 +1,304 @@
+"""A user's file in a grid: it works from the plan to the report, and only its own runs know it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+import analysis
+from analysis import tables
+from mpdit import extensions
+from mpdit.catalogue import TABLES
+from mpdit.config import make_run
+from mpdit.disk.rundir import RunDir, read_rows
+from mpdit.errors import ConfigError
+from mpdit.grid.plan import Plan, load_plan
+from mpdit.study.studydir import StudyDir
+from mpdit.study.submission import Execution, stored_plan, submit
+from tests.helpers import ROOT
+from tests.helpers.processes import RUN, finish, start
+from tests.helpers.stand_in import COMMAND
+
+IDEAS = ROOT / "experiments" / "ideas"
+SHORT = [
+    *("train.steps=6", "train.snapshot_every=3", "train.log_every=3"),
+    *("sample.count=40", "sample.steps=3", "train.batch_size=8"),
+]
+GRID = """\
+study: s
+extensions: [idea.py]
+base:
+  data: digits
+  model: {depth: 1, width: 16, heads: 2, patch_size: 4}
+  train: {steps: 4, batch_size: 8}
+  sample: {count: 20, steps: 2}
+grid: {sigmoid_attention: [false, true]}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _tables_as_they_were() -> Iterator[None]:
+    """Extensions stay loaded for the life of a process; not from test to test."""
+    yield
+    for name in list(extensions._loaded):
+        for table, added in extensions._loaded.pop(name).adds.items():
+            for row in added:
+                TABLES[table].remove(row)
+
+
+def write_grid(folder: Path, idea: str | None = None, grid: str = GRID) -> Path:
+    """A grid beside its extension."""
+    text = (IDEAS / "sigmoid_attention.py").read_text() if idea is None else idea
+    (folder / "idea.py").write_text(text)
+    (folder / "grid.yaml").write_text(grid)
+    return folder / "grid.yaml"
+
+
+def ids(plan: Plan) -> dict[str, str]:
+    return {run.variant: run.id for run in plan.runs}
+
+
+def launch(*words: object, cwd: Path = ROOT) -> str:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "launch.py"), *map(str, words)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def ideas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of experiments/ideas.yaml, made short: a run of every kind of extension."""
+    results = tmp_path_factory.mktemp("results")
+    sets = [word for value in SHORT for word in ("--set", value)]
+    grid = "experiments/ideas.yaml"
+    launch("submit", grid, "--cluster", "local", "--wait", "--results", results, *sets)
+    return results / "ideas"
+
+
+def test_every_kind_of_idea_is_trained_sampled_and_evaluated(ideas: Path) -> None:
+    runs = {folder.name.partition("_s0")[0]: RunDir(folder) for folder in ideas.glob("*_s0-*")}
+    assert {*runs} == {"plain", "sigmoid", "log-scale", "v", "half-stochastic", "stripes"}
+    for run in runs.values():
+        metrics = [row["metric"] for row in read_rows(run.path / "evaluation.jsonl")]
+        assert {"FD-digits@40", "MD-digits@40"} <= set(metrics), run.name
+        assert all("better" in row for row in read_rows(run.path / "evaluation.jsonl")[:2])
+    used = {name: [one.name for one in run.config().extensions] for name, run in runs.items()}
+    assert used == {
+        "plain": ["mean_distance"],
+        "sigmoid": ["mean_distance", "sigmoid_attention"],
+        "log-scale": ["log_scale", "mean_distance"],
+        "v": ["mean_distance", "v_prediction"],
+        "half-stochastic": ["mean_distance", "stochastic_ddim"],
+        "stripes": ["mean_distance", "stripes"],
+    }
+    for name, run in runs.items():
+        copies = sorted(file.stem for file in (run.path / "extensions").iterdir())
+        assert copies == used[name]
+
+
+def test_the_report_shows_an_extensions_metric_and_executes_nothing(ideas: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c"),
+            "import sys, analysis; s = analysis.load(sys.argv[1]); from analysis import tables;"
+            "print(list(tables.metrics(s).columns)); assert 'torch' not in sys.modules;"
+            "assert not [m for m in sys.modules if m.startswith('mpdit_extension')]",
+            str(ideas),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "MD-digits@40" in done.stdout
+    study = analysis.load(ideas)
+    assert list(study.missing["what"]) == []
+    assert study.runs.set_index("variant")["flags"]["sigmoid"][-1] == "sigmoid_attention"
+    assert not tables.metrics(study).empty
+
+
+def test_a_finished_run_is_sampled_and_measured_again_with_its_own_copy(ideas: Path) -> None:
+    (run,) = ideas.glob("sigmoid_s0-*")
+    for door, *words in (
+        ("mpdit.sample", "--count", "4", "--steps", "2", "--out", str(ideas / "some.npz")),
+        ("mpdit.evaluate", "--guidance", "1", "2"),
+    ):
+        command = [sys.executable, "-m", door, str(run), *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+    assert {r["role"] for r in read_rows(run / "evaluation.jsonl")} >= {"run", "sweep"}
+
+
+def test_two_processes_train_one_run_with_an_extension(tmp_path: Path) -> None:
+    plan = load_plan(write_grid(tmp_path))
+    run = RunDir(tmp_path / plan.runs[1].name)
+    run.write_config(plan.runs[1].config)
+    finish(start([*RUN, str(run.path)], 2))
+    assert run.is_done()
+
+
+# Identity -----------------------------------------------------------------------------------------
+
+
+def test_the_content_is_part_of_the_identity_of_its_users_and_of_no_others(tmp_path: Path) -> None:
+    before = ids(load_plan(write_grid(tmp_path)))
+    plain = "extensions: [idea.py]\n"
+    without = GRID.replace(plain, "").replace("grid: {sigmoid_attention: [false, true]}\n", "")
+    other = tmp_path / "other"
+    other.mkdir()
+    (only,) = load_plan(write_grid(other, grid=without)).runs
+    assert before["none"] == only.id
+    changed = (IDEAS / "sigmoid_attention.py").read_text() + "\n# another thought\n"
+    after = ids(load_plan(write_grid(tmp_path, changed)))
+    assert after["none"] == before["none"]
+    assert after["sig"] != before["sig"]
+
+
+def test_where_an_extension_lies_and_what_it_is_called_is_no_part_of_a_run(tmp_path: Path) -> None:
+    first = ids(load_plan(write_grid(tmp_path)))
+    (tmp_path / "ideas").mkdir()
+    shutil.move(tmp_path / "idea.py", tmp_path / "ideas" / "mine.py")
+    (tmp_path / "grid.yaml").write_text(GRID.replace("idea.py", "ideas/mine.py"))
+    for table, added in extensions._loaded.pop("idea").adds.items():
+        for row in added:
+            TABLES[table].remove(row)
+    assert ids(load_plan(tmp_path / "grid.yaml")) == first
+
+
+def test_a_config_with_an_extension_is_read_without_it_and_is_the_same_run(tmp_path: Path) -> None:
+    run = load_plan(write_grid(tmp_path)).runs[1]
+    folder = RunDir(tmp_path / "run")
+    folder.write_config(run.config)
+    code = "import sys; from pathlib import Path; from mpdit.disk.rundir import RunDir;"
+    code += "c = RunDir(Path(sys.argv[1])).config(); print(c.id, *c.model.flags)"
+    (folder.path / "extensions" / "idea.py").unlink()
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder.path)], capture_output=True, text=True
+    )
+    assert done.stdout.split() == [run.id, "sigmoid_attention"], done.stderr
+
+
+def test_the_plan_counts_what_an_extension_adds(tmp_path: Path) -> None:
+    idea = """\
+from mpdit.catalogue import flag
+from mpdit.model.layers import MPLinear
+
+@flag("sigmoid_attention", code="sig", does="a map more in every block")
+def more(model):
+    for block in model.blocks:
+        block.attention.extra = MPLinear(16, 3, normalized=False)
+        block.memory = MPLinear(5, 7, normalized=False)
+"""
+    off, on = load_plan(write_grid(tmp_path, idea)).runs
+    assert on.parameters - off.parameters == 16 * 3 + 5 * 7
+    assert on.parts["other"] == 5 * 7
+
+
+def test_a_retry_uses_the_files_that_were_submitted(tmp_path: Path) -> None:
+    plan = load_plan(write_grid(tmp_path))
+    submitted = submit(plan, tmp_path, Execution(command=COMMAND))
+    while submitted.is_working():
+        assert submitted.process is not None
+        submitted.process.wait(60)
+    (tmp_path / "idea.py").write_text("raise RuntimeError('not this one')")
+    again = stored_plan(StudyDir(tmp_path / "s"))
+    assert ids(again) == ids(plan)
+
+
+# What a user can get wrong ------------------------------------------------------------------------
+
+FLAG = "from mpdit.catalogue import flag\n"
+
+
+@pytest.mark.parametrize(
+    ("idea", "line", "said"),
+    [
+        ("import nothing_of_this_name\n", 1, "ModuleNotFoundError"),
+        ("x = 1\ndef broken(:\n", 2, "not Python"),
+        ("def f():\n    return 1 / 0\n\nf()\n", 2, "ZeroDivisionError"),
+        (f"{FLAG}@flag('mp_silu', code='x', does='')\ndef f(m): ...\n", 2, "'mp_silu' exists"),
+        (f"{FLAG}@flag('mine', code='cos', does='')\ndef f(m): ...\n", 2, "'cosine_attention'"),
+        (f"{FLAG}@flag('mine', cod='x', does='')\ndef f(m): ...\n", 2, "TypeError"),
+        ("x = 1\n", None, "registers nothing"),
+    ],
+)
+def test_a_broken_extension_is_one_message_with_file_and_line(
+    tmp_path: Path, idea: str, line: int | None, said: str
+) -> None:
+    rows = {kind: list(table) for kind, table in TABLES.items()}
+    with pytest.raises(ConfigError) as raised:
+        load_plan(write_grid(tmp_path, idea))
+    text = str(raised.value)
+    assert said in text
+    assert "\n" not in text
+    assert f"{tmp_path / 'idea.py'}" + (f":{line}: " if line else "") in text
+    assert {kind: list(table) for kind, table in TABLES.items()} == rows
+
+
+def test_two_extensions_with_one_name_for_their_rows_are_one_message(tmp_path: Path) -> None:
+    text = (IDEAS / "log_scale.py").read_text()
+    (tmp_path / "second.py").write_text(text)
+    grid = GRID.replace("[idea.py]", "[idea.py, second.py]")
+    with pytest.raises(ConfigError, match=r"second.py:\d+: .*'log_scale' exists .*idea.py:\d+"):
+        load_plan(write_grid(tmp_path, text, grid))
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("extensions: idea.py", r"grid.yaml:2: extensions: should be a list"),
+        ("extensions: [ideas.py]", r"grid.yaml:2: extensions: there is no file .*ideas.py"),
+        ("extensions: [idea.py, idea.py]", r"grid.yaml:2: extensions: .*'idea' is listed"),
+    ],
+)
+def test_a_wrong_list_of_extensions_is_said_with_its_line(
+    tmp_path: Path, written: str, said: str
+) -> None:
+    grid = GRID.replace("extensions: [idea.py]", written)
+    with pytest.raises(ConfigError, match=said):
+        load_plan(write_grid(tmp_path, grid=grid))
+
+
+def test_a_flag_that_no_extension_adds_is_an_unknown_key(tmp_path: Path) -> None:
+    grid = GRID.replace("sigmoid_attention: [", "sigmoid_atention: [")
+    with pytest.raises(ConfigError, match=r"unknown key. Did you mean '.*sigmoid_attention'"):
+        load_plan(write_grid(tmp_path, grid=grid))
+
+
+@pytest.mark.parametrize(("change", "said"), [("edit", "changed since"), ("delete", "is missing")])
+def test_a_copy_that_is_not_what_the_run_was_made_with_is_not_executed(
+    tmp_path: Path, change: str, said: str
+) -> None:
+    run = RunDir(tmp_path / "run")
+    run.write_config(load_plan(write_grid(tmp_path)).runs[1].config)
+    copy = run.path / "extensions" / "idea.py"
+    if change == "edit":
+        copy.write_text(copy.read_text() + "\n")
+    else:
+        copy.unlink()
+    command = [sys.executable, "-m", "mpdit.run", str(run.path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert str(copy) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_hash_in_a_config_is_that_of_the_file(tmp_path: Path) -> None:
+    config = load_plan(write_grid(tmp_path)).runs[1].config
+    (one,) = config.extensions
+    assert one.sha256 == hashlib.sha256((tmp_path / "idea.py").read_bytes()).hexdigest()
+    again = make_run(yaml.safe_load(yaml.safe_dump(json.loads(json.dumps(config.resolved())))))
+    assert again == config
