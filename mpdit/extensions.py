@@ -69,12 +69,9 @@ def load(file: Path) -> Extension:
     digest = hashlib.sha256(source).hexdigest()
     name = file.stem
     if name in _loaded:
-        if (known := _loaded[name]).sha256 == digest:
-            return known
-        for table, added in known.adds.items():
-            for row_name in added:
-                TABLES[table].remove(row_name)
-        del _loaded[name]
+        if _loaded[name].sha256 == digest:
+            return _loaded[name]
+        unload(name)
     with recorded(str(file)) as recording:
         _execute(file, source, f"mpdit_extension_{name}")
     kinds = {id(table): kind for kind, table in TABLES.items()}
@@ -87,6 +84,18 @@ def load(file: Path) -> Extension:
     _sources[digest] = source
     _loaded[name] = extension
     return extension
+
+
+def unload(name: str) -> None:
+    """Remove the rows of a loaded extension."""
+    for table, added in _loaded.pop(name).adds.items():
+        for row in added:
+            TABLES[table].remove(row)
+
+
+def loaded() -> tuple[str, ...]:
+    """The names of the extensions that this process has loaded."""
+    return tuple(_loaded)
 
 
 def _execute(file: Path, source: bytes, name: str) -> None:

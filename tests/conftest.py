@@ -9,6 +9,7 @@ CHECKED = (
 
 install_import_hook([f"mpdit.{name}" for name in CHECKED], "beartype.beartype")
 
+from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -18,6 +19,7 @@ pytest.register_assert_rewrite("tests.helpers")
 
 import torch  # noqa: E402
 
+from mpdit import extensions  # noqa: E402
 from mpdit.disk.rundir import RunDir  # noqa: E402
 from tests.helpers.tiny import make  # noqa: E402
 
@@ -35,6 +37,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return "slurm" if nodeid.startswith("tests/slurm/") else nodeid
 
     return Scheduling(config, log)
+
+
+@pytest.fixture(autouse=True)
+def _no_extensions() -> Iterator[None]:
+    """They stay loaded for the life of a process; not from test to test."""
+    yield
+    for name in extensions.loaded():
+        extensions.unload(name)
 
 
 @pytest.fixture(autouse=True)

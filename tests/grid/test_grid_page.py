@@ -29,7 +29,8 @@ def test_every_example_is_followed_by_its_variants() -> None:
 @pytest.mark.parametrize(("example", "expected"), EXAMPLES)
 def test_an_example_makes_the_variants_that_the_page_lists(example: str, expected: str) -> None:
     text = example if example.startswith("study:") else BASE + example
-    variants = dict.fromkeys(run.variant for run in make_plan(grid_from_text(text)).runs)
+    grid = grid_from_text(text, str(EXPERIMENTS / "page.yaml"))
+    variants = dict.fromkeys(run.variant for run in make_plan(grid).runs)
     assert list(variants) == expected.split()
 
 

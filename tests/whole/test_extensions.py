@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,16 +41,6 @@ base:
   sample: {count: 20, steps: 2}
 grid: {sigmoid_attention: [false, true]}
 """
-
-
-@pytest.fixture(autouse=True)
-def _tables_as_they_were() -> Iterator[None]:
-    """Extensions stay loaded for the life of a process; not from test to test."""
-    yield
-    for name in list(extensions._loaded):
-        for table, added in extensions._loaded.pop(name).adds.items():
-            for row in added:
-                TABLES[table].remove(row)
 
 
 def write_grid(folder: Path, idea: str | None = None, grid: str = GRID) -> Path:
@@ -171,9 +160,7 @@ def test_where_an_extension_lies_and_what_it_is_called_is_no_part_of_a_run(tmp_p
     (tmp_path / "ideas").mkdir()
     shutil.move(tmp_path / "idea.py", tmp_path / "ideas" / "mine.py")
     (tmp_path / "grid.yaml").write_text(GRID.replace("idea.py", "ideas/mine.py"))
-    for table, added in extensions._loaded.pop("idea").adds.items():
-        for row in added:
-            TABLES[table].remove(row)
+    extensions.unload("idea")
     assert ids(load_plan(tmp_path / "grid.yaml")) == first
 
 
