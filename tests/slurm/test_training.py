@@ -12,7 +12,7 @@ import pytest
 from mpdit.disk.rundir import EXIT_DONE, RunDir
 from mpdit.study.status import RunStatus
 from mpdit.study.studydir import StudyDir
-from tests.helpers import interrupted, processes
+from tests.helpers import ROOT, interrupted, processes
 from tests.helpers.slurm.cluster import NODES, Cluster, wait_until
 from tests.helpers.slurm.studies import command_of, look, plan, train, wait_for, wait_for_end
 
@@ -146,3 +146,17 @@ def test_a_process_that_dies_takes_its_run_with_it(cluster: Cluster, tmp_path: P
     os.kill(other, signal.SIGKILL)
     (status,) = wait_for_end(study)
     assert status.state == "failed"
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_run_with_an_extension_executes_its_own_copy_on_the_node(tmp_path: Path) -> None:
+    idea = ROOT / "experiments" / "ideas" / "sigmoid_attention.py"
+    mine = tmp_path / "mine.py"
+    mine.write_text(idea.read_text())
+    text = f"extensions: [{mine}]\ngrid: {{sigmoid_attention: [true]}}\n"
+    study = train(text + slurm(), tmp_path).study
+    mine.unlink()  # it may be gone when the job begins
+    wait_for_end(study)
+    run = the_run(study)
+    assert run.is_done(), run.log.read_text()
+    assert [one.name for one in run.config().extensions] == ["mine"]
