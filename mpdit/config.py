@@ -285,6 +285,16 @@ OPERATIONAL: dict[str, set[str]] = {
 }
 """The fields that are no part of a run's identity."""
 
+
+def read_run(tree: Any) -> RunConfig:
+    """A config.yaml's content → the run that it is, whichever version has resolved it.
+
+    Raises:
+        ConfigError: as `make_run`.
+    """
+    return make_run(tree, defaults=0) if isinstance(tree, Mapping) else make_run(tree)
+
+
 INPUT_ONLY = {"model": ("name", "preset")}
 """Keys that are accepted and resolved into others."""
 
@@ -306,13 +316,26 @@ def known_keys() -> tuple[str, ...]:
     return (*keys, *(f"model.{name}" for name in FLAGS if name not in PAPERS_FLAGS))
 
 
-def make_run(tree: Mapping[str, Any]) -> RunConfig:
+DEFAULTS = 2
+"""The version of the defaults: one more whenever a field's default becomes another than "as
+before". 1 is version 0.1's. A study keeps the defaults that it began with."""
+
+
+def make_run(tree: Mapping[str, Any], defaults: int = DEFAULTS) -> RunConfig:
     """A nested mapping → the resolved, validated run.
+
+    Args:
+        defaults: the version of the defaults of what the mapping does not say.
 
     Raises:
         ConfigError: naming the first key that is wrong, what is wrong with it, and the nearest
             right thing.
     """
+    if defaults < DEFAULTS:
+        for name in SECTIONS:
+            section = RunConfig.model_fields[name].annotation
+            if isinstance(part := tree.get(name, {}), Mapping):
+                tree = {**tree, name: section.as_before(part, defaults)}  # type: ignore[union-attr]
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:

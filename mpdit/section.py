@@ -14,14 +14,30 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 
 @dataclass(frozen=True)
+class SameAs:
+    """The value of another field of the section."""
+
+    field: str
+
+
+@dataclass(frozen=True)
 class Later:
     """Of a field that came after runs had been made: while it has the value that means "as before",
     frozen here, it is no part of a run's identity, so that older runs keep theirs.
 
-    ``as_before`` is the value in JSON.
+    Attributes:
+        as_before: the value in JSON, or `SameAs`.
+        since: the version of the defaults (`DEFAULTS`) that the field came with.
     """
 
     as_before: Any
+    since: int = 2
+
+    def value(self, section: Mapping[str, Any]) -> Any:
+        """The value that means "as before" in a section."""
+        if isinstance(self.as_before, SameAs):
+            return section[self.as_before.field]
+        return self.as_before
 
 
 @dataclass(frozen=True)
@@ -67,13 +83,23 @@ class Section(BaseModel):
         """The section's part of a run's identity: plain values, the same in every later version."""
         how, later, formerly = (marks(type(self), mark) for mark in (How, Later, Formerly))
         tree = self.model_dump(mode="json", exclude=set(how))
-        for name, mark in later.items():
-            if tree[name] == mark.as_before:
-                del tree[name]
+        for name in [name for name, mark in later.items() if tree[name] == mark.value(tree)]:
+            del tree[name]
         for name, mark in formerly.items():
             if name in tree:
                 tree[mark.name] = tree.pop(name)
         return {**tree, **self.retired}
+
+    @classmethod
+    def as_before(cls, data: Mapping[str, Any], defaults: int) -> dict[str, Any]:
+        """``data``, where it omits fields later than ``defaults``, with their value "as before".
+
+        So a config that an older version has resolved, or the grid of a study that began with it,
+        means what it meant, whatever the defaults are now.
+        """
+        own = {name: f.default for name, f in cls.model_fields.items() if not f.is_required()}
+        late = {n: m for n, m in marks(cls, Later).items() if m.since > defaults and n not in data}
+        return {**data, **{name: mark.value({**own, **data}) for name, mark in late.items()}}
 
 
 @cache

@@ -18,7 +18,7 @@ from analysis.loading import cache, parse, published
 from analysis.loading.join import join
 from analysis.loading.listing import Entry, entries
 from analysis.study import Study
-from mpdit.config import RunConfig, make_run
+from mpdit.config import RunConfig, read_run
 from mpdit.disk.rundir import RunDir, RunState, read_rows
 from mpdit.errors import ConfigError
 
@@ -130,7 +130,7 @@ class _Reader:
         if tree is None and not file.is_file():
             return None
         try:
-            return run.config() if tree is None else make_run(json.loads(tree))
+            return run.config() if tree is None else read_run(json.loads(tree))
         except ConfigError as error:
             reason = str(error).removeprefix(f"{file}: ")
             self.lacks(run.name, f"config.yaml cannot be read: {reason}")

@@ -41,7 +41,7 @@ from typing import Any
 import yaml
 
 from mpdit import extensions
-from mpdit.config import RunConfig, make_run
+from mpdit.config import RunConfig, read_run
 from mpdit.disk import lease as leases
 from mpdit.disk.lease import Lease
 from mpdit.errors import ConfigError, nearest
@@ -126,7 +126,7 @@ class RunDir:
         except yaml.YAMLError as error:
             raise ConfigError(f"{file} is not YAML: {error}") from None
         try:
-            return make_run(tree)
+            return read_run(tree)
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from None
 

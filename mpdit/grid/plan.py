@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mpdit.catalogue import FLAGS, Dataset
-from mpdit.config import RunConfig
+from mpdit.config import DEFAULTS, RunConfig
 from mpdit.errors import ConfigError, nearest
 from mpdit.flops import count_parameters
 from mpdit.grid.grid import Axis, Exclusion, Grid, conditions_text, load_grid
@@ -89,6 +89,8 @@ class Plan:
     runs: tuple[PlannedRun, ...]
     excluded: tuple[Excluded, ...]
     merged: tuple[Merged, ...]
+    defaults: int = DEFAULTS
+    """The version of the defaults of what the grid does not say."""
 
     @property
     def study(self) -> str:
@@ -118,13 +120,13 @@ def _names(run: PlannedRun) -> tuple[str, ...]:
     return (run.name, run.variant, *([run.named] if run.named else []))
 
 
-def load_plan(file: Path, set_texts: Sequence[str] = (), extensions_in: Path | None = None) -> Plan:
+def load_plan(file: Path, set_texts: Sequence[str] = (), defaults: int = DEFAULTS) -> Plan:
     """A grid file, multiplied out (`load_grid`).
 
     Raises:
         ConfigError: naming file, line and key of the first thing that is wrong.
     """
-    return make_plan(load_grid(file, set_texts, extensions_in))
+    return make_plan(load_grid(file, set_texts), defaults)
 
 
 @dataclass(frozen=True)
@@ -176,8 +178,8 @@ class _Tally:
     runs: int = 0
 
 
-def make_plan(grid: Grid) -> Plan:
-    """Multiply a grid out.
+def make_plan(grid: Grid, defaults: int = DEFAULTS) -> Plan:
+    """Multiply a grid out, with that version of the defaults.
 
     Raises:
         ConfigError: for a combination that makes no sense and is not excluded, and for two
@@ -188,7 +190,7 @@ def make_plan(grid: Grid) -> Plan:
     merged: dict[tuple[str, str], int] = {}
     for point in _points(grid):
         variant, label = point.variant, point.label
-        first, error = _try_run(point.layer, grid)
+        first, error = _try_run(point.layer, grid, defaults)
         for seed in grid.seeds:
             config = first and first.model_copy(update={"seed": seed})
             index = _excluded_by(grid.exclusions, point, config, seed)
@@ -223,12 +225,13 @@ def make_plan(grid: Grid) -> Plan:
             for index, tally in left_out.items()
         ),
         merged=tuple(Merged(label, kept, count) for (label, kept), count in merged.items()),
+        defaults=defaults,
     )
 
 
-def _try_run(layer: Layer, grid: Grid) -> tuple[RunConfig | None, ConfigError]:
+def _try_run(layer: Layer, grid: Grid, defaults: int) -> tuple[RunConfig | None, ConfigError]:
     try:
-        return to_run(layer, grid.seeds[0], grid.extensions), ConfigError("")
+        return to_run(layer, grid.seeds[0], grid.extensions, defaults), ConfigError("")
     except ConfigError as error:
         return None, error
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mpdit.catalogue import FLAGS
-from mpdit.config import SECTIONS, RunConfig, known_keys, make_run
+from mpdit.config import DEFAULTS, SECTIONS, RunConfig, known_keys, make_run
 from mpdit.errors import ConfigError, nearest
 from mpdit.extensions import Extension
 from mpdit.grid.yamlfile import Source, Where
@@ -109,7 +109,9 @@ def fold(layers: Iterable[Layer]) -> Layer:
     return folded
 
 
-def to_run(layer: Layer, seed: int, extensions: Sequence[Extension] = ()) -> RunConfig:
+def to_run(
+    layer: Layer, seed: int, extensions: Sequence[Extension] = (), defaults: int = DEFAULTS
+) -> RunConfig:
     """The run that a folded layer describes; of the extensions it keeps those that it uses.
 
     Raises:
@@ -120,7 +122,7 @@ def to_run(layer: Layer, seed: int, extensions: Sequence[Extension] = ()) -> Run
     for key, setting in layer.items():
         section, _, name = key.partition(".")
         tree.setdefault(section, {})[name] = setting.value
-    return make_run(tree)
+    return make_run(tree, defaults)
 
 
 def written(layer: Layer, key: str) -> Any:

@@ -35,6 +35,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
+from mpdit.config import DEFAULTS
 from mpdit.disk.rundir import (
     RunDir,
     append_row,
@@ -170,6 +171,12 @@ class StudyDir:
         """study.json's runs."""
         return list(self.table["runs"])
 
+    @property
+    def defaults(self) -> int:
+        """The version of the defaults (`mpdit.config.DEFAULTS`) that the study began with."""
+        there = (self.path / "study.json").exists()
+        return int(self.table.get("defaults", 1)) if there else DEFAULTS
+
     def compare(self, plan: Plan) -> tuple[list[str], list[str]]:
         """The runs that the grid had not when it was last submitted, and those it no longer has.
 
@@ -234,6 +241,7 @@ class StudyDir:
             "description": plan.grid.description,
             "grid": file,
             "set": list(plan.grid.set_texts),
+            "defaults": plan.defaults,
             "runs": rows,
         }
         write_atomic(self.grid_file, plan.grid.text)

@@ -11,7 +11,8 @@ from pathlib import Path
 from mpdit import slurm
 from mpdit.disk.rundir import append_row
 from mpdit.errors import ConfigError, nearest
-from mpdit.grid.plan import Plan, PlannedRun, load_plan
+from mpdit.grid.grid import load_grid
+from mpdit.grid.plan import Plan, PlannedRun, make_plan
 from mpdit.grid.resources import Resources
 from mpdit.study import pool
 from mpdit.study.reconcile import reconcile
@@ -245,5 +246,6 @@ def stored_plan(study: StudyDir) -> Plan:
         ConfigError: when its grid.yaml is no longer one.
     """
     copies = study.path / "extensions"  # of what was submitted, whatever the files are now
-    plan = load_plan(study.grid_file, study.table.get("set", ()), copies)
+    grid = load_grid(study.grid_file, study.table.get("set", ()), copies)
+    plan = make_plan(grid, study.defaults)
     return replace(plan, grid=replace(plan.grid, study=study.name))
