@@ -83,7 +83,7 @@ def test_an_image_that_cannot_be_read_is_named_and_what_was_done_is_kept(
 
 
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, pictures, vae, monkeypatch):
-    code = "import sys; from mpdit.data import build, encode; build.SMALLEST_SHARD = 2;"
+    code = "import sys; from mpdit.encoding import build, encoders; build.SMALLEST_SHARD = 2;"
     slow = (
         "import time; first = encoders.VaeEncoder._encode;"
         "encoders.VaeEncoder._encode = lambda *a: (time.sleep(0.2), first(*a))[1];"
@@ -110,7 +110,7 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, pictures, vae
 
 def test_two_processes_make_the_same_store_as_one(tmp_path, pictures, vae, monkeypatch):
     code = (
-        "import sys; from mpdit.data import build; build.SMALLEST_SHARD = 8;"
+        "import sys; from mpdit.encoding import build; build.SMALLEST_SHARD = 8;"
         "from mpdit.data.__main__ import main; sys.exit(main())"
     )
     options = ("--vae", vae, "--size", str(SIZE))
