@@ -37,7 +37,7 @@ from mpdit.catalogue import (
 from mpdit.errors import explain
 from mpdit.extensions import Extension, reading, used
 from mpdit.modelconfig import ModelConfig
-from mpdit.section import HOW, How, Later, Section, marks
+from mpdit.section import HOW, How, Later, SameAs, Section, marks
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, le=10)]
@@ -94,11 +94,16 @@ class TrainConfig(Section):
     learning_rate: Rate = 1e-4
     mp_learning_rate: Rate | None = None
     """For weight-normalized parameters; None: as ``learning_rate``."""
+    gain_learning_rate: Annotated[Rate | None, Later(as_before=SameAs("learning_rate"))] = None
+    """For learned gains; None: as ``mp_learning_rate``. A model without weight normalization has no
+    gains, and this is its ``learning_rate``."""
     adam_betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.99)
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
     """Linear warm-up; None: steps / 150."""
     constant_steps: Positive | None = None
-    """The rate falls as 1/sqrt(step) from here; None: steps / 10."""
+    """The rate falls with √(constant_steps / (step − decay_offset)) from here; None: steps / 10."""
+    decay_offset: Annotated[Literal[0, 1], Later(as_before=0)] = 1
+    """1 is the official code's and EDM2's, whose first step is step 0."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     label_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
     objective: Annotated[str, Later(as_before="epsilon")] = "epsilon"
@@ -152,6 +157,8 @@ class TrainConfig(Section):
         for key, value in derived.items():
             if getattr(self, key) is None:
                 _set(self, key, value)
+        if self.gain_learning_rate is None:
+            _set(self, "gain_learning_rate", self.mp_learning_rate)
         return self
 
 
@@ -233,6 +240,9 @@ class RunConfig(Section):
         if self.evaluate.extractor is None:
             told = self.evaluate.model_dump() | {"extractor": spec.extractor}
             _set(self, "evaluate", EvaluateConfig.model_validate(told))
+        if not self.model.weight_normalization:
+            rate = self.train.learning_rate
+            _set(self, "train", self.train.model_copy(update={"gain_learning_rate": rate}))
         _set(self, "extensions", used(self.extensions, self._names()))
         return self
 

@@ -199,6 +199,11 @@ class DiT(nn.Module):
         """The weights that are normalized where they are used; gains are not among them."""
         return [weight for weight, _ in self._normalized()]
 
+    def gains(self) -> list[nn.Parameter]:
+        """The learned gains of maps that are zero at initialization."""
+        maps = (module for module in self.modules() if isinstance(module, MPLinear))
+        return [linear.gain for linear in maps if linear.gain is not None]
+
     @torch.no_grad()
     def normalize_weights(self) -> None:
         """Forced weight normalization (EDM2 eq. 66) of all weights at once, in place.

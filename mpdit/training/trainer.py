@@ -33,9 +33,10 @@ ROWS = ("metrics.jsonl", "magnitudes.jsonl")
 
 
 def learning_rate_factor(step: int, train: TrainConfig) -> float:
-    """Linear warm-up, constant, then 1/sqrt(step); ``step`` counts from 1."""
+    """Linear warm-up, constant, then 1/√step (EDM2 section B.3); ``step`` counts from 1."""
     warm = min(1.0, step / max(1, train.warmup_steps or 0))
-    return warm * min(1.0, math.sqrt((train.constant_steps or 1) / step))
+    since = max(1, step - train.decay_offset)
+    return warm * min(1.0, math.sqrt((train.constant_steps or 1) / since))
 
 
 def build_model(config: RunConfig, device: torch.device) -> DiT:
@@ -147,14 +148,17 @@ class Trainer:
         self.ema.update(step)
         self.meters.add(torch.cat((losses, norm[None])))
 
-    def gradients(self, step: int) -> Float[Tensor, 3]:
-        """Leave the batch's gradients in the parameters.
+    def draw(
+        self, step: int
+    ) -> tuple[
+        Float[Tensor, "batch channels height width"],
+        Int64[Tensor, " batch"],
+        Float[Tensor, "batch channels height width"],
+        Int64[Tensor, " batch"],
+    ]:
+        """Images x₀, timesteps t, noise and labels (some dropped) of this rank's shard of a batch.
 
-        Timesteps, noise and dropped labels are drawn for the whole batch, of which this process
-        takes its share, in turns of at most ``micro_batch_size`` images.
-
-        Returns:
-            The whole batch's means of loss, mse and vlb.
+        What is random is drawn for the whole batch.
         """
         train, B = self.config.train, self.config.train.batch_size
         random = generator(self.config.seed, "train", step, self.device)
@@ -167,7 +171,18 @@ class Trainer:
         share = self.world.share(B)
         x0, y = self.batches.batch(step, share)  # (share, C, H, W), (share,)
         t, noise, dropped = t[share], noise[share], dropped[share]
-        y = torch.where(dropped, self.model.null_class, y)
+        return x0, t, noise, torch.where(dropped, self.model.null_class, y)
+
+    def gradients(self, step: int) -> Float[Tensor, 3]:
+        """Leave the batch's gradients in the parameters.
+
+        This rank's shard is taken in microbatches of at most ``micro_batch_size`` images.
+
+        Returns:
+            The whole batch's means of loss, mse and vlb.
+        """
+        train, B = self.config.train, self.config.train.batch_size
+        x0, t, noise, y = self.draw(step)
         turns = math.ceil(len(y) / (train.micro_batch_size or len(y)))
         parts = zip(*(values.tensor_split(turns) for values in (x0, t, noise, y)), strict=True)
         sums = torch.zeros(3, device=self.device)
@@ -198,7 +213,9 @@ class Trainer:
         model = self.model if self.replica is None else self.replica
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             output = model(x_t, t, y)  # (B, 2C, H, W)
-        terms = self.objective.loss(output.float(), x0, x_t, t, noise)
+        # autocast's bfloat16 is not for losses
+        output = output.to(torch.promote_types(output.dtype, torch.float32))
+        terms = self.objective.loss(output, x0, x_t, t, noise)
         return torch.stack([terms[name].sum() for name in ("loss", "mse", "vlb")])
 
     def _settle(self) -> None:
@@ -299,12 +316,17 @@ def replicate(model: DiT) -> DistributedDataParallel:
 
 
 def parameter_groups(model: DiT, train: TrainConfig) -> list[dict[str, Any]]:
-    """Adam's groups: magnitude-preserving (weight-normalized) parameters, and the rest."""
+    """Adam's groups: the rest, magnitude-preserving (weight-normalized) parameters, and gains.
+
+    Gains with the rate of the rest are among these, as checkpoints of version 0.1 have them.
+    """
     preserving = model.mp_parameters()
-    ids = {id(parameter) for parameter in preserving}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in ids]
+    gains = model.gains() if train.gain_learning_rate != train.learning_rate else []
+    apart = {id(parameter) for parameter in (*preserving, *gains)}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in apart]
     groups: list[dict[str, Any]] = [
         {"params": others, "lr": train.learning_rate},
         {"params": preserving, "lr": train.mp_learning_rate},
+        {"params": gains, "lr": train.gain_learning_rate},
     ]
     return [group for group in groups if group["params"]]

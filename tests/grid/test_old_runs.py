@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import analysis
-from mpdit.config import make_run
+from mpdit.config import make_run, read_run
 from mpdit.disk.rundir import RunDir, find_run, id_in, read_rows
 from mpdit.errors import ConfigError
 from mpdit.grid.plan import Plan, PlannedRun, load_plan
@@ -49,13 +49,13 @@ def old_study(results: Path, grid: str) -> StudyDir:
 
 
 def plan(grid: str) -> Plan:
-    return load_plan(OLD / f"{grid}.yaml")
+    return load_plan(OLD / f"{grid}.yaml", defaults=1)
 
 
 def test_every_id_begins_with_the_eight_digits_that_it_was() -> None:
     assert len(ROWS) > 80
-    assert [make_run(row["config"]).id[:8] for row in ROWS] == [row["id"] for row in ROWS]
-    assert {len(make_run(row["config"]).id) for row in ROWS} == {12}
+    assert [read_run(row["config"]).id[:8] for row in ROWS] == [row["id"] for row in ROWS]
+    assert {len(read_run(row["config"]).id) for row in ROWS} == {12}
 
 
 def test_an_old_config_file_is_the_run_that_it_was() -> None:
@@ -90,7 +90,7 @@ def test_old_and_new_runs_are_compared_in_one_study(grid: str, tmp_path: Path) -
     assert list(loaded.missing["what"].unique()) == [
         "its samples are gone: it is not in the sample grid"
     ]
-    old = {make_run(row["config"]).id for row in ROWS if row["grid"] == grid}
+    old = {read_run(row["config"]).id for row in ROWS if row["grid"] == grid}
     assert {run.id for run in plan(grid).runs} == old
     assert set(loaded.runs["design"]) == set(analysis.load(study.path).runs["design"])
 
@@ -99,7 +99,7 @@ def test_a_folder_is_found_by_its_old_id_and_by_its_whole_one(tmp_path: Path) ->
     study = old_study(tmp_path, "quickstart")
     row = ROWS[0]
     assert find_run(row["id"], tmp_path).name == row["name"]
-    assert study.places(plan("quickstart").runs)[make_run(row["config"]).id] == row["name"]
+    assert study.places(plan("quickstart").runs)[read_run(row["config"]).id] == row["name"]
 
 
 def test_another_run_with_the_same_eight_digits_is_not_taken_for_it(tmp_path: Path) -> None:

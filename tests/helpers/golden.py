@@ -14,6 +14,7 @@ from tests.helpers import ROOT
 GOLDEN = Path(os.environ.get("MPDIT_GOLDEN") or ROOT / "tests" / "golden")
 FILES = sorted(GOLDEN.glob("*.npz"))
 MODELS = [path for path in FILES if "out_eval" in np.load(path)]
+TRAINED = [path for path in FILES if "rows" in np.load(path)]
 DIFFUSION, POSTHOC = GOLDEN / "diffusion.npz", GOLDEN / "posthoc_ema.npz"
 EXACT, OWN_TABLES = 1e-9, 1e-4
 
@@ -23,8 +24,8 @@ class Golden:
 
     def __init__(self, path: Path) -> None:
         self.arrays = {key: value for key, value in np.load(path).items() if key != "meta"}
-        meta = json.loads(str(np.load(path)["meta"]))
-        self.kind, self.arguments = meta["kind"], meta["config"]
+        self.meta = json.loads(str(np.load(path)["meta"]))
+        self.kind, self.arguments = self.meta["kind"], self.meta["config"]
         self.config = model_config(self.arguments, self.kind)
         self.data = dataset(self.arguments)
 
@@ -40,7 +41,10 @@ class Golden:
         return from_official(self.under(prefix), self.config, self.kind)
 
     def model(self, stored_tables: bool = True) -> DiT:
-        model = DiT(self.config, self.data).double()
+        return self.load_into(DiT(self.config, self.data).double(), stored_tables)
+
+    def load_into(self, model: DiT, stored_tables: bool = True) -> DiT:
+        """The stored weights and tables in the place of the model's own."""
         parameters, ours = self.parameters("param/"), dict(model.named_parameters())
         assert parameters.keys() == ours.keys()
         for name, value in parameters.items():
