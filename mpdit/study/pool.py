@@ -7,57 +7,30 @@ state and are left resumable.
 
 from __future__ import annotations
 
-import itertools
-import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mpdit.disk.lease import BusyError
 from mpdit.disk.rundir import (
     EXIT_BUSY,
     EXIT_DONE,
     EXIT_INTERRUPTED,
     RunDir,
-    RunState,
     append_row,
     read_rows,
 )
 from mpdit.errors import ConfigError
+from mpdit.study.runprocess import cores, crash_reason, find_gpus, record_error, start_run
 
 RUN_COMMAND = (sys.executable, "-m", "mpdit.run")
 POLL_S = 0.1
-TAIL_BYTES = 4000
-
-
-def cores() -> int:
-    """The CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # macOS
-
-
-def find_gpus() -> list[str]:
-    """The GPUs that runs may use, as CUDA_VISIBLE_DEVICES names them."""
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if allowed is not None:
-        names = [name for name in allowed.split(",") if name.strip()]
-        # CUDA sees those before the first impossible one, and so none for the usual -1
-        return list(itertools.takewhile(lambda name: not name.strip().startswith("-"), names))
-    if shutil.which("nvidia-smi") is None:
-        return []
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return [str(i) for i, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU")]
 
 
 def default_parallel() -> int:
@@ -130,81 +103,6 @@ class Pool:
         """Let go of a run; without room for the row, it stays claimed until the pool has ended."""
         with suppress(OSError):
             append_row(self.claim, {"finished": run.name, "exit": code})
-
-
-def start_run(
-    run: RunDir, command: Sequence[str], threads: int, gpu: str | None = None
-) -> subprocess.Popen[bytes]:
-    """A process that executes a run; what it says goes to the run's log.
-
-    Args:
-        gpu: the only one that it sees; None for those that this process sees.
-    """
-    env = {**os.environ, "MPDIT_THREADS": str(threads)}
-    if gpu is not None:
-        env["CUDA_VISIBLE_DEVICES"] = gpu
-    with run.log.open("ab") as log:
-        return subprocess.Popen(
-            [*command, str(run.path)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=env,
-        )
-
-
-def crash_reason(run: RunDir, code: int) -> str:
-    """Why a process has died, where the run could not say so itself."""
-    reason = _signal_text(-code) if code < 0 else last_line(run.log)
-    return reason or f"ended with exit status {code}"
-
-
-def record_error(run: RunDir, reason: str, started: float) -> bool:
-    """Say in state.json why a run has ended, unless it has said so itself since ``started``.
-
-    Returns:
-        False when the run is another process's by now.
-    """
-    try:
-        with run.lease():
-            state = run.state() or RunState()
-            if state.error is None or state.heartbeat < started:
-                run.write_state(
-                    replace(
-                        state,
-                        error=reason,
-                        stopped=None,
-                        heartbeat=time.time(),
-                        started=max(state.started, started),
-                        host=socket.gethostname(),
-                    )
-                )
-    except BusyError:
-        return False
-    except OSError:
-        pass  # its folder is gone, or the disk is full
-    return True
-
-
-def _signal_text(number: int) -> str:
-    name = signal.Signals(number).name
-    return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-
-
-def tail(file: Path) -> str:
-    """The end of a log; nothing of one that is not there."""
-    try:
-        with file.open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
-            return log.read().decode(errors="replace")
-    except FileNotFoundError:
-        return ""
-
-
-def last_line(file: Path) -> str:
-    """The last line of a log that says something."""
-    lines = map(str.strip, reversed(tail(file).splitlines()))
-    return next(filter(None, lines), "")
 
 
 def start_pool(claim: Path, held: Any, log: Path) -> subprocess.Popen[bytes]:

@@ -10,7 +10,7 @@ from mpdit.disk.lease import BusyError
 from mpdit.disk.rundir import RunDir, append_row
 from mpdit.errors import ConfigError
 from mpdit.study.cluster.scheduler import Placement, Scheduler
-from mpdit.study.pool import record_error
+from mpdit.study.runprocess import record_error
 from mpdit.study.status import explain_end
 from mpdit.study.studydir import Claim, StudyDir
 

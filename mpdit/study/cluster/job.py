@@ -32,7 +32,7 @@ from mpdit.disk.rundir import (
     RunDir,
     explain_os_error,
 )
-from mpdit.study.pool import cores, crash_reason, find_gpus, record_error, start_run
+from mpdit.study.runprocess import cores, crash_reason, find_gpus, record_error, start_run
 
 POLL_S = 0.2
 LINGER_S = 900

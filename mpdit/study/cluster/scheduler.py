@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from mpdit import slurm
 from mpdit.errors import ConfigError
 from mpdit.study.cluster.endings import classify
-from mpdit.study.pool import tail
+from mpdit.study.runprocess import tail
 from mpdit.study.studydir import Claim
 
 ASK_S = 30
