@@ -18,9 +18,9 @@ import typer
 
 if TYPE_CHECKING:
     from mpdit.grid.plan import Plan
-    from mpdit.study.screens.text import Paint
     from mpdit.study.status import RunStatus
     from mpdit.study.submission import Execution, Submission
+    from mpdit.text import Paint
 
 app = typer.Typer(
     add_completion=False,
@@ -81,7 +81,7 @@ def plan(
 ) -> None:
     """List the runs of a grid, and what they will take; write nothing."""
     from mpdit.study.cost import make_bill
-    from mpdit.study.screens.text import grid_changes, plan_lines
+    from mpdit.study.screens.plantable import grid_changes, plan_lines
     from mpdit.study.studydir import StudyDir
 
     part, whole = _load(grid, sets, only)
@@ -180,7 +180,7 @@ def status(
 ) -> None:
     """Where every run of a study stands."""
     from mpdit.study.cluster.scheduler import Scheduler
-    from mpdit.study.screens.text import overview, status_lines, waiting_lines
+    from mpdit.study.screens.statustable import overview, status_lines, waiting_lines
     from mpdit.study.screens.watch import follow
     from mpdit.study.status import survey
     from mpdit.study.studydir import find_study
@@ -225,8 +225,7 @@ def cancel(study: StudyName, results: Results = RESULTS) -> None:
     They keep their state, and submit goes on.
     """
     from mpdit.study.cancel import cancel as cancel_study
-    from mpdit.study.screens.text import summary
-    from mpdit.study.status import survey
+    from mpdit.study.status import summary, survey
     from mpdit.study.studydir import find_study
 
     found = find_study(study, results)
@@ -342,7 +341,7 @@ def _program() -> str:
 
 
 def _paint() -> Paint:
-    from mpdit.study.screens.text import Paint
+    from mpdit.text import Paint
 
     return Paint(sys.stdout.isatty() and "NO_COLOR" not in os.environ)
 
@@ -353,7 +352,7 @@ def _print_json(rows: Any) -> None:
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:
-    from mpdit.study.screens.text import Paint, one_line
+    from mpdit.text import Paint, one_line
 
     paint = Paint(sys.stderr.isatty() and "NO_COLOR" not in os.environ)
     print(paint(f"error: {one_line(message, 1000)}", "red"), file=sys.stderr)

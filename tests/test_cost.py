@@ -15,8 +15,9 @@ from interrupted import finish_forked, make
 from mpdit.grid.grid import grid_from_text
 from mpdit.grid.plan import PlannedRun, make_plan
 from mpdit.study import cost
-from mpdit.study.cost import disk_of, make_bill, size_text
+from mpdit.study.cost import disk_of, make_bill
 from mpdit.study.studydir import StudyDir
+from mpdit.text import size_text
 
 ROOT = Path(__file__).parents[1]
 GRID = """\

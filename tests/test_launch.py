@@ -260,7 +260,7 @@ def test_what_another_submitter_runs_goes_on_after_ctrl_c_and_that_is_said(here:
 
 def test_ctrl_c_before_the_first_word_stops_what_was_submitted(here: Path) -> None:
     code = """
-from mpdit.study.screens import text
+from mpdit import text
 def count(*_):
     text.count = count_before
     raise KeyboardInterrupt

@@ -9,7 +9,6 @@ grid's ``slurm:`` can set. Data preparation and evaluation, which take seconds, 
 from __future__ import annotations
 
 import json
-import math
 import re
 import shutil
 from collections import Counter, defaultdict
@@ -25,6 +24,7 @@ from mpdit.flops import TRAINING_PASSES, forward_flops
 from mpdit.grid.plan import PlannedRun
 from mpdit.peaks import peak_flops
 from mpdit.study.studydir import StudyDir
+from mpdit.text import size_text, two_digits
 
 DEVICE = "A100"
 UTILIZATION = 0.2
@@ -230,7 +230,7 @@ class Bill:
 
     def hours_text(self) -> str:
         """``4,300 GPU-hours``, two digits of it."""
-        texts = (f"{_two_digits(hours)} {unit}-hours" for unit, hours in self.hours.items())
+        texts = (f"{two_digits(hours)} {unit}-hours" for unit, hours in self.hours.items())
         return " and ".join(texts)
 
 
@@ -261,24 +261,6 @@ def doubts(bill: Bill, folder: Path) -> str:
 
 def _article(name: str) -> str:
     return ("an " if name[0] in "AHL" else "a ") + name
-
-
-def _two_digits(number: float) -> str:
-    digits = 1 - math.floor(math.log10(number))
-    return f"{round(number, digits):,.{max(0, digits)}f}"
-
-
-def size_text(size: float) -> str:
-    """``12 MB``, ``1.2 TB`` (of 1000)."""
-    if size < 1000:
-        return f"{size:.0f} bytes"
-    power = min(4, math.floor(math.log10(size * 1.0005) / 3))
-    scaled = size / 1000**power
-    return (
-        f"{scaled:,.1f} {'kMGT'[power - 1]}B"
-        if scaled < 9.95
-        else f"{scaled:,.0f} {'kMGT'[power - 1]}B"
-    )
 
 
 # Measured ----------------------------------------------------------------------------------------

@@ -7,8 +7,7 @@ import subprocess
 from collections.abc import Collection
 from pathlib import Path
 
-from mpdit.study.screens.text import Paint, summary
-from mpdit.study.status import survey
+from mpdit.study.status import summary, survey
 from mpdit.study.studydir import StudyDir
 
 
@@ -18,7 +17,7 @@ def notify(folder: Path, runs: Collection[str], command: str) -> None:
     MPDIT_STUDY is the folder, MPDIT_SUMMARY one line on what has become of the runs.
     """
     study = StudyDir(folder)
-    said = f"{study.name}: {summary(survey(study, runs), Paint(False))}"
+    said = f"{study.name}: {summary(survey(study, runs))}"
     subprocess.run(
         ["sh", "-c", command],
         cwd=folder,

@@ -16,8 +16,18 @@ from mpdit.grid.plan import PlannedRun
 from mpdit.study.cluster.endings import classify
 from mpdit.study.cluster.scheduler import Placement, Scheduler
 from mpdit.study.studydir import StudyDir
+from mpdit.text import PLAIN, Paint
 
-WORDS = ("done", "running", "queued", "failed", "lost", "interrupted", "planned")
+COLOURS = {
+    "done": "green",
+    "running": "cyan",
+    "queued": "",
+    "failed": "red",
+    "lost": "yellow",
+    "interrupted": "yellow",
+    "planned": "dim",
+}
+"""The states in a person's words, in the order in which they are counted."""
 ACTIVE = ("running", "queued")
 TO_DO = ("planned", "failed", "lost")
 FRESH_S = 120
@@ -205,7 +215,14 @@ def _idle_state(said: RunState | None, place: Placement | None) -> str:
     return "lost"
 
 
-def counts(statuses: Iterable[RunStatus]) -> dict[str, int]:
-    """How many are in each state, in a person's words; only those that occur."""
-    counter = Counter(status.word for status in statuses)
-    return {word: counter[word] for word in WORDS if counter[word]}
+def tally(statuses: Iterable[RunStatus], paint: Paint = PLAIN) -> str:
+    """How many are in each state that occurs: ``8 done, 2 running, 4 queued``."""
+    counts = Counter(status.word for status in statuses)
+    return ", ".join(paint(f"{counts[w]:,} {w}", c) for w, c in COLOURS.items() if counts[w])
+
+
+def summary(statuses: Sequence[RunStatus], paint: Paint = PLAIN) -> str:
+    """``8 of 14 done, 2 running, 4 queued``."""
+    rest = [status for status in statuses if status.state != "done"]
+    done = f"{len(statuses) - len(rest):,} of {len(statuses):,} done"
+    return ", ".join(filter(None, (done, tally(rest, paint))))

@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from mpdit import slurm
@@ -14,6 +15,7 @@ from mpdit.errors import ConfigError, nearest
 from mpdit.grid.plan import Plan, PlannedRun, load_plan
 from mpdit.grid.resources import Resources
 from mpdit.study import pool
+from mpdit.study.notice import notify
 from mpdit.study.reconcile import reconcile
 from mpdit.study.status import TO_DO, RunStatus, missing, survey
 from mpdit.study.studydir import JobArray, StudyDir
@@ -205,7 +207,7 @@ def _check_resources(wanted: Sequence[PlannedRun], how: Execution) -> tuple[list
     from mpdit.study.cluster.arrays import check  # submitit takes its time
 
     asked = {run.name: run.resources for run in wanted}
-    timed, largest = check(asked, how.max_parallel, how.on_end)
+    timed, largest = check(asked, how.max_parallel, notice=how.on_end is not None)
     return [replace(run, resources=timed[run.name]) for run in wanted], largest
 
 
@@ -216,9 +218,10 @@ def _start_arrays(
     from mpdit.study.cluster.arrays import submit_arrays
 
     resources = {name: run.resources for name, run in runs.items()}
+    notice = None if how.on_end is None else partial(notify, study.path, command=how.on_end)
     taken = []
     for array in submit_arrays(
-        study, resources, largest, how.run_command, how.max_parallel, how.on_end
+        study, resources, largest, how.run_command, how.max_parallel, notice
     ):  # sbatch may refuse the next
         _note(study, (name for task in array.tasks for name in task), runs, how)
         taken.append(array)

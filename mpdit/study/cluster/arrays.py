@@ -28,9 +28,8 @@ from mpdit.errors import ConfigError
 from mpdit.grid.resources import Resources
 from mpdit.study.cluster import partitions
 from mpdit.study.cluster.job import Job
-from mpdit.study.notice import notify
-from mpdit.study.screens.text import count
 from mpdit.study.studydir import NOTICE, JobArray, StudyDir, job_names
+from mpdit.text import count
 
 NO_LIMIT = 365 * 24 * 60
 """Minutes: submitit always names a limit."""
@@ -126,7 +125,7 @@ def _limited(batches: Sequence[Batch], at_once: int | None, first: int = 0) -> l
 
 
 def check(
-    resources: Mapping[str, Resources], max_parallel: int | None = None, on_end: str | None = None
+    resources: Mapping[str, Resources], max_parallel: int | None = None, notice: bool = False
 ) -> tuple[dict[str, Resources], int]:
     """Hold what `submit_arrays` is to submit against what the cluster has.
 
@@ -141,8 +140,9 @@ def check(
     partitions.check(resources.values(), there)
     timed = {run: partitions.timed(own, there) for run, own in resources.items()}
     batches = make_batches(timed, len(timed), max_parallel)
-    notice = [_notice_batch(batches[0].resources)] if batches and on_end is not None else []
-    for batch in batches + notice:
+    if batches and notice:
+        batches.append(_notice_batch(batches[0].resources))
+    for batch in batches:
         lines = _script(replace(batch, tasks=batch.tasks[:1]), "check", Path()).splitlines()
         options = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")]
         try:
@@ -176,7 +176,7 @@ def submit_arrays(
     largest: int,
     command: Sequence[str],
     max_parallel: int | None,
-    on_end: str | None,
+    notice: Callable[[list[str]], None] | None,
 ) -> Iterator[JobArray]:
     """Claim runs, and submit them, one sbatch an array. Call under the study's lock.
 
@@ -185,7 +185,7 @@ def submit_arrays(
 
     Args:
         resources, largest: as `check` returns them.
-        on_end: a shell command for a job of its own, after all of them.
+        notice: what a job of its own does after all of them, given the names of the runs.
 
     Yields:
         each array, once it is submitted.
@@ -218,15 +218,10 @@ def submit_arrays(
         append_row(file, {"array": index, "job": job})
         jobs.append(job)
         yield JobArray(name, batch.tasks, job)
-    if on_end is not None:
-        notice = _executor(
-            _notice_batch(batches[0].resources),
-            f"{job_name}-end",
-            file.with_suffix(NOTICE),
-            jobs,
-        )
+    if notice is not None:
+        small, folder = _notice_batch(batches[0].resources), file.with_suffix(NOTICE)
         try:
-            _sbatch(notice, notify, [study.path], [list(resources)], [on_end])
+            _sbatch(_executor(small, f"{job_name}-end", folder, jobs), notice, [list(resources)])
         except ConfigError as error:
             raise ConfigError(f"all is submitted, but no notice will come: {error}") from None
 

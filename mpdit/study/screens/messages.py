@@ -8,10 +8,11 @@ from pathlib import Path
 
 from mpdit.grid.plan import Plan
 from mpdit.study.cost import doubts, make_bill
-from mpdit.study.screens.text import LISTED, Paint, count, grid_changes, tally
-from mpdit.study.status import missing
+from mpdit.study.screens.plantable import LISTED, grid_changes
+from mpdit.study.status import missing, tally
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, Submission
+from mpdit.text import Paint, count
 
 
 def doubtful_bill(part: Plan, results: Path) -> tuple[str, Sequence[str]]:

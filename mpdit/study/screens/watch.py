@@ -7,21 +7,16 @@ from collections.abc import Callable, Collection
 from typing import IO
 
 from mpdit.study.cluster.scheduler import ASK_S, Scheduler
-from mpdit.study.screens.text import (
-    Paint,
-    count,
-    duration,
-    fit,
-    one_line,
+from mpdit.study.screens.statustable import (
     overview,
     progress,
     status_lines,
-    summary,
     trouble,
     waiting_lines,
 )
-from mpdit.study.status import RunStatus, survey
+from mpdit.study.status import RunStatus, summary, survey
 from mpdit.study.studydir import StudyDir
+from mpdit.text import Paint, count, duration, fit, one_line
 
 POLL_S = 0.5
 PAUSE_S = 2.0
@@ -131,7 +126,7 @@ class _Lines:
             running = [_line(s) for s in statuses if s.state == "running"]
             if len(running) > LISTED:
                 running[LISTED:] = [f"{len(running) - LISTED} more"]
-            self.say("; ".join([f"{summary(statuses, Paint(False))}{tail}", *running]))
+            self.say("; ".join([f"{summary(statuses)}{tail}", *running]))
 
     def event(self, status: RunStatus) -> None:
         match status.state:

@@ -1,0 +1,120 @@
+"""A plan as lines of text: its runs, what was left out or merged, and what it will take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from mpdit.config import FLAGS, PRESETS
+from mpdit.grid.grid import yaml_text
+from mpdit.grid.names import FLAG_CODES
+from mpdit.grid.plan import Plan, PlannedRun
+from mpdit.grid.settings import KEYS, SIZE_KEYS, shortest
+from mpdit.study.cost import Bill
+from mpdit.text import Paint, align, count, shortlist
+
+LISTED = 5
+
+
+def plan_lines(plan: Plan, bill: Bill, paint: Paint) -> Iterator[str]:
+    """A plan: one line a run with the columns that differ, then what was left out or merged, and
+    what it takes."""
+    runs = plan.runs
+    total = sum(run.config.train.steps for run in runs)
+    yield paint(plan.study, "bold") + (plan.grid.description and f"  {plan.grid.description}")
+    variants = len({run.variant for run in runs})
+    tuned = len({tuple(map(str, run.tune.values())) for run in runs})
+    factors = [count(variants, "variant")]
+    factors += [count(tuned, "tuned setting")] if tuned > 1 else []
+    factors += [count(len({run.seed for run in runs}), "seed")]
+    yield f"{count(len(runs), 'run')}: {', '.join(factors)}; {total:,} training steps in all"
+    yield ""
+    columns = _columns(plan)
+    numbers = [("parameters", [f"{run.parameters:,}" for run in runs])]
+    sizes = _relative_sizes(runs)
+    numbers += [("vs first", sizes)] if any(sizes) else []
+    everything = [("run", [run.name for run in runs]), *columns, *numbers]
+    header = [title for title, _ in everything]
+    rows = list(zip(*(cells for _, cells in everything), strict=True))
+    head, *body = align([header, *rows], [cells in numbers for cells in everything])
+    yield paint("  ".join(head), "dim")
+    for cells in body:
+        yield "  ".join(cells)
+    if any(title == "flags" for title, _ in columns):
+        legend = ", ".join(f"{code} {flag}" for flag, code in FLAG_CODES.items())
+        yield paint(f"flags: {legend}", "dim")
+    yield from _left_out(plan, paint)
+    yield ""
+    yield from bill.lines()
+
+
+def _relative_sizes(runs: Sequence[PlannedRun]) -> list[str]:
+    """How many more parameters than the first run of the same model name has; '' for as many."""
+    first: dict[str, int] = {}
+    sizes = []
+    for run in runs:
+        base = first.setdefault(run.config.model.name, run.parameters)
+        change = f"{100 * (run.parameters / base - 1):+.2f} %".replace("-", "−")
+        sizes.append("" if run.parameters == base else change)
+    return sizes
+
+
+def _columns(plan: Plan) -> list[tuple[str, list[str]]]:
+    """(title, cells) for everything that the grid sets and that differs between its runs."""
+    grid = plan.grid
+    layers = [grid.base, grid.overrides, *(named.layer for named in grid.named)]
+    layers += [choice for axis in (*grid.axes, *grid.tune) for choice in axis.choices]
+    said = {key for layer in layers for key in layer}
+    presets = [layer["model.preset"].value for layer in layers if "model.preset" in layer]
+    said |= {f"model.{name}" for preset in presets for name in PRESETS[preset]}
+    own = [key for key in KEYS if key in said - set(SIZE_KEYS) - {"model.name", "model.preset"}]
+    own = [key for key in own if key.removeprefix("model.") not in FLAGS]
+    columns = [
+        ("model", [run.config.model.name for run in plan.runs]),
+        ("flags", [_flags(run) for run in plan.runs]),
+    ]
+    for key in own:
+        section, _, name = key.partition(".")
+        values = [getattr(getattr(run.config, section), name) for run in plan.runs]
+        title = {"data.name": "data"}.get(
+            key, name if section in ("model", "train") else shortest(key)
+        )
+        columns.append((title, [yaml_text(value) for value in values]))
+    return [(title, cells) for title, cells in columns if len(set(cells)) > 1]
+
+
+def _flags(run: PlannedRun) -> str:
+    on = run.config.model.flags
+    if len(on) == len(FLAGS):
+        return "all"
+    return " ".join(FLAG_CODES[flag] for flag in on) or "none"
+
+
+def _left_out(plan: Plan, paint: Paint) -> Iterator[str]:
+    if plan.excluded:
+        yield ""
+        yield paint("left out", "bold")
+    for excluded in plan.excluded:
+        text = excluded.exclusion.text
+        if not excluded.runs:
+            yield paint(f"  {text} matches nothing", "yellow")
+            continue
+        reason = excluded.exclusion.reason and f": {excluded.exclusion.reason}"
+        yield f"  {count(excluded.runs, 'run')} with {text}{reason}"
+        yield paint(f"    {shortlist(excluded.labels, LISTED)}", "dim")
+    if plan.merged:
+        yield ""
+        yield paint("kept once", "bold")
+    for merged in plan.merged:
+        yield f"  {merged.label} is the same as {merged.kept} ({count(merged.runs, 'run')})"
+
+
+def grid_changes(new: Sequence[str], dropped: Sequence[str], paint: Paint) -> Iterator[str]:
+    """What a grid has now and had not when it was last submitted, and the other way round."""
+    if new:
+        yield f"  new in the grid: {_listed(new)}"
+    if dropped:
+        yield paint(f"  no longer in the grid, and kept on disk: {_listed(dropped)}", "yellow")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{count(len(names), 'run')} ({shortlist(names, LISTED)})"
