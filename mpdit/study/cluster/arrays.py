@@ -238,7 +238,11 @@ def _job_name(study: StudyDir) -> str:
 
 
 def _script(batch: Batch, name: str, claim: Path, after: Sequence[str] = ()) -> str:
-    """What sbatch is given."""
+    """The script that sbatch is given.
+
+    submitit 1.5 has no public way to see a script without submitting it. All that is private of it
+    is used here, by what checks and shows scripts; submission itself takes the public `map_array`.
+    """
     executor = _executor(batch, name, claim, after)
     if len(batch.tasks) > 1:
         executor.parameters["map_count"] = len(batch.tasks)

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from submitit.core.job_environment import JobEnvironment
-from submitit.core.utils import DelayedSubmission
+from submitit import JobEnvironment
+from submitit.helpers import DelayedSubmission
 
 from mpdit.disk.rundir import (
     EXIT_BUSY,
