@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -180,7 +181,7 @@ def status(
 ) -> None:
     """Where every run of a study stands."""
     from mpdit.study.cluster.scheduler import Scheduler
-    from mpdit.study.screens.statustable import overview, status_lines, waiting_lines
+    from mpdit.study.screens.statustable import overview, status_lines
     from mpdit.study.screens.watch import follow
     from mpdit.study.status import survey
     from mpdit.study.studydir import find_study
@@ -194,12 +195,10 @@ def status(
     scheduler = Scheduler()
     statuses = survey(found, scheduler=scheduler)
     if as_json:
-        _print_json(status.row() for status in statuses)
+        _print_json(map(asdict, statuses))
         return
     paint = _paint()
-    head = [overview(found.name, statuses, paint, None), *waiting_lines(statuses, paint)]
-    if scheduler.silence:
-        head.append(paint(f"as last known: {scheduler.silence}", "yellow"))
+    head = overview(found.name, statuses, scheduler.silence, paint)
     print(*head, "", *status_lines(statuses, paint), sep="\n")
 
 

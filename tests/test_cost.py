@@ -71,7 +71,7 @@ slurm: {gpus: 8, device: A100, utilization: 0.5}
     expected = operations / (A100 * 0.5) / 3600
     bill = make_bill(planned(text), None)
     assert bill.hours["GPU"] == pytest.approx(expected, rel=0.01)
-    assert bill.lines()[0].endswith("an A100 at 50 % of its peak (slurm: device, utilization)")
+    assert bill.lines()[0].endswith("one A100 at 50 % of its peak (slurm: device, utilization)")
 
 
 def test_small_runs_that_share_a_gpu_share_its_hours() -> None:

@@ -175,7 +175,7 @@ def test_a_waited_for_study_is_run_to_its_end_and_then_has_nothing_to_do(here: P
     done = launch(here, "grid.yaml", "--wait", "--max-parallel", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "s: 4 runs submitted, 2 at a time on this machine" in done.stdout
-    assert len(re.findall(r" finished, \d s after its last start", done.stdout)) == 4
+    assert len(re.findall(r" finished in \d s", done.stdout)) == 4
     assert "s: 4 of 4 done after" in done.stdout
     assert states(here) == ["done"] * 4
     again = launch(here, "submit", "grid.yaml", "--wait")

@@ -13,12 +13,12 @@ import re
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mpdit.config import Dataset, ModelConfig, RunConfig
+from mpdit.config import RunConfig
 from mpdit.disk.rundir import RunDir, read_rows
 from mpdit.flops import TRAINING_PASSES, forward_flops
 from mpdit.grid.plan import PlannedRun
@@ -67,35 +67,25 @@ class Cost:
         }
 
 
-@dataclass
 class Speeds:
     """FLOP/s of one device in the study's finished runs, by (stage, unit, precision, model)."""
 
-    flops: dict[tuple[object, ...], float] = field(default_factory=lambda: defaultdict(float))
-    seconds: dict[tuple[object, ...], float] = field(default_factory=lambda: defaultdict(float))
-    runs: int = 0
+    def __init__(self) -> None:
+        self.totals: dict[tuple[object, ...], tuple[float, float]] = {}
 
     def add(self, key: tuple[object, ...], flops: float, seconds: float) -> None:
         for known in (key, key[:-1]):  # the model's own, and that of all with this precision
-            self.flops[known] += flops
-            self.seconds[known] += seconds
+            before = self.totals.get(known, (0, 0))
+            self.totals[known] = (before[0] + flops, before[1] + seconds)
 
     def find(self, key: tuple[object, ...]) -> float | None:
         """The model's own speed, else that of the others in this precision."""
-        for known in (key, key[:-1]):
-            if known in self.seconds:
-                return self.flops[known] / self.seconds[known]
-        return None
-
-
-def price(runs: Sequence[PlannedRun], study: StudyDir | None) -> list[Cost]:
-    """The cost of each run, from the speed of the study's finished ones where there are some."""
-    speeds = measure(runs, study) if study is not None else Speeds()
-    return [_cost(run, speeds) for run in runs]
+        flops, seconds = self.totals.get(key) or self.totals.get(key[:-1], (0, 0))
+        return flops / seconds if seconds else None
 
 
 def _cost(run: PlannedRun, speeds: Speeds) -> Cost:
-    unit, resources = unit_of(run), run.resources
+    unit, resources = _unit(run), run.resources
     devices = (resources.gpus or 1) * (resources.nodes or 1)
     hours, measured = START_S * devices / resources.runs_per_job, True
     for stage, flops, floor in _work(run.config):
@@ -115,33 +105,24 @@ def _cost(run: PlannedRun, speeds: Speeds) -> Cost:
     return Cost(unit, hours / 3600, measured, disk_of(run.config, run.parameters))
 
 
-def unit_of(run: PlannedRun) -> str:
+def _unit(run: PlannedRun) -> str:
     """``GPU`` where its resources name one, else ``core``."""
     return "GPU" if run.resources.gpus or run.resources.device else "core"
 
 
 def _work(config: RunConfig) -> Iterable[tuple[str, float, float]]:
     """(stage, FLOPs, least seconds on a GPU) of a run's two stages."""
-    forward = _forward(config.model, config.data.spec)
+    forward = float(_forward(config.model, config.data.spec))
     train, sample, depth = config.train, config.sample, config.model.depth
     passes = TRAINING_PASSES + train.gradient_checkpointing
-    yield (
-        "train",
-        float(train.steps * train.batch_size * passes * forward),
-        train.steps * depth * TRAIN_S,
-    )
-    evaluations = config.evaluate.repeats * sample.steps * (1 if sample.guidance == 1 else 2)
+    yield "train", train.steps * train.batch_size * passes * forward, train.steps * depth * TRAIN_S
+    solved = config.evaluate.repeats * sample.steps
+    guided = 1 if sample.guidance == 1 else 2
     batches = -(-sample.count // sample.batch_size)
-    yield (
-        "sample",
-        float(evaluations * sample.count * forward),
-        config.evaluate.repeats * sample.steps * batches * depth * SAMPLE_S,
-    )
+    yield "sample", solved * guided * sample.count * forward, solved * batches * depth * SAMPLE_S
 
 
-@cache
-def _forward(model: ModelConfig, data: Dataset) -> int:
-    return forward_flops(model, data)
+_forward = cache(forward_flops)
 
 
 def _key(stage: str, unit: str, config: RunConfig) -> tuple[object, ...]:
@@ -204,10 +185,6 @@ class Bill:
         return dict(sums)
 
     @property
-    def disk_bytes(self) -> int:
-        return sum(self.disk.values())
-
-    @property
     def is_large(self) -> bool:
         """Whether a person should agree to it."""
         return any(hours >= LARGE_HOURS[unit] for unit, hours in self.hours.items())
@@ -225,7 +202,7 @@ class Bill:
         parts = ", ".join(f"{what} {size_text(size)}" for what, size in self.disk.items())
         return (
             f"about {self.hours_text()}, {source}",
-            f"about {size_text(self.disk_bytes)} of disk: {parts}",
+            f"about {size_text(sum(self.disk.values()))} of disk: {parts}",
         )
 
     def hours_text(self) -> str:
@@ -235,16 +212,17 @@ class Bill:
 
 
 def make_bill(runs: Sequence[PlannedRun], study: StudyDir | None) -> Bill:
-    """What the runs will take, added up."""
+    """What the runs will take, added up, by the speed of finished ones where there are some."""
     assumed = dict.fromkeys(
         f"a CPU core at {CORE_FLOPS / 1e9:g} GFLOP/s"
-        if unit_of(run) == "core"
-        else f"{_article(run.resources.device or DEVICE)} at "
+        if _unit(run) == "core"
+        else f"one {run.resources.device or DEVICE} at "
         f"{100 * (run.resources.utilization or UTILIZATION):g} % of its peak "
         "(slurm: device, utilization)"
         for run in runs
     )
-    return Bill(price(runs, study), " or ".join(assumed))
+    speeds = Speeds() if study is None else _measure(runs, study)
+    return Bill([_cost(run, speeds) for run in runs], " or ".join(assumed))
 
 
 def doubts(bill: Bill, folder: Path) -> str:
@@ -253,32 +231,27 @@ def doubts(bill: Bill, folder: Path) -> str:
     texts = [bill.hours_text()] if bill.is_large else []
     while not folder.exists():
         folder = folder.absolute().parent
-    free = shutil.disk_usage(folder).free
-    if bill.disk_bytes > free:
-        texts += [f"{size_text(bill.disk_bytes)} of disk, where {size_text(free)} are free"]
+    free, needed = shutil.disk_usage(folder).free, sum(bill.disk.values())
+    if needed > free:
+        texts += [f"{size_text(needed)} of disk, where {size_text(free)} are free"]
     return f"about {' and '.join(texts)}" if texts else ""
-
-
-def _article(name: str) -> str:
-    return ("an " if name[0] in "AHL" else "a ") + name
 
 
 # Measured ----------------------------------------------------------------------------------------
 
 
-def measure(runs: Iterable[PlannedRun], study: StudyDir) -> Speeds:
+def _measure(runs: Iterable[PlannedRun], study: StudyDir) -> Speeds:
     """The speeds of the study's finished runs, a few of each model and precision."""
     speeds = Speeds()
     folders = study.folders() if study.path.is_dir() else {}
     looked: Counter[tuple[object, ...]] = Counter()
     for run in runs:
-        key = _key("train", unit_of(run), run.config)
+        key = _key("train", _unit(run), run.config)
         if run.id not in folders or looked[key] >= MEASURED_RUNS:
             continue
         folder = study.run(folders[run.id])
         if folder.is_done() and _add(speeds, run, folder):
             looked[key] += 1
-            speeds.runs += 1
     return speeds
 
 
@@ -298,7 +271,7 @@ def _add(speeds: Speeds, run: PlannedRun, folder: RunDir) -> bool:
         seconds = rows[-1]["seconds"] * devices
     except (OSError, ValueError, LookupError, TypeError):
         return False
-    if unit != unit_of(run) or not seconds:
+    if unit != _unit(run) or not seconds:
         return False
     (_, trained, _), (_, sampled, _) = _work(run.config)
     speeds.add(_key("train", unit, run.config), trained, seconds)

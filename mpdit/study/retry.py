@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from mpdit.errors import ConfigError
 from mpdit.grid.plan import PlannedRun
@@ -30,24 +29,21 @@ def adjust(
         ConfigError: for text that is neither, and for a factor of a run that named no amount.
     """
     last = {entry["id"]: entry.get("submitted", {}) for entry in study.entries}
-    return [_adjusted(run, last.get(run.id, {}), time, memory) for run in runs]
+    adjusted = []
+    for run in runs:
+        known = {k: v for k, v in last.get(run.id, {}).items() if k in ("time", "memory")}
+        before = run.resources.model_copy(update=known)
+        minutes = before.time if time is None else _minutes(time, before, run.name)
+        size = before.memory if memory is None else _size(memory, before, run.name)
+        more = before.model_copy(update={"time": minutes, "memory": size})
+        adjusted.append(replace(run, resources=more))
+    return adjusted
 
 
 def last_cluster(study: StudyDir) -> str:
     """Where runs of the study were last submitted to; ``auto`` when nothing says so."""
     known = [entry["submitted"]["cluster"] for entry in study.entries if "submitted" in entry]
     return known[-1] if known else "auto"
-
-
-def _adjusted(
-    run: PlannedRun, last: Mapping[str, Any], time: str | None, memory: str | None
-) -> PlannedRun:
-    before = run.resources.model_copy(
-        update={key: last[key] for key in ("time", "memory") if key in last}
-    )
-    minutes = _minutes(time, before, run.name) if time is not None else before.time
-    size = _size(memory, before, run.name) if memory is not None else before.memory
-    return replace(run, resources=before.model_copy(update={"time": minutes, "memory": size}))
 
 
 def _minutes(text: str, before: Resources, name: str) -> int:
@@ -71,8 +67,7 @@ def _size(text: str, before: Resources, name: str) -> str:
     had = _MEMORY.fullmatch(before.memory or "")
     if had is None:
         raise ConfigError(f"--memory {text}: {name} had no memory to multiply; give one like 16G")
-    wanted = int(had[1]) * float(factor[1])
-    if wanted.is_integer():
-        return f"{wanted:.0f}{had[2]}"
-    smaller = {"T": "G", "G": "M", "M": "K"}.get(had[2])
-    return f"{wanted * 1024:.0f}{smaller}" if smaller else f"{wanted:.0f}K"
+    wanted, unit = int(had[1]) * float(factor[1]), had[2]
+    if not wanted.is_integer() and unit != "K":
+        wanted, unit = 1024 * wanted, {"T": "G", "G": "M", "M": "K"}[unit]
+    return f"{wanted:.0f}{unit}"

@@ -8,7 +8,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from mpdit.disk.rundir import RunDir, RunState
@@ -80,9 +80,6 @@ class RunStatus:
             return ""
         return classify("", self.error or "").kind or self.state
 
-    def row(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def survey(
     study: StudyDir, names: Iterable[str] | None = None, scheduler: Scheduler | None = None
@@ -125,13 +122,8 @@ def missing(
 def read_status(run: RunDir, entry: dict[str, Any], place: Placement | None) -> RunStatus:
     """One run: done, then running here, then where its claim has it, failed, running elsewhere,
     lost, and else planned."""
-    common = {
-        "name": entry["name"],
-        "id": entry["id"],
-        "variant": entry["variant"],
-        "seed": entry.get("seed"),
-        "in_grid": entry.get("in_grid", True),
-    }
+    keys = ("name", "id", "variant", "seed", "in_grid")
+    common: dict[str, Any] = {"seed": None} | {k: entry[k] for k in keys if k in entry}
     steps = entry.get("steps", 0)
     try:
         files = os.listdir(run.path)  # noqa: PTH208 - one look, instead of one for each file that is not there
@@ -143,41 +135,33 @@ def read_status(run: RunDir, entry: dict[str, Any], place: Placement | None) -> 
     said = run.state() if "state.json" in files else None
     if said is not None and said.stage == "done" and not done:
         done = run.is_done()
+    seconds = None if said is None else said.heartbeat - said.started
     if done:
-        seconds = None if said is None else said.heartbeat - said.started
         return RunStatus(
             state="done", stage="done", step=steps, steps=steps, seconds=seconds, **common
         )
     ended = explain_end(said, place) if place is not None and place.state == "gone" else None
     state = "running" if leased else ended[0] if ended else _idle_state(said, place)
     running = state == "running"
+    last = said or RunState()
+    error = ended[1] if ended else last.error
     if place is not None and place.task:
         common |= {"job": place.task, "waits": place.reason if state == "queued" else None}
     if running:
-        common["where"] = (place and place.nodes) or (said and said.host) or None
-    error = ended[1] if ended else said.error if said else None
-    if said is None:
-        return RunStatus(
-            state=state,
-            stage="train",
-            step=0,
-            steps=steps,
-            seconds=place.elapsed if running and place else None,
-            error=error if state == "failed" else None,
-            **common,
-        )
+        common["where"] = (place and place.nodes) or last.host or None
+        common["silent"] = None if said is None else max(0.0, time.time() - said.heartbeat)
+        common |= {"rate": last.rate, "eta": last.eta}
+        if place is not None and said is None:
+            seconds = place.elapsed
     return RunStatus(
         state=state,
-        stage=said.stage,
-        step=said.step,
-        steps=said.steps or steps,
-        rate=said.rate if running else None,
-        eta=said.eta if running else None,
-        loss=said.loss,
-        seconds=said.heartbeat - said.started,
-        silent=max(0.0, time.time() - said.heartbeat) if running else None,
+        stage=last.stage,
+        step=last.step,
+        steps=last.steps or steps,
+        loss=last.loss,
+        seconds=seconds,
         error=error if state == "failed" else None,
-        stopped=said.stopped if state == "planned" else None,
+        stopped=last.stopped if state == "planned" else None,
         **common,
     )
 

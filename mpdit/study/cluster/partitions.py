@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -57,52 +57,41 @@ def check(requests: Iterable[Resources], partitions: Sequence[Partition]) -> Non
         ConfigError: for a partition that does not exist, or is closed to the account or quality of
             service, and for more time than it gives.
     """
+    known = {partition.name: partition for partition in partitions}
     for request in requests:
-        _check(request, partitions)
+        asked = _asked(request.partition, known)
+        where = " nor ".join(part.name for part in asked)
+        for kind, key in (("Accounts", "account"), ("Qos", "qos")):
+            name = getattr(request, key)
+            if name and asked and all(part.refuses(kind, name) for part in asked):
+                raise ConfigError(f"{name!r} may not use partition {where}", f"slurm.{key}")
+        most = max(asked, key=lambda part: part.minutes, default=None)
+        if request.time is not None and most is not None and request.time > most.minutes:
+            given = most.values["MaxTime"]
+            raise ConfigError(
+                f"{request.time} minutes are more than partition {most.name} gives: {given}",
+                "slurm.time",
+            )
+
+
+def _asked(names: str | None, known: Mapping[str, Partition]) -> list[Partition]:
+    """Those that a job may run in, whichever is free first."""
+    if names is None:
+        return [part for part in known.values() if part.is_default]
+    for name in names.split(","):
+        if name not in known:
+            there = f"There are: {', '.join(sorted(known))}"
+            raise ConfigError(
+                f"there is no {name!r}.{nearest(name, known)} {there}", "slurm.partition"
+            )
+    return [known[name] for name in names.split(",")]
 
 
 def timed(request: Resources, partitions: Sequence[Partition]) -> Resources:
     """With a time limit: its own, or its partition's default; none where there is no limit."""
-    if request.time is not None:
-        return request
-    return request.model_copy(update={"time": _default_minutes(request.partition, partitions)})
-
-
-def _default_minutes(name: str | None, partitions: Sequence[Partition]) -> int | None:
-    for part in partitions:
-        # of several, the first
-        named = part.is_default if name is None else part.name == name.partition(",")[0]
-        for limit in ("DefaultTime", "MaxTime") if named else ():
+    if request.time is None:
+        part = _asked(request.partition, {part.name: part for part in partitions})[:1]
+        for limit in ("DefaultTime", "MaxTime") if part else ():
             with suppress(ValueError):  # NONE, UNLIMITED
-                return parse_minutes(part.values[limit])
-    return None
-
-
-def _check(request: Resources, partitions: Sequence[Partition]) -> None:
-    known = {partition.name: partition for partition in partitions}
-    if request.partition is None:
-        asked = [part for part in partitions if part.is_default]
-    else:
-        names = request.partition.split(",")  # the job runs in whichever is free first
-        for name in names:
-            if name not in known:
-                there = ", ".join(sorted(known))
-                hint = nearest(name, known)
-                raise ConfigError(
-                    f"there is no {name!r}.{hint} There are: {there}", "slurm.partition"
-                )
-        asked = [known[name] for name in names]
-    if not asked:
-        return
-    where = " nor ".join(part.name for part in asked)
-    for kind, key in (("Accounts", "account"), ("Qos", "qos")):
-        name = getattr(request, key)
-        if name is not None and all(part.refuses(kind, name) for part in asked):
-            raise ConfigError(f"{name!r} may not use partition {where}", f"slurm.{key}")
-    most = max(asked, key=lambda part: part.minutes)
-    if request.time is not None and request.time > most.minutes:
-        given = most.values["MaxTime"]
-        raise ConfigError(
-            f"{request.time} minutes are more than partition {most.name} gives: {given}",
-            "slurm.time",
-        )
+                return request.model_copy(update={"time": parse_minutes(part[0].values[limit])})
+    return request

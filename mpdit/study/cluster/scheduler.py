@@ -58,7 +58,8 @@ class Scheduler:
         if time.monotonic() - self._asked >= self.every_s:
             self._ask(found)
             self._asked = time.monotonic()
-        places: dict[str, Placement] = {}
+        # those of an array that has no job yet are unknown
+        places = {run: UNKNOWN for claim in found for run in claim.runs}
         for claim in found:
             for array in claim.arrays:
                 for task, runs in array.task_ids().items():
@@ -67,7 +68,7 @@ class Scheduler:
                     gone = Placement("gone", task) if known else replace(UNKNOWN, task=task)
                     place = self._known.get(task, gone)
                     places |= dict.fromkeys(set(runs) & claim.runs, place)
-        return {**dict.fromkeys(_without_job(found), UNKNOWN), **places}
+        return places
 
     def _ask(self, claims: list[Claim]) -> None:
         arrays = [array for claim in claims for array in claim.arrays if array.job is not None]
@@ -113,8 +114,3 @@ def _placed(task: slurm.QueuedTask) -> Placement:
         nodes=task.nodes,
         elapsed=None if waiting else task.elapsed_s,
     )
-
-
-def _without_job(claims: Iterable[Claim]) -> Iterable[str]:
-    for claim in claims:
-        yield from claim.runs

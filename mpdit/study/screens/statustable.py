@@ -13,13 +13,28 @@ MANY = 40
 """Up to so many runs are all listed in a status."""
 
 
-def overview(study: str, statuses: Sequence[RunStatus], paint: Paint, left: float | None) -> str:
-    """The line on top: the study, a bar, the counts, and the time left (s)."""
+def overview(
+    study: str, statuses: Sequence[RunStatus], silence: str, paint: Paint, left: float | None = None
+) -> Iterator[str]:
+    """The lines on top: the study, a bar, the counts, the time left (s), and Slurm's reasons.
+
+    Args:
+        silence: why Slurm has not answered (`Scheduler.silence`), '' when it has.
+    """
     done = sum(progress(status) for status in statuses) / max(1, len(statuses))
-    tail = "" if left is None else f", about {duration(left)} left"
-    return (
-        f"{paint(study, 'bold')}  {paint(bar(done, 20), 'cyan')}  {summary(statuses, paint)}{tail}"
-    )
+    head = f"{paint(study, 'bold')}  {paint(bar(done, 20), 'cyan')}"
+    yield f"{head}  {summary(statuses, paint)}{time_left(left)}"
+    reasons = Counter(status.waits for status in statuses if status.waits)
+    if reasons:
+        listed = ", ".join(f"{n:,} {reason}" for reason, n in reasons.most_common())
+        yield paint(f"Slurm lets wait: {listed}", "dim")
+    if silence:
+        yield paint(f"as last known: {silence}", "yellow")
+
+
+def time_left(seconds: float | None) -> str:
+    """``, about 5 min 3 s left``; '' while it is not known."""
+    return "" if seconds is None else f", about {duration(seconds)} left"
 
 
 def progress(status: RunStatus) -> float:
@@ -30,18 +45,10 @@ def progress(status: RunStatus) -> float:
     return {"train": 0.9 * fraction, "sample": 0.9 + 0.08 * fraction}.get(status.stage, 0.98)
 
 
-def status_lines(
-    statuses: Sequence[RunStatus], paint: Paint, *, everything: bool | None = None
-) -> Iterator[str]:
-    """A table of runs.
-
-    Args:
-        everything: all of them; by default only where they are few, and else those that run, wait
-            half done, failed or got lost.
-    """
-    if everything is None:
-        everything = len(statuses) <= MANY
-    shown = list(statuses) if everything else _interesting(statuses)
+def status_lines(statuses: Sequence[RunStatus], paint: Paint) -> Iterator[str]:
+    """A table of runs: of all where they are few, else of those that run, wait half done, failed
+    or got lost."""
+    shown = list(statuses) if len(statuses) <= MANY else _interesting(statuses)
     if shown:
         right = [False, False, False, True, False, True, True, True, True, False]
         header = ["run", "state", "stage", "step", "", "images/s", "for", "left", "loss", "on"]
@@ -58,11 +65,10 @@ def status_lines(
         yield paint(f"not listed: {tally(hidden)} (--json has all)", "dim")
 
 
-def _interesting(statuses: Sequence[RunStatus], most: int = MANY) -> list[RunStatus]:
-    half_done = [s for s in statuses if s.word == "interrupted"]
-    shown = [s for s in statuses if s.state == "running"]
-    for group in ([s for s in statuses if s.state in ("failed", "lost")], half_done):
-        shown += group[:most]
+def _interesting(statuses: Sequence[RunStatus]) -> list[RunStatus]:
+    shown = [status for status in statuses if status.state == "running"]
+    for words in (("failed", "lost"), ("interrupted",)):
+        shown += [status for status in statuses if status.word in words][:MANY]
     return shown
 
 
@@ -83,14 +89,6 @@ def _cells(status: RunStatus) -> list[str]:
         f"{status.loss:.4f}" if status.loss is not None and not done else "",
         status.where if running and status.job and status.where else "",
     ]
-
-
-def waiting_lines(statuses: Sequence[RunStatus], paint: Paint) -> Iterator[str]:
-    """What the queued ones wait for, by Slurm's words."""
-    reasons = Counter(status.waits for status in statuses if status.waits)
-    if reasons:
-        listed = ", ".join(f"{n:,} {reason}" for reason, n in reasons.most_common())
-        yield paint(f"Slurm lets wait: {listed}", "dim")
 
 
 def trouble(status: RunStatus, paint: Paint) -> str:
@@ -114,5 +112,5 @@ def _note(status: RunStatus) -> str:
     if status.state == "lost":
         notes.append("its process is gone")
     if status.state == "done" and status.seconds:
-        notes.append(f"{duration(status.seconds)} after its last start")
+        notes.append(f"in {duration(status.seconds)}")
     return "; ".join(notes)

@@ -11,8 +11,8 @@ from mpdit.study.screens.statustable import (
     overview,
     progress,
     status_lines,
+    time_left,
     trouble,
-    waiting_lines,
 )
 from mpdit.study.status import RunStatus, summary, survey
 from mpdit.study.studydir import StudyDir
@@ -47,12 +47,16 @@ def follow(
             time.sleep(min(max(POLL_S, 10 * looked), PAUSE_S))
 
 
-class _Pace:
-    """The time left, from what was done since the first look."""
+class _Display:
+    """Shows a study again and again; the time left is from what was done since the first look."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()
         self.first: float | None = None
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
     def left(self, statuses: list[RunStatus]) -> float | None:
         """Seconds, None while there is nothing to go by."""
@@ -64,18 +68,18 @@ class _Pace:
         return seconds / gained * (len(statuses) - behind)
 
 
-class _Screen:
+class _Screen(_Display):
     """A live display, redrawn in place."""
 
     def __init__(self, study: StudyDir, scheduler: Scheduler, out: IO[str]) -> None:
         from rich.console import Console
         from rich.live import Live
 
+        super().__init__()
         self.study = study
         self.scheduler = scheduler
         self.console = Console(file=out)
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
-        self.pace = _Pace()
 
     def __enter__(self) -> None:
         self.live.__enter__()
@@ -85,48 +89,37 @@ class _Screen:
 
     def show(self, statuses: list[RunStatus]) -> None:
         paint = Paint(not self.console.no_color)
-        left = self.pace.left(statuses)
         running = [status for status in statuses if status.state == "running"]
-        lines = [overview(self.study.name, statuses, paint, left), *waiting_lines(statuses, paint)]
-        if self.scheduler.silence:
-            lines.append(paint(f"as last known: {self.scheduler.silence}", "yellow"))
-        lines.append("")
-        lines += status_lines(running, paint, everything=True)
+        left = self.left(statuses)
+        lines = [*overview(self.study.name, statuses, self.scheduler.silence, paint, left), ""]
+        lines += status_lines(running, paint)
         lines += [trouble(s, paint) for s in statuses if s.state in ("failed", "lost")]
         room = self.console.height - 2
         self.live.update(fit(lines[:room], self.console.width), refresh=True)
 
 
-class _Lines:
+class _Lines(_Display):
     """One timestamped line for each thing that happens, and one now and then on how it goes."""
 
     def __init__(self, out: IO[str]) -> None:
+        super().__init__()
         self.out = out
         self.before: dict[str, str] = {}
-        self.reported = time.monotonic()
-        self.pace = _Pace()
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
+        self.reported = self.began
 
     def show(self, statuses: list[RunStatus]) -> None:
         for status in statuses:
-            if self.before and self.before.get(status.name) != status.state:
+            changed = status.state != self.before.get(status.name)
+            if changed and (self.before or status.state == "running"):
                 self.event(status)
-        if not self.before:
-            for status in statuses:
-                if status.state == "running":
-                    self.event(status)
         self.before = {status.name: status.state for status in statuses}
-        left = self.pace.left(statuses)
+        left = self.left(statuses)
         if time.monotonic() - self.reported >= REPORT_S:
             self.reported = time.monotonic()
-            tail = "" if left is None else f", about {duration(left)} left"
             running = [_line(s) for s in statuses if s.state == "running"]
             if len(running) > LISTED:
                 running[LISTED:] = [f"{len(running) - LISTED} more"]
-            self.say("; ".join([f"{summary(statuses)}{tail}", *running]))
+            self.say("; ".join([f"{summary(statuses)}{time_left(left)}", *running]))
 
     def event(self, status: RunStatus) -> None:
         match status.state:
@@ -135,9 +128,7 @@ class _Lines:
                 on = f" on {status.where}" if status.job and status.where else ""
                 self.say(f"{status.name} started{at}{on}")
             case "done":
-                after = (
-                    f", {duration(status.seconds)} after its last start" if status.seconds else ""
-                )
+                after = f" in {duration(status.seconds)}" if status.seconds else ""
                 self.say(f"{status.name} finished{after}")
             case "failed":
                 self.say(f"{status.name} failed: {one_line(status.error or '')}")
