@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
@@ -50,54 +50,50 @@ def cancel(study: StudyDir, patience_s: float = 60) -> Cancelled:
         for claim in study.claims()
         if claim.is_here and _terminate(claim.pid, claim.file, others)
     }
-    while (alive := pools & {claim.file for claim in study.claims()}) and time.monotonic() < end:
-        time.sleep(0.1)
+    left = _wait(lambda: pools & {claim.file for claim in study.claims()}, end)
     runs = [run for run, pid in _alone(study) if _terminate(pid, run.path / "state.json", others)]
-    while (left := [run for run in runs if run.is_leased()]) and time.monotonic() < end:
-        time.sleep(0.1)
-    pauses, going = chain((1, 2), repeat(ASK_S)), tasks
-    while going and (going := _queued(tasks, arrays)) and time.monotonic() < end:
-        time.sleep(next(pauses))
+    left += _wait(lambda: [run for run in runs if run.is_leased()], end)
     if tasks:
+        left += _wait(lambda: tasks & {task.id for task in slurm.queue(arrays)}, end, (1, 2, ASK_S))
         with study.lock():
             reconcile(study)
     if others:
         raise ConfigError(f"not stopped, as only its owner can: {', '.join(others)}")
     asked = len(pools) + len(runs) + len(tasks)
-    return Cancelled(asked, asked - len(alive) - len(left) - len(going))
+    return Cancelled(asked, asked - left)
+
+
+def _wait(
+    going: Callable[[], Collection[object]], end: float, pauses: Sequence[float] = (0.1,)
+) -> int:
+    """Wait until nothing goes on, or time is up; how many do then. The last pause is repeated."""
+    seconds = chain(pauses, repeat(pauses[-1]))
+    while (found := going()) and time.monotonic() < end:
+        time.sleep(next(seconds))
+    return len(found)
 
 
 def _cancel_tasks(study: StudyDir) -> set[str]:
-    """Cancel the study's tasks; their ids."""
+    """Cancel the tasks that Slurm still has; their ids.
+
+    Raises:
+        ConfigError: when it does not answer.
+    """
     if not any(claim.cluster == "slurm" for claim in study.claims()):
         return set()
     with study.lock():
         reconcile(study)
-    tasks = _tasks(study)
+    scheduler = Scheduler()
+    places = scheduler.look(study.claims()).values()
+    if scheduler.silence:
+        raise ConfigError(scheduler.silence)
+    tasks = {place.task for place in places if place.state in ("waiting", "running")}
     if tasks:
         slurm.cancel(sorted(tasks))
         for claim in study.claims():
             if claim.cluster == "slurm":
                 claim.cancelled.touch()
     return tasks
-
-
-def _tasks(study: StudyDir) -> set[str]:
-    """The tasks that Slurm still has.
-
-    Raises:
-        ConfigError: when it does not answer.
-    """
-    scheduler = Scheduler()
-    places = scheduler.look(study.claims())
-    if scheduler.silence:
-        raise ConfigError(scheduler.silence)
-    return {place.task for place in places.values() if place.state in ("waiting", "running")}
-
-
-def _queued(tasks: set[str], arrays: list[str]) -> set[str]:
-    """Those of the tasks of the arrays that have not ended."""
-    return tasks & {task.id for task in slurm.queue(arrays)}
 
 
 def _alone(study: StudyDir) -> Iterator[tuple[RunDir, int]]:

@@ -62,8 +62,11 @@ def start_run(
 
 def crash_reason(run: RunDir, code: int) -> str:
     """Why a process has died, where the run could not say so itself."""
-    reason = _signal_text(-code) if code < 0 else last_line(run.log)
-    return reason or f"ended with exit status {code}"
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    lines = map(str.strip, reversed(tail(run.log).splitlines()))
+    return next(filter(None, lines), f"ended with exit status {code}")
 
 
 def record_error(run: RunDir, reason: str, started: float) -> bool:
@@ -76,26 +79,14 @@ def record_error(run: RunDir, reason: str, started: float) -> bool:
         with run.lease():
             state = run.state() or RunState()
             if state.error is None or state.heartbeat < started:
-                run.write_state(
-                    replace(
-                        state,
-                        error=reason,
-                        stopped=None,
-                        heartbeat=time.time(),
-                        started=max(state.started, started),
-                        host=socket.gethostname(),
-                    )
-                )
+                started = max(state.started, started)
+                ended = replace(state, error=reason, stopped=None, started=started)
+                run.write_state(replace(ended, heartbeat=time.time(), host=socket.gethostname()))
     except BusyError:
         return False
     except OSError:
         pass  # its folder is gone, or the disk is full
     return True
-
-
-def _signal_text(number: int) -> str:
-    name = signal.Signals(number).name
-    return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 
 def tail(file: Path) -> str:
@@ -106,9 +97,3 @@ def tail(file: Path) -> str:
             return log.read().decode(errors="replace")
     except FileNotFoundError:
         return ""
-
-
-def last_line(file: Path) -> str:
-    """The last line of a log that says something."""
-    lines = map(str.strip, reversed(tail(file).splitlines()))
-    return next(filter(None, lines), "")

@@ -72,9 +72,6 @@ class Execution:
         return list(self.command or pool.RUN_COMMAND)
 
 
-LOCAL = Execution()
-
-
 def choose_cluster(asked: str, plan: Plan) -> str:
     """``slurm`` or ``local``; ``auto`` is Slurm when the grid says ``slurm:`` and there is sbatch.
 
@@ -120,7 +117,7 @@ def check_plan(plan: Plan, results: Path) -> None:
 def submit(
     plan: Plan,
     results: Path,
-    how: Execution = LOCAL,
+    how: Execution,
     *,
     whole: Plan | None = None,
     grid_name: str = "",
@@ -146,7 +143,10 @@ def submit(
     check_plan(plan, results)
     study = StudyDir((results / plan.study).absolute())
     try:
-        wanted = _missing(study, plan, states)
+        if study.path.exists():
+            with study.lock():
+                reconcile(study)
+        wanted: Sequence[PlannedRun] = missing(study, plan.runs, states or TO_DO)
         if adjust is not None:
             wanted = adjust(wanted)
         largest = 0
@@ -161,15 +161,15 @@ def submit(
             statuses = survey(study, (names[run.id] for run in plan.runs))
             # another submitter may have been here since the checks
             todo = [s for s in statuses if s.name in runs and s.state in (states or TO_DO)]
-            left = tuple(s for s in statuses if s not in todo)
+            chosen = {status.name: runs[status.name] for status in todo}
+            left = tuple(s for s in statuses if s.name not in chosen)
             asked = tuple(status.name for status in (todo if states else statuses))
             done = Submission(study, asked, tuple(todo), left, tuple(new), tuple(dropped))
             if not todo:
                 return done
-            for status in todo:
-                study.run(status.name).write_config(runs[status.name].config)
+            for name, run in chosen.items():
+                study.run(name).write_config(run.config)
             study.drop_dead_claims()
-            chosen = {status.name: runs[status.name] for status in todo}
             if how.cluster == "slurm":
                 return replace(done, arrays=_start_arrays(study, chosen, largest, how))
             parallel, process = _start_pool(study, list(chosen), how)
@@ -177,15 +177,6 @@ def submit(
             return replace(done, parallel=parallel, process=process)
     except OSError as error:
         raise ConfigError(f"cannot submit to {study.path}: {error}") from None
-
-
-def _missing(study: StudyDir, plan: Plan, states: Collection[str] | None) -> Sequence[PlannedRun]:
-    """The runs that are to be submitted, as far as can be said before the study is written."""
-    if not study.path.exists():
-        return plan.runs if states is None else []
-    with study.lock():
-        reconcile(study)
-    return missing(study, plan.runs, states or TO_DO)
 
 
 def _start_pool(
@@ -232,13 +223,11 @@ def _note(
     study: StudyDir, started: Iterable[str], runs: dict[str, PlannedRun], how: Execution
 ) -> None:
     """Write down with what they were submitted: what a retry goes by."""
-    asked = {name: runs[name].resources for name in started}
-    study.note_submitted(
-        {
-            name: {"cluster": how.cluster, "time": own.time, "memory": own.memory}
-            for name, own in asked.items()
-        }
-    )
+    details = {}
+    for name in started:
+        own = runs[name].resources
+        details[name] = {"cluster": how.cluster, "time": own.time, "memory": own.memory}
+    study.note_submitted(details)
 
 
 def stored_plan(study: StudyDir) -> Plan:

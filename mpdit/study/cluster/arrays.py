@@ -10,10 +10,11 @@ import secrets
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from datetime import datetime
 from io import StringIO
+from itertools import chain
 from operator import mul
 from pathlib import Path
 from typing import Any
@@ -208,9 +209,8 @@ def submit_arrays(
         try:
             job = _sbatch(_executor(batch, name, claim, after), work, batch.tasks)
         except ConfigError as error:
-            for run in (
-                run for other in batches[index + 1 :] for names in other.tasks for run in names
-            ):
+            never = chain.from_iterable(other.tasks for other in batches[index + 1 :])
+            for run in chain.from_iterable(never):
                 append_row(file, {"finished": run})
             begun = sum(len(other.tasks) for other in batches[:index])
             there = f"{count(begun, 'task')} submitted before that; " if begun else ""
@@ -256,23 +256,15 @@ def _sbatch(executor: SlurmExecutor, work: Callable[..., None], *arguments: Sequ
     Raises:
         ConfigError: with sbatch's words, when it fails.
     """
+    meant = {name: os.environ[name] for name in slurm.WHICH_CLUSTER if name in os.environ}
     try:
         # submitit says it a second time
-        with clean_slurm_env(), redirect_stderr(StringIO()):
+        with clean_env(), redirect_stderr(StringIO()):
+            os.environ.update(meant)
             jobs = executor.map_array(work, *arguments)
     except (FailedJobError, FailedSubmissionError) as error:
         raise ConfigError(f"sbatch refuses: {str(error).strip()}") from None
     return str(jobs[0].job_id).split("_", maxsplit=1)[0]
-
-
-@contextmanager
-def clean_slurm_env() -> Iterator[None]:
-    """The environment without what an enclosing job has put there; which cluster is meant
-    stays."""
-    conf = {name: os.environ[name] for name in slurm.WHICH_CLUSTER if name in os.environ}
-    with clean_env():
-        os.environ.update(conf)
-        yield
 
 
 def _executor(batch: Batch, name: str, claim: Path, after: Sequence[str] = ()) -> SlurmExecutor:

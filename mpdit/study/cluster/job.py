@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from submitit import JobEnvironment
@@ -50,10 +51,11 @@ INTERRUPTED = (EXIT_INTERRUPTED, -signal.SIGTERM, -signal.SIGUSR2)
 """How a stopped run ends: by itself, or by the signal that came before it could catch one."""
 
 
+@dataclass(eq=False)
 class Job:
     """An importable callable, as submitit pickles it.
 
-    Args:
+    Attributes:
         claim: the folder of the submission's claim.
         command: executes one run, given its folder as last argument.
         side_by_side: the runs that a full task has; each gets its share of the cores.
@@ -62,21 +64,14 @@ class Job:
         stalls: allocations that have run out, one after the other, without anything kept.
     """
 
-    def __init__(
-        self,
-        claim: Path,
-        command: Sequence[str],
-        side_by_side: int,
-        minutes: int,
-        stop_s: int,
-        stalls: int = 0,
-    ) -> None:
-        self.claim = claim
-        self.command = tuple(command)
-        self.side_by_side = side_by_side
-        self.minutes = minutes
-        self.stop_s = stop_s
-        self.stalls = stalls
+    claim: Path
+    command: Sequence[str]
+    side_by_side: int
+    minutes: int
+    stop_s: int
+    stalls: int = 0
+
+    def __post_init__(self) -> None:
         # what a signal finds that comes before the runs are started
         self._main = True  # no other process is told to checkpoint
         self._began = float("inf")
@@ -129,10 +124,13 @@ class Job:
         stalls = self.stalls
         if time.time() - self._began > 60 * self.minutes - self.stop_s - EARLY_S:
             stalls = stalls + 1 if _kept(self._runs(names)) == self._kept else 0
-        if stalls == STALLS:
-            self._give_up(unfinished)
-        again = Job(self.claim, self.command, self.side_by_side, self.minutes, self.stop_s, stalls)
-        return DelayedSubmission(again, names)
+        if stalls < STALLS:
+            return DelayedSubmission(replace(self, stalls=stalls), names)
+        self._began = time.time()
+        reason = f"{STALLS} allocations of {self.minutes} min in a row ended before"
+        for run in unfinished:  # it would be requeued for ever
+            self._fail(run, f"timed out: {reason} anything was kept")
+        sys.exit(EXIT_FAILED)
 
     def _runs(self, names: Sequence[str]) -> list[RunDir]:
         study = self.claim.parent.parent
@@ -191,17 +189,6 @@ class Job:
         while time.monotonic() < end and not (self.claim / "cancelled").exists():
             time.sleep(POLL_S)
         sys.exit(EXIT_INTERRUPTED)
-
-    def _give_up(self, runs: Sequence[RunDir]) -> None:
-        """End the job: it would be requeued for ever."""
-        self._began = time.time()
-        for run in runs:
-            self._fail(
-                run,
-                f"timed out: {STALLS} allocations of {self.minutes} min in a row ended before"
-                " anything was kept",
-            )
-        sys.exit(EXIT_FAILED)
 
 
 def _cores(tasks: int) -> int:
