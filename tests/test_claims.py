@@ -83,7 +83,7 @@ def start(study: StudyDir, notice: Callable[[list[str]], None] | None = None) ->
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        (TIMED_OUT, "sbatch refuses: sbatch: error: Socket timed out"),
+        (TIMED_OUT, "sbatch failed: sbatch: error: Socket timed out"),
         ("echo queued; exit 0", 'Could not make sense of sbatch output "queued"'),
     ],
 )
@@ -99,7 +99,9 @@ def test_an_array_at_which_sbatch_fails_stays_claimed_until_slurm_says_whether_i
     with pytest.raises(ConfigError) as caught:
         start(study)
     assert said in str(caught.value)
-    assert "(1 task submitted before that; submit again for what is missing)" in str(caught.value)
+    assert "(1 task submitted before that; submit again to add the missing runs)" in str(
+        caught.value
+    )
     assert capfd.readouterr().err == ""
     (claim,) = study.claims()
     assert claim.runs == {"a", "b"}
@@ -111,7 +113,9 @@ def test_when_only_the_notice_is_refused_the_runs_are_submitted(
 ) -> None:
     pretend(tmp_path, monkeypatch, 4, TIMED_OUT)
     study = StudyDir(tmp_path / "s")
-    with pytest.raises(ConfigError, match="all is submitted, but no notice will come: sbatch ref"):
+    with pytest.raises(
+        ConfigError, match="All runs were submitted, but Slurm rejected the --on-end job: sbatch"
+    ):
         start(study, print)
     (claim,) = study.claims()
     assert [array.job for array in claim.arrays] == ["1", "2", "3"]

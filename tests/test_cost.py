@@ -99,7 +99,7 @@ def test_a_finished_runs_speed_is_that_of_the_others(tmp_path: Path) -> None:
     bill = make_bill([first, *others], StudyDir(tmp_path))
     each = 2 * (100 + 500 / 50) + cost.START_S  # two cores
     assert bill.hours["core"] * 3600 == pytest.approx(3 * each)
-    assert bill.lines()[0].endswith("by the speed of the study's finished runs")
+    assert bill.lines()[0].endswith("from the speed of the study's finished runs")
 
 
 def test_a_finished_run_on_a_cpu_says_nothing_of_gpus(tmp_path: Path) -> None:

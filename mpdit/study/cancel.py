@@ -1,4 +1,4 @@
-"""Stopping what works on a study: its Slurm tasks, its pools on this host, and its runs alone."""
+"""Stop everything that works on a study: its Slurm tasks, its local pools, and single runs."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from mpdit.study.status import survey
 from mpdit.study.studydir import StudyDir
 
 ASK_S = 5
-"""Slurm is asked so often whether the tasks have ended, after a first time or two."""
+"""Seconds between two queries whether the tasks have ended, after the first two."""
 
 
 @dataclass(frozen=True)
 class Cancelled:
-    """How many processes and Slurm tasks were asked to stop, and how many of these have."""
+    """Numbers of processes and Slurm tasks that were asked to stop, and that have stopped."""
 
     asked: int
     stopped: int
 
 
 def cancel(study: StudyDir, patience_s: float = 60) -> Cancelled:
-    """Stop what works on a study on Slurm and on this host, and wait for it. Runs keep their state.
+    """Stop a study's Slurm tasks and local processes, and wait for them. Runs keep their state.
 
-    First its tasks and pools, which stop their runs; then the runs that no pool looks after, such
-    as those started by hand and those whose pool was killed.
+    Tasks and pools come first, and stop their own runs. Then come the runs without a pool: those
+    started by hand, and those whose pool was killed.
 
     Raises:
-        ConfigError: when something belongs to another user, the rest is stopped all the same; and
-            when Slurm does not answer.
+        ConfigError: when Slurm does not answer, or when a process belongs to another user; the
+            other processes are stopped in that case.
     """
     end = time.monotonic() + patience_s
     others: list[str] = []
@@ -58,7 +58,7 @@ def cancel(study: StudyDir, patience_s: float = 60) -> Cancelled:
         with study.lock():
             reconcile(study)
     if others:
-        raise ConfigError(f"not stopped, as only its owner can: {', '.join(others)}")
+        raise ConfigError(f"could not stop (owned by another user): {', '.join(others)}")
     asked = len(pools) + len(runs) + len(tasks)
     return Cancelled(asked, asked - left)
 
@@ -66,7 +66,12 @@ def cancel(study: StudyDir, patience_s: float = 60) -> Cancelled:
 def _wait(
     going: Callable[[], Collection[object]], end: float, pauses: Sequence[float] = (0.1,)
 ) -> int:
-    """Wait until nothing goes on, or time is up; how many do then. The last pause is repeated."""
+    """Wait until ``going()`` is empty or time is up, and return how many are left.
+
+    Args:
+        end: in seconds of the monotonic clock.
+        pauses: seconds between the looks; the last one repeats.
+    """
     seconds = chain(pauses, repeat(pauses[-1]))
     while (found := going()) and time.monotonic() < end:
         time.sleep(next(seconds))
@@ -74,10 +79,10 @@ def _wait(
 
 
 def _cancel_tasks(study: StudyDir) -> set[str]:
-    """Cancel the tasks that Slurm still has; their ids.
+    """Cancel the study's waiting and running tasks, and return their ids.
 
     Raises:
-        ConfigError: when it does not answer.
+        ConfigError: when Slurm does not answer.
     """
     if not any(claim.cluster == "slurm" for claim in study.claims()):
         return set()
@@ -97,19 +102,22 @@ def _cancel_tasks(study: StudyDir) -> set[str]:
 
 
 def _alone(study: StudyDir) -> Iterator[tuple[RunDir, int]]:
-    """The runs that execute on this host without a live pool, and their processes."""
+    """Yield the runs that execute on this host without a live pool, with their process ids."""
     claimed = {run for claim in study.claims() for run in claim.runs}
     for status in survey(study):
         run = study.run(status.name)
         if status.state != "running" or status.name in claimed or not (said := run.state()):
             continue
-        # a run that has just been started again may still have its last, ended process there
+        # a run that was just restarted may still name its previous, ended process
         if said.host == socket.gethostname() and said.error is None and said.stopped is None:
             yield run, said.pid
 
 
 def _terminate(pid: int, file: Path, others: list[str]) -> bool:
-    """Ask the process that wrote ``file`` to stop; into ``others`` when it is another user's."""
+    """Send TERM to the process that wrote ``file``, and return whether it was sent.
+
+    Another user's process is appended to ``others`` instead.
+    """
     if pid <= 0:
         return False
     try:

@@ -1,9 +1,9 @@
-"""What a study will take, before it is submitted: GPU-hours (or core-hours) and disk.
+"""Estimate the cost of a study before it is submitted: GPU-hours (or core-hours) and disk.
 
-Time is operations over speed: a training step is three forward passes of every image, a sample one
-(two with guidance) for each of the solver's steps. The speed is that of the study's own finished
-runs where there are some, else the device's peak times an assumed utilization, both of which the
-grid's ``slurm:`` can set. Data preparation and evaluation, which take seconds, are in `START_S`.
+Time is FLOPs over speed. A training step costs three forward passes of every image; a sample costs
+one forward pass (two with guidance) for each step of the solver. The speed is measured on the
+study's finished runs; without any, it is the device's peak times an assumed utilization, which the
+grid's ``slurm:`` can set. `START_S` covers data preparation and evaluation, which take seconds.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from mpdit.text import size_text, two_digits
 
 DEVICE = "A100"
 UTILIZATION = 0.2
-"""Assumed of a GPU where the grid names none."""
+"""The share of a GPU's peak that is assumed where the grid names none."""
 CORE_FLOPS = 15e9
-"""Of a CPU core, in the small models that one would train there (the quickstart's)."""
+"""FLOP/s of a CPU core in small models such as the quickstart's."""
 START_S = 15.0
-"""Imports, data and evaluation."""
+"""Seconds of imports, data preparation and evaluation."""
 TRAIN_S, SAMPLE_S = 2e-3, 5e-4
-"""Least time that a GPU takes for a block's training step or forward pass: launching kernels."""
-CHECKPOINTS = 2  # that a run keeps (mpdit.training.checkpoint)
-LATENT_PIXELS = 8  # a latent's side, in pixels of the image
-FEATURES = {"inception": 2048 + 1008}  # numbers kept of a sample: features and logits
-ROW, PROBE_ROW, PROBE_NUMBER = 260, 46, 21  # bytes of metrics.jsonl's rows, magnitudes.jsonl's
+"""Least seconds of a GPU for a block's training step and forward pass: launching kernels."""
+CHECKPOINTS = 2  # kept by a run (mpdit.training.checkpoint)
+LATENT_PIXELS = 8  # pixels of the image along one side of a latent
+FEATURES = {"inception": 2048 + 1008}  # numbers stored of a sample: features and logits
+ROW, PROBE_ROW, PROBE_NUMBER = 260, 46, 21  # bytes in the rows of metrics.jsonl, magnitudes.jsonl
 PROBE_SITES = 8
-OTHER = 25_000  # bytes: config, provenance, log, the picture of the samples
+OTHER = 25_000  # bytes of config, provenance, log, and the picture of the samples
 MEASURED_RUNS = 5
-"""Finished runs of a model and precision that are looked at."""
+"""Finished runs that are read for each model and precision."""
 
 LARGE_HOURS = {"GPU": 100.0, "core": 1000.0}
-"""From so many on, `submit` asks."""
+"""`submit` asks from this many hours on."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run: hours of one GPU or core (``unit``), and bytes on disk by what they hold."""
+    """The cost of one run: hours of one GPU or core (``unit``), and bytes on disk by content."""
 
     unit: str
     hours: float
@@ -58,7 +58,7 @@ class Cost:
     disk: dict[str, int]
 
     def row(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The cost as a JSON object."""
         return {
             "unit": f"{self.unit}-hours",
             "hours": round(self.hours, 4),
@@ -68,18 +68,19 @@ class Cost:
 
 
 class Speeds:
-    """FLOP/s of one device in the study's finished runs, by (stage, unit, precision, model)."""
+    """FLOP/s of one device in a study's finished runs, by (stage, unit, precision, model)."""
 
     def __init__(self) -> None:
         self.totals: dict[tuple[object, ...], tuple[float, float]] = {}
 
     def add(self, key: tuple[object, ...], flops: float, seconds: float) -> None:
-        for known in (key, key[:-1]):  # the model's own, and that of all with this precision
+        """Add one run to its model's speed and to the speed of all models in its precision."""
+        for known in (key, key[:-1]):
             before = self.totals.get(known, (0, 0))
             self.totals[known] = (before[0] + flops, before[1] + seconds)
 
     def find(self, key: tuple[object, ...]) -> float | None:
-        """The model's own speed, else that of the others in this precision."""
+        """The model's speed, else that of all models in this precision, else None."""
         flops, seconds = self.totals.get(key) or self.totals.get(key[:-1], (0, 0))
         return flops / seconds if seconds else None
 
@@ -91,7 +92,7 @@ def _cost(run: PlannedRun, speeds: Speeds) -> Cost:
     for stage, flops, floor in _work(run.config):
         key = _key(stage, unit, run.config)
         speed = speeds.find(key)
-        if speed is not None:  # of runs that shared their devices likewise
+        if speed is not None:  # measured on runs that shared their devices in the same way
             hours += flops / speed / resources.runs_per_job
             continue
         measured = False
@@ -100,18 +101,18 @@ def _cost(run: PlannedRun, speeds: Speeds) -> Cost:
         else:
             peak = peak_flops(resources.device or DEVICE, str(key[2])) or 0
             seconds = flops / (peak * (resources.utilization or UTILIZATION))
-            # what waits for launches leaves the device to the others that share it
+            # while one run waits for launches, the others on its device can use it
             hours += max(seconds, floor * devices / resources.runs_per_job)
     return Cost(unit, hours / 3600, measured, disk_of(run.config, run.parameters))
 
 
 def _unit(run: PlannedRun) -> str:
-    """``GPU`` where its resources name one, else ``core``."""
+    """``GPU`` where the run's resources name one, else ``core``."""
     return "GPU" if run.resources.gpus or run.resources.device else "core"
 
 
 def _work(config: RunConfig) -> Iterable[tuple[str, float, float]]:
-    """(stage, FLOPs, least seconds on a GPU) of a run's two stages."""
+    """Yield (stage, FLOPs, least seconds on a GPU) of training and of sampling."""
     forward = float(_forward(config.model, config.data.spec))
     train, sample, depth = config.train, config.sample, config.model.depth
     passes = TRAINING_PASSES + train.gradient_checkpointing
@@ -131,9 +132,9 @@ def _key(stage: str, unit: str, config: RunConfig) -> tuple[object, ...]:
 
 
 def disk_of(config: RunConfig, parameters: int) -> dict[str, int]:
-    """Bytes that a finished run leaves: checkpoints, ema, samples, features, records.
+    """Bytes of a finished run: checkpoints, ema, samples, features, records.
 
-    Samples are counted uncompressed, and so at most.
+    Samples are counted uncompressed, which is an upper bound.
     """
     train, sample, spec = config.train, config.sample, config.data.spec
     weights = 4 * parameters
@@ -141,7 +142,7 @@ def disk_of(config: RunConfig, parameters: int) -> dict[str, int]:
     snapshots = -(-train.steps // (train.snapshot_every or 1))
     checkpoints = min(CHECKPOINTS, -(-train.steps // train.checkpoint_every))
     sets = config.evaluate.repeats * sample.count
-    decoded = "latents" in config.data.name  # to RGB, by the VAE
+    decoded = "latents" in config.data.name  # to RGB by the VAE
     pixels = (spec.size * LATENT_PIXELS) ** 2 * 3 if decoded else spec.size**2 * spec.channels
     probes = 1 + -(-train.steps // (train.probe_every or 1))
     rows = -(-train.steps // train.log_every) * ROW * (2 if train.tensorboard else 1)
@@ -162,15 +163,15 @@ def disk_of(config: RunConfig, parameters: int) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Bill:
-    """The costs of some runs, added up."""
+    """The sum of the costs of some runs."""
 
     costs: Sequence[Cost]
     assumed: str
-    """The devices that prices from FLOPs are of."""
+    """The devices and speeds that estimates from FLOPs assume."""
 
     @property
     def hours(self) -> dict[str, float]:
-        """By unit, GPU or core."""
+        """Hours by unit, ``GPU`` or ``core``."""
         sums: dict[str, float] = defaultdict(float)
         for cost in self.costs:
             sums[cost.unit] += cost.hours
@@ -178,7 +179,7 @@ class Bill:
 
     @property
     def disk(self) -> dict[str, int]:
-        """Bytes by what they hold."""
+        """Bytes by content."""
         sums: Counter[str] = Counter()
         for cost in self.costs:
             sums.update(cost.disk)
@@ -186,17 +187,17 @@ class Bill:
 
     @property
     def is_large(self) -> bool:
-        """Whether a person should agree to it."""
+        """Whether a person should confirm it."""
         return any(hours >= LARGE_HOURS[unit] for unit, hours in self.hours.items())
 
     def lines(self) -> tuple[str, str]:
-        """Time, and what it is taken from; disk, and what for."""
+        """One line on time and its source, one on disk and its contents."""
         measured = sum(cost.measured for cost in self.costs)
         flops = f"from FLOPs, assuming {self.assumed}"
         if measured == len(self.costs):
-            source = "by the speed of the study's finished runs"
+            source = "from the speed of the study's finished runs"
         elif measured:
-            source = f"{measured:,} runs by the speed of finished ones, the others {flops}"
+            source = f"{measured:,} runs from the speed of finished ones, the others {flops}"
         else:
             source = flops
         parts = ", ".join(f"{what} {size_text(size)}" for what, size in self.disk.items())
@@ -206,13 +207,13 @@ class Bill:
         )
 
     def hours_text(self) -> str:
-        """``4,300 GPU-hours``, two digits of it."""
+        """The hours to two digits: ``4,300 GPU-hours``."""
         texts = (f"{two_digits(hours)} {unit}-hours" for unit, hours in self.hours.items())
         return " and ".join(texts)
 
 
 def make_bill(runs: Sequence[PlannedRun], study: StudyDir | None) -> Bill:
-    """What the runs will take, added up, by the speed of finished ones where there are some."""
+    """Estimate the cost of runs, from the speed of the study's finished runs where it has any."""
     assumed = dict.fromkeys(
         f"a CPU core at {CORE_FLOPS / 1e9:g} GFLOP/s"
         if _unit(run) == "core"
@@ -226,14 +227,14 @@ def make_bill(runs: Sequence[PlannedRun], study: StudyDir | None) -> Bill:
 
 
 def doubts(bill: Bill, folder: Path) -> str:
-    """Why a person should agree to the bill first: its hours, or more disk than is free at
-    ``folder``; '' for a small one."""
+    """Why a person should confirm the bill: its hours, or more disk than is free at ``folder``;
+    '' for a small bill."""
     texts = [bill.hours_text()] if bill.is_large else []
     while not folder.exists():
         folder = folder.absolute().parent
     free, needed = shutil.disk_usage(folder).free, sum(bill.disk.values())
     if needed > free:
-        texts += [f"{size_text(needed)} of disk, where {size_text(free)} are free"]
+        texts += [f"{size_text(needed)} of disk ({size_text(free)} free)"]
     return f"about {' and '.join(texts)}" if texts else ""
 
 
@@ -241,7 +242,7 @@ def doubts(bill: Bill, folder: Path) -> str:
 
 
 def _measure(runs: Iterable[PlannedRun], study: StudyDir) -> Speeds:
-    """The speeds of the study's finished runs, a few of each model and precision."""
+    """Measure speeds on the study's finished runs, a few of each model and precision."""
     speeds = Speeds()
     folders = study.folders() if study.path.is_dir() else {}
     looked: Counter[tuple[object, ...]] = Counter()
@@ -260,7 +261,8 @@ _SAMPLED = re.compile(r"  sample (\d+)/\1  ([\d,]+) images/s")
 
 
 def _add(speeds: Speeds, run: PlannedRun, folder: RunDir) -> bool:
-    """Whether the run, finished on the kind of device that is planned, said how fast it was."""
+    """Add the speed of a finished run; return whether it recorded one on the planned kind of
+    device."""
     try:
         starts = json.loads((folder.path / "provenance.json").read_bytes())["starts"]
         rows = read_rows(folder.path / "metrics.jsonl")

@@ -1,8 +1,8 @@
-"""The local pool: ``python -m mpdit.study.pool CLAIM`` brings a claim's runs to their end.
+"""The local pool: ``python -m mpdit.study.pool CLAIM`` executes the runs of a claim.
 
-It executes at most so many at a time, each in a process of its own. It runs in a session of its
-own, and so outlives the terminal that started it; TERM or INT asks it to stop: its runs keep their
-state and are left resumable.
+Each run is a process of its own, and only so many run at once. The pool has its own session, so it
+outlives the terminal that started it. TERM or INT stops it; its runs keep their state and can be
+resumed.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from mpdit.disk.rundir import (
     read_rows,
 )
 from mpdit.errors import ConfigError
-from mpdit.study.runprocess import cores, crash_reason, find_gpus, record_error, start_run
+from mpdit.study.runprocess import cores, crash_reason, find_gpus, record_error, spawn, start_run
 
 RUN_COMMAND = (sys.executable, "-m", "mpdit.run")
 POLL_S = 0.1
 
 
 def default_parallel() -> int:
-    """One run a GPU, or without any one run a core."""
+    """The number of runs at once: one a GPU, or one a core where there is no GPU."""
     return len(find_gpus()) or cores()
 
 
@@ -47,7 +47,7 @@ class _Child:
 
 
 class Pool:
-    """Executes runs, at most ``parallel`` at once, each by ``command RUN_DIR``."""
+    """Executes runs by ``command RUN_DIR``, at most ``parallel`` at once."""
 
     def __init__(self, claim: Path, runs: list[RunDir], command: list[str], parallel: int) -> None:
         self.claim = claim
@@ -60,7 +60,7 @@ class Pool:
         self.stopping = False
 
     def work(self) -> None:
-        """Until every run has ended, or a signal has stopped those that were running."""
+        """Execute all runs; return when they have ended or were stopped by a signal."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.stop)
         while self.children or (self.waiting and not self.stopping):
@@ -71,13 +71,13 @@ class Pool:
                 self.finish(child)
 
     def stop(self, _number: int, _frame: FrameType | None) -> None:
-        """Ask the running ones to keep their state and leave."""
+        """Send TERM to the running processes; each run keeps its state."""
         self.stopping = True
         for child in self.children:
             child.process.terminate()
 
     def start(self, run: RunDir) -> None:
-        """Begin a run; where it cannot even have a log, such as in a deleted folder, go on."""
+        """Start a run; skip it where its log cannot be opened, such as in a deleted folder."""
         slot = self.free[-1]
         gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
         try:
@@ -87,10 +87,11 @@ class Pool:
             return
         self.free.pop()
         self.children.append(_Child(run, slot, process))
-        if self.stopping:  # the signal came while the process was being made
+        if self.stopping:  # the signal came while the process was being started
             process.terminate()
 
     def finish(self, child: _Child) -> None:
+        """Record how a process ended, and free its slot."""
         code = child.process.returncode
         self.children.remove(child)
         self.free.append(child.slot)
@@ -100,36 +101,29 @@ class Pool:
         self.note(child.run, code)
 
     def note(self, run: RunDir, code: int | None) -> None:
-        """Let go of a run; without room for the row, it stays claimed until the pool has ended."""
+        """Release a run; when the disk is full it stays claimed until the pool has ended."""
         with suppress(OSError):
             append_row(self.claim, {"finished": run.name, "exit": code})
 
 
 def start_pool(claim: Path, held: Any, log: Path) -> subprocess.Popen[bytes]:
-    """A pool in a session of its own, which inherits the lock on its claim."""
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "mpdit.study.pool", str(claim)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=[held.fileno()],
-        )
+    """Start a pool in a session of its own; it inherits ``held``, the lock on its claim."""
+    command = [sys.executable, "-m", "mpdit.study.pool", str(claim)]
+    return spawn(command, log, start_new_session=True, pass_fds=[held.fileno()])
 
 
 def main(claim: Path) -> None:
-    """Work through a claim, and remove it."""
+    """Execute a claim's runs, then remove the claim."""
     row = read_rows(claim)[0]
     study = claim.parent.parent
     runs = [RunDir(study / name) for name in row["runs"]]
     Pool(claim, runs, row["command"], row["parallel"]).work()
-    with suppress(FileNotFoundError):  # the whole study may have been deleted
+    with suppress(FileNotFoundError):  # the study may have been deleted
         claim.unlink()
         if row.get("on_end"):
-            from mpdit.study.notice import notify  # the pool itself is light
+            from mpdit.study.notice import notify  # here: a pool starts faster without it
 
-            with suppress(ConfigError):  # study.json alone may have been
+            with suppress(ConfigError):  # study.json may be missing
                 notify(study, row["runs"], row["on_end"])
         log = claim.with_suffix(".log")
         if log.stat().st_size == 0:

@@ -1,4 +1,4 @@
-"""Trying again what failed, with more time or memory than it had."""
+"""Retry failed runs, with more time or memory where asked."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _MEMORY = re.compile(r"(\d{1,9})([KMGT])B?")
 def adjust(
     runs: Sequence[PlannedRun], study: StudyDir, time: str | None, memory: str | None
 ) -> list[PlannedRun]:
-    """The runs with the time and memory that they were last submitted with, or more.
+    """Give runs the time and memory of their last submission, or new ones.
 
     Args:
-        time, memory: an amount as in a grid, or a factor such as ``x2``; None leaves it.
+        time, memory: an amount as in a grid, or a factor such as ``x2``; None changes nothing.
 
     Raises:
-        ConfigError: for text that is neither, and for a factor of a run that named no amount.
+        ConfigError: for any other text, and for a factor where a run had no amount.
     """
     last = {entry["id"]: entry.get("submitted", {}) for entry in study.entries}
     adjusted = []
@@ -41,7 +41,7 @@ def adjust(
 
 
 def last_cluster(study: StudyDir) -> str:
-    """Where runs of the study were last submitted to; ``auto`` when nothing says so."""
+    """``slurm`` or ``local``, by the study's last submission; ``auto`` without one."""
     known = [entry["submitted"]["cluster"] for entry in study.entries if "submitted" in entry]
     return known[-1] if known else "auto"
 

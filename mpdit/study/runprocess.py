@@ -1,4 +1,4 @@
-"""A run's process: what it may use, its start, and what is known of its end."""
+"""The process of a run: its devices, its start, and the reason of its end."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mpdit.disk.lease import BusyError
 from mpdit.disk.rundir import RunDir, RunState
@@ -20,18 +21,18 @@ TAIL_BYTES = 4000
 
 
 def cores() -> int:
-    """The CPU cores that this process may use."""
+    """The number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1  # macOS
 
 
 def find_gpus() -> list[str]:
-    """The GPUs that runs may use, as CUDA_VISIBLE_DEVICES names them."""
+    """The GPUs that runs may use, by their names in CUDA_VISIBLE_DEVICES."""
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:
         names = [name for name in allowed.split(",") if name.strip()]
-        # CUDA sees those before the first impossible one, and so none for the usual -1
+        # CUDA uses the names before the first invalid one; -1 is the usual way to hide all
         return list(itertools.takewhile(lambda name: not name.strip().startswith("-"), names))
     if shutil.which("nvidia-smi") is None:
         return []
@@ -42,38 +43,40 @@ def find_gpus() -> list[str]:
 def start_run(
     run: RunDir, command: Sequence[str], threads: int, gpu: str | None = None
 ) -> subprocess.Popen[bytes]:
-    """A process that executes a run; what it says goes to the run's log.
+    """Start the process that executes a run; its output goes to the run's log.
 
     Args:
-        gpu: the only one that it sees; None for those that this process sees.
+        threads: the CPU threads that it may use.
+        gpu: the only GPU that it sees; None for all that this process sees.
     """
     env = {**os.environ, "MPDIT_THREADS": str(threads)}
     if gpu is not None:
         env["CUDA_VISIBLE_DEVICES"] = gpu
-    with run.log.open("ab") as log:
+    return spawn([*command, str(run.path)], run.log, env=env)
+
+
+def spawn(command: Sequence[str], log: Path, **options: Any) -> subprocess.Popen[bytes]:
+    """Start a process without input whose output is appended to ``log``."""
+    with log.open("ab") as output:
         return subprocess.Popen(
-            [*command, str(run.path)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=env,
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, **options
         )
 
 
 def crash_reason(run: RunDir, code: int) -> str:
-    """Why a process has died, where the run could not say so itself."""
+    """Why a process failed, from its exit status and the last line of its log."""
     if code < 0:
         name = signal.Signals(-code).name
         return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
     lines = map(str.strip, reversed(tail(run.log).splitlines()))
-    return next(filter(None, lines), f"ended with exit status {code}")
+    return next(filter(None, lines), f"exit status {code}")
 
 
 def record_error(run: RunDir, reason: str, started: float) -> bool:
-    """Say in state.json why a run has ended, unless it has said so itself since ``started``.
+    """Write the reason of a failure to state.json, unless the run did so since ``started``.
 
     Returns:
-        False when the run is another process's by now.
+        False when another process holds the run.
     """
     try:
         with run.lease():
@@ -85,12 +88,12 @@ def record_error(run: RunDir, reason: str, started: float) -> bool:
     except BusyError:
         return False
     except OSError:
-        pass  # its folder is gone, or the disk is full
+        pass  # the folder was deleted, or the disk is full
     return True
 
 
 def tail(file: Path) -> str:
-    """The end of a log; nothing of one that is not there."""
+    """The last few kilobytes of a log; '' when it does not exist."""
     try:
         with file.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))

@@ -165,11 +165,14 @@ def test_the_clusters_limit_is_read() -> None:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ({"partition": "mian"}, "slurm.partition: there is no 'mian'. Did you mean 'main'?"),
-        ({"partition": "main,lo"}, "there is no 'lo'. Did you mean 'low'?"),
-        ({"partition": "gpu"}, "There are: closed, low, main"),
-        ({"time": 1441}, "slurm.time: 1441 minutes are more than partition main gives"),
-        ({"partition": "main", "time": 1441}, "gives: 1-00:00:00"),
+        (
+            {"partition": "mian"},
+            "slurm.partition: partition 'mian' does not exist. Did you mean 'main'?",
+        ),
+        ({"partition": "main,lo"}, "partition 'lo' does not exist. Did you mean 'low'?"),
+        ({"partition": "gpu"}, "Known: closed, low, main"),
+        ({"time": 1441}, "slurm.time: 1441 minutes exceed the limit of partition main"),
+        ({"partition": "main", "time": 1441}, "main: 1-00:00:00"),
         ({"partition": "closed", "account": "theirs"}, "slurm.account: 'theirs' may not use"),
         ({"partition": "closed", "qos": "urgent"}, "slurm.qos: 'urgent' may not use partition clo"),
     ],

@@ -1,4 +1,4 @@
-"""What a cluster's partitions give, and what may be asked of them."""
+"""The partitions of a cluster, and what may be requested of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mpdit.grid.resources import Resources, parse_minutes
 
 @dataclass(frozen=True)
 class Partition:
-    """In Slurm's words."""
+    """One partition; ``values`` are Slurm's keys and texts."""
 
     values: dict[str, str]
 
@@ -27,23 +27,23 @@ class Partition:
 
     @property
     def minutes(self) -> float:
-        """The longest time limit."""
+        """The longest time limit, in minutes."""
         with suppress(ValueError):
             return parse_minutes(self.values["MaxTime"])
         return float("inf")
 
     def refuses(self, kind: str, name: str) -> bool:
-        """Whether it is closed to an account (``Accounts``) or a quality of service (``Qos``)."""
+        """Whether it rejects an account (kind ``Accounts``) or a quality of service (``Qos``)."""
         allowed = self.values.get(f"Allow{kind}", "ALL")
         denied = self.values.get(f"Deny{kind}", "").split(",")
         return name in denied or (allowed != "ALL" and name not in allowed.split(","))
 
 
 def read() -> list[Partition]:
-    """The cluster's.
+    """Read the cluster's partitions.
 
     Raises:
-        ConfigError: when Slurm cannot be asked.
+        ConfigError: when Slurm does not answer.
     """
     answer = slurm.run("scontrol", "--all", "--oneliner", "show", "partition").splitlines()
     pairs = ((word.partition("=") for word in line.split()) for line in answer)
@@ -51,11 +51,11 @@ def read() -> list[Partition]:
 
 
 def check(requests: Iterable[Resources], partitions: Sequence[Partition]) -> None:
-    """Hold requests against the partitions.
+    """Check requests against the partitions.
 
     Raises:
-        ConfigError: for a partition that does not exist, or is closed to the account or quality of
-            service, and for more time than it gives.
+        ConfigError: for a partition that does not exist or rejects the account or quality of
+            service, and for a time above its limit.
     """
     known = {partition.name: partition for partition in partitions}
     for request in requests:
@@ -69,26 +69,24 @@ def check(requests: Iterable[Resources], partitions: Sequence[Partition]) -> Non
         if request.time is not None and most is not None and request.time > most.minutes:
             given = most.values["MaxTime"]
             raise ConfigError(
-                f"{request.time} minutes are more than partition {most.name} gives: {given}",
+                f"{request.time} minutes exceed the limit of partition {most.name}: {given}",
                 "slurm.time",
             )
 
 
 def _asked(names: str | None, known: Mapping[str, Partition]) -> list[Partition]:
-    """Those that a job may run in, whichever is free first."""
+    """The partitions that a job may run in; Slurm takes the one that is free first."""
     if names is None:
         return [part for part in known.values() if part.is_default]
     for name in names.split(","):
         if name not in known:
-            there = f"There are: {', '.join(sorted(known))}"
-            raise ConfigError(
-                f"there is no {name!r}.{nearest(name, known)} {there}", "slurm.partition"
-            )
+            hint = f"{nearest(name, known)} Known: {', '.join(sorted(known))}"
+            raise ConfigError(f"partition {name!r} does not exist.{hint}", "slurm.partition")
     return [known[name] for name in names.split(",")]
 
 
 def timed(request: Resources, partitions: Sequence[Partition]) -> Resources:
-    """With a time limit: its own, or its partition's default; none where there is no limit."""
+    """The request with its partition's default time limit where it has none of its own."""
     if request.time is None:
         part = _asked(request.partition, {part.name: part for part in partitions})[:1]
         for limit in ("DefaultTime", "MaxTime") if part else ():

@@ -1,4 +1,4 @@
-"""What the commands say before, at and after a submission, as lines of text."""
+"""The messages of a submission, as lines of text."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from mpdit.text import Paint, count
 
 
 def doubtful_bill(part: Plan, results: Path) -> tuple[str, Sequence[str]]:
-    """Why a person should agree first, '' for a small bill; and the bill's lines."""
+    """Why a person should confirm a submission ('' for a small bill), and the bill's lines."""
     study = StudyDir(results / part.study)
     if not doubts(make_bill(part.runs, study), study.path):
         return "", ()
-    bill = make_bill(missing(study, part.runs), study)  # what is done costs nothing
+    bill = make_bill(missing(study, part.runs), study)  # done runs cost nothing
     return doubts(bill, study.path), bill.lines()
 
 
 def announcement(submission: Submission, paint: Paint) -> Iterator[str]:
-    """What was submitted and what was left alone; what a changed grid has and has no longer."""
+    """What was submitted, what was left alone, and what changed in the grid."""
     name = paint(submission.study.name, "bold")
     left = f"; left alone: {tally(submission.left, paint)}" if submission.left else ""
     if submission.started:
@@ -50,10 +50,10 @@ def _place(submission: Submission) -> str:
 
 
 def dry_run(part: Plan, results: Path, how: Execution) -> Iterator[str]:
-    """What would be submitted, and how; nothing is written.
+    """Show what would be submitted; nothing is written.
 
     Raises:
-        ConfigError: for what Slurm does not have or would refuse.
+        ConfigError: when Slurm would reject a job.
     """
     study = StudyDir((results / part.study).absolute())
     runs = {run.name: run.resources for run in missing(study, part.runs)}
@@ -64,7 +64,7 @@ def dry_run(part: Plan, results: Path, how: Execution) -> Iterator[str]:
         yield f"{part.study}: {count(len(runs), 'run')} on this machine"
         yield from (f"  {name}" for name in runs)
         return
-    from mpdit.study.cluster.arrays import preview  # submitit takes its time
+    from mpdit.study.cluster.arrays import preview  # here: importing submitit is slow
 
     batches = preview(study, runs, how.max_parallel)
     for number, (batch, script) in enumerate(batches, 1):

@@ -1,4 +1,4 @@
-"""A plan as lines of text: its runs, what was left out or merged, and what it will take."""
+"""A plan as lines of text: its runs, what was left out or merged, and the cost."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ LISTED = 5
 
 
 def plan_lines(plan: Plan, bill: Bill, paint: Paint) -> Iterator[str]:
-    """A plan: one line a run with the columns that differ, then what was left out or merged, and
-    what it takes."""
+    """One line a run with the columns that differ, then what was left out or merged, and the
+    cost."""
     runs = plan.runs
     total = sum(run.config.train.steps for run in runs)
     yield paint(plan.study, "bold") + (plan.grid.description and f"  {plan.grid.description}")
@@ -48,7 +48,7 @@ def plan_lines(plan: Plan, bill: Bill, paint: Paint) -> Iterator[str]:
 
 
 def _relative_sizes(runs: Sequence[PlannedRun]) -> list[str]:
-    """How many more parameters than the first run of the same model name has; '' for as many."""
+    """The change in parameters from the first run of the same model name; '' for none."""
     first: dict[str, int] = {}
     sizes = []
     for run in runs:
@@ -59,14 +59,14 @@ def _relative_sizes(runs: Sequence[PlannedRun]) -> list[str]:
 
 
 def _columns(plan: Plan) -> list[tuple[str, list[str]]]:
-    """(title, cells) for everything that the grid sets and that differs between its runs."""
+    """(title, cells) of every setting of the grid that differs between its runs."""
     grid = plan.grid
-    layers = [grid.base, grid.overrides, *(named.layer for named in grid.named)]
+    layers = [grid.base, grid.overrides, *(point.layer for point in grid.named)]
     layers += [choice for axis in (*grid.axes, *grid.tune) for choice in axis.choices]
-    said = {key for layer in layers for key in layer}
+    named = {key for layer in layers for key in layer}
     presets = [layer["model.preset"].value for layer in layers if "model.preset" in layer]
-    said |= {f"model.{name}" for preset in presets for name in PRESETS[preset]}
-    own = [key for key in KEYS if key in said - set(SIZE_KEYS) - {"model.name", "model.preset"}]
+    named |= {f"model.{name}" for preset in presets for name in PRESETS[preset]}
+    own = [key for key in KEYS if key in named - set(SIZE_KEYS) - {"model.name", "model.preset"}]
     own = [key for key in own if key.removeprefix("model.") not in FLAGS]
     columns = [
         ("model", [run.config.model.name for run in plan.runs]),
@@ -96,7 +96,7 @@ def _left_out(plan: Plan, paint: Paint) -> Iterator[str]:
     for excluded in plan.excluded:
         text = excluded.exclusion.text
         if not excluded.runs:
-            yield paint(f"  {text} matches nothing", "yellow")
+            yield paint(f"  {text} matches no run", "yellow")
             continue
         reason = excluded.exclusion.reason and f": {excluded.exclusion.reason}"
         yield f"  {count(excluded.runs, 'run')} with {text}{reason}"
@@ -109,11 +109,11 @@ def _left_out(plan: Plan, paint: Paint) -> Iterator[str]:
 
 
 def grid_changes(new: Sequence[str], dropped: Sequence[str], paint: Paint) -> Iterator[str]:
-    """What a grid has now and had not when it was last submitted, and the other way round."""
+    """The runs that the grid has gained and lost since it was last submitted."""
     if new:
         yield f"  new in the grid: {_listed(new)}"
     if dropped:
-        yield paint(f"  no longer in the grid, and kept on disk: {_listed(dropped)}", "yellow")
+        yield paint(f"  no longer in the grid, kept on disk: {_listed(dropped)}", "yellow")
 
 
 def _listed(names: Sequence[str]) -> str:

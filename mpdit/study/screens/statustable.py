@@ -1,4 +1,4 @@
-"""The states of runs as lines of text: the line on top, the table, and what goes wrong."""
+"""The states of runs as lines of text: an overview, a table, and the failures."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from mpdit.study.status import COLOURS, FRESH_S, RunStatus, summary, tally
 from mpdit.text import Paint, align, bar, duration, one_line
 
 MANY = 40
-"""Up to so many runs are all listed in a status."""
+"""A status lists all runs up to this many."""
 
 
 def overview(
     study: str, statuses: Sequence[RunStatus], silence: str, paint: Paint, left: float | None = None
 ) -> Iterator[str]:
-    """The lines on top: the study, a bar, the counts, the time left (s), and Slurm's reasons.
+    """The study with a bar, counts and the time left (s), then why runs wait in Slurm.
 
     Args:
-        silence: why Slurm has not answered (`Scheduler.silence`), '' when it has.
+        silence: why Slurm did not answer (`Scheduler.silence`), '' when it did.
     """
     done = sum(progress(status) for status in statuses) / max(1, len(statuses))
     head = f"{paint(study, 'bold')}  {paint(bar(done, 20), 'cyan')}"
     yield f"{head}  {summary(statuses, paint)}{time_left(left)}"
     reasons = Counter(status.waits for status in statuses if status.waits)
     if reasons:
-        listed = ", ".join(f"{n:,} {reason}" for reason, n in reasons.most_common())
-        yield paint(f"Slurm lets wait: {listed}", "dim")
+        listed = ", ".join(f"{n:,} ({reason})" for reason, n in reasons.most_common())
+        yield paint(f"waiting in Slurm: {listed}", "dim")
     if silence:
-        yield paint(f"as last known: {silence}", "yellow")
+        yield paint(f"states as last known: {silence}", "yellow")
 
 
 def time_left(seconds: float | None) -> str:
-    """``, about 5 min 3 s left``; '' while it is not known."""
+    """``, about 5 min 3 s left``; '' where the time is not known."""
     return "" if seconds is None else f", about {duration(seconds)} left"
 
 
 def progress(status: RunStatus) -> float:
-    """How much of a run is behind it; training counts for nine tenths."""
+    """The fraction of a run that is done; training counts for nine tenths."""
     if status.state == "done":
         return 1.0
     fraction = status.step / status.steps if status.steps else 0.0
@@ -46,8 +46,8 @@ def progress(status: RunStatus) -> float:
 
 
 def status_lines(statuses: Sequence[RunStatus], paint: Paint) -> Iterator[str]:
-    """A table of runs: of all where they are few, else of those that run, wait half done, failed
-    or got lost."""
+    """A table of all runs, or where they are many of those running, failed, lost or
+    interrupted."""
     shown = list(statuses) if len(statuses) <= MANY else _interesting(statuses)
     if shown:
         right = [False, False, False, True, False, True, True, True, True, False]
@@ -92,7 +92,7 @@ def _cells(status: RunStatus) -> list[str]:
 
 
 def trouble(status: RunStatus, paint: Paint) -> str:
-    """One line on a run that has failed or got lost."""
+    """One line on a run that failed or was lost."""
     reason = one_line(status.error or "its process is gone")
     return paint(f"{status.name} {status.state}: {reason}", COLOURS[status.state])
 
@@ -104,11 +104,11 @@ def _note(status: RunStatus) -> str:
     if status.error:
         notes.append(one_line(status.error))
     if status.silent is not None and status.silent > FRESH_S:
-        notes.append(f"no word for {duration(status.silent)}")
+        notes.append(f"no heartbeat for {duration(status.silent)}")
     if status.waits:
         notes.append(f"waits: {status.waits}")
     if status.stopped:
-        notes.append(f"by {status.stopped}; goes on when submitted")
+        notes.append(f"stopped by {status.stopped}; submit to resume")
     if status.state == "lost":
         notes.append("its process is gone")
     if status.state == "done" and status.seconds:

@@ -1,4 +1,4 @@
-"""Following a study while it is worked on: a live screen on a terminal, plain lines elsewhere."""
+"""Follow a study while it runs: a live screen on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from mpdit.text import Paint, count, duration, fit, one_line
 
 POLL_S = 0.5
 PAUSE_S = 2.0
-"""So long the screen stands still at most, however long a look at the study takes."""
+"""Most seconds between two updates, however long reading the study takes."""
 REPORT_S = 15.0
+"""Seconds between two lines on the progress."""
 LISTED = 4
 
 
 def follow(
     study: StudyDir, names: Collection[str], working: Callable[[], bool], out: IO[str]
 ) -> list[RunStatus]:
-    """Show runs until ``working`` says no and none of them is running or queued.
+    """Show runs until ``working()`` is false and no run is running or queued.
 
     Returns:
-        where each of them stands then.
+        the final state of each run.
     """
     scheduler = Scheduler(ASK_S)
     follower = _Screen(study, scheduler, out) if out.isatty() else _Lines(out)
     with follower:
         while True:
-            still = working()  # before the look: what is seen after the end is final
+            still = working()  # asked first: a state that is read after the end is final
             began = time.monotonic()
             statuses = survey(study, names, scheduler)
             follower.show(statuses)
@@ -48,7 +49,7 @@ def follow(
 
 
 class _Display:
-    """Shows a study again and again; the time left is from what was done since the first look."""
+    """Shows a study again and again, and estimates the time left."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()
@@ -59,7 +60,7 @@ class _Display:
     def __exit__(self, *_: object) -> None: ...
 
     def left(self, statuses: list[RunStatus]) -> float | None:
-        """Seconds, None while there is nothing to go by."""
+        """Seconds left at the pace since the first look, None while that is unknown."""
         behind = sum(map(progress, statuses))
         self.first = behind if self.first is None else self.first
         seconds, gained = time.monotonic() - self.began, behind - self.first
@@ -99,7 +100,7 @@ class _Screen(_Display):
 
 
 class _Lines(_Display):
-    """One timestamped line for each thing that happens, and one now and then on how it goes."""
+    """One timestamped line for each change, and one now and then on the progress."""
 
     def __init__(self, out: IO[str]) -> None:
         super().__init__()
@@ -119,23 +120,23 @@ class _Lines(_Display):
             running = [_line(s) for s in statuses if s.state == "running"]
             if len(running) > LISTED:
                 running[LISTED:] = [f"{len(running) - LISTED} more"]
-            self.say("; ".join([f"{summary(statuses)}{time_left(left)}", *running]))
+            self.report("; ".join([f"{summary(statuses)}{time_left(left)}", *running]))
 
     def event(self, status: RunStatus) -> None:
         match status.state:
             case "running":
                 at = f" at {status.stage} {status.step:,}" if status.step else ""
                 on = f" on {status.where}" if status.job and status.where else ""
-                self.say(f"{status.name} started{at}{on}")
+                self.report(f"{status.name} started{at}{on}")
             case "done":
                 after = f" in {duration(status.seconds)}" if status.seconds else ""
-                self.say(f"{status.name} finished{after}")
+                self.report(f"{status.name} finished{after}")
             case "failed":
-                self.say(f"{status.name} failed: {one_line(status.error or '')}")
+                self.report(f"{status.name} failed: {one_line(status.error or '')}")
             case "planned" | "lost":
-                self.say(f"{status.name} stopped at {status.stage} {status.step:,}")
+                self.report(f"{status.name} stopped at {status.stage} {status.step:,}")
 
-    def say(self, text: str) -> None:
+    def report(self, text: str) -> None:
         print(f"{time.strftime('%H:%M:%S')}  {text}", file=self.out, flush=True)
 
 
@@ -149,7 +150,7 @@ def _line(status: RunStatus) -> str:
 
 
 def outcome(study: StudyDir, statuses: list[RunStatus], seconds: float, paint: Paint) -> list[str]:
-    """The last words: what is done, and for each run that is not, why and where its log is."""
+    """The final message: counts, and the reason and log of each run that failed."""
     ended = [s for s in statuses if s.state in ("failed", "lost")]
     lines = [f"{paint(study.name, 'bold')}: {summary(statuses, paint)} after {duration(seconds)}"]
     for status in ended[:10]:
