@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -172,18 +172,14 @@ class Bill:
     @property
     def hours(self) -> dict[str, float]:
         """Hours by unit, ``GPU`` or ``core``."""
-        sums: dict[str, float] = defaultdict(float)
-        for cost in self.costs:
-            sums[cost.unit] += cost.hours
-        return dict(sums)
+        units = dict.fromkeys(cost.unit for cost in self.costs)
+        return {unit: sum(c.hours for c in self.costs if c.unit == unit) for unit in units}
 
     @property
     def disk(self) -> dict[str, int]:
         """Bytes by content."""
-        sums: Counter[str] = Counter()
-        for cost in self.costs:
-            sums.update(cost.disk)
-        return dict(sums)
+        contents = self.costs[0].disk if self.costs else ()
+        return {what: sum(cost.disk[what] for cost in self.costs) for what in contents}
 
     @property
     def is_large(self) -> bool:

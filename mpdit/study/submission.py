@@ -65,11 +65,7 @@ class Execution:
     cluster: str = "local"
     max_parallel: int | None = None
     on_end: str | None = None
-    command: Sequence[str] = ()
-
-    @property
-    def run_command(self) -> list[str]:
-        return list(self.command or pool.RUN_COMMAND)
+    command: Sequence[str] = field(default_factory=lambda: pool.RUN_COMMAND)
 
 
 def choose_cluster(asked: str, plan: Plan) -> str:
@@ -102,10 +98,9 @@ def check_plan(plan: Plan, results: Path) -> None:
     folder = (results / plan.study).absolute()
     while not folder.exists():
         folder = folder.parent
-    if not folder.is_dir():
-        raise ConfigError(f"cannot write results to {results / plan.study}: {folder} is a file")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(f"cannot write results to {results / plan.study}: {folder} is read-only")
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        why = "read-only" if folder.is_dir() else "a file"
+        raise ConfigError(f"cannot write results to {results / plan.study}: {folder} is {why}")
     configs = [run.config for run in plan.runs]
     for data in dict.fromkeys(config.data for config in configs):
         check_available(data)
@@ -186,7 +181,7 @@ def _start_pool(
     """Claim the runs and start a pool; return the number of runs at once and the process."""
     parallel = min(how.max_parallel or pool.default_parallel(), len(runs))
     claim, held = study.new_claim(
-        "local", runs, command=how.run_command, parallel=parallel, on_end=how.on_end
+        "local", runs, command=how.command, parallel=parallel, on_end=how.on_end
     )
     with held:
         process = pool.start_pool(claim, held, claim.with_suffix(".log"))
@@ -213,7 +208,7 @@ def _start_arrays(
     notice = None if how.on_end is None else partial(notify, study.path, command=how.on_end)
     taken = []
     for array in submit_arrays(
-        study, resources, largest, how.run_command, how.max_parallel, notice
+        study, resources, largest, how.command, how.max_parallel, notice
     ):  # noted one by one: sbatch may reject the next
         _note(study, (name for task in array.tasks for name in task), runs, how)
         taken.append(array)

@@ -94,12 +94,11 @@ class Scheduler:
         except ConfigError:
             records = {}
         for task, claim in gone.items():
-            record = records.get(task)
+            record = records.get(task, slurm.Ended(state="", nodes=""))
             # all allocations of a requeued job append to one log
             said = tail(claim.task_log(task)).rpartition("Starting with JobEnvironment")[2]
-            cause = classify(record.state if record else "", said)
-            nodes = record.nodes if record else ""
-            self._known[task] = Placement("gone", task, cause.kind, nodes, said=cause.line)
+            kind, line = classify(record.state, said)
+            self._known[task] = Placement("gone", task, kind, record.nodes, said=line)
 
 
 def _placed(task: slurm.QueuedTask) -> Placement:

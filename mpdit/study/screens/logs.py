@@ -21,17 +21,15 @@ def show_log(study: StudyDir, run: RunDir, out: IO[bytes], follow: bool) -> str:
     Returns:
         why there is no log, '' when there is one.
     """
-    scheduler = Scheduler(ASK_S)
+    scheduler, position = Scheduler(ASK_S), 0
     (status,) = survey(study, [run.name], scheduler)
     if not run.log.exists():
         reason = _explain(status)
-        task = _task_log(study, run)
-        if task is not None and not status.is_active:
+        if not status.is_active and (task := _task_log(study, run)) is not None:
             _copy(task, 0, out)
         if not follow or not status.is_active:
             return reason
         print(reason, flush=True)
-    position = 0
     while True:
         if run.log.exists():
             position = _copy(run.log, position, out)

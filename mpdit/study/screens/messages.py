@@ -12,7 +12,7 @@ from mpdit.study.screens.plantable import LISTED, grid_changes
 from mpdit.study.status import missing, tally
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, Submission
-from mpdit.text import Paint, count
+from mpdit.text import Paint, count, shortlist
 
 
 def doubtful_bill(part: Plan, results: Path) -> tuple[str, Sequence[str]]:
@@ -43,10 +43,9 @@ def _place(submission: Submission) -> str:
     if not submission.arrays:
         return f"{submission.parallel} at a time on this machine"
     tasks = sum(len(array.tasks) for array in submission.arrays)
-    jobs = ", ".join(str(array.job) for array in submission.arrays[:LISTED])
-    more = ", …" if len(submission.arrays) > LISTED else ""
+    jobs = shortlist([str(array.job) for array in submission.arrays], LISTED)
     what = count(len(submission.arrays), "Slurm job")
-    return f"{count(tasks, 'task')} in {what} ({jobs}{more})"
+    return f"{count(tasks, 'task')} in {what} ({jobs})"
 
 
 def dry_run(part: Plan, results: Path, how: Execution) -> Iterator[str]:

@@ -75,9 +75,8 @@ def _columns(plan: Plan) -> list[tuple[str, list[str]]]:
     for key in own:
         section, _, name = key.partition(".")
         values = [getattr(getattr(run.config, section), name) for run in plan.runs]
-        title = {"data.name": "data"}.get(
-            key, name if section in ("model", "train") else shortest(key)
-        )
+        title = name if section in ("model", "train") else shortest(key)
+        title = "data" if key == "data.name" else title
         columns.append((title, [yaml_text(value) for value in values]))
     return [(title, cells) for title, cells in columns if len(set(cells)) > 1]
 

@@ -112,5 +112,5 @@ def _note(status: RunStatus) -> str:
     if status.state == "lost":
         notes.append("its process is gone")
     if status.state == "done" and status.seconds:
-        notes.append(f"in {duration(status.seconds)}")
+        notes.append(f"finished in {duration(status.seconds)}")
     return "; ".join(notes)
