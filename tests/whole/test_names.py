@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 SAME_NOUN = {"grid", "study"}
 """mpdit/grid/grid.py is the noun of its package; analysis/study.py is what mpdit/study/ left."""
