@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The door: plan, submit and follow studies. ``launch.py GRID`` is short for ``submit GRID``."""
+"""The command line: plan, submit and follow studies. ``launch.py GRID`` means ``submit GRID``."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import shlex
 import signal
 import sys
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 
 if TYPE_CHECKING:
     from mpdit.grid.plan import Plan
-    from mpdit.study.screens.text import Paint
     from mpdit.study.status import RunStatus
     from mpdit.study.submission import Execution, Submission
+    from mpdit.text import Paint
 
 app = typer.Typer(
     add_completion=False,
@@ -30,23 +31,27 @@ app = typer.Typer(
     "'launch.py GRID' is short for 'launch.py submit GRID'.",
 )
 
-GridFile = Annotated[Path, typer.Argument(metavar="GRID", help="A grid: experiments/*.yaml")]
+GridFile = Annotated[
+    Path, typer.Argument(metavar="GRID", help="A grid file, such as experiments/*.yaml")
+]
 StudyName = Annotated[
     str, typer.Argument(metavar="STUDY", help="A study's folder, or its name under results/")
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, name or id")]
 Results = Annotated[
-    Path, typer.Option("--results", metavar="DIR", help="Where the studies' folders are")
+    Path, typer.Option("--results", metavar="DIR", help="The folder of all studies")
 ]
 Sets = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="A value over every run's, such as train.steps=100"
+        "--set", metavar="KEY=VALUE", help="Set a value in every run, such as train.steps=100"
     ),
 ]
 Only = Annotated[
     str | None,
-    typer.Option("--only", metavar="PATTERN", help="Only runs or variants so named: 'E-*'"),
+    typer.Option(
+        "--only", metavar="PATTERN", help="Only runs or variants of this name, such as 'E-*'"
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 Parallel = Annotated[
@@ -55,7 +60,7 @@ Parallel = Annotated[
         "--max-parallel",
         metavar="N",
         min=1,
-        help="Runs at once [here one a GPU or core, on Slurm the grid's max_parallel]",
+        help="Runs at once [local: one a GPU or core; Slurm: the grid's max_parallel]",
     ),
 ]
 OnEnd = Annotated[
@@ -63,11 +68,13 @@ OnEnd = Annotated[
     typer.Option(
         "--on-end",
         metavar="COMMAND",
-        help="Run this in a shell when all has ended; $MPDIT_SUMMARY says how",
+        help="Run this shell command when all runs have ended; $MPDIT_SUMMARY counts them",
     ),
 ]
-Wait = Annotated[bool, typer.Option("--wait", help="Stay until all is done, and show how it goes")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before a large bill")]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Wait until all runs have ended, and show their progress")
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before a large submission")]
 RESULTS = Path("results")
 
 
@@ -79,12 +86,12 @@ def plan(
     results: Results = RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """List the runs of a grid, and what they will take; write nothing."""
+    """List the runs of a grid and their cost; write nothing."""
     from mpdit.study.cost import make_bill
-    from mpdit.study.screens.text import grid_changes, plan_lines
+    from mpdit.study.screens.plantable import grid_changes, plan_lines
     from mpdit.study.studydir import StudyDir
 
-    part, whole = _load(grid, sets, only)
+    part, whole = _load(grid, sets, only, results)
     study = StudyDir(results / part.study)
     bill = make_bill(part.runs, study)
     if as_json:
@@ -111,7 +118,7 @@ def submit(
         str,
         typer.Option(
             metavar="auto|slurm|local",
-            help="auto is Slurm where the grid has 'slurm:' and this machine sbatch",
+            help="auto: Slurm where the grid has 'slurm:' and sbatch exists, else local",
         ),
     ] = "auto",
     results: Results = RESULTS,
@@ -121,18 +128,18 @@ def submit(
     only: Only = None,
     yes: Yes = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what sbatch would be given; write nothing")
+        bool, typer.Option("--dry-run", help="Print the scripts for sbatch; write nothing")
     ] = False,
     on_end: OnEnd = None,
 ) -> None:
-    """Run what is missing of a grid.
+    """Run the missing runs of a grid.
 
-    What is done is skipped, what is running is left alone, what was interrupted goes on.
+    Done runs are skipped, running ones are left alone, interrupted ones are resumed.
     """
     from mpdit.study.screens import messages
     from mpdit.study.submission import Execution, choose_cluster
 
-    part, whole = _load(grid, sets, only)
+    part, whole = _load(grid, sets, only, results)
     how = Execution(choose_cluster(cluster, part), max_parallel, on_end)
     if dry_run:
         print("\n".join(messages.dry_run(part, results, how)))
@@ -149,16 +156,16 @@ def retry(
     max_parallel: Parallel = None,
     wait: Wait = False,
     time: Annotated[
-        str | None, typer.Option(metavar="T", help="A time limit (4:00:00), or a factor (x2)")
+        str | None, typer.Option(metavar="T", help="A time limit (4:00:00) or a factor (x2)")
     ] = None,
     memory: Annotated[
-        str | None, typer.Option(metavar="M", help="Memory (16G), or a factor (x2)")
+        str | None, typer.Option(metavar="M", help="Memory (16G) or a factor (x2)")
     ] = None,
     on_end: OnEnd = None,
 ) -> None:
     """Run again what failed, timed out, ran out of memory or was lost.
 
-    Factors are of what a run was last submitted with.
+    A factor multiplies the amount of the run's last submission.
     """
     from mpdit.study.retry import STATES, adjust, last_cluster
     from mpdit.study.studydir import find_study
@@ -175,12 +182,12 @@ def retry(
 def status(
     study: StudyName,
     results: Results = RESULTS,
-    watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the study until it ends")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Where every run of a study stands."""
+    """Print the state of every run of a study."""
     from mpdit.study.cluster.scheduler import Scheduler
-    from mpdit.study.screens.text import overview, status_lines, waiting_lines
+    from mpdit.study.screens.statustable import overview, status_lines
     from mpdit.study.screens.watch import follow
     from mpdit.study.status import survey
     from mpdit.study.studydir import find_study
@@ -194,12 +201,10 @@ def status(
     scheduler = Scheduler()
     statuses = survey(found, scheduler=scheduler)
     if as_json:
-        _print_json(status.row() for status in statuses)
+        _print_json(map(asdict, statuses))
         return
     paint = _paint()
-    head = [overview(found.name, statuses, paint, None), *waiting_lines(statuses, paint)]
-    if scheduler.silence:
-        head.append(paint(f"as last known: {scheduler.silence}", "yellow"))
+    head = overview(found.name, statuses, scheduler.silence, paint)
     print(*head, "", *status_lines(statuses, paint), sep="\n")
 
 
@@ -207,7 +212,9 @@ def status(
 def logs(
     run: RunName,
     results: Results = RESULTS,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it is written")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print new lines as they are written")
+    ] = False,
 ) -> None:
     """Print a run's log."""
     from mpdit.disk.rundir import find_run
@@ -223,33 +230,35 @@ def logs(
 def cancel(study: StudyName, results: Results = RESULTS) -> None:
     """Stop a study's runs, on Slurm and on this machine.
 
-    They keep their state, and submit goes on.
+    They keep their state; submit resumes them.
     """
     from mpdit.study.cancel import cancel as cancel_study
-    from mpdit.study.screens.text import summary
-    from mpdit.study.status import survey
+    from mpdit.study.status import summary, survey
     from mpdit.study.studydir import find_study
 
     found = find_study(study, results)
     done = cancel_study(found)
     if left := done.asked - done.stopped:
-        _fail(f"{left} of {done.asked} processes and tasks were asked to stop, and have not yet", 1)
+        _fail(f"{left} of {done.asked} processes and tasks have not stopped yet", 1)
     if not done.asked:
-        print(f"nothing of {found.name} is running on this machine or waits for Slurm")
+        print(f"nothing of {found.name} is running on this machine or in Slurm")
         return
     print(f"stopped; {summary(survey(found), _paint())}")
 
 
-def _load(grid: Path, sets: list[str] | None, only: str | None) -> tuple[Plan, Plan]:
-    """The part of a plan that was asked for, and the whole."""
-    from mpdit.grid.plan import load_plan
+def _load(file: Path, sets: list[str] | None, only: str | None, results: Path) -> tuple[Plan, Plan]:
+    """The requested part of a plan, and the whole plan, with the defaults that its study has."""
+    from mpdit.grid.grid import load_grid
+    from mpdit.grid.plan import make_plan
+    from mpdit.study.studydir import StudyDir
 
-    whole = load_plan(grid, sets or ())
+    grid = load_grid(file, sets or ())
+    whole = make_plan(grid, StudyDir(results / grid.study).defaults)
     return (whole.only(only) if only is not None else whole), whole
 
 
 def _agree(part: Plan, results: Path) -> None:
-    """Ask before a large bill, on a terminal; refuse it elsewhere."""
+    """Ask on a terminal before a large submission; refuse it elsewhere."""
     from mpdit.errors import ConfigError
     from mpdit.study.screens.messages import doubtful_bill
     from mpdit.study.submission import check_plan
@@ -259,18 +268,18 @@ def _agree(part: Plan, results: Path) -> None:
     if not doubt:
         return
     if not sys.stdin.isatty():
-        raise ConfigError(f"{part.study} takes {doubt}: with --yes it is submitted all the same")
+        raise ConfigError(f"{part.study} needs {doubt}. Add --yes to submit anyway.")
     print(*lines, sep="\n")
-    if input(f"{part.study} takes {doubt}. Submit? [y/N] ").strip().lower() not in ("y", "yes"):
+    if input(f"{part.study} needs {doubt}. Submit? [y/N] ").strip().lower() not in ("y", "yes"):
         raise ConfigError("not submitted")
 
 
 def _submit(part: Plan, results: Path, how: Execution, wait: bool, **options: Any) -> None:
-    """Submit; then wait for the end, or say how to follow it.
+    """Submit; then wait for the end, or print how to follow the runs.
 
-    Ctrl-C stops what was started here; what Slurm has goes on.
+    Ctrl-C stops the pool that was started here; Slurm's tasks continue.
     """
-    # all of it now: once a pool lives, Ctrl-C has to meet the try below
+    # imported before the pool starts, so that Ctrl-C is then caught by the try below
     from mpdit.study.screens.messages import announcement
     from mpdit.study.screens.watch import follow
     from mpdit.study.status import survey
@@ -301,23 +310,23 @@ def _submit(part: Plan, results: Path, how: Execution, wait: bool, **options: An
 
 
 def _conclude(submission: Submission, statuses: list[RunStatus], seconds: float) -> None:
-    """What has become of the runs, and what to do next."""
+    """Print the result of the runs and the next command."""
     from mpdit.study.screens.watch import outcome
 
     paint = _paint()
     study = submission.study
     print("\n".join(outcome(study, statuses, seconds, paint)))
     if any(status.is_active for status in statuses) and not submission.is_working():
-        print("what runs elsewhere goes on; to stop it too:")
+        print("other runs continue; to stop them too:")
         print(f"  {_program()} cancel {_where(submission)}")
     elif any(status.state != "done" for status in statuses):
-        print(f"to go on:  {_program()} {shlex.join(sys.argv[1:])}")
+        print(f"to resume:  {_program()} {shlex.join(sys.argv[1:])}")
     else:
         print(paint(f"next:  python -m analysis {os.path.relpath(study.path)}", "dim"))
 
 
 def _where(submission: Submission) -> str:
-    """The study, as the commands find it from here."""
+    """The study's name or path, as the commands find it from here."""
     here = os.path.relpath(submission.study.path)
     return submission.study.name if Path(here) == RESULTS / submission.study.name else here
 
@@ -327,42 +336,41 @@ def _interrupt(_number: int, _frame: Any) -> NoReturn:
 
 
 def _stop(submission: Submission) -> None:
-    """Ask the pool to stop, and wait for it unless a second Ctrl-C says not to."""
+    """Stop the pool and wait for it; a second Ctrl-C ends the waiting."""
     print("\nstopping: the runs keep their state …", flush=True)
     submission.stop()
     try:
         while submission.is_working():
             time.sleep(0.1)
     except KeyboardInterrupt:
-        print("still stopping, without this terminal")
+        print("the runs are still stopping in the background")
 
 
 def _program() -> str:
-    """How this program was called."""
+    """The command that started this program."""
     return f"python {sys.argv[0]}"
 
 
-def _paint() -> Paint:
-    from mpdit.study.screens.text import Paint
+def _paint(out: TextIO | None = None) -> Paint:
+    from mpdit.text import Paint
 
-    return Paint(sys.stdout.isatty() and "NO_COLOR" not in os.environ)
+    return Paint((out or sys.stdout).isatty() and "NO_COLOR" not in os.environ)
 
 
 def _print_json(rows: Any) -> None:
-    """A JSON list, one object a line."""
+    """Print a JSON list, one object a line."""
     print("[" + ",\n ".join(json.dumps(row) for row in rows) + "]")
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:
-    from mpdit.study.screens.text import Paint, one_line
+    from mpdit.text import one_line
 
-    paint = Paint(sys.stderr.isatty() and "NO_COLOR" not in os.environ)
-    print(paint(f"error: {one_line(message, 1000)}", "red"), file=sys.stderr)
+    print(_paint(sys.stderr)(f"error: {one_line(message, 1000)}", "red"), file=sys.stderr)
     sys.exit(code)
 
 
 def _with_command(arguments: list[str]) -> list[str]:
-    """``launch.py GRID`` means ``launch.py submit GRID``, and so it does after options."""
+    """Insert ``submit`` where the command line has a grid and no command."""
     commands = {
         command.callback.__name__ for command in app.registered_commands if command.callback
     }
@@ -379,8 +387,8 @@ def _is_yaml(word: str) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; what the user got wrong is one line, and exit status 2."""
-    gc.set_threshold(200_000, 20, 20)  # ten thousand runs are many objects, few of them garbage
+    """Run one command; a user's mistake is one line and exit status 2."""
+    gc.set_threshold(200_000, 20, 20)  # ten thousand runs are many objects and little garbage
     words = _with_command(sys.argv[1:] if arguments is None else arguments)
     try:
         sys.exit(app(words, standalone_mode=False) or 0)
@@ -390,7 +398,7 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception as error:
-        if hasattr(error, "format_message"):  # the command line itself is wrong
+        if hasattr(error, "format_message"):  # one of click's, on the command line
             _fail(f"{error.format_message()} (see {sys.argv[0]} --help)")
         from mpdit.errors import ConfigError
 

@@ -1,8 +1,8 @@
-"""All that is asked of Slurm: one command a function, and all commands are run in one place.
+"""Slurm's commands: one function for each query, and one place that runs all of them.
 
-A task is named as squeue names it: ``JOB_INDEX`` in a job array, ``JOB`` alone. Every function
-raises ConfigError when Slurm cannot be asked: its commands are not here, the controller or the
-database does not answer, or the answer is a refusal.
+A task has the id that squeue prints: ``JOB_INDEX`` in a job array, ``JOB`` alone. Every function
+raises ConfigError when a command is not installed, when the controller or the database does not
+answer, and when the command fails.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import NamedTuple
 from mpdit.errors import ConfigError
 
 calls: Counter[str] = Counter()
-"""How often each command has been run by this process."""
+"""Number of calls of each command by this process."""
 
 PATIENCE_S = 40
-"""Commands themselves give up on a controller after 9 to 20 s."""
+"""Seconds until a command is killed; Slurm's own timeouts are 9 to 20 s."""
 LOOK_BACK = "now-30days"
-"""What ended before that is not looked for by its name."""
+"""`find_jobs` ignores jobs that ended before this."""
 
 WHICH_CLUSTER = ("SLURM_CONF", "SLURM_CLUSTERS")
-"""What says in the environment which cluster is meant."""
+"""The environment variables that select the cluster."""
 
 _SEPARATOR = "\x1f"  # in no name, reason or list of nodes
 _NO_ACCOUNTING = "accounting storage is disabled"
@@ -34,23 +34,23 @@ _UNREACHABLE = "Unable to contact slurm controller"
 _OVER = ("PENDING", "COMPLETING")
 _UNENDED = ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING")
 
-_without_accounting = False  # once it is known, sacct is not asked again
+_without_accounting = False  # True after sacct has said so; sacct is then not called again
 
 
 class QueuedTask(NamedTuple):
-    """A task that waits or runs, in Slurm's words."""
+    """A waiting or running task, with Slurm's own state and reason."""
 
     id: str
     name: str
     state: str
     reason: str
-    """Why it waits, '' when it does not."""
+    """Why the task waits, '' when it does not."""
     nodes: str
     elapsed_s: int
 
 
 class Ended(NamedTuple):
-    """What accounting says of a task that is over."""
+    """The accounting record of a task that has ended."""
 
     state: str
     nodes: str
@@ -62,10 +62,10 @@ def is_available() -> bool:
 
 
 def environment() -> dict[str, str]:
-    """This process's environment, less what would change what a command means or prints.
+    """This process's environment without the variables that change a command's output.
 
-    That is what a surrounding job has set, and its user's preferences: ``SLURM_*``, ``SBATCH_*``,
-    ``SQUEUE_*`` and the like. Which cluster is meant stays.
+    These are set by an enclosing job or by the user: ``SLURM_*``, ``SBATCH_*``, ``SQUEUE_*`` and
+    the like. The variables that select the cluster stay.
     """
     dropped = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SQUEUE|SACCT|SCANCEL|SINFO)_")
     clean = {k: v for k, v in os.environ.items() if k in WHICH_CLUSTER or not dropped.match(k)}
@@ -73,7 +73,7 @@ def environment() -> dict[str, str]:
 
 
 def queue(names: Collection[str]) -> list[QueuedTask]:
-    """The tasks of all jobs so named that wait or run; of an array, each."""
+    """The waiting and running tasks of the jobs with these names."""
     if not names:
         return []
     columns = ["%i", "%j", "%T", "%r", "%N", "%M"]
@@ -85,18 +85,18 @@ def queue(names: Collection[str]) -> list[QueuedTask]:
 
 
 def is_running(job: str) -> bool:
-    """Whether a job has an allocation; one that is being cleaned up has none any more."""
+    """Whether a job has an allocation; a completing job counts as ended."""
     try:
         states = _squeue(f"--jobs={job}", columns=["%T"]).split()
     except ConfigError as error:
-        if "Invalid job id" in str(error):  # forgotten, some minutes after its end
+        if "Invalid job id" in str(error):  # Slurm forgets a job some minutes after its end
             return False
         raise
     return any(state not in _OVER for state in states)
 
 
 def accounting(job_ids: Collection[str]) -> dict[str, Ended] | None:
-    """What has become of the tasks of these jobs that are over; None without accounting."""
+    """The ended tasks of these jobs by id; None where the cluster has no accounting."""
     if not job_ids:
         return {}
     answer = _sacct(
@@ -112,7 +112,7 @@ def accounting(job_ids: Collection[str]) -> dict[str, Ended] | None:
 
 
 def find_jobs(names: Collection[str]) -> dict[str, str]:
-    """Name → job id, of the jobs so named that wait, run, or have ended lately."""
+    """The ids of jobs by name: of those that wait, run, or have ended lately."""
     if not names:
         return {}
     listed = f"--name={','.join(names)}"
@@ -127,7 +127,7 @@ def find_jobs(names: Collection[str]) -> dict[str, str]:
 
 
 def largest_array() -> int:
-    """So many tasks may be in one job array."""
+    """The largest number of tasks in a job array."""
     lines = (line.partition("=") for line in run("scontrol", "show", "config").splitlines())
     config = {name.strip(): value.strip() for name, _, value in lines}
     tasks = int(config["MaxArraySize"])
@@ -137,23 +137,23 @@ def largest_array() -> int:
 
 
 def has_nodes(partition: str | None) -> bool:
-    """Whether any node of the partition, or of any, could take a job at some time: is not down."""
+    """Whether any node of a partition is up; of any partition for None."""
     where = [] if partition is None else [f"--partition={partition}"]
     up = "--states=idle,mixed,allocated,completing,planned"
     return bool(run("sinfo", "--noheader", up, "--format=%D", *where).strip())
 
 
 def rehearse(options: Sequence[str]) -> None:
-    """Let sbatch judge its options as a whole: GPUs, memory, constraints and all others.
+    """Test sbatch's options without submitting: GPUs, memory, constraints and all others.
 
     Raises:
-        ConfigError: with its words, when no job could ever run with them.
+        ConfigError: with sbatch's message when no job could ever run with them.
     """
     run("sbatch", "--test-only", *options, "--wrap=true")
 
 
 def cancel(ids: Collection[str]) -> None:
-    """Cancel jobs or single tasks; those that are over already are passed over."""
+    """Cancel jobs or single tasks; those that have ended are ignored."""
     indices: dict[str, list[str]] = defaultdict(list)
     words = []
     for task in ids:
@@ -164,15 +164,15 @@ def cancel(ids: Collection[str]) -> None:
             words.append(job)
     for job, listed in indices.items():
         words += [f"{job}_[{','.join(part)}]" for part in _parts(listed, 1000)]
-    for part in _parts(words, 100):  # some hundred kilobytes, at most: a command line has its limit
+    for part in _parts(words, 100):  # a command line is limited to some hundred kilobytes
         run("scancel", "--quiet", *part)
 
 
 def run(*words: str) -> str:
-    """What a command prints.
+    """Run a command and return its output.
 
     Raises:
-        ConfigError: when it is not here, does not come to an end, or fails.
+        ConfigError: when it is not installed, does not end in time, or fails.
     """
     calls[words[0]] += 1
     try:
@@ -185,11 +185,11 @@ def run(*words: str) -> str:
             timeout=PATIENCE_S,
         )
     except FileNotFoundError:
-        raise ConfigError(
-            f"there is no {words[0]} here: Slurm's commands are not on the PATH"
-        ) from None
+        raise ConfigError(f"{words[0]} not found: Slurm's commands are not on the PATH") from None
     except subprocess.TimeoutExpired:
-        raise ConfigError(f"Slurm does not answer: {words[0]} has waited {PATIENCE_S} s") from None
+        raise ConfigError(
+            f"Slurm does not answer: {words[0]} timed out after {PATIENCE_S} s"
+        ) from None
     if done.returncode == 0:
         return done.stdout
     lines = [line for line in done.stderr.splitlines() if line and not line.startswith("Try ")]
@@ -204,7 +204,7 @@ def _squeue(*options: str, columns: Sequence[str]) -> str:
 
 
 def _sacct(*options: str, columns: Sequence[str]) -> str | None:
-    """None where there is no accounting."""
+    """The output of sacct, None where the cluster has no accounting."""
     global _without_accounting
     if _without_accounting:
         return None
@@ -223,7 +223,7 @@ def _rows(answer: str) -> Iterator[list[str]]:
 
 
 def _seconds(text: str) -> int:
-    """``[D-][HH:]MM:SS``; 0 for INVALID, which a clock that was set back makes."""
+    """Seconds in ``[D-][HH:]MM:SS``; 0 for INVALID, which follows a clock that was set back."""
     match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
     if match is None:
         return 0
@@ -232,7 +232,7 @@ def _seconds(text: str) -> int:
 
 
 def _tasks(allocation: str) -> list[str]:
-    """``7_[0,2-4%8]``, as tasks are called that never started, → ``7_0``, ``7_2``, …"""
+    """The task ids in ``7_[0,2-4%8]``, sacct's name of tasks that never started."""
     match = re.fullmatch(r"(\d+)_\[([\d,-]+)(?:%\d+)?\]", allocation)
     if match is None:
         return [allocation]

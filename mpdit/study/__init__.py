@@ -1,1 +1,1 @@
-"""From a YAML grid to runs, their submission and their status. No torch is imported here."""
+"""The submission of a study's runs, and their state. Nothing here imports torch."""

@@ -1,4 +1,4 @@
-"""Stopping what works on a study: its Slurm tasks, its pools on this host, and its runs alone."""
+"""Stop everything that works on a study: its Slurm tasks, its local pools, and single runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
@@ -20,26 +20,26 @@ from mpdit.study.status import survey
 from mpdit.study.studydir import StudyDir
 
 ASK_S = 5
-"""Slurm is asked so often whether the tasks have ended, after a first time or two."""
+"""Seconds between two queries whether the tasks have ended, after the first two."""
 
 
 @dataclass(frozen=True)
 class Cancelled:
-    """How many processes and Slurm tasks were asked to stop, and how many of these have."""
+    """Numbers of processes and Slurm tasks that were asked to stop, and that have stopped."""
 
     asked: int
     stopped: int
 
 
 def cancel(study: StudyDir, patience_s: float = 60) -> Cancelled:
-    """Stop what works on a study on Slurm and on this host, and wait for it. Runs keep their state.
+    """Stop a study's Slurm tasks and local processes, and wait for them. Runs keep their state.
 
-    First its tasks and pools, which stop their runs; then the runs that no pool looks after, such
-    as those started by hand and those whose pool was killed.
+    Tasks and pools come first, and stop their own runs. Then come the runs without a pool: those
+    started by hand, and those whose pool was killed.
 
     Raises:
-        ConfigError: when something belongs to another user, the rest is stopped all the same; and
-            when Slurm does not answer.
+        ConfigError: when Slurm does not answer, or when a process belongs to another user; the
+            other processes are stopped in that case.
     """
     end = time.monotonic() + patience_s
     others: list[str] = []
@@ -50,30 +50,49 @@ def cancel(study: StudyDir, patience_s: float = 60) -> Cancelled:
         for claim in study.claims()
         if claim.is_here and _terminate(claim.pid, claim.file, others)
     }
-    while (alive := pools & {claim.file for claim in study.claims()}) and time.monotonic() < end:
-        time.sleep(0.1)
+    left = _wait(lambda: pools & {claim.file for claim in study.claims()}, end)
     runs = [run for run, pid in _alone(study) if _terminate(pid, run.path / "state.json", others)]
-    while (left := [run for run in runs if run.is_leased()]) and time.monotonic() < end:
-        time.sleep(0.1)
-    pauses, going = chain((1, 2), repeat(ASK_S)), tasks
-    while going and (going := _queued(tasks, arrays)) and time.monotonic() < end:
-        time.sleep(next(pauses))
+    left += _wait(lambda: [run for run in runs if run.is_leased()], end)
     if tasks:
+        left += _wait(lambda: tasks & {task.id for task in slurm.queue(arrays)}, end, (1, 2, ASK_S))
         with study.lock():
             reconcile(study)
     if others:
-        raise ConfigError(f"not stopped, as only its owner can: {', '.join(others)}")
+        raise ConfigError(f"could not stop (owned by another user): {', '.join(others)}")
     asked = len(pools) + len(runs) + len(tasks)
-    return Cancelled(asked, asked - len(alive) - len(left) - len(going))
+    return Cancelled(asked, asked - left)
+
+
+def _wait(
+    going: Callable[[], Collection[object]], end: float, pauses: Sequence[float] = (0.1,)
+) -> int:
+    """Wait until ``going()`` is empty or time is up, and return how many are left.
+
+    Args:
+        end: in seconds of the monotonic clock.
+        pauses: seconds between the looks; the last one repeats.
+    """
+    seconds = chain(pauses, repeat(pauses[-1]))
+    while (found := going()) and time.monotonic() < end:
+        time.sleep(next(seconds))
+    return len(found)
 
 
 def _cancel_tasks(study: StudyDir) -> set[str]:
-    """Cancel the study's tasks; their ids."""
+    """Cancel the study's waiting and running tasks, and return their ids.
+
+    Raises:
+        ConfigError: when Slurm does not answer.
+    """
     if not any(claim.cluster == "slurm" for claim in study.claims()):
         return set()
     with study.lock():
         reconcile(study)
-    tasks = _tasks(study)
+    scheduler = Scheduler()
+    places = scheduler.look(study.claims()).values()
+    if scheduler.silence:
+        raise ConfigError(scheduler.silence)
+    tasks = {place.task for place in places if place.state in ("waiting", "running")}
     if tasks:
         slurm.cancel(sorted(tasks))
         for claim in study.claims():
@@ -82,38 +101,23 @@ def _cancel_tasks(study: StudyDir) -> set[str]:
     return tasks
 
 
-def _tasks(study: StudyDir) -> set[str]:
-    """The tasks that Slurm still has.
-
-    Raises:
-        ConfigError: when it does not answer.
-    """
-    scheduler = Scheduler()
-    places = scheduler.look(study.claims())
-    if scheduler.silence:
-        raise ConfigError(scheduler.silence)
-    return {place.task for place in places.values() if place.state in ("waiting", "running")}
-
-
-def _queued(tasks: set[str], arrays: list[str]) -> set[str]:
-    """Those of the tasks of the arrays that have not ended."""
-    return tasks & {task.id for task in slurm.queue(arrays)}
-
-
 def _alone(study: StudyDir) -> Iterator[tuple[RunDir, int]]:
-    """The runs that execute on this host without a live pool, and their processes."""
+    """Yield the runs that execute on this host without a live pool, with their process ids."""
     claimed = {run for claim in study.claims() for run in claim.runs}
     for status in survey(study):
         run = study.run(status.name)
         if status.state != "running" or status.name in claimed or not (said := run.state()):
             continue
-        # a run that has just been started again may still have its last, ended process there
+        # a run that was just restarted may still name its previous, ended process
         if said.host == socket.gethostname() and said.error is None and said.stopped is None:
             yield run, said.pid
 
 
 def _terminate(pid: int, file: Path, others: list[str]) -> bool:
-    """Ask the process that wrote ``file`` to stop; into ``others`` when it is another user's."""
+    """Send TERM to the process that wrote ``file``, and return whether it was sent.
+
+    Another user's process is appended to ``others`` instead.
+    """
     if pid <= 0:
         return False
     try:

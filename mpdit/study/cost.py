@@ -1,57 +1,56 @@
-"""What a study will take, before it is submitted: GPU-hours (or core-hours) and disk.
+"""Estimate the cost of a study before it is submitted: GPU-hours (or core-hours) and disk.
 
-Time is operations over speed: a training step is three forward passes of every image, a sample one
-(two with guidance) for each of the solver's steps. The speed is that of the study's own finished
-runs where there are some, else the device's peak times an assumed utilization, both of which the
-grid's ``slurm:`` can set. Data preparation and evaluation, which take seconds, are in `START_S`.
+Time is FLOPs over speed. A training step costs three forward passes of every image; a sample costs
+one forward pass (two with guidance) for each step of the solver. The speed is measured on the
+study's finished runs; without any, it is the device's peak times an assumed utilization, which the
+grid's ``slurm:`` can set. `START_S` covers data preparation and evaluation, which take seconds.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 import shutil
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mpdit.catalogue import DATASETS, EXTRACTORS, Dataset
+from mpdit.catalogue import DATASETS, EXTRACTORS
 from mpdit.config import RunConfig
 from mpdit.disk.rundir import RunDir, read_rows
 from mpdit.flops import TRAINING_PASSES, forward_flops
 from mpdit.grid.plan import PlannedRun
-from mpdit.modelconfig import ModelConfig
 from mpdit.peaks import peak_flops
 from mpdit.study.studydir import StudyDir
+from mpdit.text import size_text, two_digits
 
 DEVICE = "A100"
 UTILIZATION = 0.2
-"""Assumed of a GPU where the grid names none."""
+"""The share of a GPU's peak that is assumed where the grid names none."""
 CORE_FLOPS = 15e9
-"""Of a CPU core, in the small models that one would train there (the quickstart's)."""
+"""FLOP/s of a CPU core in small models such as the quickstart's."""
 START_S = 15.0
-"""Imports, data and evaluation."""
+"""Seconds of imports, data preparation and evaluation."""
 TRAIN_S, SAMPLE_S = 2e-3, 5e-4
-"""Least time that a GPU takes for a block's training step or forward pass: launching kernels."""
-CHECKPOINTS = 2  # that a run keeps (mpdit.training.checkpoint)
-LATENT_PIXELS = 8  # a latent's side, in pixels of the image
-ROW, PROBE_ROW, PROBE_NUMBER = 260, 46, 21  # bytes of metrics.jsonl's rows, magnitudes.jsonl's
+"""Least seconds of a GPU for a block's training step and forward pass: launching kernels."""
+CHECKPOINTS = 2  # kept by a run (mpdit.training.checkpoint)
+LATENT_PIXELS = 8  # pixels of the image along one side of a latent
+ROW, PROBE_ROW, PROBE_NUMBER = 260, 46, 21  # bytes in the rows of metrics.jsonl, magnitudes.jsonl
 PROBE_SITES = 8
-OTHER = 25_000  # bytes: config, provenance, log, the picture of the samples
+OTHER = 25_000  # bytes of config, provenance, log, and the picture of the samples
 MEASURED_RUNS = 5
-"""Finished runs of a model and precision that are looked at."""
+"""Finished runs that are read for each model and precision."""
 
 LARGE_HOURS = {"GPU": 100.0, "core": 1000.0}
-"""From so many on, `submit` asks."""
+"""`submit` asks from this many hours on."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run: hours of one GPU or core (``unit``), and bytes on disk by what they hold."""
+    """The cost of one run: hours of one GPU or core (``unit``), and bytes on disk by content."""
 
     unit: str
     hours: float
@@ -59,7 +58,7 @@ class Cost:
     disk: dict[str, int]
 
     def row(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The cost as a JSON object."""
         return {
             "unit": f"{self.unit}-hours",
             "hours": round(self.hours, 4),
@@ -68,41 +67,32 @@ class Cost:
         }
 
 
-@dataclass
 class Speeds:
-    """FLOP/s of one device in the study's finished runs, by (stage, unit, precision, model)."""
+    """FLOP/s of one device in a study's finished runs, by (stage, unit, precision, model)."""
 
-    flops: dict[tuple[object, ...], float] = field(default_factory=lambda: defaultdict(float))
-    seconds: dict[tuple[object, ...], float] = field(default_factory=lambda: defaultdict(float))
-    runs: int = 0
+    def __init__(self) -> None:
+        self.totals: dict[tuple[object, ...], tuple[float, float]] = {}
 
     def add(self, key: tuple[object, ...], flops: float, seconds: float) -> None:
-        for known in (key, key[:-1]):  # the model's own, and that of all with this precision
-            self.flops[known] += flops
-            self.seconds[known] += seconds
+        """Add one run to its model's speed and to the speed of all models in its precision."""
+        for known in (key, key[:-1]):
+            before = self.totals.get(known, (0, 0))
+            self.totals[known] = (before[0] + flops, before[1] + seconds)
 
     def find(self, key: tuple[object, ...]) -> float | None:
-        """The model's own speed, else that of the others in this precision."""
-        for known in (key, key[:-1]):
-            if known in self.seconds:
-                return self.flops[known] / self.seconds[known]
-        return None
-
-
-def price(runs: Sequence[PlannedRun], study: StudyDir | None) -> list[Cost]:
-    """The cost of each run, from the speed of the study's finished ones where there are some."""
-    speeds = measure(runs, study) if study is not None else Speeds()
-    return [_cost(run, speeds) for run in runs]
+        """The model's speed, else that of all models in this precision, else None."""
+        flops, seconds = self.totals.get(key) or self.totals.get(key[:-1], (0, 0))
+        return flops / seconds if seconds else None
 
 
 def _cost(run: PlannedRun, speeds: Speeds) -> Cost:
-    unit, resources = unit_of(run), run.resources
+    unit, resources = _unit(run), run.resources
     devices = (resources.gpus or 1) * (resources.nodes or 1)
     hours, measured = START_S * devices / resources.runs_per_job, True
     for stage, flops, floor in _work(run.config):
         key = _key(stage, unit, run.config)
         speed = speeds.find(key)
-        if speed is not None:  # of runs that shared their devices likewise
+        if speed is not None:  # measured on runs that shared their devices in the same way
             hours += flops / speed / resources.runs_per_job
             continue
         measured = False
@@ -111,38 +101,29 @@ def _cost(run: PlannedRun, speeds: Speeds) -> Cost:
         else:
             peak = peak_flops(resources.device or DEVICE, str(key[2])) or 0
             seconds = flops / (peak * (resources.utilization or UTILIZATION))
-            # what waits for launches leaves the device to the others that share it
+            # while one run waits for launches, the others on its device can use it
             hours += max(seconds, floor * devices / resources.runs_per_job)
     return Cost(unit, hours / 3600, measured, disk_of(run.config, run.parameters))
 
 
-def unit_of(run: PlannedRun) -> str:
-    """``GPU`` where its resources name one, else ``core``."""
+def _unit(run: PlannedRun) -> str:
+    """``GPU`` where the run's resources name one, else ``core``."""
     return "GPU" if run.resources.gpus or run.resources.device else "core"
 
 
 def _work(config: RunConfig) -> Iterable[tuple[str, float, float]]:
-    """(stage, FLOPs, least seconds on a GPU) of a run's two stages."""
-    forward = _forward(config.model, config.data.spec)
+    """Yield (stage, FLOPs, least seconds on a GPU) of training and of sampling."""
+    forward = float(_forward(config.model, config.data.spec))
     train, sample, depth = config.train, config.sample, config.model.depth
     passes = TRAINING_PASSES + train.gradient_checkpointing
-    yield (
-        "train",
-        float(train.steps * train.batch_size * passes * forward),
-        train.steps * depth * TRAIN_S,
-    )
-    evaluations = config.evaluate.repeats * sample.steps * (1 if sample.guidance == 1 else 2)
+    yield "train", train.steps * train.batch_size * passes * forward, train.steps * depth * TRAIN_S
+    solved = config.evaluate.repeats * sample.steps
+    guided = 1 if sample.guidance == 1 else 2
     batches = -(-sample.count // sample.batch_size)
-    yield (
-        "sample",
-        float(evaluations * sample.count * forward),
-        config.evaluate.repeats * sample.steps * batches * depth * SAMPLE_S,
-    )
+    yield "sample", solved * guided * sample.count * forward, solved * batches * depth * SAMPLE_S
 
 
-@cache
-def _forward(model: ModelConfig, data: Dataset) -> int:
-    return forward_flops(model, data)
+_forward = cache(forward_flops)
 
 
 def _key(stage: str, unit: str, config: RunConfig) -> tuple[object, ...]:
@@ -151,9 +132,9 @@ def _key(stage: str, unit: str, config: RunConfig) -> tuple[object, ...]:
 
 
 def disk_of(config: RunConfig, parameters: int) -> dict[str, int]:
-    """Bytes that a finished run leaves: checkpoints, ema, samples, features, records.
+    """Bytes of a finished run: checkpoints, ema, samples, features, records.
 
-    Samples are counted uncompressed, and so at most.
+    Samples are counted uncompressed, which is an upper bound.
     """
     train, sample, spec = config.train, config.sample, config.data.spec
     weights = 4 * parameters
@@ -181,123 +162,93 @@ def disk_of(config: RunConfig, parameters: int) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Bill:
-    """The costs of some runs, added up."""
+    """The sum of the costs of some runs."""
 
     costs: Sequence[Cost]
     assumed: str
-    """The devices that prices from FLOPs are of."""
+    """The devices and speeds that estimates from FLOPs assume."""
 
     @property
     def hours(self) -> dict[str, float]:
-        """By unit, GPU or core."""
-        sums: dict[str, float] = defaultdict(float)
-        for cost in self.costs:
-            sums[cost.unit] += cost.hours
-        return dict(sums)
+        """Hours by unit, ``GPU`` or ``core``."""
+        units = dict.fromkeys(cost.unit for cost in self.costs)
+        return {unit: sum(c.hours for c in self.costs if c.unit == unit) for unit in units}
 
     @property
     def disk(self) -> dict[str, int]:
-        """Bytes by what they hold."""
-        sums: Counter[str] = Counter()
-        for cost in self.costs:
-            sums.update(cost.disk)
-        return dict(sums)
-
-    @property
-    def disk_bytes(self) -> int:
-        return sum(self.disk.values())
+        """Bytes by content."""
+        contents = self.costs[0].disk if self.costs else ()
+        return {what: sum(cost.disk[what] for cost in self.costs) for what in contents}
 
     @property
     def is_large(self) -> bool:
-        """Whether a person should agree to it."""
+        """Whether a person should confirm it."""
         return any(hours >= LARGE_HOURS[unit] for unit, hours in self.hours.items())
 
     def lines(self) -> tuple[str, str]:
-        """Time, and what it is taken from; disk, and what for."""
+        """One line on time and its source, one on disk and its contents."""
         measured = sum(cost.measured for cost in self.costs)
         flops = f"from FLOPs, assuming {self.assumed}"
         if measured == len(self.costs):
-            source = "by the speed of the study's finished runs"
+            source = "from the speed of the study's finished runs"
         elif measured:
-            source = f"{measured:,} runs by the speed of finished ones, the others {flops}"
+            source = f"{measured:,} runs from the speed of finished ones, the others {flops}"
         else:
             source = flops
         parts = ", ".join(f"{what} {size_text(size)}" for what, size in self.disk.items())
         return (
             f"about {self.hours_text()}, {source}",
-            f"about {size_text(self.disk_bytes)} of disk: {parts}",
+            f"about {size_text(sum(self.disk.values()))} of disk: {parts}",
         )
 
     def hours_text(self) -> str:
-        """``4,300 GPU-hours``, two digits of it."""
-        texts = (f"{_two_digits(hours)} {unit}-hours" for unit, hours in self.hours.items())
+        """The hours to two digits: ``4,300 GPU-hours``."""
+        texts = (f"{two_digits(hours)} {unit}-hours" for unit, hours in self.hours.items())
         return " and ".join(texts)
 
 
 def make_bill(runs: Sequence[PlannedRun], study: StudyDir | None) -> Bill:
-    """What the runs will take, added up."""
+    """Estimate the cost of runs, from the speed of the study's finished runs where it has any."""
     assumed = dict.fromkeys(
         f"a CPU core at {CORE_FLOPS / 1e9:g} GFLOP/s"
-        if unit_of(run) == "core"
-        else f"{_article(run.resources.device or DEVICE)} at "
+        if _unit(run) == "core"
+        else f"one {run.resources.device or DEVICE} at "
         f"{100 * (run.resources.utilization or UTILIZATION):g} % of its peak "
         "(slurm: device, utilization)"
         for run in runs
     )
-    return Bill(price(runs, study), " or ".join(assumed))
+    speeds = Speeds() if study is None else _measure(runs, study)
+    return Bill([_cost(run, speeds) for run in runs], " or ".join(assumed))
 
 
 def doubts(bill: Bill, folder: Path) -> str:
-    """Why a person should agree to the bill first: its hours, or more disk than is free at
-    ``folder``; '' for a small one."""
+    """Why a person should confirm the bill: its hours, or more disk than is free at ``folder``;
+    '' for a small bill."""
     texts = [bill.hours_text()] if bill.is_large else []
     while not folder.exists():
         folder = folder.absolute().parent
-    free = shutil.disk_usage(folder).free
-    if bill.disk_bytes > free:
-        texts += [f"{size_text(bill.disk_bytes)} of disk, where {size_text(free)} are free"]
+    free, needed = shutil.disk_usage(folder).free, sum(bill.disk.values())
+    if needed > free:
+        texts += [f"{size_text(needed)} of disk ({size_text(free)} free)"]
     return f"about {' and '.join(texts)}" if texts else ""
-
-
-def _article(name: str) -> str:
-    return ("an " if name[0] in "AHL" else "a ") + name
-
-
-def _two_digits(number: float) -> str:
-    digits = 1 - math.floor(math.log10(number))
-    return f"{round(number, digits):,.{max(0, digits)}f}"
-
-
-def size_text(size: float) -> str:
-    """``12 MB``, ``1.2 TB`` (of 1000)."""
-    if size < 1000:
-        return f"{size:.0f} bytes"
-    power = min(4, math.floor(math.log10(size * 1.0005) / 3))
-    scaled = size / 1000**power
-    return (
-        f"{scaled:,.1f} {'kMGT'[power - 1]}B"
-        if scaled < 9.95
-        else f"{scaled:,.0f} {'kMGT'[power - 1]}B"
-    )
 
 
 # Measured ----------------------------------------------------------------------------------------
 
 
-def measure(runs: Iterable[PlannedRun], study: StudyDir) -> Speeds:
-    """The speeds of the study's finished runs, a few of each model and precision."""
+def _measure(runs: Iterable[PlannedRun], study: StudyDir) -> Speeds:
+    """Measure speeds on the study's finished runs, a few of each model and precision."""
     speeds = Speeds()
     runs = list(runs)
     folders = study.places(runs) if study.path.is_dir() else {}
     looked: Counter[tuple[object, ...]] = Counter()
     for run in runs:
-        key = _key("train", unit_of(run), run.config)
+        key = _key("train", _unit(run), run.config)
         if run.id not in folders or looked[key] >= MEASURED_RUNS:
             continue
         folder = study.run(folders[run.id])
         if folder.is_done() and _add(speeds, run, folder):
             looked[key] += 1
-            speeds.runs += 1
     return speeds
 
 
@@ -306,7 +257,8 @@ _SAMPLED = re.compile(r"  sample (\d+)/\1  ([\d,]+) images/s")
 
 
 def _add(speeds: Speeds, run: PlannedRun, folder: RunDir) -> bool:
-    """Whether the run, finished on the kind of device that is planned, said how fast it was."""
+    """Add the speed of a finished run; return whether it recorded one on the planned kind of
+    device."""
     try:
         starts = json.loads((folder.path / "provenance.json").read_bytes())["starts"]
         rows = read_rows(folder.path / "metrics.jsonl")
@@ -317,7 +269,7 @@ def _add(speeds: Speeds, run: PlannedRun, folder: RunDir) -> bool:
         seconds = rows[-1]["seconds"] * devices
     except (OSError, ValueError, LookupError, TypeError):
         return False
-    if unit != unit_of(run) or not seconds:
+    if unit != _unit(run) or not seconds:
         return False
     (_, trained, _), (_, sampled, _) = _work(run.config)
     speeds.add(_key("train", unit, run.config), trained, seconds)

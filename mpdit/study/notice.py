@@ -1,4 +1,4 @@
-"""A notice when a submission has ended: a shell command of the user's."""
+"""The notice at the end of a submission: a shell command of the user's."""
 
 from __future__ import annotations
 
@@ -7,21 +7,16 @@ import subprocess
 from collections.abc import Collection
 from pathlib import Path
 
-from mpdit.study.screens.text import Paint, summary
-from mpdit.study.status import survey
+from mpdit.study.status import summary, survey
 from mpdit.study.studydir import StudyDir
 
 
 def notify(folder: Path, runs: Collection[str], command: str) -> None:
     """Run ``command`` in a shell, in the study's folder.
 
-    MPDIT_STUDY is the folder, MPDIT_SUMMARY one line on what has become of the runs.
+    MPDIT_STUDY is the folder, MPDIT_SUMMARY one line that counts the runs' states.
     """
     study = StudyDir(folder)
-    said = f"{study.name}: {summary(survey(study, runs), Paint(False))}"
-    subprocess.run(
-        ["sh", "-c", command],
-        cwd=folder,
-        env={**os.environ, "MPDIT_STUDY": str(folder), "MPDIT_SUMMARY": said},
-        check=False,
-    )
+    counted = f"{study.name}: {summary(survey(study, runs))}"
+    environment = {**os.environ, "MPDIT_STUDY": str(folder), "MPDIT_SUMMARY": counted}
+    subprocess.run(["sh", "-c", command], cwd=folder, env=environment, check=False)

@@ -1,11 +1,10 @@
-"""Trying again what failed, with more time or memory than it had."""
+"""Retry failed runs, with more time or memory where asked."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from mpdit.errors import ConfigError
 from mpdit.grid.plan import PlannedRun
@@ -21,34 +20,31 @@ _MEMORY = re.compile(r"(\d{1,9})([KMGT])B?")
 def adjust(
     runs: Sequence[PlannedRun], study: StudyDir, time: str | None, memory: str | None
 ) -> list[PlannedRun]:
-    """The runs with the time and memory that they were last submitted with, or more.
+    """Give runs the time and memory of their last submission, or new ones.
 
     Args:
-        time, memory: an amount as in a grid, or a factor such as ``x2``; None leaves it.
+        time, memory: an amount as in a grid, or a factor such as ``x2``; None changes nothing.
 
     Raises:
-        ConfigError: for text that is neither, and for a factor of a run that named no amount.
+        ConfigError: for any other text, and for a factor where a run had no amount.
     """
     last = {entry["name"]: entry.get("submitted", {}) for entry in study.entries}
-    names = study.places(runs)
-    return [_adjusted(run, last.get(names.get(run.id, run.name), {}), time, memory) for run in runs]
+    names, adjusted = study.places(runs), []
+    for run in runs:
+        said = last.get(names.get(run.id, run.name), {})
+        known = {key: said[key] for key in ("time", "memory") if key in said}
+        before = run.resources.model_copy(update=known)
+        minutes = before.time if time is None else _minutes(time, before, run.name)
+        size = before.memory if memory is None else _size(memory, before, run.name)
+        more = before.model_copy(update={"time": minutes, "memory": size})
+        adjusted.append(replace(run, resources=more))
+    return adjusted
 
 
 def last_cluster(study: StudyDir) -> str:
-    """Where runs of the study were last submitted to; ``auto`` when nothing says so."""
+    """``slurm`` or ``local``, by the study's last submission; ``auto`` without one."""
     known = [entry["submitted"]["cluster"] for entry in study.entries if "submitted" in entry]
     return known[-1] if known else "auto"
-
-
-def _adjusted(
-    run: PlannedRun, last: Mapping[str, Any], time: str | None, memory: str | None
-) -> PlannedRun:
-    before = run.resources.model_copy(
-        update={key: last[key] for key in ("time", "memory") if key in last}
-    )
-    minutes = _minutes(time, before, run.name) if time is not None else before.time
-    size = _size(memory, before, run.name) if memory is not None else before.memory
-    return replace(run, resources=before.model_copy(update={"time": minutes, "memory": size}))
 
 
 def _minutes(text: str, before: Resources, name: str) -> int:
@@ -72,8 +68,7 @@ def _size(text: str, before: Resources, name: str) -> str:
     had = _MEMORY.fullmatch(before.memory or "")
     if had is None:
         raise ConfigError(f"--memory {text}: {name} had no memory to multiply; give one like 16G")
-    wanted = int(had[1]) * float(factor[1])
-    if wanted.is_integer():
-        return f"{wanted:.0f}{had[2]}"
-    smaller = {"T": "G", "G": "M", "M": "K"}.get(had[2])
-    return f"{wanted * 1024:.0f}{smaller}" if smaller else f"{wanted:.0f}K"
+    wanted, unit = int(had[1]) * float(factor[1]), had[2]
+    if not wanted.is_integer() and unit != "K":
+        wanted, unit = 1024 * wanted, {"T": "G", "G": "M", "M": "K"}[unit]
+    return f"{wanted:.0f}{unit}"

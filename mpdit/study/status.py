@@ -1,5 +1,4 @@
-"""Where every run of a study stands: by what is on disk, then by what Slurm says of its task, then
-by its heartbeat's age."""
+"""The state of every run of a study, from its files, its Slurm task and its heartbeat's age."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from mpdit.disk.rundir import RunDir, RunState
@@ -16,17 +15,27 @@ from mpdit.grid.plan import PlannedRun
 from mpdit.study.cluster.endings import classify
 from mpdit.study.cluster.scheduler import Placement, Scheduler
 from mpdit.study.studydir import StudyDir
+from mpdit.text import PLAIN, Paint
 
-WORDS = ("done", "running", "queued", "failed", "lost", "interrupted", "planned")
+COLOURS = {
+    "done": "green",
+    "running": "cyan",
+    "queued": "",
+    "failed": "red",
+    "lost": "yellow",
+    "interrupted": "yellow",
+    "planned": "dim",
+}
+"""The states as they are printed, in the order of counts."""
 ACTIVE = ("running", "queued")
 TO_DO = ("planned", "failed", "lost")
 FRESH_S = 120
-"""A heartbeat younger than this, on another host, is a run that lives."""
+"""A run on another host is alive while its heartbeat is younger than this."""
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One run: ``step`` of ``steps`` of its ``stage``; rate in images/s, eta in seconds."""
+    """One run, at ``step`` of ``steps`` of its ``stage``; rate in images/s, eta in seconds."""
 
     name: str
     id: str
@@ -40,15 +49,15 @@ class RunStatus:
     eta: float | None = None
     loss: float | None = None
     seconds: float | None = None
-    """From its last start to its last word."""
+    """Seconds from its last start to its last heartbeat."""
     where: str | None = None
-    """The host that it runs on, or Slurm's names of the nodes."""
+    """The host, or Slurm's list of nodes, of a running run."""
     job: str | None = None
-    """Slurm's id of its task, while it has one."""
+    """Slurm's id of its task."""
     waits: str | None = None
-    """What Slurm says that it waits for."""
+    """Slurm's reason why its task waits."""
     silent: float | None = None
-    """Seconds since its last word, of one that runs."""
+    """Seconds since the last heartbeat of a running run."""
     error: str | None = None
     stopped: str | None = None
     in_grid: bool = True
@@ -59,35 +68,32 @@ class RunStatus:
 
     @property
     def word(self) -> str:
-        """The state as a person is told it: a run stopped half-way is ``interrupted``."""
+        """The state as it is printed: ``interrupted`` for a planned run that has begun."""
         begun = self.step > 0 or self.stage != "train"
         return "interrupted" if self.state == "planned" and begun else self.state
 
     @property
     def cause(self) -> str:
-        """Why it has failed or got lost, in two words (`reasons.Cause`); '' for other states."""
+        """Why it failed or was lost, in two words (`endings.Cause`); '' for other states."""
         if self.state not in ("failed", "lost"):
             return ""
         return classify("", self.error or "").kind or self.state
-
-    def row(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def survey(
     study: StudyDir, names: Iterable[str] | None = None, scheduler: Scheduler | None = None
 ) -> list[RunStatus]:
-    """Every run of a study, or those named, in the order of study.json.
+    """The states of a study's runs in the order of study.json, or of those in ``names``.
 
     Args:
-        scheduler: asked about runs that are claimed for Slurm; by default afresh.
+        scheduler: asked about the runs claimed for Slurm; a new one by default.
 
     Raises:
-        ConfigError: when the folder is no study.
+        ConfigError: when the folder is not a study.
     """
     claims = study.claims()
     places = {run: _HERE for claim in claims for run in claim.runs}
-    # before the look at the disk, where what has ended meanwhile has said so
+    # ask before reading the disk: a run that ends in between has written so
     places |= (scheduler or Scheduler()).look(claims)
     chosen = None if names is None else set(names)
     return [
@@ -97,15 +103,15 @@ def survey(
     ]
 
 
-_HERE = Placement("waiting")  # for a pool's turn
+_HERE = Placement("waiting")  # in a local pool
 
 
 def missing(
     study: StudyDir, runs: Sequence[PlannedRun], states: Collection[str] = TO_DO
 ) -> list[PlannedRun]:
-    """Those of the planned runs that are in one of these states; one that is not there is planned.
+    """The planned runs that are in one of ``states``; a run without a folder is ``planned``.
 
-    By default those that are neither done, running nor queued.
+    By default those that are not done, running or queued.
     """
     if not (study.path / "study.json").exists():
         return [run for run in runs if "planned" in states]
@@ -114,72 +120,59 @@ def missing(
 
 
 def read_status(run: RunDir, entry: dict[str, Any], place: Placement | None) -> RunStatus:
-    """One run: done, then running here, then where its claim has it, failed, running elsewhere,
-    lost, and else planned."""
-    common = {
-        "name": entry["name"],
-        "id": entry["id"],
-        "variant": entry["variant"],
-        "seed": entry.get("seed"),
-        "in_grid": entry.get("in_grid", True),
-    }
+    """The state of one run: the first that holds of done, running here, what its claim says,
+    failed, running on another host, lost, and planned."""
+    keys = ("name", "id", "variant", "seed", "in_grid")
+    common: dict[str, Any] = {"seed": None} | {k: entry[k] for k in keys if k in entry}
     steps = entry.get("steps", 0)
     try:
-        files = os.listdir(run.path)  # noqa: PTH208 - one look, instead of one for each file that is not there
+        files = os.listdir(run.path)  # noqa: PTH208 - one call in place of one for each missing file
     except FileNotFoundError:
         files = []
     done = "evaluation.jsonl" in files and run.is_done()
-    # Whoever has let go of a run has said its last word: look at the lock before the words.
+    # A process writes its state before it releases the lock: look at the lock first.
     leased = not done and "lock" in files and run.is_leased()
     said = run.state() if "state.json" in files else None
     if said is not None and said.stage == "done" and not done:
         done = run.is_done()
+    seconds = None if said is None else said.heartbeat - said.started
     if done:
-        seconds = None if said is None else said.heartbeat - said.started
         return RunStatus(
             state="done", stage="done", step=steps, steps=steps, seconds=seconds, **common
         )
     ended = explain_end(said, place) if place is not None and place.state == "gone" else None
     state = "running" if leased else ended[0] if ended else _idle_state(said, place)
     running = state == "running"
+    last = said or RunState()
+    error = ended[1] if ended else last.error
     if place is not None and place.task:
         common |= {"job": place.task, "waits": place.reason if state == "queued" else None}
     if running:
-        common["where"] = (place and place.nodes) or (said and said.host) or None
-    error = ended[1] if ended else said.error if said else None
-    if said is None:
-        return RunStatus(
-            state=state,
-            stage="train",
-            step=0,
-            steps=steps,
-            seconds=place.elapsed if running and place else None,
-            error=error if state == "failed" else None,
-            **common,
-        )
+        common["where"] = (place and place.nodes) or last.host or None
+        common["silent"] = None if said is None else max(0.0, time.time() - said.heartbeat)
+        common |= {"rate": last.rate, "eta": last.eta}
+        if place is not None and said is None:
+            seconds = place.elapsed
     return RunStatus(
         state=state,
-        stage=said.stage,
-        step=said.step,
-        steps=said.steps or steps,
-        rate=said.rate if running else None,
-        eta=said.eta if running else None,
-        loss=said.loss,
-        seconds=said.heartbeat - said.started,
-        silent=max(0.0, time.time() - said.heartbeat) if running else None,
+        stage=last.stage,
+        step=last.step,
+        steps=last.steps or steps,
+        loss=last.loss,
+        seconds=seconds,
         error=error if state == "failed" else None,
-        stopped=said.stopped if state == "planned" else None,
+        stopped=last.stopped if state == "planned" else None,
         **common,
     )
 
 
 def explain_end(said: RunState | None, place: Placement) -> tuple[str, str | None]:
-    """The state, and the error, of a run that did not come to its end in a task that is gone."""
+    """The state and the error of a run that is not done and whose task is gone."""
     if said is not None and said.error:
         return "failed", said.error
     if place.reason == "cancelled" or (said is not None and said.stopped):
         return "planned", None
-    # where only Slurm's word tells, the log's last line has nothing to do with it
+    # where only Slurm's state tells the cause, the log's last line is about something else
     telling = place.said if classify("", place.said).kind == place.reason else ""
     match place.reason:
         case "timed out" | "out of memory" | "node failed" | "preempted":
@@ -187,12 +180,12 @@ def explain_end(said: RunState | None, place: Placement) -> tuple[str, str | Non
         case "failed" if telling:
             return "failed", f"failed: {telling}"
     if said is None and place.said:
-        return "failed", f"its job ended before it began: {place.said}"
+        return "failed", f"its job ended before the run started: {place.said}"
     return "lost", None
 
 
 def _idle_state(said: RunState | None, place: Placement | None) -> str:
-    """The state of a run that is neither done nor held by a process on this file system."""
+    """The state of a run that is not done and not held by a process on this file system."""
     lives = said is not None and not said.stopped and not said.error
     if place is not None:
         running = place.state == "running" or (place.state == "unknown" and lives)
@@ -206,7 +199,14 @@ def _idle_state(said: RunState | None, place: Placement | None) -> str:
     return "lost"
 
 
-def counts(statuses: Iterable[RunStatus]) -> dict[str, int]:
-    """How many are in each state, in a person's words; only those that occur."""
-    counter = Counter(status.word for status in statuses)
-    return {word: counter[word] for word in WORDS if counter[word]}
+def tally(statuses: Iterable[RunStatus], paint: Paint = PLAIN) -> str:
+    """The number of runs in each state that occurs: ``8 done, 2 running, 4 queued``."""
+    counts = Counter(status.word for status in statuses)
+    return ", ".join(paint(f"{counts[w]:,} {w}", c) for w, c in COLOURS.items() if counts[w])
+
+
+def summary(statuses: Sequence[RunStatus], paint: Paint = PLAIN) -> str:
+    """``8 of 14 done, 2 running, 4 queued``."""
+    rest = [status for status in statuses if status.state != "done"]
+    done = f"{len(statuses) - len(rest):,} of {len(statuses):,} done"
+    return ", ".join(filter(None, (done, tally(rest, paint))))

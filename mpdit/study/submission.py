@@ -1,4 +1,4 @@
-"""Submitting: what the grid wants against what is on disk, and who is to do what is missing."""
+"""Submit the runs of a grid that are missing on disk, to a local pool or to Slurm."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from mpdit import slurm
@@ -15,6 +16,7 @@ from mpdit.grid.grid import load_grid
 from mpdit.grid.plan import Plan, PlannedRun, make_plan
 from mpdit.grid.resources import Resources
 from mpdit.study import pool
+from mpdit.study.notice import notify
 from mpdit.study.reconcile import reconcile
 from mpdit.study.status import TO_DO, RunStatus, missing, survey
 from mpdit.study.studydir import JobArray, StudyDir
@@ -24,29 +26,29 @@ CLUSTERS = ("auto", "slurm", "local")
 
 @dataclass(frozen=True)
 class Submission:
-    """What a submission did: the runs it started, the others as they were, and its pool."""
+    """The result of a submission: the runs that it started, the other runs, and its pool."""
 
     study: StudyDir
     runs: tuple[str, ...]
-    """The runs that were asked for, by folder."""
+    """The folders of the runs that were asked for."""
     started: tuple[RunStatus, ...]
     left: tuple[RunStatus, ...]
     new: tuple[str, ...] = ()
-    """Runs that the grid did not have when it was last submitted, by folder."""
+    """Folders of the runs that the grid did not have when it was last submitted."""
     dropped: tuple[str, ...] = ()
-    """Runs that it had then, and no longer has."""
+    """Folders of the runs that it no longer has."""
     parallel: int = 0
     arrays: tuple[JobArray, ...] = ()
-    """What was submitted to Slurm."""
+    """The arrays submitted to Slurm."""
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def stop(self) -> None:
-        """Ask the pool to stop; its runs keep their state."""
+        """Send TERM to the pool; its runs keep their state."""
         if self.process is not None:
             self.process.terminate()
 
     def is_working(self) -> bool:
-        """Whether the pool lives."""
+        """Whether the pool is alive."""
         return self.process is not None and self.process.poll() is None
 
 
@@ -56,29 +58,22 @@ class Execution:
 
     Attributes:
         cluster: ``slurm`` or ``local``.
-        max_parallel: runs at once; by default as the resources say, or one a GPU or core.
-        on_end: a shell command for when all of them have ended.
+        max_parallel: runs at once; by default the resources' limit, or one a GPU or core.
+        on_end: a shell command that is run when all runs have ended.
         command: executes one run, given its folder as last argument.
     """
 
     cluster: str = "local"
     max_parallel: int | None = None
     on_end: str | None = None
-    command: Sequence[str] = ()
-
-    @property
-    def run_command(self) -> list[str]:
-        return list(self.command or pool.RUN_COMMAND)
-
-
-LOCAL = Execution()
+    command: Sequence[str] = field(default_factory=lambda: pool.RUN_COMMAND)
 
 
 def choose_cluster(asked: str, plan: Plan) -> str:
-    """``slurm`` or ``local``; ``auto`` is Slurm when the grid says ``slurm:`` and there is sbatch.
+    """``slurm`` or ``local``; ``auto`` is Slurm when the grid has ``slurm:`` and sbatch exists.
 
     Raises:
-        ConfigError: for another name, and for Slurm where it is not.
+        ConfigError: for an unknown name, and for Slurm where sbatch does not exist.
     """
     if asked not in CLUSTERS:
         hint = nearest(asked, CLUSTERS)
@@ -87,16 +82,16 @@ def choose_cluster(asked: str, plan: Plan) -> str:
         named = any(run.resources != Resources() for run in plan.runs)
         return "slurm" if named and slurm.is_available() else "local"
     if asked == "slurm" and not slurm.is_available():
-        raise ConfigError("there is no Slurm here (no sbatch): use --cluster local")
+        raise ConfigError("sbatch not found on this machine. Use --cluster local.")
     return asked
 
 
 def check_plan(plan: Plan, results: Path) -> None:
-    """Whether a plan could run here, before anything is written.
+    """Check that a plan can run here, before anything is written.
 
     Raises:
-        ConfigError: when the results folder cannot be written, or data, Inception's weights or a
-            reference file is missing.
+        ConfigError: when the results folder cannot be written, or when data, Inception's weights or
+            a reference file is missing.
     """
     from mpdit.data.datasets import check_available
     from mpdit.data.preflight import check_evaluable
@@ -104,10 +99,9 @@ def check_plan(plan: Plan, results: Path) -> None:
     folder = (results / plan.study).absolute()
     while not folder.exists():
         folder = folder.parent
-    if not folder.is_dir():
-        raise ConfigError(f"cannot write results to {results / plan.study}: {folder} is a file")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(f"cannot write results to {results / plan.study}: {folder} is read-only")
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        why = "read-only" if folder.is_dir() else "a file"
+        raise ConfigError(f"cannot write results to {results / plan.study}: {folder} is {why}")
     configs = [run.config for run in plan.runs]
     for data in dict.fromkeys(config.data for config in configs):
         check_available(data)
@@ -119,33 +113,37 @@ def check_plan(plan: Plan, results: Path) -> None:
 def submit(
     plan: Plan,
     results: Path,
-    how: Execution = LOCAL,
+    how: Execution,
     *,
     whole: Plan | None = None,
     grid_name: str = "",
     states: Collection[str] | None = None,
     adjust: Callable[[Sequence[PlannedRun]], Sequence[PlannedRun]] | None = None,
 ) -> Submission:
-    """Bring a study's folder in line with its plan, and start what is missing.
+    """Update a study's folder to its plan, and start the runs that are missing.
 
-    Done runs are skipped; running and claimed ones are left alone; the others go on from what is on
-    disk. Two submitters at once take turns, and the second finds the first one's claims.
+    Done, running and claimed runs are left alone; the others resume from what is on disk. Of two
+    submitters at once, the second waits and then finds the claims of the first.
 
     Args:
-        whole: the study's whole plan, where ``plan`` is only a part of it.
+        results: the folder of all studies.
+        whole: the study's whole plan, where ``plan`` is a part of it.
         grid_name: the grid's file, for study.json.
         states: submit only runs in one of these states.
-        adjust: the runs that are to be submitted → the same ones with other resources.
+        adjust: maps the runs to be submitted to the same runs with other resources.
 
     Raises:
-        ConfigError: when the folder cannot be written, data is missing, or Slurm would refuse a
-            run that is to be submitted; nothing is written then. When sbatch refuses all the same,
-            what it took before stays submitted.
+        ConfigError: when the folder cannot be written, data is missing, or Slurm would reject a
+            run; nothing is written in these cases. When sbatch itself fails, the arrays before it
+            stay submitted.
     """
     check_plan(plan, results)
     study = StudyDir((results / plan.study).absolute())
     try:
-        wanted = _missing(study, plan, states)
+        if study.path.exists():
+            with study.lock():
+                reconcile(study)
+        wanted: Sequence[PlannedRun] = missing(study, plan.runs, states or TO_DO)
         if adjust is not None:
             wanted = adjust(wanted)
         largest = 0
@@ -155,20 +153,20 @@ def submit(
         with study.lock():
             new, dropped = StudyDir(study.path).compare(whole or plan)
             names = study.write_table(whole or plan, grid_name or plan.grid.source.name)
-            study = StudyDir(study.path)  # it holds on to the table that it has read
+            study = StudyDir(study.path)  # a new one, which reads the new table
             runs = {names[run.id]: run for run in wanted}
             statuses = survey(study, (names[run.id] for run in plan.runs))
-            # another submitter may have been here since the checks
+            # another submitter may have claimed some since the checks
             todo = [s for s in statuses if s.name in runs and s.state in (states or TO_DO)]
-            left = tuple(s for s in statuses if s not in todo)
+            chosen = {status.name: runs[status.name] for status in todo}
+            left = tuple(s for s in statuses if s.name not in chosen)
             asked = tuple(status.name for status in (todo if states else statuses))
             done = Submission(study, asked, tuple(todo), left, tuple(new), tuple(dropped))
             if not todo:
                 return done
-            for status in todo:
-                study.run(status.name).write_config(runs[status.name].config)
+            for name, run in chosen.items():
+                study.run(name).write_config(run.config)
             study.drop_dead_claims()
-            chosen = {status.name: runs[status.name] for status in todo}
             if how.cluster == "slurm":
                 return replace(done, arrays=_start_arrays(study, chosen, largest, how))
             parallel, process = _start_pool(study, list(chosen), how)
@@ -178,49 +176,41 @@ def submit(
         raise ConfigError(f"cannot submit to {study.path}: {error}") from None
 
 
-def _missing(study: StudyDir, plan: Plan, states: Collection[str] | None) -> Sequence[PlannedRun]:
-    """The runs that are to be submitted, as far as can be said before the study is written."""
-    if not study.path.exists():
-        return plan.runs if states is None else []
-    with study.lock():
-        reconcile(study)
-    return missing(study, plan.runs, states or TO_DO)
-
-
 def _start_pool(
     study: StudyDir, runs: list[str], how: Execution
 ) -> tuple[int, subprocess.Popen[bytes]]:
-    """Claim the runs, and start a pool: (runs at once, its process)."""
+    """Claim the runs and start a pool; return the number of runs at once and the process."""
     parallel = min(how.max_parallel or pool.default_parallel(), len(runs))
     claim, held = study.new_claim(
-        "local", runs, command=how.run_command, parallel=parallel, on_end=how.on_end
+        "local", runs, command=how.command, parallel=parallel, on_end=how.on_end
     )
     with held:
         process = pool.start_pool(claim, held, claim.with_suffix(".log"))
-        append_row(claim, {"pid": process.pid})  # here, so that cancel finds it at once
+        append_row(claim, {"pid": process.pid})  # here, so that cancel finds the pool at once
         return parallel, process
 
 
 def _check_resources(wanted: Sequence[PlannedRun], how: Execution) -> tuple[list[PlannedRun], int]:
-    """The runs with all time limits, and how many tasks an array may have (`arrays.check`)."""
-    from mpdit.study.cluster.arrays import check  # submitit takes its time
+    """The runs with a time limit each, and the largest size of an array (`arrays.check`)."""
+    from mpdit.study.cluster.arrays import check  # here: importing submitit is slow
 
     asked = {run.name: run.resources for run in wanted}
-    timed, largest = check(asked, how.max_parallel, how.on_end)
+    timed, largest = check(asked, how.max_parallel, notice=how.on_end is not None)
     return [replace(run, resources=timed[run.name]) for run in wanted], largest
 
 
 def _start_arrays(
     study: StudyDir, runs: dict[str, PlannedRun], largest: int, how: Execution
 ) -> tuple[JobArray, ...]:
-    """Claim the runs, and submit them to Slurm."""
+    """Claim the runs and submit them to Slurm."""
     from mpdit.study.cluster.arrays import submit_arrays
 
     resources = {name: run.resources for name, run in runs.items()}
+    notice = None if how.on_end is None else partial(notify, study.path, command=how.on_end)
     taken = []
     for array in submit_arrays(
-        study, resources, largest, how.run_command, how.max_parallel, how.on_end
-    ):  # sbatch may refuse the next
+        study, resources, largest, how.command, how.max_parallel, notice
+    ):  # noted one by one: sbatch may reject the next
         _note(study, (name for task in array.tasks for name in task), runs, how)
         taken.append(array)
     return tuple(taken)
@@ -229,21 +219,19 @@ def _start_arrays(
 def _note(
     study: StudyDir, started: Iterable[str], runs: dict[str, PlannedRun], how: Execution
 ) -> None:
-    """Write down with what they were submitted: what a retry goes by."""
-    asked = {name: runs[name].resources for name in started}
-    study.note_submitted(
-        {
-            name: {"cluster": how.cluster, "time": own.time, "memory": own.memory}
-            for name, own in asked.items()
-        }
-    )
+    """Record the resources of submitted runs, which a retry starts from."""
+    details = {}
+    for name in started:
+        own = runs[name].resources
+        details[name] = {"cluster": how.cluster, "time": own.time, "memory": own.memory}
+    study.note_submitted(details)
 
 
 def stored_plan(study: StudyDir) -> Plan:
-    """The plan of a study as it was last submitted, under the name that its folder has now.
+    """The plan of a study as last submitted, under the current name of its folder.
 
     Raises:
-        ConfigError: when its grid.yaml is no longer one.
+        ConfigError: when its grid.yaml is not a valid grid.
     """
     copies = study.path / "extensions"  # of what was submitted, whatever the files are now
     grid = load_grid(study.grid_file, study.table.get("set", ()), copies)

@@ -292,12 +292,12 @@ def test_a_crash_between_sbatch_and_the_books_is_found_by_name(
 @pytest.mark.parametrize(
     ("resources", "message"),
     [
-        ("partition: mian", "there is no 'mian'. Did you mean 'main'?"),
+        ("partition: mian", "partition 'mian' does not exist. Did you mean 'main'?"),
         ("memory: 100G", "Requested node configuration is not available"),
         ("gpus: 3", "Requested node configuration is not available"),
         ("constraint: moon", "Invalid feature specification"),
         ("extra: {nonsense: 1}", "nonsense"),
-        ("time: 5-00:00:00", "more than partition main gives"),
+        ("time: 5-00:00:00", "exceed the limit of partition main"),
     ],
 )
 def test_what_slurm_would_refuse_is_said_before_anything_is_written(

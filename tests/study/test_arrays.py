@@ -103,7 +103,7 @@ def test_fewer_runs_at_once_than_share_a_job_are_refused(
     asked: int | None, in_grid: int | None
 ) -> None:
     four = Resources(time=60, runs_per_job=4, max_parallel=in_grid)
-    with pytest.raises(ConfigError, match="4 runs share a job: there cannot be only 3 at once"):
+    with pytest.raises(ConfigError, match="4 runs share a job, so the limit cannot be 3"):
         make_batches(dict.fromkeys(names(8), four), 10, asked)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -73,17 +73,17 @@ def pretend(folder: Path, monkeypatch: pytest.MonkeyPatch, fails: int, how: str)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
 
-def start(study: StudyDir, on_end: str | None = None) -> list[str | None]:
+def start(study: StudyDir, notice: Callable[[list[str]], None] | None = None) -> list[str | None]:
     """Submit three arrays; their jobs."""
     study.path.mkdir()
     wanted = {name: Resources(time=60) for name in "abc"}
-    return [array.job for array in submit_arrays(study, wanted, 1, ["true"], None, on_end)]
+    return [array.job for array in submit_arrays(study, wanted, 1, ["true"], None, notice)]
 
 
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        (TIMED_OUT, "sbatch refuses: sbatch: error: Socket timed out"),
+        (TIMED_OUT, "sbatch failed: sbatch: error: Socket timed out"),
         ("echo queued; exit 0", 'Could not make sense of sbatch output "queued"'),
     ],
 )
@@ -99,7 +99,9 @@ def test_an_array_at_which_sbatch_fails_stays_claimed_until_slurm_says_whether_i
     with pytest.raises(ConfigError) as caught:
         start(study)
     assert said in str(caught.value)
-    assert "(1 task submitted before that; submit again for what is missing)" in str(caught.value)
+    assert "(1 task submitted before that; submit again to add the missing runs)" in str(
+        caught.value
+    )
     assert capfd.readouterr().err == ""
     (claim,) = study.claims()
     assert claim.runs == {"a", "b"}
@@ -111,8 +113,10 @@ def test_when_only_the_notice_is_refused_the_runs_are_submitted(
 ) -> None:
     pretend(tmp_path, monkeypatch, 4, TIMED_OUT)
     study = StudyDir(tmp_path / "s")
-    with pytest.raises(ConfigError, match="all is submitted, but no notice will come: sbatch ref"):
-        start(study, "true")
+    with pytest.raises(
+        ConfigError, match="All runs were submitted, but Slurm rejected the --on-end job: sbatch"
+    ):
+        start(study, print)
     (claim,) = study.claims()
     assert [array.job for array in claim.arrays] == ["1", "2", "3"]
 
@@ -126,7 +130,7 @@ def test_a_notice_is_judged_with_the_runs_and_asks_no_more_time_than_they(
     monkeypatch.setattr(slurm, "largest_array", lambda: 1000)
     monkeypatch.setattr(slurm, "rehearse", judged.append)
     wanted = {"a": Resources(time=5, partition="short", gpus=2)}
-    check(wanted, on_end="true")
+    check(wanted, notice=True)
     runs, notice = judged
     assert {"--time=5", "--partition=short", "--gpus-per-node=2"} <= set(runs)
     assert {"--time=5", "--partition=short", "--ntasks-per-node=1"} <= set(notice)
@@ -135,7 +139,7 @@ def test_a_notice_is_judged_with_the_runs_and_asks_no_more_time_than_they(
 def test_a_notice_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(tmp_path, monkeypatch, 0, ":")
     study = StudyDir(tmp_path / "s")
-    assert start(study, "true") == ["1", "2", "3"]
+    assert start(study, print) == ["1", "2", "3"]
     (claim,) = study.claims()
     assert (claim.folder.with_suffix(".notice") / "4_submitted.pkl").exists()
     script = (claim.folder.with_suffix(".notice") / "4_submission.sh").read_text()

@@ -14,8 +14,9 @@ import pytest
 from mpdit.grid.grid import grid_from_text
 from mpdit.grid.plan import PlannedRun, make_plan
 from mpdit.study import cost
-from mpdit.study.cost import disk_of, make_bill, size_text
+from mpdit.study.cost import disk_of, make_bill
 from mpdit.study.studydir import StudyDir
+from mpdit.text import size_text
 from tests.helpers import ROOT
 from tests.helpers.interrupted import finish_forked
 from tests.helpers.tiny import make
@@ -71,7 +72,7 @@ slurm: {gpus: 8, device: A100, utilization: 0.5}
     expected = operations / (A100 * 0.5) / 3600
     bill = make_bill(planned(text), None)
     assert bill.hours["GPU"] == pytest.approx(expected, rel=0.01)
-    assert bill.lines()[0].endswith("an A100 at 50 % of its peak (slurm: device, utilization)")
+    assert bill.lines()[0].endswith("one A100 at 50 % of its peak (slurm: device, utilization)")
 
 
 def test_small_runs_that_share_a_gpu_share_its_hours() -> None:
@@ -99,7 +100,7 @@ def test_a_finished_runs_speed_is_that_of_the_others(tmp_path: Path) -> None:
     bill = make_bill([first, *others], StudyDir(tmp_path))
     each = 2 * (100 + 500 / 50) + cost.START_S  # two cores
     assert bill.hours["core"] * 3600 == pytest.approx(3 * each)
-    assert bill.lines()[0].endswith("by the speed of the study's finished runs")
+    assert bill.lines()[0].endswith("from the speed of the study's finished runs")
 
 
 def test_a_finished_run_on_a_cpu_says_nothing_of_gpus(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 from mpdit.disk.rundir import RunDir, RunState, read_rows
 from mpdit.errors import ConfigError
 from mpdit.grid.plan import Plan
-from mpdit.study import pool
+from mpdit.study import pool, runprocess
 from mpdit.study.cancel import Cancelled, cancel
 from mpdit.study.status import RunStatus, survey
 from mpdit.study.studydir import StudyDir
@@ -89,7 +89,7 @@ def test_all_runs_are_done_no_more_than_so_many_at_once(results: Path) -> None:
     for status in statuses:
         rows = read_rows(submission.study.path / status.name / "starts.jsonl")
         moments += [(rows[0]["began"], 1), (rows[1]["ended"], -1)]
-        assert rows[0]["threads"] == str(max(1, pool.cores() // 2))
+        assert rows[0]["threads"] == str(max(1, runprocess.cores() // 2))
     at_once, most = 0, 0
     for _, change in sorted(moments):
         at_once += change
@@ -215,12 +215,12 @@ def test_every_gpu_gets_its_own_run(results: Path, monkeypatch: pytest.MonkeyPat
 
 def test_no_gpu_is_used_where_none_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,-1,2")
-    assert pool.find_gpus() == ["1"]
+    assert runprocess.find_gpus() == ["1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert pool.find_gpus() == []
+    assert runprocess.find_gpus() == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert pool.find_gpus() == []
-    assert pool.default_parallel() == pool.cores()
+    assert runprocess.find_gpus() == []
+    assert pool.default_parallel() == runprocess.cores()
 
 
 def test_how_a_run_is_executed_can_be_changed_until_it_is_done(results: Path) -> None:

@@ -1,1 +1,1 @@
-"""A study's runs on Slurm."""
+"""The runs of a study on Slurm."""

@@ -1,6 +1,6 @@
-"""Runs as Slurm job arrays: which share a task, which tasks an array, and what sbatch is told.
+"""Runs as Slurm job arrays: the runs of each task, the tasks of each array, and the sbatch options.
 
-submitit writes the scripts and submits them, one sbatch an array.
+submitit writes the scripts and calls sbatch once for each array.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import secrets
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from datetime import datetime
 from io import StringIO
+from itertools import chain
 from operator import mul
 from pathlib import Path
 from typing import Any
@@ -28,24 +29,23 @@ from mpdit.errors import ConfigError
 from mpdit.grid.resources import Resources
 from mpdit.study.cluster import partitions
 from mpdit.study.cluster.job import Job
-from mpdit.study.notice import notify
-from mpdit.study.screens.text import count
 from mpdit.study.studydir import NOTICE, JobArray, StudyDir, job_names
+from mpdit.text import count
 
 NO_LIMIT = 365 * 24 * 60
-"""Minutes: submitit always names a limit."""
+"""Minutes; submitit always passes a limit."""
 NOTICE_MIN = 10
 UNLIMITED_TIMEOUTS = 1_000_000
-"""submitit counts them; `Job` ends what gets nowhere."""
+"""submitit counts timeouts; `Job` ends a run that makes no progress."""
 _PYTHON = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
-"""The signal that comes before Python can handle it would end the job for good."""
+"""USR2 is ignored until Python handles it; before that it would end the job for good."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one sbatch submits: tasks with the same resources, ``parallel`` of them at once.
+    """One job array: tasks with equal resources, ``parallel`` of them at once.
 
-    ``after`` is the index of the batch that has to end first, None where none has to.
+    ``after`` is the index of the batch that it waits for, None where it waits for none.
     """
 
     resources: Resources
@@ -55,30 +55,31 @@ class Batch:
 
     @property
     def minutes(self) -> int:
-        """The time limit."""
+        """The time limit in minutes."""
         return self.resources.time or NO_LIMIT
 
     @property
     def stop_s(self) -> int:
-        """How long before the limit the tasks are told: 30 s to 5 min."""
+        """Seconds between the signal to the tasks and the limit: 30 s to 5 min."""
         return max(30, min(300, 6 * self.minutes))
 
     @property
     def ranks_per_node(self) -> int:
-        """Processes on each node: one a GPU, unless several runs share the node's GPUs."""
+        """Processes on each node: one a GPU, or one when several runs share a task."""
         return self.resources.gpus or 1 if self.resources.runs_per_job == 1 else 1
 
 
 def make_batches(
     runs: Mapping[str, Resources], largest: int, max_parallel: int | None = None
 ) -> list[Batch]:
-    """Group the runs by their resources, in their order, into arrays of at most ``largest`` tasks.
+    """Group runs with equal resources into arrays of at most ``largest`` tasks, in their order.
 
-    Where a limit of runs at once is lower than the number of arrays, some begin after others.
+    Where fewer runs may run at once than there are arrays, some arrays wait for others.
 
     Args:
         runs: the resources of each run, by name; with a time.
-        max_parallel: runs at once, over all arrays; by default what the resources say.
+        max_parallel: the number of runs at once over all arrays; by default each run's resources
+            limit it.
 
     Raises:
         ConfigError: when a limit is lower than the number of runs that share a task.
@@ -98,14 +99,14 @@ def make_batches(
 
 
 def _limited(batches: Sequence[Batch], at_once: int | None, first: int = 0) -> list[Batch]:
-    """The batches, of which the first has the index ``first``, with so many runs at once."""
+    """Limit batches to ``at_once`` runs at once; ``first`` is the index of the first batch."""
     if at_once is None or not batches:
         return list(batches)
-    widths = [len(batch.tasks[0]) for batch in batches]  # runs in a task; only a last one has less
+    widths = [len(batch.tasks[0]) for batch in batches]  # runs in each but the last task
     packed = max(widths)
     if at_once < packed:
-        raise ConfigError(f"{packed} runs share a job: there cannot be only {at_once} at once")
-    if sum(widths) <= at_once:  # shares by their numbers of tasks, but one at least
+        raise ConfigError(f"{packed} runs share a job, so the limit cannot be {at_once}")
+    if sum(widths) <= at_once:  # in proportion to their tasks, but at least one
         everything = sum(len(batch.tasks) for batch in batches)
         shares = [
             max(1, min(len(batch.tasks), at_once * len(batch.tasks) // (everything * width)))
@@ -114,7 +115,7 @@ def _limited(batches: Sequence[Batch], at_once: int | None, first: int = 0) -> l
         while sum(map(mul, shares, widths)) > at_once:
             shares[shares.index(max(shares))] -= 1
         return [replace(b, parallel=share) for b, share in zip(batches, shares, strict=True)]
-    lanes = at_once // packed  # side by side; in each, one array after the other
+    lanes = at_once // packed  # in each lane, one array runs after the other
     return [
         replace(
             batch,
@@ -126,29 +127,33 @@ def _limited(batches: Sequence[Batch], at_once: int | None, first: int = 0) -> l
 
 
 def check(
-    resources: Mapping[str, Resources], max_parallel: int | None = None, on_end: str | None = None
+    resources: Mapping[str, Resources], max_parallel: int | None = None, notice: bool = False
 ) -> tuple[dict[str, Resources], int]:
-    """Hold what `submit_arrays` is to submit against what the cluster has.
+    """Check against the cluster what `submit_arrays` will submit.
+
+    Args:
+        notice: whether the job of a notice will be submitted too.
 
     Returns:
-        the resources of each run with a time, the partition's default where they name none, which
-        submitit would not know of; and how many tasks an array may have.
+        the resources of each run, with the partition's default time where they have none (submitit
+        would take its own); and the largest number of tasks in an array.
 
     Raises:
-        ConfigError: when Slurm would refuse one.
+        ConfigError: when Slurm would reject a job.
     """
     there = partitions.read()
     partitions.check(resources.values(), there)
     timed = {run: partitions.timed(own, there) for run, own in resources.items()}
     batches = make_batches(timed, len(timed), max_parallel)
-    notice = [_notice_batch(batches[0].resources)] if batches and on_end is not None else []
-    for batch in batches + notice:
+    if batches and notice:
+        batches.append(_notice_batch(batches[0].resources))
+    for batch in batches:
         lines = _script(replace(batch, tasks=batch.tasks[:1]), "check", Path()).splitlines()
         options = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")]
         try:
             slurm.rehearse([shlex.split(option)[0] for option in options])
         except ConfigError:
-            if slurm.has_nodes(batch.resources.partition):  # else it would refuse any job
+            if slurm.has_nodes(batch.resources.partition):  # else it rejects every job
                 raise
     return timed, slurm.largest_array()
 
@@ -159,7 +164,7 @@ def preview(
     """The arrays that `submit_arrays` would submit, each with its script.
 
     Raises:
-        ConfigError: when Slurm would refuse one.
+        ConfigError: when Slurm would reject a job.
     """
     batches = make_batches(*check(resources, max_parallel), max_parallel)
     names = job_names(_job_name(study), len(batches))
@@ -176,22 +181,24 @@ def submit_arrays(
     largest: int,
     command: Sequence[str],
     max_parallel: int | None,
-    on_end: str | None,
+    notice: Callable[[list[str]], None] | None,
 ) -> Iterator[JobArray]:
-    """Claim runs, and submit them, one sbatch an array. Call under the study's lock.
+    """Claim runs and submit them, one sbatch an array. Call under the study's lock.
 
-    An array at which sbatch fails stays claimed, without a job id: the controller may have taken it
-    all the same, which `reconcile` finds out.
+    An array whose sbatch failed stays claimed without a job id: the controller may have accepted
+    it, which `reconcile` finds out.
 
     Args:
         resources, largest: as `check` returns them.
-        on_end: a shell command for a job of its own, after all of them.
+        command: executes one run, given its folder as last argument.
+        max_parallel: as in `make_batches`.
+        notice: called with the runs' names by a job of its own, after all others.
 
     Yields:
         each array, once it is submitted.
 
     Raises:
-        ConfigError: with sbatch's words, when it fails; what it took before stays submitted.
+        ConfigError: with sbatch's message when it fails; earlier arrays stay submitted.
     """
     batches = make_batches(resources, largest, max_parallel)
     job_name = _job_name(study)
@@ -208,31 +215,26 @@ def submit_arrays(
         try:
             job = _sbatch(_executor(batch, name, claim, after), work, batch.tasks)
         except ConfigError as error:
-            for run in (
-                run for other in batches[index + 1 :] for names in other.tasks for run in names
-            ):
+            never = chain.from_iterable(other.tasks for other in batches[index + 1 :])
+            for run in chain.from_iterable(never):
                 append_row(file, {"finished": run})
             begun = sum(len(other.tasks) for other in batches[:index])
             there = f"{count(begun, 'task')} submitted before that; " if begun else ""
-            raise ConfigError(f"{error} ({there}submit again for what is missing)") from None
+            raise ConfigError(f"{error} ({there}submit again to add the missing runs)") from None
         append_row(file, {"array": index, "job": job})
         jobs.append(job)
         yield JobArray(name, batch.tasks, job)
-    if on_end is not None:
-        notice = _executor(
-            _notice_batch(batches[0].resources),
-            f"{job_name}-end",
-            file.with_suffix(NOTICE),
-            jobs,
-        )
+    if notice is not None:
+        small, folder = _notice_batch(batches[0].resources), file.with_suffix(NOTICE)
         try:
-            _sbatch(notice, notify, [study.path], [list(resources)], [on_end])
+            _sbatch(_executor(small, f"{job_name}-end", folder, jobs), notice, [list(resources)])
         except ConfigError as error:
-            raise ConfigError(f"all is submitted, but no notice will come: {error}") from None
+            failure = "All runs were submitted, but Slurm rejected the --on-end job"
+            raise ConfigError(f"{failure}: {error}") from None
 
 
 def _notice_batch(resources: Resources) -> Batch:
-    """A small job, where the others were allowed."""
+    """The small job of a notice, with the partition and account of the others."""
     kept = resources.model_dump(include={"partition", "account", "qos"})
     time = min(NOTICE_MIN, resources.time or NOTICE_MIN)
     return Batch(Resources(time=time, **kept), ((),), 1)
@@ -243,7 +245,11 @@ def _job_name(study: StudyDir) -> str:
 
 
 def _script(batch: Batch, name: str, claim: Path, after: Sequence[str] = ()) -> str:
-    """What sbatch is given."""
+    """The script that sbatch is given.
+
+    submitit 1.5 has no public way to make a script without submitting it, so this function uses
+    private methods. No other code does: submission uses the public `map_array`.
+    """
     executor = _executor(batch, name, claim, after)
     if len(batch.tasks) > 1:
         executor.parameters["map_count"] = len(batch.tasks)
@@ -252,32 +258,24 @@ def _script(batch: Batch, name: str, claim: Path, after: Sequence[str] = ()) -> 
 
 
 def _sbatch(executor: SlurmExecutor, work: Callable[..., None], *arguments: Sequence[Any]) -> str:
-    """Submit a task for each of the arguments; Slurm's id of the job.
+    """Submit one task for each of the arguments, and return Slurm's job id.
 
     Raises:
-        ConfigError: with sbatch's words, when it fails.
+        ConfigError: with sbatch's message when it fails.
     """
+    meant = {name: os.environ[name] for name in slurm.WHICH_CLUSTER if name in os.environ}
     try:
-        # submitit says it a second time
-        with clean_slurm_env(), redirect_stderr(StringIO()):
+        # without the variables of an enclosing job; submitit would also print sbatch's error
+        with clean_env(), redirect_stderr(StringIO()):
+            os.environ.update(meant)
             jobs = executor.map_array(work, *arguments)
     except (FailedJobError, FailedSubmissionError) as error:
-        raise ConfigError(f"sbatch refuses: {str(error).strip()}") from None
+        raise ConfigError(f"sbatch failed: {str(error).strip()}") from None
     return str(jobs[0].job_id).split("_", maxsplit=1)[0]
 
 
-@contextmanager
-def clean_slurm_env() -> Iterator[None]:
-    """The environment without what an enclosing job has put there; which cluster is meant
-    stays."""
-    conf = {name: os.environ[name] for name in slurm.WHICH_CLUSTER if name in os.environ}
-    with clean_env():
-        os.environ.update(conf)
-        yield
-
-
 def _executor(batch: Batch, name: str, claim: Path, after: Sequence[str] = ()) -> SlurmExecutor:
-    """What writes and submits the script; ``after`` are the jobs that have to end first."""
+    """The executor that submits a batch; ``after`` are the jobs that have to end first."""
     resources = batch.resources
     options = {option: value for option, value in resources.extra.items() if value is not False}
     if after:
@@ -295,7 +293,7 @@ def _executor(batch: Batch, name: str, claim: Path, after: Sequence[str] = ()) -
         "cpus_per_task": resources.cpus and max(1, resources.cpus // batch.ranks_per_node),
     }
     srun = [] if batch.ranks_per_node * (resources.nodes or 1) == 1 else ["--kill-on-bad-exit=1"]
-    if asked["cpus_per_task"]:  # srun no longer takes it from sbatch, from 22.05 on
+    if asked["cpus_per_task"]:  # since Slurm 22.05, srun does not inherit it from sbatch
         srun.append(f"--cpus-per-task={asked['cpus_per_task']}")
     executor.update_parameters(
         **{key: value for key, value in asked.items() if value is not None},

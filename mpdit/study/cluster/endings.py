@@ -1,4 +1,4 @@
-"""Why a run came to no good end, from Slurm's word for it and from what its log says."""
+"""Classify why a run failed, from the state that Slurm gives and from the run's log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 class Cause(NamedTuple):
     """``kind`` is ``timed out``, ``out of memory``, ``node failed``, ``preempted``, ``cancelled``,
-    ``failed``, or '' when nothing says so; ``line`` the line of the log that does, or its last."""
+    ``failed`` or '' (unknown); ``line`` is the line of the log that tells it, or the last one."""
 
     kind: str
     line: str
@@ -34,19 +34,19 @@ _LINES = {
     "failed": r"srun: Terminating (?:StepId|job step)",
     "cancelled": _CANCELLED,
 }
-"""The first of these that is found decides: what used too much, and the step of a process that died
-(srun says that it terminates it), are cancelled, too."""
+"""The first match decides: Slurm also cancels a job that used too much memory, and the step of a
+process that died (srun reports that it terminates the step)."""
 _PATTERNS = {kind: re.compile(rf"^{kind}(?::|$)|{line}", re.I) for kind, line in _LINES.items()}
-"""An error that was kept (`status.explain_end`) begins with its kind."""
+"""A stored error (`status.explain_end`) begins with its kind."""
 
 
 def classify(word: str, log: str) -> Cause:
-    """The cause of an end.
+    """The cause of a run's end.
 
     Args:
-        word: the state in which Slurm says that it ended; '' where it says nothing. ``FAILED`` may
-            be refined by the log, save to ``cancelled``.
-        log: the end of what the job or the run said, the newest last.
+        word: the final state that Slurm gives, '' where it gives none. The log may refine
+            ``FAILED``, except to ``cancelled``.
+        log: the last lines of the job's or the run's log.
     """
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     last = lines[-1] if lines else ""

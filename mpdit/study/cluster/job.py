@@ -1,11 +1,11 @@
-"""What one task of a Slurm array executes: its runs side by side, each in a process of its own.
+"""One task of a Slurm array: it executes its runs side by side, each in a process of its own.
 
-submitit calls a `Job` in every process that srun starts. Ahead of the time limit, and when the job
-is preempted, Slurm sends USR2; submitit then calls `Job.checkpoint` and requeues what it returns.
-A run that has come to an end, well or badly, is let go of with a file ``<run>.exit``; one that was
-stopped half-way is not: the requeued job goes on with it, and with it alone.
+submitit calls a `Job` in every process that srun starts. Slurm sends USR2 ahead of the time limit
+and at preemption; submitit then calls `Job.checkpoint` and requeues what it returns. A run that is
+done or failed is released with a file ``<run>.exit``. A run that was stopped half-way is not
+released: the requeued job resumes it, and no other run.
 
-The signals reach the runs' processes too, as Slurm sends them to all of a step.
+Slurm sends the signals to all processes of a step, so the runs' processes receive them too.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from submitit.core.job_environment import JobEnvironment
-from submitit.core.utils import DelayedSubmission
+from submitit import JobEnvironment
+from submitit.helpers import DelayedSubmission
 
 from mpdit.disk.rundir import (
     EXIT_BUSY,
@@ -32,53 +33,47 @@ from mpdit.disk.rundir import (
     RunDir,
     explain_os_error,
 )
-from mpdit.study.pool import cores, crash_reason, find_gpus, record_error, start_run
+from mpdit.study.runprocess import cores, crash_reason, find_gpus, record_error, start_run
 
 POLL_S = 0.2
 LINGER_S = 900
-"""So long a task whose runs were stopped waits for what Slurm does with it (`Job._linger`)."""
+"""Seconds a stopped task waits for Slurm to kill or requeue it (`Job._linger`)."""
 PEERS_S = 30
-"""So long the other processes of a run have for their last words when one has died."""
+"""Seconds that the other processes of a run have to write their logs when one has died."""
 STALLS = 3
-"""So many allocations in a row may run out without anything kept; then the limit is too short."""
+"""Allocations in a row that may time out without progress; then the limit is too short."""
 EARLY_S = 60
-"""Slurm may send the signal so much earlier than it was asked to."""
+"""Seconds by which Slurm may send the signal too early."""
 BUSY_S = 30
+"""Seconds between two tries of a run that another process holds."""
 BUSY_TRIES = 20
-"""So often, and so far apart, a run is tried that another process holds."""
 INTERRUPTED = (EXIT_INTERRUPTED, -signal.SIGTERM, -signal.SIGUSR2)
-"""How a stopped run ends: by itself, or by the signal that came before it could catch one."""
+"""The exit statuses of a stopped run: its own, or the signal's before it could catch one."""
 
 
+@dataclass(eq=False)
 class Job:
-    """An importable callable, as submitit pickles it.
+    """The callable that submitit pickles and calls with the names of a task's runs.
 
-    Args:
+    Attributes:
         claim: the folder of the submission's claim.
         command: executes one run, given its folder as last argument.
-        side_by_side: the runs that a full task has; each gets its share of the cores.
+        side_by_side: the number of runs in a full task; each gets its share of the cores.
         minutes: the time limit.
-        stop_s: how long before its end Slurm says so.
-        stalls: allocations that have run out, one after the other, without anything kept.
+        stop_s: seconds between Slurm's signal and the limit.
+        stalls: allocations in a row that have timed out without progress.
     """
 
-    def __init__(
-        self,
-        claim: Path,
-        command: Sequence[str],
-        side_by_side: int,
-        minutes: int,
-        stop_s: int,
-        stalls: int = 0,
-    ) -> None:
-        self.claim = claim
-        self.command = tuple(command)
-        self.side_by_side = side_by_side
-        self.minutes = minutes
-        self.stop_s = stop_s
-        self.stalls = stalls
-        # what a signal finds that comes before the runs are started
-        self._main = True  # no other process is told to checkpoint
+    claim: Path
+    command: Sequence[str]
+    side_by_side: int
+    minutes: int
+    stop_s: int
+    stalls: int = 0
+
+    def __post_init__(self) -> None:
+        # the values for a signal that comes before the runs are started
+        self._main = True  # only the main process is told to checkpoint
         self._began = float("inf")
         self._interrupted = self._failed = False
         self._kept: list[tuple[str, frozenset[str]]] = []
@@ -87,9 +82,9 @@ class Job:
         self._busy: Counter[RunDir] = Counter()
 
     def __call__(self, names: Sequence[str]) -> None:
-        """Bring the runs to their end; the exit status is 1 when one has failed."""
+        """Execute the runs, then exit with status 1 when one has failed, else 0."""
         place = JobEnvironment()
-        self._main = place.global_rank == 0  # it keeps the books for all processes of a run
+        self._main = place.global_rank == 0  # it alone releases runs
         self._began = time.time()
         runs = self._runs(names)
         self._kept = _kept(runs)
@@ -112,7 +107,7 @@ class Job:
         sys.exit(EXIT_FAILED if self._failed else EXIT_DONE)
 
     def checkpoint(self, names: Sequence[str]) -> DelayedSubmission:
-        """Have the runs keep their state; what is to be requeued."""
+        """Stop the runs, which keep their state, and return what is to be requeued."""
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a second one would requeue twice
         for child in self._children.values():
             child.terminate()
@@ -120,7 +115,7 @@ class Job:
         while self._children and time.monotonic() < end:
             time.sleep(POLL_S)
             self._look()
-        for child in self._children.values():  # they go on from their last checkpoint
+        for child in self._children.values():  # these resume from their last checkpoint
             child.kill()
             child.wait()
         unfinished = self._unfinished(names)
@@ -129,25 +124,28 @@ class Job:
         stalls = self.stalls
         if time.time() - self._began > 60 * self.minutes - self.stop_s - EARLY_S:
             stalls = stalls + 1 if _kept(self._runs(names)) == self._kept else 0
-        if stalls == STALLS:
-            self._give_up(unfinished)
-        again = Job(self.claim, self.command, self.side_by_side, self.minutes, self.stop_s, stalls)
-        return DelayedSubmission(again, names)
+        if stalls < STALLS:
+            return DelayedSubmission(replace(self, stalls=stalls), names)
+        self._began = time.time()
+        stalled = f"{STALLS} allocations of {self.minutes} min in a row ended without progress"
+        for run in unfinished:  # else they would be requeued for ever
+            self._fail(run, f"timed out: {stalled}")
+        sys.exit(EXIT_FAILED)
 
     def _runs(self, names: Sequence[str]) -> list[RunDir]:
         study = self.claim.parent.parent
         return [RunDir(study / name) for name in names]
 
     def _unfinished(self, names: Sequence[str]) -> list[RunDir]:
-        """The runs that no allocation of this job has brought to an end."""
+        """The runs that no allocation of this job has released."""
         runs = self._runs(names)
         for run in runs:
             if run.is_done():
-                self._let_go(run, EXIT_DONE)
+                self._release(run, EXIT_DONE)
         return [run for run in runs if not self._exit_file(run).exists()]
 
     def _look(self) -> None:
-        """Let go of the runs that have ended."""
+        """Handle the processes that have ended."""
         for run, child in list(self._children.items()):
             code = child.poll()
             if code is None:
@@ -156,62 +154,51 @@ class Job:
             if code in INTERRUPTED:
                 self._interrupted = True
             elif code == EXIT_BUSY:
-                # another's, or an orphan's of whose end Slurm's word could not be had. When this
-                # process is the orphan itself, it stays busy: its own next allocation has the run
+                # held by another process, or by an orphan that Slurm could not confirm as ended.
+                # If this process is the orphan, it stays busy: its next allocation has the run
                 self._busy[run] += 1
                 if self._busy[run] < BUSY_TRIES:
                     self._due[run] = time.monotonic() + BUSY_S
             elif code == EXIT_DONE:
-                self._let_go(run, code)
+                self._release(run, code)
             else:
                 self._fail(run, crash_reason(run, code))
 
     def _fail(self, run: RunDir, reason: str) -> None:
         if not self._main:
             time.sleep(PEERS_S)
-            sys.exit(EXIT_FAILED)  # srun ends the others: they would wait for this one for ever
+            sys.exit(EXIT_FAILED)  # srun then ends the others, which would wait for this one
         self._failed = True
         if record_error(run, reason, self._began):
-            self._let_go(run, EXIT_FAILED)
+            self._release(run, EXIT_FAILED)
 
     def _exit_file(self, run: RunDir) -> Path:
         return self.claim / f"{run.name}.exit"
 
-    def _let_go(self, run: RunDir, code: int) -> None:
+    def _release(self, run: RunDir, code: int) -> None:
         if self._main:
-            with suppress(OSError):  # the claim is gone, or the disk is full: the run stays claimed
+            with suppress(OSError):  # claim deleted or disk full: the run stays claimed
                 self._exit_file(run).write_text(f"{code}\n")
 
     def _linger(self) -> None:
-        """Wait for the end that Slurm makes, after a TERM that it sends ahead of it.
+        """Wait until Slurm kills the job after its TERM.
 
-        A job that it preempts or requeues goes on later only when it is killed, not when it leaves.
+        Slurm requeues a preempted job only when it kills it, not when the job exits by itself.
         """
         end = time.monotonic() + LINGER_S
         while time.monotonic() < end and not (self.claim / "cancelled").exists():
             time.sleep(POLL_S)
         sys.exit(EXIT_INTERRUPTED)
 
-    def _give_up(self, runs: Sequence[RunDir]) -> None:
-        """End the job: it would be requeued for ever."""
-        self._began = time.time()
-        for run in runs:
-            self._fail(
-                run,
-                f"timed out: {STALLS} allocations of {self.minutes} min in a row ended before"
-                " anything was kept",
-            )
-        sys.exit(EXIT_FAILED)
-
 
 def _cores(tasks: int) -> int:
-    """The CPU cores of each of so many tasks on this node."""
+    """The CPU cores of each of ``tasks`` tasks on this node."""
     allocated = int(os.environ.get("SLURM_CPUS_ON_NODE", cores() * tasks)) // tasks
     return min(cores(), max(1, allocated))
 
 
 def _kept(runs: Sequence[RunDir]) -> list[tuple[str, frozenset[str]]]:
-    """The stage of each run and the names of what it can go on from."""
+    """The progress of each run: its stage, and the names of the files that it can resume from."""
     found = []
     for run in runs:
         state = run.state()

@@ -1,8 +1,8 @@
-"""What a cluster's partitions give, and what may be asked of them."""
+"""The partitions of a cluster, and what may be requested of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from mpdit.grid.resources import Resources, parse_minutes
 
 @dataclass(frozen=True)
 class Partition:
-    """In Slurm's words."""
+    """One partition; ``values`` are Slurm's keys and texts."""
 
     values: dict[str, str]
 
@@ -27,23 +27,23 @@ class Partition:
 
     @property
     def minutes(self) -> float:
-        """The longest time limit."""
+        """The longest time limit, in minutes."""
         with suppress(ValueError):
             return parse_minutes(self.values["MaxTime"])
         return float("inf")
 
     def refuses(self, kind: str, name: str) -> bool:
-        """Whether it is closed to an account (``Accounts``) or a quality of service (``Qos``)."""
+        """Whether it rejects an account (kind ``Accounts``) or a quality of service (``Qos``)."""
         allowed = self.values.get(f"Allow{kind}", "ALL")
         denied = self.values.get(f"Deny{kind}", "").split(",")
         return name in denied or (allowed != "ALL" and name not in allowed.split(","))
 
 
 def read() -> list[Partition]:
-    """The cluster's.
+    """Read the cluster's partitions.
 
     Raises:
-        ConfigError: when Slurm cannot be asked.
+        ConfigError: when Slurm does not answer.
     """
     answer = slurm.run("scontrol", "--all", "--oneliner", "show", "partition").splitlines()
     pairs = ((word.partition("=") for word in line.split()) for line in answer)
@@ -51,58 +51,45 @@ def read() -> list[Partition]:
 
 
 def check(requests: Iterable[Resources], partitions: Sequence[Partition]) -> None:
-    """Hold requests against the partitions.
+    """Check requests against the partitions.
 
     Raises:
-        ConfigError: for a partition that does not exist, or is closed to the account or quality of
-            service, and for more time than it gives.
+        ConfigError: for a partition that does not exist or rejects the account or quality of
+            service, and for a time above its limit.
     """
+    known = {partition.name: partition for partition in partitions}
     for request in requests:
-        _check(request, partitions)
+        asked = _asked(request.partition, known)
+        where = " nor ".join(part.name for part in asked)
+        for kind, key in (("Accounts", "account"), ("Qos", "qos")):
+            name = getattr(request, key)
+            if name and asked and all(part.refuses(kind, name) for part in asked):
+                raise ConfigError(f"{name!r} may not use partition {where}", f"slurm.{key}")
+        most = max(asked, key=lambda part: part.minutes, default=None)
+        if request.time is not None and most is not None and request.time > most.minutes:
+            given = most.values["MaxTime"]
+            raise ConfigError(
+                f"{request.time} minutes exceed the limit of partition {most.name}: {given}",
+                "slurm.time",
+            )
+
+
+def _asked(names: str | None, known: Mapping[str, Partition]) -> list[Partition]:
+    """The partitions that a job may run in; Slurm takes the one that is free first."""
+    if names is None:
+        return [part for part in known.values() if part.is_default]
+    for name in names.split(","):
+        if name not in known:
+            hint = f"{nearest(name, known)} Known: {', '.join(sorted(known))}"
+            raise ConfigError(f"partition {name!r} does not exist.{hint}", "slurm.partition")
+    return [known[name] for name in names.split(",")]
 
 
 def timed(request: Resources, partitions: Sequence[Partition]) -> Resources:
-    """With a time limit: its own, or its partition's default; none where there is no limit."""
-    if request.time is not None:
-        return request
-    return request.model_copy(update={"time": _default_minutes(request.partition, partitions)})
-
-
-def _default_minutes(name: str | None, partitions: Sequence[Partition]) -> int | None:
-    for part in partitions:
-        # of several, the first
-        named = part.is_default if name is None else part.name == name.partition(",")[0]
-        for limit in ("DefaultTime", "MaxTime") if named else ():
+    """The request with its partition's default time limit where it has none of its own."""
+    if request.time is None:
+        part = _asked(request.partition, {part.name: part for part in partitions})[:1]
+        for limit in ("DefaultTime", "MaxTime") if part else ():
             with suppress(ValueError):  # NONE, UNLIMITED
-                return parse_minutes(part.values[limit])
-    return None
-
-
-def _check(request: Resources, partitions: Sequence[Partition]) -> None:
-    known = {partition.name: partition for partition in partitions}
-    if request.partition is None:
-        asked = [part for part in partitions if part.is_default]
-    else:
-        names = request.partition.split(",")  # the job runs in whichever is free first
-        for name in names:
-            if name not in known:
-                there = ", ".join(sorted(known))
-                hint = nearest(name, known)
-                raise ConfigError(
-                    f"there is no {name!r}.{hint} There are: {there}", "slurm.partition"
-                )
-        asked = [known[name] for name in names]
-    if not asked:
-        return
-    where = " nor ".join(part.name for part in asked)
-    for kind, key in (("Accounts", "account"), ("Qos", "qos")):
-        name = getattr(request, key)
-        if name is not None and all(part.refuses(kind, name) for part in asked):
-            raise ConfigError(f"{name!r} may not use partition {where}", f"slurm.{key}")
-    most = max(asked, key=lambda part: part.minutes)
-    if request.time is not None and request.time > most.minutes:
-        given = most.values["MaxTime"]
-        raise ConfigError(
-            f"{request.time} minutes are more than partition {most.name} gives: {given}",
-            "slurm.time",
-        )
+                return request.model_copy(update={"time": parse_minutes(part[0].values[limit])})
+    return request

@@ -1,4 +1,4 @@
-"""What Slurm says of a study's claimed runs: one squeue for all, then one sacct for the gone."""
+"""The Slurm tasks of a study's claimed runs: one squeue for all, one sacct for those gone."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass, replace
 from mpdit import slurm
 from mpdit.errors import ConfigError
 from mpdit.study.cluster.endings import classify
-from mpdit.study.pool import tail
+from mpdit.study.runprocess import tail
 from mpdit.study.studydir import Claim
 
 ASK_S = 30
-"""A screen that is redrawn asks Slurm so often, and no oftener."""
+"""Seconds between two queries of a screen that is redrawn."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a claimed run's task is: ``waiting``, ``running``, ``gone``, or ``unknown`` when Slurm
-    could not be asked or has not been yet.
+    """The task of a claimed run: ``waiting``, ``running``, ``gone``, or ``unknown`` while Slurm has
+    not answered.
 
-    ``reason`` says why it waits, or of one that is gone the kind of its end (`reasons.Cause`), for
-    which ``said`` is the line of its log. ``task`` is its id, ``elapsed`` seconds.
+    ``reason`` is Slurm's reason of a waiting task; of a gone one it is the kind of its end
+    (`endings.Cause`), and ``said`` the line of its log. ``task`` is its id, ``elapsed`` seconds.
     """
 
     state: str
@@ -33,14 +33,11 @@ class Placement:
     said: str = ""
 
 
-UNKNOWN = Placement("unknown")
-
-
 class Scheduler:
-    """Slurm, asked about a study at most every ``every_s`` seconds.
+    """Asks Slurm about a study, at most every ``every_s`` seconds.
 
     Attributes:
-        silence: why it has not answered the last time, '' when it has.
+        silence: why Slurm did not answer the last query, '' when it did.
     """
 
     def __init__(self, every_s: float = 0) -> None:
@@ -51,30 +48,31 @@ class Scheduler:
         self._names: frozenset[str] = frozenset()
 
     def look(self, claims: Iterable[Claim]) -> dict[str, Placement]:
-        """Run → its task's place, for the runs of the claims on Slurm."""
+        """The task of each run that is claimed for Slurm, by the run's name."""
         found = [claim for claim in claims if claim.cluster == "slurm"]
         if not found:
             return {}
         if time.monotonic() - self._asked >= self.every_s:
             self._ask(found)
             self._asked = time.monotonic()
-        places: dict[str, Placement] = {}
+        # runs of an array without a job id stay unknown
+        places = {run: Placement("unknown") for claim in found for run in claim.runs}
         for claim in found:
             for array in claim.arrays:
+                # an array submitted since the last query is not gone
+                asked = array.name in self._names and not self.silence and claim.is_mine
+                absent = Placement("gone" if asked else "unknown")
                 for task, runs in array.task_ids().items():
-                    # what was submitted since the last look is not gone
-                    known = array.name in self._names and not self.silence and claim.is_mine
-                    gone = Placement("gone", task) if known else replace(UNKNOWN, task=task)
-                    place = self._known.get(task, gone)
-                    places |= dict.fromkeys(set(runs) & claim.runs, place)
-        return {**dict.fromkeys(_without_job(found), UNKNOWN), **places}
+                    place = self._known.get(task) or replace(absent, task=task)
+                    places |= dict.fromkeys(claim.runs.intersection(runs), place)
+        return places
 
     def _ask(self, claims: list[Claim]) -> None:
         arrays = [array for claim in claims for array in claim.arrays if array.job is not None]
         try:
             queued = slurm.queue([array.name for array in arrays])
         except ConfigError as error:
-            self.silence = str(error)  # what was known stays known
+            self.silence = str(error)  # and the last answer stays valid
             return
         self.silence = ""
         self._names = frozenset(array.name for array in arrays)
@@ -90,18 +88,17 @@ class Scheduler:
             self._explain(gone)
 
     def _explain(self, gone: dict[str, Claim]) -> None:
-        """How they ended, by sacct where it works, and by their last words."""
+        """Find out how tasks ended, from sacct where it works and from their logs."""
         try:
             records = slurm.accounting({task.partition("_")[0] for task in gone}) or {}
         except ConfigError:
             records = {}
         for task, claim in gone.items():
-            record = records.get(task)
-            # requeued jobs append to one log
+            record = records.get(task, slurm.Ended(state="", nodes=""))
+            # all allocations of a requeued job append to one log
             said = tail(claim.task_log(task)).rpartition("Starting with JobEnvironment")[2]
-            cause = classify(record.state if record else "", said)
-            nodes = record.nodes if record else ""
-            self._known[task] = Placement("gone", task, cause.kind, nodes, said=cause.line)
+            kind, line = classify(record.state, said)
+            self._known[task] = Placement("gone", task, kind, record.nodes, said=line)
 
 
 def _placed(task: slurm.QueuedTask) -> Placement:
@@ -113,8 +110,3 @@ def _placed(task: slurm.QueuedTask) -> Placement:
         nodes=task.nodes,
         elapsed=None if waiting else task.elapsed_s,
     )
-
-
-def _without_job(claims: Iterable[Claim]) -> Iterable[str]:
-    for claim in claims:
-        yield from claim.runs

@@ -1,1 +1,1 @@
-"""What a person reads in the terminal."""
+"""The text that the commands print in a terminal."""

@@ -1,4 +1,4 @@
-"""Printing what a run says; before it has said anything, what its Slurm task says."""
+"""Print a run's log, or its Slurm task's log while the run has none."""
 
 from __future__ import annotations
 
@@ -16,22 +16,20 @@ POLL_S = 0.5
 
 
 def show_log(study: StudyDir, run: RunDir, out: IO[bytes], follow: bool) -> str:
-    """Copy the run's log, and with ``follow`` what is added until the run ends.
+    """Copy the run's log to ``out``, and with ``follow`` what is added until the run ends.
 
     Returns:
-        why there is nothing to show, '' when there is.
+        why there is no log, '' when there is one.
     """
-    scheduler = Scheduler(ASK_S)
+    scheduler, position = Scheduler(ASK_S), 0
     (status,) = survey(study, [run.name], scheduler)
     if not run.log.exists():
         reason = _explain(status)
-        task = _task_log(study, run)
-        if task is not None and not status.is_active:
+        if not status.is_active and (task := _task_log(study, run)) is not None:
             _copy(task, 0, out)
         if not follow or not status.is_active:
             return reason
         print(reason, flush=True)
-    position = 0
     while True:
         if run.log.exists():
             position = _copy(run.log, position, out)
@@ -42,7 +40,7 @@ def show_log(study: StudyDir, run: RunDir, out: IO[bytes], follow: bool) -> str:
 
 
 def _copy(file: Path, position: int, out: IO[bytes]) -> int:
-    """What follows ``position``; the position after it."""
+    """Copy what follows ``position`` in a file; return the new position."""
     with file.open("rb") as log:
         log.seek(position)
         shutil.copyfileobj(log, out)
@@ -51,7 +49,7 @@ def _copy(file: Path, position: int, out: IO[bytes]) -> int:
 
 
 def _task_log(study: StudyDir, run: RunDir) -> Path | None:
-    """What the newest task of the run said, if any."""
+    """The log of the run's newest task, None without one."""
     for file in sorted(study.jobs.glob("*.jsonl"), reverse=True):
         claim = read_claim(file)
         task = claim.task_of(run.name)
@@ -61,7 +59,6 @@ def _task_log(study: StudyDir, run: RunDir) -> Path | None:
 
 
 def _explain(status: RunStatus) -> str:
-    text = f"{status.name} has not written a log yet"
-    if status.job is not None and status.state == "queued":
-        text += f": job {status.job} waits" + (f" ({status.waits})" if status.waits else "")
-    return text
+    reason = f" ({status.waits})" if status.waits else ""
+    waits = f": job {status.job} waits{reason}" if status.job and status.state == "queued" else ""
+    return f"{status.name} has not written a log yet{waits}"

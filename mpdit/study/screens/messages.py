@@ -1,4 +1,4 @@
-"""What the commands say before, at and after a submission, as lines of text."""
+"""The messages of a submission, as lines of text."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from pathlib import Path
 
 from mpdit.grid.plan import Plan
 from mpdit.study.cost import doubts, make_bill
-from mpdit.study.screens.text import LISTED, Paint, count, grid_changes, tally
-from mpdit.study.status import missing
+from mpdit.study.screens.plantable import LISTED, grid_changes
+from mpdit.study.status import missing, tally
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, Submission
+from mpdit.text import Paint, count, shortlist
 
 
 def doubtful_bill(part: Plan, results: Path) -> tuple[str, Sequence[str]]:
-    """Why a person should agree first, '' for a small bill; and the bill's lines."""
+    """Why a person should confirm a submission ('' for a small bill), and the bill's lines."""
     study = StudyDir(results / part.study)
     if not doubts(make_bill(part.runs, study), study.path):
         return "", ()
-    bill = make_bill(missing(study, part.runs), study)  # what is done costs nothing
+    bill = make_bill(missing(study, part.runs), study)  # done runs cost nothing
     return doubts(bill, study.path), bill.lines()
 
 
 def announcement(submission: Submission, paint: Paint) -> Iterator[str]:
-    """What was submitted and what was left alone; what a changed grid has and has no longer."""
+    """What was submitted, what was left alone, and what changed in the grid."""
     name = paint(submission.study.name, "bold")
     left = f"; left alone: {tally(submission.left, paint)}" if submission.left else ""
     if submission.started:
@@ -42,17 +43,16 @@ def _place(submission: Submission) -> str:
     if not submission.arrays:
         return f"{submission.parallel} at a time on this machine"
     tasks = sum(len(array.tasks) for array in submission.arrays)
-    jobs = ", ".join(str(array.job) for array in submission.arrays[:LISTED])
-    more = ", …" if len(submission.arrays) > LISTED else ""
+    jobs = shortlist([str(array.job) for array in submission.arrays], LISTED)
     what = count(len(submission.arrays), "Slurm job")
-    return f"{count(tasks, 'task')} in {what} ({jobs}{more})"
+    return f"{count(tasks, 'task')} in {what} ({jobs})"
 
 
 def dry_run(part: Plan, results: Path, how: Execution) -> Iterator[str]:
-    """What would be submitted, and how; nothing is written.
+    """Show what would be submitted; nothing is written.
 
     Raises:
-        ConfigError: for what Slurm does not have or would refuse.
+        ConfigError: when Slurm would reject a job.
     """
     study = StudyDir((results / part.study).absolute())
     runs = {run.name: run.resources for run in missing(study, part.runs)}
@@ -63,7 +63,7 @@ def dry_run(part: Plan, results: Path, how: Execution) -> Iterator[str]:
         yield f"{part.study}: {count(len(runs), 'run')} on this machine"
         yield from (f"  {name}" for name in runs)
         return
-    from mpdit.study.cluster.arrays import preview  # submitit takes its time
+    from mpdit.study.cluster.arrays import preview  # here: importing submitit is slow
 
     batches = preview(study, runs, how.max_parallel)
     for number, (batch, script) in enumerate(batches, 1):

@@ -1,4 +1,4 @@
-"""Following a study while it is worked on: a live screen on a terminal, plain lines elsewhere."""
+"""Follow a study while it runs: a live screen on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -7,42 +7,38 @@ from collections.abc import Callable, Collection
 from typing import IO
 
 from mpdit.study.cluster.scheduler import ASK_S, Scheduler
-from mpdit.study.screens.text import (
-    Paint,
-    count,
-    duration,
-    fit,
-    one_line,
+from mpdit.study.screens.statustable import (
     overview,
     progress,
     status_lines,
-    summary,
+    time_left,
     trouble,
-    waiting_lines,
 )
-from mpdit.study.status import RunStatus, survey
+from mpdit.study.status import RunStatus, summary, survey
 from mpdit.study.studydir import StudyDir
+from mpdit.text import Paint, count, duration, fit, one_line
 
 POLL_S = 0.5
 PAUSE_S = 2.0
-"""So long the screen stands still at most, however long a look at the study takes."""
+"""Most seconds between two updates, however long reading the study takes."""
 REPORT_S = 15.0
+"""Seconds between two lines on the progress."""
 LISTED = 4
 
 
 def follow(
     study: StudyDir, names: Collection[str], working: Callable[[], bool], out: IO[str]
 ) -> list[RunStatus]:
-    """Show runs until ``working`` says no and none of them is running or queued.
+    """Show runs until ``working()`` is false and no run is running or queued.
 
     Returns:
-        where each of them stands then.
+        the final state of each run.
     """
     scheduler = Scheduler(ASK_S)
     follower = _Screen(study, scheduler, out) if out.isatty() else _Lines(out)
     with follower:
         while True:
-            still = working()  # before the look: what is seen after the end is final
+            still = working()  # asked first: a state that is read after the end is final
             began = time.monotonic()
             statuses = survey(study, names, scheduler)
             follower.show(statuses)
@@ -52,15 +48,19 @@ def follow(
             time.sleep(min(max(POLL_S, 10 * looked), PAUSE_S))
 
 
-class _Pace:
-    """The time left, from what was done since the first look."""
+class _Display:
+    """Shows a study again and again, and estimates the time left."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()
         self.first: float | None = None
 
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
     def left(self, statuses: list[RunStatus]) -> float | None:
-        """Seconds, None while there is nothing to go by."""
+        """Seconds left at the pace since the first look, None while that is unknown."""
         behind = sum(map(progress, statuses))
         self.first = behind if self.first is None else self.first
         seconds, gained = time.monotonic() - self.began, behind - self.first
@@ -69,18 +69,18 @@ class _Pace:
         return seconds / gained * (len(statuses) - behind)
 
 
-class _Screen:
+class _Screen(_Display):
     """A live display, redrawn in place."""
 
     def __init__(self, study: StudyDir, scheduler: Scheduler, out: IO[str]) -> None:
         from rich.console import Console
         from rich.live import Live
 
+        super().__init__()
         self.study = study
         self.scheduler = scheduler
         self.console = Console(file=out)
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
-        self.pace = _Pace()
 
     def __enter__(self) -> None:
         self.live.__enter__()
@@ -90,66 +90,53 @@ class _Screen:
 
     def show(self, statuses: list[RunStatus]) -> None:
         paint = Paint(not self.console.no_color)
-        left = self.pace.left(statuses)
         running = [status for status in statuses if status.state == "running"]
-        lines = [overview(self.study.name, statuses, paint, left), *waiting_lines(statuses, paint)]
-        if self.scheduler.silence:
-            lines.append(paint(f"as last known: {self.scheduler.silence}", "yellow"))
-        lines.append("")
-        lines += status_lines(running, paint, everything=True)
+        left = self.left(statuses)
+        lines = [*overview(self.study.name, statuses, self.scheduler.silence, paint, left), ""]
+        lines += status_lines(running, paint)
         lines += [trouble(s, paint) for s in statuses if s.state in ("failed", "lost")]
         room = self.console.height - 2
         self.live.update(fit(lines[:room], self.console.width), refresh=True)
 
 
-class _Lines:
-    """One timestamped line for each thing that happens, and one now and then on how it goes."""
+class _Lines(_Display):
+    """One timestamped line for each change, and one now and then on the progress."""
 
     def __init__(self, out: IO[str]) -> None:
+        super().__init__()
         self.out = out
         self.before: dict[str, str] = {}
-        self.reported = time.monotonic()
-        self.pace = _Pace()
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
+        self.reported = self.began
 
     def show(self, statuses: list[RunStatus]) -> None:
         for status in statuses:
-            if self.before and self.before.get(status.name) != status.state:
+            changed = status.state != self.before.get(status.name)
+            if changed and (self.before or status.state == "running"):
                 self.event(status)
-        if not self.before:
-            for status in statuses:
-                if status.state == "running":
-                    self.event(status)
         self.before = {status.name: status.state for status in statuses}
-        left = self.pace.left(statuses)
+        left = self.left(statuses)
         if time.monotonic() - self.reported >= REPORT_S:
             self.reported = time.monotonic()
-            tail = "" if left is None else f", about {duration(left)} left"
             running = [_line(s) for s in statuses if s.state == "running"]
             if len(running) > LISTED:
                 running[LISTED:] = [f"{len(running) - LISTED} more"]
-            self.say("; ".join([f"{summary(statuses, Paint(False))}{tail}", *running]))
+            self.report("; ".join([f"{summary(statuses)}{time_left(left)}", *running]))
 
     def event(self, status: RunStatus) -> None:
         match status.state:
             case "running":
                 at = f" at {status.stage} {status.step:,}" if status.step else ""
                 on = f" on {status.where}" if status.job and status.where else ""
-                self.say(f"{status.name} started{at}{on}")
+                self.report(f"{status.name} started{at}{on}")
             case "done":
-                after = (
-                    f", {duration(status.seconds)} after its last start" if status.seconds else ""
-                )
-                self.say(f"{status.name} finished{after}")
+                after = f" in {duration(status.seconds)}" if status.seconds else ""
+                self.report(f"{status.name} finished{after}")
             case "failed":
-                self.say(f"{status.name} failed: {one_line(status.error or '')}")
+                self.report(f"{status.name} failed: {one_line(status.error or '')}")
             case "planned" | "lost":
-                self.say(f"{status.name} stopped at {status.stage} {status.step:,}")
+                self.report(f"{status.name} stopped at {status.stage} {status.step:,}")
 
-    def say(self, text: str) -> None:
+    def report(self, text: str) -> None:
         print(f"{time.strftime('%H:%M:%S')}  {text}", file=self.out, flush=True)
 
 
@@ -163,7 +150,7 @@ def _line(status: RunStatus) -> str:
 
 
 def outcome(study: StudyDir, statuses: list[RunStatus], seconds: float, paint: Paint) -> list[str]:
-    """The last words: what is done, and for each run that is not, why and where its log is."""
+    """The final message: counts, and the reason and log of each run that failed."""
     ended = [s for s in statuses if s.state in ("failed", "lost")]
     lines = [f"{paint(study.name, 'bold')}: {summary(statuses, paint)} after {duration(seconds)}"]
     for status in ended[:10]:

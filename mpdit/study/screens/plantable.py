@@ -1,0 +1,126 @@
+"""A plan as lines of text: its runs, what was left out or merged, and the cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from mpdit.catalogue import FLAGS, PAPERS_FLAGS
+from mpdit.catalogue.flags import code_of
+from mpdit.config import DEFAULTS, known_keys
+from mpdit.grid.grid import yaml_text
+from mpdit.grid.plan import Plan, PlannedRun
+from mpdit.grid.settings import SIZE_KEYS, shortest
+from mpdit.modelconfig import PRESETS
+from mpdit.study.cost import Bill
+from mpdit.text import Paint, align, count, shortlist
+
+LISTED = 5
+
+
+def plan_lines(plan: Plan, bill: Bill, paint: Paint) -> Iterator[str]:
+    """One line a run with the columns that differ, then what was left out or merged, and the
+    cost."""
+    runs = plan.runs
+    total = sum(run.config.train.steps for run in runs)
+    yield paint(plan.study, "bold") + (plan.grid.description and f"  {plan.grid.description}")
+    variants = len({run.variant for run in runs})
+    tuned = len({tuple(map(str, run.tune.values())) for run in runs})
+    factors = [count(variants, "variant")]
+    factors += [count(tuned, "tuned setting")] if tuned > 1 else []
+    factors += [count(len({run.seed for run in runs}), "seed")]
+    yield f"{count(len(runs), 'run')}: {', '.join(factors)}; {total:,} training steps in all"
+    yield ""
+    columns = _columns(plan)
+    numbers = [("parameters", [f"{run.parameters:,}" for run in runs])]
+    sizes = _relative_sizes(runs)
+    numbers += [("vs first", sizes)] if any(sizes) else []
+    everything = [("run", [run.name for run in runs]), *columns, *numbers]
+    header = [title for title, _ in everything]
+    rows = list(zip(*(cells for _, cells in everything), strict=True))
+    head, *body = align([header, *rows], [cells in numbers for cells in everything])
+    yield paint("  ".join(head), "dim")
+    for cells in body:
+        yield "  ".join(cells)
+    if any(title == "flags" for title, _ in columns):
+        added = {flag for run in runs for flag in run.config.model.added_flags}
+        legend = ", ".join(f"{code_of(flag)} {flag}" for flag in (*PAPERS_FLAGS, *sorted(added)))
+        yield paint(f"flags: {legend}", "dim")
+    yield from _left_out(plan, paint)
+    if plan.defaults < DEFAULTS:
+        yield ""
+        yield paint("older defaults, with which this study began: docs/training.md", "yellow")
+    yield ""
+    yield from bill.lines()
+
+
+def _relative_sizes(runs: Sequence[PlannedRun]) -> list[str]:
+    """The change in parameters from the first run of the same model name; '' for none."""
+    first: dict[str, int] = {}
+    sizes = []
+    for run in runs:
+        base = first.setdefault(run.config.model.name, run.parameters)
+        change = f"{100 * (run.parameters / base - 1):+.2f} %".replace("-", "−")
+        sizes.append("" if run.parameters == base else change)
+    return sizes
+
+
+def _columns(plan: Plan) -> list[tuple[str, list[str]]]:
+    """(title, cells) of every setting of the grid that differs between its runs."""
+    grid = plan.grid
+    layers = [grid.base, grid.overrides, *(point.layer for point in grid.named)]
+    layers += [choice for axis in (*grid.axes, *grid.tune) for choice in axis.choices]
+    named = {key for layer in layers for key in layer}
+    presets = [layer["model.preset"].value for layer in layers if "model.preset" in layer]
+    named |= {f"model.{name}" for preset in presets for name in PRESETS[preset]}
+    named -= {*SIZE_KEYS, "model.name", "model.preset"}
+    own = [key for key in known_keys() if key in named]
+    own = [key for key in own if key.removeprefix("model.") not in FLAGS]
+    columns = [
+        ("model", [run.config.model.name for run in plan.runs]),
+        ("flags", [_flags(run) for run in plan.runs]),
+    ]
+    for key in own:
+        section, _, name = key.partition(".")
+        values = [getattr(getattr(run.config, section), name) for run in plan.runs]
+        title = name if section in ("model", "train") else shortest(key)
+        title = "data" if key == "data.name" else title
+        columns.append((title, [yaml_text(value) for value in values]))
+    return [(title, cells) for title, cells in columns if len(set(cells)) > 1]
+
+
+def _flags(run: PlannedRun) -> str:
+    on, all_of_them = run.config.model.flags, PAPERS_FLAGS
+    if on[: len(all_of_them)] == all_of_them:
+        return " ".join(("all", *map(code_of, on[len(all_of_them) :])))
+    return " ".join(map(code_of, on)) or "none"
+
+
+def _left_out(plan: Plan, paint: Paint) -> Iterator[str]:
+    if plan.excluded:
+        yield ""
+        yield paint("left out", "bold")
+    for excluded in plan.excluded:
+        text = excluded.exclusion.text
+        if not excluded.runs:
+            yield paint(f"  {text} matches no run", "yellow")
+            continue
+        reason = excluded.exclusion.reason and f": {excluded.exclusion.reason}"
+        yield f"  {count(excluded.runs, 'run')} with {text}{reason}"
+        yield paint(f"    {shortlist(excluded.labels, LISTED)}", "dim")
+    if plan.merged:
+        yield ""
+        yield paint("kept once", "bold")
+    for merged in plan.merged:
+        yield f"  {merged.label} is the same as {merged.kept} ({count(merged.runs, 'run')})"
+
+
+def grid_changes(new: Sequence[str], dropped: Sequence[str], paint: Paint) -> Iterator[str]:
+    """The runs that the grid has gained and lost since it was last submitted."""
+    if new:
+        yield f"  new in the grid: {_listed(new)}"
+    if dropped:
+        yield paint(f"  no longer in the grid, kept on disk: {_listed(dropped)}", "yellow")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{count(len(names), 'run')} ({shortlist(names, LISTED)})"

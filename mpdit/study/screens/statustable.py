@@ -1,0 +1,116 @@
+"""The states of runs as lines of text: an overview, a table, and the failures."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from mpdit.study.status import COLOURS, FRESH_S, RunStatus, summary, tally
+from mpdit.text import Paint, align, bar, duration, one_line
+
+MANY = 40
+"""A status lists all runs up to this many."""
+
+
+def overview(
+    study: str, statuses: Sequence[RunStatus], silence: str, paint: Paint, left: float | None = None
+) -> Iterator[str]:
+    """The study with a bar, counts and the time left (s), then why runs wait in Slurm.
+
+    Args:
+        silence: why Slurm did not answer (`Scheduler.silence`), '' when it did.
+    """
+    done = sum(progress(status) for status in statuses) / max(1, len(statuses))
+    head = f"{paint(study, 'bold')}  {paint(bar(done, 20), 'cyan')}"
+    yield f"{head}  {summary(statuses, paint)}{time_left(left)}"
+    reasons = Counter(status.waits for status in statuses if status.waits)
+    if reasons:
+        listed = ", ".join(f"{n:,} ({reason})" for reason, n in reasons.most_common())
+        yield paint(f"waiting in Slurm: {listed}", "dim")
+    if silence:
+        yield paint(f"states as last known: {silence}", "yellow")
+
+
+def time_left(seconds: float | None) -> str:
+    """``, about 5 min 3 s left``; '' where the time is not known."""
+    return "" if seconds is None else f", about {duration(seconds)} left"
+
+
+def progress(status: RunStatus) -> float:
+    """The fraction of a run that is done; training counts for nine tenths."""
+    if status.state == "done":
+        return 1.0
+    fraction = status.step / status.steps if status.steps else 0.0
+    return {"train": 0.9 * fraction, "sample": 0.9 + 0.08 * fraction}.get(status.stage, 0.98)
+
+
+def status_lines(statuses: Sequence[RunStatus], paint: Paint) -> Iterator[str]:
+    """A table of all runs, or where they are many of those running, failed, lost or
+    interrupted."""
+    shown = list(statuses) if len(statuses) <= MANY else _interesting(statuses)
+    if shown:
+        right = [False, False, False, True, False, True, True, True, True, False]
+        header = ["run", "state", "stage", "step", "", "images/s", "for", "left", "loss", "on"]
+        head, *body = align([header, *map(_cells, shown)], right)
+        used = [any(cell.strip() for cell in column) for column in zip(*body, strict=True)]
+        yield paint("  ".join(itertools.compress(head, used)).rstrip(), "dim")
+        for status, cells in zip(shown, body, strict=True):
+            cells[1] = paint(cells[1], COLOURS[status.word])
+            cells[4] = paint(cells[4], "cyan")
+            note = paint(_note(status), "red" if status.error else "dim")
+            yield "  ".join([*itertools.compress(cells, used), note]).rstrip()
+    names = {status.name for status in shown}
+    if hidden := [status for status in statuses if status.name not in names]:
+        yield paint(f"not listed: {tally(hidden)} (--json has all)", "dim")
+
+
+def _interesting(statuses: Sequence[RunStatus]) -> list[RunStatus]:
+    shown = [status for status in statuses if status.state == "running"]
+    for words in (("failed", "lost"), ("interrupted",)):
+        shown += [status for status in statuses if status.word in words][:MANY]
+    return shown
+
+
+def _cells(status: RunStatus) -> list[str]:
+    done = status.state == "done"
+    begun = status.step > 0 or status.stage != "train"
+    fraction = status.step / status.steps if status.steps else 0.0
+    running = status.state == "running"
+    return [
+        status.name,
+        status.word,
+        status.stage if begun and not done else "",
+        f"{status.step:,}/{status.steps:,}" if begun and not done else "",
+        bar(fraction, 10) if running else "",
+        f"{status.rate:,.0f}" if status.rate is not None else "",
+        duration(status.seconds) if running and status.seconds is not None else "",
+        duration(status.eta) if status.eta is not None else "",
+        f"{status.loss:.4f}" if status.loss is not None and not done else "",
+        status.where if running and status.job and status.where else "",
+    ]
+
+
+def trouble(status: RunStatus, paint: Paint) -> str:
+    """One line on a run that failed or was lost."""
+    reason = one_line(status.error or "its process is gone")
+    return paint(f"{status.name} {status.state}: {reason}", COLOURS[status.state])
+
+
+def _note(status: RunStatus) -> str:
+    notes = []
+    if not status.in_grid:
+        notes.append("no longer in the grid")
+    if status.error:
+        notes.append(one_line(status.error))
+    if status.silent is not None and status.silent > FRESH_S:
+        notes.append(f"no heartbeat for {duration(status.silent)}")
+    if status.waits:
+        notes.append(f"waits: {status.waits}")
+    if status.stopped:
+        notes.append(f"stopped by {status.stopped}; submit to resume")
+    if status.state == "lost":
+        notes.append("its process is gone")
+    if status.state == "done" and status.seconds:
+        notes.append(f"finished in {duration(status.seconds)}")
+    return "; ".join(notes)

@@ -1,0 +1,93 @@
+"""Text for a terminal that knows nothing of runs: numbers in words, aligned columns, colours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+_CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 36}
+
+
+class Paint:
+    """Wraps text in a style, where there is a terminal to show it."""
+
+    def __init__(self, colour: bool) -> None:
+        self.colour = colour
+
+    def __call__(self, text: str, style: str) -> str:
+        return f"\033[{_CODES[style]}m{text}\033[0m" if self.colour and style and text else text
+
+
+PLAIN = Paint(False)
+
+
+def count(number: int, what: str) -> str:
+    """``1 run``, ``1,000 runs``."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``3 min 5 s``, ``2 h 10 min``, ``3 d 4 h``."""
+    total = max(0, round(seconds))
+    for big, small, unit, rest in ((86400, 3600, "d", "h"), (3600, 60, "h", "min")):
+        if total >= big:
+            return f"{total // big} {unit} {total % big // small} {rest}"
+    return f"{total // 60} min {total % 60} s" if total >= 60 else f"{total} s"
+
+
+def size_text(size: float) -> str:
+    """Bytes with a decimal unit: ``12 bytes``, ``12 MB``, ``1.2 TB``."""
+    if size < 1000:
+        return f"{size:.0f} bytes"
+    power = min(4, math.floor(math.log10(size * 1.0005) / 3))
+    scaled = size / 1000**power
+    digits = 1 if scaled < 9.95 else 0
+    return f"{scaled:,.{digits}f} {'kMGT'[power - 1]}B"
+
+
+def two_digits(number: float) -> str:
+    """A positive number, rounded to two significant digits: ``4,300``, ``0.12``."""
+    digits = 1 - math.floor(math.log10(number))
+    return f"{round(number, digits):,.{max(0, digits)}f}"
+
+
+def shortlist(names: Sequence[str], most: int) -> str:
+    """The first ``most`` names and the number of the others: ``a, b, c, … 4 more``."""
+    more = f", … {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def one_line(text: str, most: int = 300) -> str:
+    """Any text as one printable line, cut after ``most`` characters."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= most else f"{line[:most]}…"
+
+
+def bar(fraction: float, width: int) -> str:
+    """A progress bar of ``width`` characters."""
+    full = round(max(0.0, min(1.0, fraction)) * width)
+    return "━" * full + "─" * (width - full)
+
+
+def align(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[list[str]]:
+    """Pad the cells of each column to one width; ``right`` marks the columns aligned right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        [
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        ]
+        for row in rows
+    ]
+
+
+def fit(lines: Iterable[str], width: int) -> Any:
+    """Lines for rich's live display, each cropped to ``width`` columns."""
+    from rich.console import Group  # here: only a live display waits for rich
+    from rich.text import Text
+
+    texts = [Text.from_ansi(line, no_wrap=True, overflow="ellipsis") for line in lines]
+    for text in texts:
+        text.truncate(width, overflow="ellipsis")
+    return Group(*texts)
