@@ -32,6 +32,7 @@ OTHER: dict[str, list[Any]] = {
     "train.adam_betas": [[0.9, 0.999], [0.5, 0.99]],
     "train.warmup_steps": [0, 7],
     "train.constant_steps": [1, 999],
+    "train.decay_offset": [0],
     "train.clip_norm": [0.1, 1.0],
     "train.label_dropout": [0.0, 0.2],
     "train.precision": ["bfloat16", "tf32"],
@@ -102,6 +103,7 @@ def test_every_field_is_either_science_or_operation() -> None:
     assert operational == set(ELSEWHERE)
     together = {"model.forced_weight_normalization", *(f"data.{key}" for key in LATENTS)}
     together |= {"model.added_flags", "train.objective"}  # whose other values extensions add
+    together |= {"train.gain_learning_rate"}  # where there are gains
     assert fields - operational == set(OTHER) | together
 
 
@@ -116,6 +118,17 @@ def test_forcing_the_weights_is_another_run() -> None:
     forced = base()
     forced["model"] |= {"weight_normalization": True, "forced_weight_normalization": True}
     assert make_run(normalized).id != make_run(forced).id
+
+
+def test_another_rate_of_the_gains_is_another_run_where_there_are_gains() -> None:
+    plain, normalized = base(), base()
+    normalized["model"]["weight_normalization"] = True
+    ids = []
+    for tree in (plain, normalized):
+        other = {**tree, "train": {**tree["train"], "gain_learning_rate": 5e-3}}
+        ids.append((make_run(tree).id, make_run(other).id))
+    assert ids[0][0] == ids[0][1]
+    assert ids[1][0] != ids[1][1]
 
 
 def test_latents_of_another_shape_are_another_run() -> None:
