@@ -26,7 +26,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mpdit.catalogue import DATASETS, PAPERS_FLAGS
+from mpdit.catalogue import DATASETS, PAPERS_FLAGS, PARTS
 from mpdit.config import RunConfig, make_run
 from mpdit.disk.rundir import EXIT_DONE, EXIT_USAGE, RunDir, write_atomic
 from mpdit.ema.power import PowerEMA, snapshot_file
@@ -72,7 +72,7 @@ def convert(old: Path, new: Path) -> list[str]:
         ConfigError: when ``old`` is no such run, or ``new`` is there already; nothing is written.
     """
     if new.exists():
-        raise ConfigError(f"{new} is there already")
+        raise ConfigError(f"{new} already exists")
     if old.is_file():
         _read(old)
         raise ConfigError(f"{old} is a file, not the folder of a run")
@@ -82,12 +82,12 @@ def convert(old: Path, new: Path) -> list[str]:
     # The newest snapshot's step is the run's last; a checkpoint counts when it is of that step.
     last = (snapshots or checkpoints)[-1]
     newest = next((c for c in checkpoints if c.step == last.step), last)
-    tensors = _read(newest.file)
-    kind = "mods" if any("attn.qkv_proj" in name for name in tensors) else "flags"
+    official, state = _official_config(old), _read(newest.file)
+    kind = tensors.generation(state, official)
     stds = sorted({snapshot.std for snapshot in snapshots}) or [0.05]
-    config = run_config(_official_config(old), kind, last.step, stds)
+    config = run_config(official, kind, last.step, stds)
     converter = _Converter(config, kind)
-    weights = converter(newest.file, tensors)
+    weights = converter(newest.file, state)
     notes = [f"converted from the official code's run {old} ({kind} generation), step {last.step}"]
     if snapshots:
         notes.append(INVERTED)
@@ -96,6 +96,11 @@ def convert(old: Path, new: Path) -> list[str]:
     if newest.std:
         rounded = ", with time frequencies in half precision" if converter.tables else ""
         notes.append(f"no checkpoint is of that step: its weights are an EMA snapshot's{rounded}")
+    if (left := checkpoints[-1:]) and left[0].step > last.step:
+        notes.append(
+            f"{left[0].file.name} is left out: no EMA snapshot is as new, the newest is of step "
+            f"{last.step}"
+        )
     with _made_whole(new) as run:
         run.write_config(config)
         shutil.copyfile(old / "config.yaml", run.path / "official.yaml")
@@ -121,9 +126,10 @@ def run_config(official: Mapping[str, Any], kind: str, steps: int, stds: list[fl
         if official.get(key, value) != value:
             raise ConfigError(f"{key}: {official[key]} has no counterpart here, only {value}")
     switches = {key for key, value in official.items() if key.startswith("use_") and value}
-    if odd := sorted(switches - {f"use_{flag}" for flag in PAPERS_FLAGS}):
+    known = {*PAPERS_FLAGS, *(f"{part}_mod" for part in PARTS), "ema"}
+    if odd := sorted(switches - {f"use_{name}" for name in known}):
         raise ConfigError(f"{odd[0]} has no counterpart here")
-    for key in ("num_steps", "num_lin_warmup", "start_decay"):
+    for key in ("num_steps", "num_lin_warmup", "start_decay", "ema_snapshot_every"):
         if not isinstance(official.get(key), int | None):
             raise ConfigError(f"{key} is no number of steps: {official[key]!r}")
     try:
@@ -134,7 +140,9 @@ def run_config(official: Mapping[str, Any], kind: str, steps: int, stds: list[fl
     shape = {"channels": data.channels, "size": data.size, "classes": data.classes}
     planned = official.get("num_steps") or steps
     rate = official.get("lr") or (1e-2 if kind == "mods" else 1e-4)
-    rates = {"learning_rate": 1e-4, "mp_learning_rate": rate, "clip_norm": 0.1}
+    recipe: dict[str, Any] = {"learning_rate": rate}
+    if kind == "mods":
+        recipe["clip_norm"] = 0.1
     return make_run(
         {
             "model": model,
@@ -142,17 +150,23 @@ def run_config(official: Mapping[str, Any], kind: str, steps: int, stds: list[fl
             "train": {
                 "steps": steps,
                 "batch_size": official.get("batch_size", 256),
-                **(rates if kind == "mods" else {"learning_rate": rate}),
-                "warmup_steps": official.get("num_lin_warmup") or planned // 150,
-                "constant_steps": official.get("start_decay") or max(1, planned // 10),
+                **recipe,
+                "warmup_steps": _given(official, "num_lin_warmup", planned // 150),
+                "constant_steps": max(1, _given(official, "start_decay", planned // 10)),
                 "label_dropout": official.get("class_dropout_prob", 0.1),
                 "ema_stds": stds,
-                "snapshot_every": max(1, planned // 250),
+                "snapshot_every": max(1, _given(official, "ema_snapshot_every", planned // 250)),
             },
             "sample": {"guidance": 1.0 if kind == "mods" else 1.5, "ema_std": stds[0]},
             "seed": official.get("seed", 0),
         }
     )
+
+
+def _given(official: Mapping[str, Any], key: str, otherwise: int) -> int:
+    """An argument's value; of one that is missing or None, the official code's own choice."""
+    value = official.get(key)
+    return otherwise if value is None else int(value)
 
 
 class _Converter:
@@ -189,10 +203,15 @@ class _Converter:
                 )
         for name, ours in self.state.items():
             if name not in found:
-                raise ConfigError(f"{file} has nothing for {name}")
+                raise ConfigError(f"{file} lacks the tensor for {name}")
             if found[name].shape != ours.shape:
                 shape, expected = tuple(found[name].shape), tuple(ours.shape)
                 raise ConfigError(f"{file}: {name} is {shape}, and {expected} by config.yaml")
+        if broken := [name for name in self.state if not found[name].isfinite().all()]:
+            raise ConfigError(
+                f"{file}: {broken[0]} holds NaN or infinite numbers (as do {len(broken) - 1} other "
+                "tensors): its training diverged"
+            )
         return {name: found[name].contiguous() for name in self.state}
 
 
@@ -203,7 +222,7 @@ def _same_table(stored: Tensor, ours: Tensor | None) -> bool:
 
 
 def _read(file: Path) -> State:
-    """The state dict of one official .pt file, without the prefix that compilation leaves.
+    """The state dict of one official .pt file, without the prefixes of compilation and replicas.
 
     Half-precision tensors come back as float32.
 
@@ -221,7 +240,9 @@ def _read(file: Path) -> State:
     state = next((content[key] for key in HOLDERS if key in keys), content)
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ConfigError(f"{file} holds no state dict, but {', '.join(map(str, keys[:8]))}")
-    tensors = {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
+    # of compiled models and of replicas, in whichever order
+    prefixes = re.compile(r"^(module\.|_orig_mod\.)+")
+    tensors = {prefixes.sub("", name): tensor for name, tensor in state.items()}
     if "x_embedder.proj.weight" in tensors or "blocks.0.attn.qkv.weight" in tensors:
         raise ConfigError(
             f"{file} is of the original DiT release, not of map-dit: its layers have biases "

@@ -8,13 +8,14 @@ Our fused tensors (q, k, v; all parts of a modulation) are rows of several offic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mpdit.catalogue import PAPERS_FLAGS, PARTS, Dataset
+from mpdit.errors import ConfigError
 from mpdit.model.modulation import layout
 from mpdit.modelconfig import ModelConfig
 
@@ -39,7 +40,7 @@ def model_options(official: Mapping[str, Any], kind: str) -> dict[str, Any]:
 
     Args:
         official: the constructor's `depth`, `hidden_size`, … or the command line's `model:
-            DiT-S/2`, and `use_<flag>` or `<part>_mod` switches.
+            DiT-S/2`, and `use_<flag>`, `<part>_mod` or `use_<part>_mod` switches.
         kind: the generation, `flags` or `mods`.
 
     Raises:
@@ -53,9 +54,38 @@ def model_options(official: Mapping[str, Any], kind: str) -> dict[str, Any]:
     if kind == "flags":
         options |= {flag: official.get(f"use_{flag}", False) for flag in PAPERS_FLAGS}
     else:
-        parts = [part for part in PARTS if official.get(f"{part}_mod", False)]
+        parts = [part for part in PARTS if _is_on(official, part)]
         options |= {"conditioning": parts}
     return options
+
+
+def _is_on(official: Mapping[str, Any], part: str) -> bool:
+    """Whether a part is on, by the constructor's name or the command line's."""
+    return bool(official.get(f"{part}_mod") or official.get(f"use_{part}_mod"))
+
+
+def generation(names: Iterable[str], official: Mapping[str, Any]) -> str:
+    """``flags`` or ``mods``, by a run's tensors and arguments.
+
+    Raises:
+        ConfigError: for any other generation of the official code.
+    """
+    found = list(names)
+    has = {part: any(part in name for name in found) for part in _TELLING}
+    parts_named = any(key.endswith("_mod") for key in official)
+    if has[".attn.q_proj."] and has[".modulation.net.1."]:
+        return "flags"
+    if has[".attn.qkv_proj."] and parts_named:
+        return "mods"
+    which = "branch final" if has[".mod_msa."] else "branch main or another version"
+    raise ConfigError(
+        f"a run of {which} of the official code cannot be converted: only those of commit 4e3b269 "
+        "(eight flags) and of branch old-mod_opts (conditioning by parts) can"
+    )
+
+
+_TELLING = (".attn.q_proj.", ".attn.qkv_proj.", ".modulation.net.1.", ".mod_msa.")
+"""Parts of tensors' names that tell the generations apart."""
 
 
 def model_config(official: Mapping[str, Any], kind: str) -> ModelConfig:
@@ -141,5 +171,6 @@ def from_official(
             found[ours] = torch.cat([_at_least_1d(official[name]) for name in theirs])
             used.update(theirs)
     if unknown := sorted(set(official) - used):
-        raise KeyError(f"no place in the model for {', '.join(unknown)}")
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        raise KeyError(f"the model has no place for {', '.join(unknown[:3])}{more}")
     return found

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
+from mpdit.catalogue import PARTS
 from mpdit.disk.rundir import EXIT_USAGE, RunDir
 from mpdit.ema.power import snapshot_file
 from mpdit.errors import ConfigError
@@ -19,6 +21,7 @@ from mpdit.official.tensors import BUFFERS
 from mpdit.sampling.sampler import load_average
 from mpdit.training import checkpoint
 from tests.helpers.golden import EXACT, MODELS, OWN_TABLES, Golden, close
+from tests.helpers.latents import make_store
 
 STEPS = 1600
 ARGUMENTS = {"batch_size": 256, "lr": 1e-3, "num_steps": 400_000, "results_dir": "x", "seed": 3}
@@ -121,7 +124,7 @@ def test_without_checkpoints_the_snapshots_are_the_weights(tmp_path, golden):
 
 def test_the_official_arguments_are_the_new_runs_config(tmp_path):
     flags, mods = (next(p for p in MODELS if p.stem.startswith(kind)) for kind in ("flags", "mods"))
-    for path, rates, clip in ((flags, (1e-3, 1e-3), None), (mods, (1e-4, 1e-3), 0.1)):
+    for path, rates, clip in ((flags, (1e-3, 1e-3), None), (mods, (1e-3, 1e-3), 0.1)):
         golden = Golden(path)
         convert(old_run(tmp_path / path.stem, golden), tmp_path / f"new-{path.stem}")
         config = RunDir(tmp_path / f"new-{path.stem}").config()
@@ -130,6 +133,96 @@ def test_the_official_arguments_are_the_new_runs_config(tmp_path):
         assert (config.train.learning_rate, config.train.mp_learning_rate) == rates
         assert (config.train.clip_norm, config.seed) == (clip, 3)
         assert (config.train.warmup_steps, config.train.constant_steps) == (2666, 40_000)
+
+
+CLI = {
+    "ckpt_every": 50_000,
+    "data_path": "data",
+    "ema_snapshot_every": 800,
+    "log_every": 100,
+    "num_lin_warmup": None,
+    "num_workers": 4,
+    "start_decay": None,
+    "stats_mean": [0.9, 0.2, 0.1, 0.0],
+    "stats_std": [4.0, 4.0, 3.0, 3.0],
+    "use_ema": True,
+    "verbose": 1,
+}
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+def test_a_run_is_read_as_its_command_line_writes_it(tmp_path, golden, prefix):
+    old = old_run(tmp_path / "old", golden, prefix=prefix)
+    arguments = yaml.safe_load((old / "config.yaml").read_text())
+    for part in PARTS:
+        if f"{part}_mod" in arguments:
+            arguments[f"use_{part}_mod"] = arguments.pop(f"{part}_mod")
+    (old / "config.yaml").write_text(yaml.safe_dump({**arguments, **CLI}))
+    convert(old, tmp_path / "new")
+    config = RunDir(tmp_path / "new").config()
+    assert config.model == golden.config
+    assert (config.train.snapshot_every, config.train.warmup_steps) == (800, 2666)
+    assert config.train.gain_learning_rate == config.train.learning_rate == 1e-3
+    assert config.train.decay_offset == 1
+
+
+def test_a_converted_run_is_sampled(tmp_path, golden, vae, monkeypatch):
+    """The VAE and the latents' statistics come from a store, as for any other run on latents."""
+    make_store(tmp_path / "latents", images=32)
+    monkeypatch.setenv("MPDIT_DATA", str(tmp_path))
+    monkeypatch.setenv("MPDIT_VAE", str(vae))
+    convert(old_run(tmp_path / "old", golden), tmp_path / "new")
+    words = [
+        "--count",
+        "4",
+        "--solver",
+        "ddim",
+        "--steps",
+        "20",
+        "--out",
+        str(tmp_path / "some.npz"),
+    ]
+    command = [sys.executable, "-m", "mpdit.sample", str(tmp_path / "new"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "some.npz") as drawn:
+        assert drawn["arr_0"].shape == (4, 16, 16, 3)
+
+
+def test_a_checkpoint_newer_than_the_averages_is_said(tmp_path, golden):
+    old = old_run(tmp_path / "old", golden)
+    torch.save({"model": state_of(golden)}, old / "checkpoints" / f"{2 * STEPS:07d}.pt")
+    notes = convert(old, tmp_path / "new")
+    assert any(f"{2 * STEPS:07d}.pt is left out" in note for note in notes)
+    assert RunDir(tmp_path / "new").config().train.steps == STEPS
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path, golden):
+    old = old_run(tmp_path / "old", golden)
+    state = state_of(golden)
+    state["x_embedder.weight"] = state["x_embedder.weight"].clone()
+    state["x_embedder.weight"][0, 0] = torch.nan
+    torch.save({"model": state}, old / "checkpoints" / f"{STEPS:07d}.pt")
+    with pytest.raises(ConfigError, match=r"patches.weight holds NaN"):
+        convert(old, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["blocks.0.mod_msa.gate_net.net.1.weight"], "branch final"),
+        (["blocks.0.attn.qkv_proj.weight", "blocks.0.rot.weight"], "branch main"),
+    ],
+)
+def test_other_generations_are_refused_in_one_sentence(tmp_path, golden, names, said):
+    old = old_run(tmp_path / "old", golden, ema=False)
+    (old / "config.yaml").write_text(yaml.safe_dump({"model": "DiT-S/4", **ARGUMENTS}))
+    state = {name: torch.zeros(2) for name in names}
+    torch.save({"model": state}, old / "checkpoints" / f"{STEPS:07d}.pt")
+    with pytest.raises(ConfigError, match=f"a run of {said}") as raised:
+        convert(old, tmp_path / "new")
+    assert len(str(raised.value)) < 300
 
 
 def break_run(old: Path, how: str) -> None:
