@@ -1,4 +1,4 @@
-"""Text for a terminal that knows nothing of runs: numbers in words, aligned columns, colours."""
+"""Format plain text for a terminal: numbers with units, aligned columns, colours."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ PLAIN = Paint(False)
 
 
 def count(number: int, what: str) -> str:
-    """``1 run``, ``1,000 runs``."""
+    """The number with its noun: ``1 run``, ``1,000 runs``."""
     return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def duration(seconds: float) -> str:
-    """``42 s``, ``3 min 5 s``, ``2 h 10 min``, ``3 d 4 h``."""
+    """The time in its two largest units: ``42 s``, ``3 min 5 s``, ``2 h 10 min``, ``3 d 4 h``."""
     total = max(0, round(seconds))
     for big, small, unit, rest in ((86400, 3600, "d", "h"), (3600, 60, "h", "min")):
         if total >= big:

@@ -206,7 +206,7 @@ def tally(statuses: Iterable[RunStatus], paint: Paint = PLAIN) -> str:
 
 
 def summary(statuses: Sequence[RunStatus], paint: Paint = PLAIN) -> str:
-    """``8 of 14 done, 2 running, 4 queued``."""
+    """The states of runs in one line: ``8 of 14 done, 2 running, 4 queued``."""
     rest = [status for status in statuses if status.state != "done"]
     done = f"{len(statuses) - len(rest):,} of {len(statuses):,} done"
     return ", ".join(filter(None, (done, tally(rest, paint))))

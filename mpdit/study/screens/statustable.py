@@ -33,7 +33,7 @@ def overview(
 
 
 def time_left(seconds: float | None) -> str:
-    """``, about 5 min 3 s left``; '' where the time is not known."""
+    """The text ``, about 5 min 3 s left``; '' where the time is not known."""
     return "" if seconds is None else f", about {duration(seconds)} left"
 
 

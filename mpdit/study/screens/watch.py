@@ -20,7 +20,7 @@ from mpdit.text import Paint, count, duration, fit, one_line
 
 POLL_S = 0.5
 PAUSE_S = 2.0
-"""Most seconds between two updates, however long reading the study takes."""
+"""The longest pause in seconds between two updates, however long reading the study takes."""
 REPORT_S = 15.0
 """Seconds between two lines on the progress."""
 LISTED = 4
