@@ -9,14 +9,14 @@ Nothing here imports torch: a row's code is named, and loaded when it is used.
 
 from typing import Any
 
-from mpdit.catalogue.datasets import DATASETS, Dataset, dataset
 from mpdit.catalogue.flags import FLAGS, PAPERS_FLAGS, flag
+from mpdit.catalogue.measures import METRICS, metric
 from mpdit.catalogue.methods import EXTRACTORS, OBJECTIVES, SOLVERS, objective, solver
-from mpdit.catalogue.metrics import METRICS, metric
 from mpdit.catalogue.parts import MODES, PARTS, part
-from mpdit.catalogue.registry import Table, load_code
+from mpdit.catalogue.registry import Registry, load_code
+from mpdit.catalogue.sources import DATASETS, Dataset, dataset
 
-TABLES: dict[str, Table[Any]] = {
+TABLES: dict[str, Registry[Any]] = {
     "flags": FLAGS,
     "parts": PARTS,
     "datasets": DATASETS,
@@ -38,7 +38,7 @@ __all__ = [
     "SOLVERS",
     "TABLES",
     "Dataset",
-    "Table",
+    "Registry",
     "dataset",
     "flag",
     "load_code",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from mpdit.catalogue.registry import Row, Table, decorator
+from mpdit.catalogue.registry import Registry, Row, decorator
 from mpdit.errors import ConfigError
 
 PAPER = "arXiv:2505.19122"
@@ -43,7 +43,7 @@ PAPERS_FLAGS = (
 """The eight switches of the paper, under their official names: fields of `ModelConfig`. "All" in a
 preset, a table or a figure is these eight, whatever is added to the table later."""
 
-FLAGS = Table(
+FLAGS = Registry(
     "flag",
     Flag,
     [

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mpdit.catalogue.registry import Row, Table, decorator
+from mpdit.catalogue.registry import Registry, Row, decorator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,7 @@ class SolverRow(Row):
     """A way from noise to samples: a subclass of `mpdit.diffusion.solvers.Solver`."""
 
 
-SOLVERS = Table(
+SOLVERS = Registry(
     "solver",
     SolverRow,
     [
@@ -45,7 +45,7 @@ class ObjectiveRow(Row):
     """What the model learns to predict: a subclass of `mpdit.diffusion.objectives.Objective`."""
 
 
-OBJECTIVES = Table(
+OBJECTIVES = Registry(
     "objective",
     ObjectiveRow,
     [
@@ -73,7 +73,7 @@ class ExtractorRow(Row):
     numbers: int
 
 
-EXTRACTORS = Table(
+EXTRACTORS = Registry(
     "extractor",
     ExtractorRow,
     [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpdit.catalogue.flags import PAPER
-from mpdit.catalogue.registry import Row, Table, decorator
+from mpdit.catalogue.registry import Registry, Row, decorator
 
 
 def one_a_channel(width: int) -> int:
@@ -19,7 +19,7 @@ def one_a_pair(width: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part(Row):
+class PartRow(Row):
     """How the conditioning vector acts on a sublayer.
 
     Attributes:
@@ -34,30 +34,30 @@ class Part(Row):
 
 _MODULATION = "mpdit.model.modulation"
 
-PARTS = Table(
+PARTS = Registry(
     "conditioning part",
-    Part,
+    PartRow,
     [
-        Part(
+        PartRow(
             name="scale",
             does="x (1 + s)",
             source="arXiv:2212.09748",
             implementation=f"{_MODULATION}:scale",
         ),
-        Part(
+        PartRow(
             name="shift",
             does="x + b",
             source="arXiv:2212.09748",
             implementation=f"{_MODULATION}:shift",
         ),
-        Part(
+        PartRow(
             name="rotation",
             does="each pair of channels turned by an angle",
             source=f"{PAPER} eq. 6",
             width=one_a_pair,
             implementation=f"{_MODULATION}:rotate",
         ),
-        Part(
+        PartRow(
             name="gate",
             does="the sublayer's output times g, or 1 + g (model.gate)",
             source="arXiv:2212.09748",
@@ -83,7 +83,7 @@ def in_order(parts: set[str]) -> tuple[str, ...]:
 def part(
     name: str, *, does: str, source: str = "", width: Callable[[int], int] = one_a_channel
 ) -> Callable[[Any], Any]:
-    """Register a function ``(x, values) -> x`` as a conditioning part (see `Part`).
+    """Register a function ``(x, values) -> x`` as a conditioning part (see `PartRow`).
 
     Raises:
         ConfigError: when the name is taken.

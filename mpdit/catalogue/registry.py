@@ -73,7 +73,7 @@ _declared: ContextVar[Mapping[str, Mapping[str, Row]]] = ContextVar(
 )
 
 
-class Table(Generic[R], Mapping[str, R]):
+class Registry(Generic[R], Mapping[str, R]):
     """The rows of one kind, by name, in their order.
 
     Args:
@@ -134,7 +134,7 @@ class Recording:
     """The rows that an extension adds while it is executed."""
 
     file: str
-    rows: list[tuple[Table[Any], Row]]
+    rows: list[tuple[Registry[Any], Row]]
 
 
 _recording: ContextVar[Recording | None] = ContextVar("recording", default=None)
@@ -168,7 +168,7 @@ def declared(rows: Mapping[str, Mapping[str, Row]]) -> Iterator[None]:
         _declared.reset(token)
 
 
-def decorator(table: Table[R], **values: Any) -> Callable[[Any], Any]:
+def decorator(table: Registry[R], **values: Any) -> Callable[[Any], Any]:
     """Make a decorator that adds a row, with what it decorates as the implementation."""
     frame = sys._getframe(2)  # of the file that the decorator is written in
     recording = _recording.get()

@@ -1,6 +1,6 @@
 """Features → numbers: torch-fidelity's arithmetic, in float64.
 
-`mpdit.catalogue.metrics` says what they are called and what each needs.
+`mpdit.catalogue.measures` says what they are called and what each needs.
 """
 
 from __future__ import annotations

@@ -82,7 +82,8 @@ def convert(old: Path, new: Path) -> list[str]:
     # The newest snapshot's step is the run's last; a checkpoint counts when it is of that step.
     last = (snapshots or checkpoints)[-1]
     newest = next((c for c in checkpoints if c.step == last.step), last)
-    official, state = _official_config(old), _read(newest.file)
+    state = _read(newest.file)
+    official = _official_config(old)
     kind = tensors.generation(state, official)
     stds = sorted({snapshot.std for snapshot in snapshots}) or [0.05]
     config = run_config(official, kind, last.step, stds)

@@ -278,8 +278,8 @@ REFUSED = {
     "damaged": "is damaged",
     "pickled code": "pickled code is not loaded",
     "odd keys": "but weights_of, epoch",
-    "a tensor too many": "no place in the model for blocks.7.extra",
-    "a tensor too few": "has nothing for patches.weight",
+    "a tensor too many": "the model has no place for blocks.7.extra",
+    "a tensor too few": "lacks the tensor for patches.weight",
     "another width": "config.yaml",
     "another flag": "use_fourier has no counterpart",
     "no size": "no depth",
@@ -302,7 +302,7 @@ def test_what_is_no_official_run_is_refused_and_nothing_is_written(tmp_path, how
 
 def test_a_run_that_is_there_is_not_overwritten(tmp_path):
     (tmp_path / "new").mkdir()
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="already exists"):
         convert(old_run(tmp_path / "old", Golden(MODELS[0])), tmp_path / "new")
 
 
@@ -321,4 +321,4 @@ def test_the_command_says_what_it_did_or_why_not(tmp_path):
     assert "inverted update" in done.stdout
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == EXIT_USAGE
-    assert again.stderr == f"error: {tmp_path / 'new'} is there already\n"
+    assert again.stderr == f"error: {tmp_path / 'new'} already exists\n"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from mpdit.catalogue.registry import Row, Table, decorator
+from mpdit.catalogue.registry import Registry, Row, decorator
 
 Better = Literal["lower", "higher"]
 
@@ -47,7 +47,7 @@ class Metric(Row):
 
 _MODULE = "mpdit.evaluation.metrics"
 
-METRICS = Table(
+METRICS = Registry(
     "metric",
     Metric,
     [

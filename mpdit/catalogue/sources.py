@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
-from mpdit.catalogue.registry import Code, Row, Table, decorator
+from mpdit.catalogue.registry import Code, Registry, Row, decorator
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class DatasetRow(Row):
 
 _HERE = "mpdit.data.datasets"
 
-DATASETS = Table(
+DATASETS = Registry(
     "data set",
     DatasetRow,
     [
