@@ -44,6 +44,7 @@ from mpdit import extensions
 from mpdit.config import RunConfig, read_run
 from mpdit.disk import lease as leases
 from mpdit.disk.lease import Lease
+from mpdit.disk.yamlfile import YamlText, parse, read_text
 from mpdit.errors import ConfigError, nearest
 from mpdit.extensions import Extension
 
@@ -116,19 +117,11 @@ class RunDir:
         Raises:
             ConfigError: when there is none, or it is not one.
         """
-        file = self.path / "config.yaml"
+        text = read_config(self.path)
         try:
-            tree = parse_yaml(file.read_text())
-        except (FileNotFoundError, NotADirectoryError):
-            raise ConfigError(f"{self.path} is no run directory: it has no config.yaml") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read {file}: {error}") from None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{file} is not YAML: {error}") from None
-        try:
-            return read_run(tree)
+            return read_run(text.tree)
         except ConfigError as error:
-            raise ConfigError(f"{file}: {error}") from None
+            raise text.error(tuple(error.key.split(".")), error.message) from None
 
     def load(self) -> RunConfig:
         """The run's config, to work on the run: the extensions that it uses are executed.
@@ -205,21 +198,23 @@ def find_run(word: str, results: Path) -> RunDir:
     )
 
 
-def parse_yaml(text: str) -> Any:
-    """What a YAML file holds.
+def read_config(folder: Path) -> YamlText:
+    """Read the config.yaml of a run's folder, whatever it says.
 
     Raises:
-        yaml.YAMLError: when it is none.
+        ConfigError: when there is none, or it is not YAML.
     """
-    return yaml.load(text, Loader=_SafeLoader)
-
-
-class _SafeLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """libyaml's, where PyYAML has it: ten times faster."""
+    file = folder / "config.yaml"
+    try:
+        return parse(read_text(file), str(file), dumped=True)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(f"{folder} is not a run directory: it has no config.yaml") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
 
 
 class _SafeDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    """libyaml's, likewise."""
+    """Of libyaml, where PyYAML has it: ten times as fast."""
 
 
 _STATE_KEYS = {field.name for field in fields(RunState)}

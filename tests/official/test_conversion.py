@@ -181,7 +181,7 @@ def break_run(old: Path, how: str) -> None:
 REFUSED = {
     "no weights": "neither checkpoints/*.pt nor ema/*.pt",
     "no config": "no config.yaml",
-    "a config of code": "is not plain YAML",
+    "a config of code": "config.yaml:1: tags (tag:yaml.org,2002:python",
     "damaged": "is damaged",
     "pickled code": "pickled code is not loaded",
     "odd keys": "but weights_of, epoch",

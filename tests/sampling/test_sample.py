@@ -417,7 +417,7 @@ def test_what_is_no_trained_run_is_said_in_one_line(
     assert command(monkeypatch, run.path) == EXIT_USAGE
     assert "train it first" in capsys.readouterr().err
     assert command(monkeypatch, run.path.parent) == EXIT_USAGE
-    assert "is no run directory" in capsys.readouterr().err
+    assert "is not a run directory" in capsys.readouterr().err
 
 
 MEAN, STD = (1.0, 0.0, -1.0, 0.5), (2.0, 1.0, 0.5, 3.0)

@@ -151,9 +151,9 @@ def test_a_device_without_room_ends_the_run_in_one_message_that_says_what_takes_
     ("content", "reason"),
     [
         (None, "no config.yaml"),
-        ("", "should be a mapping of keys to values, not None"),
-        ("model: [", "is not YAML"),
-        ("model: {width: 3}", "model.depth: is not set"),
+        ("", "config.yaml is empty"),
+        ("model: [", "config.yaml:2: not valid YAML"),
+        ("model: {width: 3}", "config.yaml:1: model.depth: is not set"),
         ("- 1", "should be a mapping of keys to values, not [1]"),
     ],
 )
