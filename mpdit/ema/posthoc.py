@@ -23,9 +23,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mpdit.config import RunConfig
-from mpdit.disk.rundir import EXIT_DONE, RunDir, say
+from mpdit.disk.rundir import RunDir
 from mpdit.ema.power import posthoc_errors, posthoc_weights, snapshot_file, write_snapshot
-from mpdit.errors import ConfigError
+from mpdit.errors import EXIT_DONE, ConfigError, say
 from mpdit.model import DiT
 from mpdit.runtime.session import log
 

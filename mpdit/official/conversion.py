@@ -27,9 +27,10 @@ from torch import Tensor
 
 from mpdit.catalogue import DATASETS, PAPERS_FLAGS
 from mpdit.config import RunConfig, make_run
-from mpdit.disk.rundir import EXIT_DONE, EXIT_USAGE, RunDir, read_config, write_atomic
+from mpdit.disk.files import write_atomic
+from mpdit.disk.rundir import RunDir, read_config
 from mpdit.ema.power import PowerEMA, snapshot_file
-from mpdit.errors import ConfigError
+from mpdit.errors import EXIT_DONE, EXIT_USAGE, ConfigError
 from mpdit.model import DiT
 from mpdit.official import tensors
 from mpdit.runtime.provenance import record_start

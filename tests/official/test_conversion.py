@@ -10,9 +10,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from mpdit.disk.rundir import EXIT_USAGE, RunDir
+from mpdit.disk.rundir import RunDir
 from mpdit.ema.power import snapshot_file
-from mpdit.errors import ConfigError
+from mpdit.errors import EXIT_USAGE, ConfigError
 from mpdit.model import DiT
 from mpdit.official.conversion import convert
 from mpdit.official.tensors import BUFFERS
