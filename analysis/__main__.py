@@ -13,8 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mpdit.disk.rundir import say
-from mpdit.errors import ConfigError
+from mpdit.errors import ConfigError, say
 
 RESULTS = Path("results")
 

@@ -1,15 +1,25 @@
-"""What a user can get wrong, in one message: what, where, the nearest right thing."""
+"""What a command ends with: its exit status, and one message that names the error and a remedy."""
 
 from __future__ import annotations
 
 import difflib
+import errno
+import shutil
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 from pydantic import ValidationError
 
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_BUSY = 75  # sysexits' EX_TEMPFAIL: another process holds the run
+EXIT_INTERRUPTED = 85  # stopped by a signal with its state kept; the same command resumes
+
 
 class ConfigError(ValueError):
-    """Something the user wrote cannot be a run. ``key`` is dotted, '' where no key is to blame."""
+    """What the user wrote cannot be a run. ``key`` is dotted; '' where no single key is wrong."""
 
     def __init__(self, message: str, key: str = "") -> None:
         super().__init__(f"{key}: {message}" if key else message)
@@ -18,20 +28,20 @@ class ConfigError(ValueError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`` Did you mean …?`` with the closest of ``known``, or nothing when none is close."""
+    """Return `` Did you mean …?`` with the closest of ``known``, or '' when none is close."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def explain(error: ValidationError, known_keys: Iterable[str]) -> ConfigError:
-    """The first thing that is wrong, with its dotted key and the nearest of ``known_keys``."""
+    """Return the first thing that is wrong: its dotted key, and the nearest of ``known_keys``."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"] if part != "function-after")
     match first["type"]:
         case "extra_forbidden":
             return ConfigError(f"unknown key.{nearest(key, known_keys)}", key)
         case "missing":
-            return ConfigError("is not set, and has no default", key)
+            return ConfigError("required, but not set", key)
         case "value_error":
             return ConfigError(str(first["ctx"]["error"]), key)
         case "model_type":
@@ -47,3 +57,21 @@ def explain(error: ValidationError, known_keys: Iterable[str]) -> ConfigError:
         case _:
             message = first["msg"].removeprefix("Input should be ")
             return ConfigError(f"should be {message}, not {first['input']!r}", key)
+
+
+def say(error: ConfigError | OSError) -> int:
+    """Print a command's error as one message, and return its exit status."""
+    text = explain_os_error(error) if isinstance(error, OSError) else str(error)
+    print(f"error: {text}", file=sys.stderr)
+    return EXIT_FAILED if isinstance(error, OSError) else EXIT_USAGE
+
+
+def explain_os_error(error: OSError) -> str:
+    """Return one message. For a full disk it has the free space, and what to do."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or not error.filename:
+        return str(error)
+    free = shutil.disk_usage(Path(error.filename).parent).free / 1e6
+    return (
+        f"cannot write {error.filename} ({error.strerror}, {free:,.1f} MB free). What was saved "
+        "before is kept. Free some space and run the same command again."
+    )

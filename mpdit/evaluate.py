@@ -22,8 +22,8 @@ from pydantic import BaseModel, ValidationError
 from mpdit.catalogue import METRICS
 from mpdit.data.preflight import check_evaluable
 from mpdit.disk.lease import BusyError
-from mpdit.disk.rundir import EXIT_BUSY, EXIT_DONE, EXIT_INTERRUPTED, RunDir, say
-from mpdit.errors import ConfigError, explain
+from mpdit.disk.rundir import RunDir
+from mpdit.errors import EXIT_BUSY, EXIT_DONE, EXIT_INTERRUPTED, ConfigError, explain, say
 from mpdit.evaluation.evaluation import Evaluation, sample_sets
 from mpdit.runtime.devices import prepare
 from mpdit.runtime.session import Interrupted, log, open_session

@@ -25,19 +25,19 @@ import torch
 from mpdit.config import RunConfig
 from mpdit.data.datasets import check_available
 from mpdit.data.preflight import check_evaluable
+from mpdit.disk.files import write_atomic
 from mpdit.disk.lease import BusyError, Lease, share
-from mpdit.disk.rundir import (
+from mpdit.disk.rundir import RunDir
+from mpdit.encoding.decoder import open_decoder
+from mpdit.errors import (
     EXIT_BUSY,
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
-    RunDir,
+    ConfigError,
     explain_os_error,
     say,
-    write_atomic,
 )
-from mpdit.encoding.decoder import open_decoder
-from mpdit.errors import ConfigError
 from mpdit.evaluation import extractors
 from mpdit.evaluation.evaluation import evaluate_run
 from mpdit.flops import count_parameters, forward_flops, total_parameters

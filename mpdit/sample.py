@@ -15,8 +15,8 @@ from pathlib import Path
 
 from mpdit.catalogue import SOLVERS
 from mpdit.config import RunConfig, make_run
-from mpdit.disk.rundir import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, RunDir, say
-from mpdit.errors import ConfigError
+from mpdit.disk.rundir import RunDir
+from mpdit.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError, say
 from mpdit.runtime.devices import prepare
 from mpdit.runtime.distributed import join
 from mpdit.runtime.session import Interrupted, open_session

@@ -14,7 +14,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mpdit.disk.rundir import write_atomic
+from mpdit.disk.files import write_atomic
 
 COLUMN = 3.4
 """Inches: the width of one column of a two-column paper."""

@@ -19,7 +19,8 @@ from analysis.loading.join import join
 from analysis.loading.listing import Entry, entries
 from analysis.study import Study
 from mpdit.config import RunConfig, read_run
-from mpdit.disk.rundir import RunDir, RunState, read_rows
+from mpdit.disk.files import read_rows
+from mpdit.disk.rundir import RunDir, RunState
 from mpdit.errors import ConfigError
 
 EVALUATIONS = ["metric", "value", "role", "extractor", "weights", "count", "seconds"]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.json
-import yaml
 
 from analysis.loading.cache import Kind, Piece
-from mpdit.disk.rundir import parse_yaml
+from mpdit.disk.yamlfile import parse
+from mpdit.errors import ConfigError
 
 BLOCK = 4 << 20
 """Bytes that one thread parses at a time."""
@@ -73,8 +73,8 @@ def yaml_trees(texts: list[bytes]) -> list[Piece | None]:
     found: list[str | None] = []
     for text in texts:
         try:
-            found.append(json.dumps(parse_yaml(text.decode())))
-        except (yaml.YAMLError, ValueError, TypeError):
+            found.append(json.dumps(parse(text.decode(), dumped=True).tree))
+        except (ConfigError, UnicodeDecodeError, TypeError):
             found.append(None)
     table = pa.table({"tree": [tree for tree in found if tree is not None]}, TREE)
     starts = iter(range(len(table)))

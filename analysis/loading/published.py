@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.study import NothingToShow, Study
-from mpdit.disk.rundir import write_atomic
+from mpdit.disk.files import write_atomic
 from mpdit.errors import ConfigError
 
 FRAMES = ("runs", "metrics", "magnitudes", "evaluations", "provenance", "missing")

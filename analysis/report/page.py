@@ -25,7 +25,7 @@ from analysis.loading.load import load
 from analysis.report.captions import CAPTIONS, TITLES
 from analysis.study import NothingToShow, Study
 from mpdit.catalogue import PAPERS_FLAGS
-from mpdit.disk.rundir import write_atomic
+from mpdit.disk.files import write_atomic
 from mpdit.errors import ConfigError
 
 LINKS = {

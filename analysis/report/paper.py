@@ -17,7 +17,7 @@ from analysis.loading import published
 from analysis.loading.load import load
 from analysis.report.captions import CAPTIONS, TITLES
 from analysis.study import NothingToShow, Study
-from mpdit.disk.rundir import write_atomic
+from mpdit.disk.files import write_atomic
 from mpdit.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from mpdit.disk.rundir import write_atomic
+from mpdit.disk.files import write_atomic
 
 DASH = "–"
 

@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 from mpdit.data.latents import Manifest, read_manifest, verify
-from mpdit.disk.rundir import explain_os_error
-from mpdit.errors import ConfigError
+from mpdit.errors import ConfigError, explain_os_error
 from mpdit.runtime.progress import Progress
 
 DEFAULT_VAE = "stabilityai/sd-vae-ft-mse"

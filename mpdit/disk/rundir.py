@@ -7,7 +7,7 @@ config.yaml         the resolved config
 extensions/         copies of the user's extensions that the run uses, which it executes
 provenance.json     code version and diff, packages, host, device, threads; one entry a start
 state.json          stage, step, heartbeat; replaced atomically
-log.txt             what the run said
+log.txt             what the run reported
 metrics.jsonl       step, loss, mse, vlb, grad_norm, learning_rate, images_per_s, memory_mb,
                     seconds, mfu (share of the devices' peak FLOP/s, where that is known)
 tensorboard/        the same as events, where train.tensorboard is set
@@ -16,8 +16,8 @@ model.json          parameters in all and by part, forward FLOPs of one image
 checkpoints/, ema/  resumable state; EMA snapshots as safetensors
 samples/            samples.npz (arr_0: uint8 N,H,W,C; arr_1: labels), grid.png; other sets as
                     NAME.npz, NAME.png; NAME.shards/ while a set is drawn
-evaluation.jsonl    one row a number; a run is done when its first row is there
-lock                the process that is executing the run, which holds it (see ``lease``)
+evaluation.jsonl    one row a number; a run with a row is done
+lock                names the process that executes the run, which holds it (see ``lease``)
 ==================  ===============================================================================
 
 Writes are atomic, or append-only with a torn last line tolerated by the readers.
@@ -25,40 +25,30 @@ Writes are atomic, or append-only with a torn last line tolerated by the readers
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
-import os
 import re
-import shutil
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from mpdit import extensions
 from mpdit.config import RunConfig, read_run
 from mpdit.disk import lease as leases
+from mpdit.disk.files import write_atomic
 from mpdit.disk.lease import Lease
+from mpdit.disk.yamlfile import YamlText, parse, read_text
 from mpdit.errors import ConfigError, nearest
 from mpdit.extensions import Extension
 
 STAGES = ("train", "sample", "evaluate", "done")
 
-EXIT_DONE = 0
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_BUSY = 75  # sysexits' EX_TEMPFAIL: another process holds the run
-EXIT_INTERRUPTED = 85  # stopped by a signal with its state kept; the same command goes on
-
 
 @dataclass(frozen=True)
 class RunState:
-    """What a run last said of itself: times in Unix seconds, eta in seconds, rate in images/s."""
+    """What a run last reported: times in Unix seconds, eta in seconds, rate in images/s."""
 
     stage: str = "train"
     step: int = 0
@@ -104,31 +94,24 @@ class RunDir:
         return self.path / "samples"
 
     def write_config(self, config: RunConfig) -> None:
-        """Make the folder, its config.yaml, and its copies of the extensions that it uses."""
+        """Create the folder, its config.yaml, and its copies of the extensions that it uses."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_extensions(self.path, config.extensions)
-        text = yaml.dump(config.resolved(), Dumper=_SafeDumper, sort_keys=False)
+        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+        text = yaml.dump(config.resolved(), Dumper=dumper, sort_keys=False)
         write_atomic(self.path / "config.yaml", text)
 
     def config(self) -> RunConfig:
-        """The run's config.
+        """Read the run's config.
 
         Raises:
-            ConfigError: when there is none, or it is not one.
+            ConfigError: when there is none, or it is not one, with its line.
         """
-        file = self.path / "config.yaml"
+        text = read_config(self.path)
         try:
-            tree = parse_yaml(file.read_text())
-        except (FileNotFoundError, NotADirectoryError):
-            raise ConfigError(f"{self.path} is no run directory: it has no config.yaml") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read {file}: {error}") from None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{file} is not YAML: {error}") from None
-        try:
-            return read_run(tree)
+            return read_run(text.tree)
         except ConfigError as error:
-            raise ConfigError(f"{file}: {error}") from None
+            raise text.error(tuple(error.key.split(".")), error.message) from None
 
     def load(self) -> RunConfig:
         """The run's config, to work on the run: the extensions that it uses are executed.
@@ -141,7 +124,7 @@ class RunDir:
         return config
 
     def state(self) -> RunState | None:
-        """The last state written, None before the first."""
+        """Return the last state written, or None before the first."""
         try:
             data = json.loads((self.path / "state.json").read_bytes())
         except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
@@ -152,7 +135,7 @@ class RunDir:
         write_atomic(self.path / "state.json", json.dumps(asdict(state)))
 
     def is_done(self) -> bool:
-        """Whether its evaluation is there: at least one whole row."""
+        """Whether its evaluation has been written: at least one whole row."""
         try:
             with (self.path / "evaluation.jsonl").open("rb") as file:
                 return file.readline().endswith(b"\n")
@@ -164,10 +147,10 @@ class RunDir:
         return leases.is_held(self.path)
 
     def lease(self) -> AbstractContextManager[Lease]:
-        """Own the run; the kernel lets go of it however the process ends.
+        """Own the run. The kernel releases it, however the process ends.
 
         Raises:
-            BusyError: when it is another process's.
+            BusyError: when another process owns it.
         """
         return leases.take(self.path)
 
@@ -205,21 +188,19 @@ def find_run(word: str, results: Path) -> RunDir:
     )
 
 
-def parse_yaml(text: str) -> Any:
-    """What a YAML file holds.
+def read_config(folder: Path) -> YamlText:
+    """Read the config.yaml in a run's folder without validating it.
 
     Raises:
-        yaml.YAMLError: when it is none.
+        ConfigError: when there is none, or it is not YAML.
     """
-    return yaml.load(text, Loader=_SafeLoader)
-
-
-class _SafeLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """libyaml's, where PyYAML has it: ten times faster."""
-
-
-class _SafeDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    """libyaml's, likewise."""
+    file = folder / "config.yaml"
+    try:
+        return parse(read_text(file), str(file), dumped=True)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(f"{folder} is not a run directory: it has no config.yaml") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
 
 
 _STATE_KEYS = {field.name for field in fields(RunState)}
@@ -231,112 +212,3 @@ def write_extensions(folder: Path, used: Iterable[Extension]) -> None:
         file = extensions.copy_file(folder, extension)
         file.parent.mkdir(exist_ok=True)
         write_atomic(file, extensions.source_of(extension))
-
-
-@contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Hold an exclusive lock on ``file``, waiting for it."""
-    with file.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def written_aside(file: Path, *, sync: bool = True) -> Iterator[Path]:
-    """A path to write to, which becomes ``file`` when all went well.
-
-    A reader sees the old or the new content and never a part; with ``sync``, so does one after a
-    power failure.
-
-    Raises:
-        OSError: of the writing, naming ``file``; what was there before is untouched.
-        LeaseLostError: likewise, when the file is in a run that this process has lost.
-    """
-    temporary = leases.aside(file)
-    with _naming(file):
-        try:
-            yield temporary
-            if sync:
-                sync_path(temporary)
-            leases.check(file)
-            temporary.replace(file)
-            if sync:
-                sync_path(file.parent)
-        except (OSError, leases.LeaseLostError):
-            temporary.unlink(missing_ok=True)
-            leases.check(file)  # an orphan's errors are due to what the new owner does
-            raise
-
-
-def write_atomic(file: Path, content: str | bytes) -> None:
-    """Replace ``file``, so that a reader sees the old or the new content and never a part."""
-    with written_aside(file, sync=False) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def sync_path(path: Path) -> None:
-    """Have what was written to a file, or the names in a folder, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def append_row(file: Path, row: dict[str, Any]) -> None:
-    """Append one JSON line; a torn last line, left by a write that broke off, is dropped first.
-
-    Raises:
-        OSError: naming the file.
-        LeaseLostError: when it is in a run that this process has lost.
-    """
-    with _naming(file), file.open("a+b") as handle:
-        leases.check(file)
-        end = handle.seek(0, os.SEEK_END)
-        if end and (handle.seek(end - 1), handle.read(1))[1] != b"\n":
-            handle.seek(0)
-            handle.truncate(handle.read().rfind(b"\n") + 1)
-        handle.write(json.dumps(row).encode() + b"\n")
-
-
-@contextmanager
-def _naming(file: Path) -> Iterator[None]:
-    """Put the file's name into an OSError: a write that fails has none."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = str(file)
-        raise
-
-
-def say(error: ConfigError | OSError) -> int:
-    """Print a command's error in one message; the exit status that goes with it."""
-    text = explain_os_error(error) if isinstance(error, OSError) else str(error)
-    print(f"error: {text}", file=sys.stderr)
-    return EXIT_FAILED if isinstance(error, OSError) else EXIT_USAGE
-
-
-def explain_os_error(error: OSError) -> str:
-    """One message; where there was no room, with the room there is."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or not error.filename:
-        return str(error)
-    free = shutil.disk_usage(Path(error.filename).parent).free / 1e6
-    return (
-        f"no room to write {error.filename} ({error.strerror}): {free:,.1f} MB are free there. "
-        "What was saved before is kept; with room again, the same command goes on"
-    )
-
-
-def read_rows(file: Path) -> list[dict[str, Any]]:
-    """All whole rows of a JSON-lines file, without a torn last line; none when it is missing."""
-    try:
-        text = file.read_bytes()
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
-
-
-def keep_rows(file: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Replace the rows of a JSON-lines file (after a resume: without those past its step)."""
-    with written_aside(file) as temporary:
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -17,16 +17,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mpdit.config import RunConfig
-from mpdit.disk.rundir import EXIT_DONE, RunDir, say
+from mpdit.disk.rundir import RunDir
 from mpdit.ema.power import posthoc_errors, posthoc_weights, snapshot_file, write_snapshot
-from mpdit.errors import ConfigError
+from mpdit.errors import EXIT_DONE, ConfigError, say
 from mpdit.model import DiT
+from mpdit.runtime.progress import Progress
 from mpdit.runtime.session import log
 
 WIDEST = 0.28
@@ -282,12 +281,9 @@ def _write(run: RunDir, stds: list[float], step: int | None) -> None:
     made_of = fit(run, sorted(set(stds)), step)
     for doubt in doubts(made_of):
         print(f"warning: {doubt}", file=sys.stderr)
-    total = sum(snapshot.file.stat().st_size for snapshot in made_of.snapshots)
-    columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading", total=total)
-        results = combine(made_of, lambda size: bar.advance(task, size))
+    megabytes = sum(snapshot.file.stat().st_size for snapshot in made_of.snapshots) / 1e6
+    with Progress("reading", megabytes, unit="MB") as progress:
+        results = combine(made_of, lambda size: progress.advance(size / 1e6))
     for std, error, result in zip(made_of.stds, made_of.errors, results, strict=True):
         file = snapshot_file(run.ema, std, made_of.step)
         write_snapshot(file, result)

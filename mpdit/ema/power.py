@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mpdit.disk.rundir import written_aside
+from mpdit.disk.files import written_aside
 
 
 def gamma_of(std: float) -> float:

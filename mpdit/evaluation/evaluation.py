@@ -29,10 +29,7 @@ from pydantic import BaseModel
 
 from mpdit.catalogue import METRICS
 from mpdit.config import RunConfig, SampleConfig
-from mpdit.disk.rundir import (
-    keep_rows,
-    read_rows,
-)
+from mpdit.disk.files import keep_rows, read_rows
 from mpdit.ema.posthoc import profile_error
 from mpdit.evaluation import extractors, features, metrics, references
 from mpdit.evaluation.extractors.extractor import Extractor, Features

@@ -19,7 +19,7 @@ from mpdit.data.images import ImageReader, Split
 from mpdit.data.latents import checksum
 from mpdit.disk import npz
 from mpdit.disk.cachefolder import cache_folder
-from mpdit.disk.rundir import write_atomic
+from mpdit.disk.files import write_atomic
 from mpdit.disk.stamp import Stamp
 
 Batch = UInt8[np.ndarray, "batch height width channels"]

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from mpdit import extensions
+from mpdit.disk.yamlfile import YamlText, parse, read
 from mpdit.errors import ConfigError, nearest
 from mpdit.extensions import Extension
 from mpdit.grid.names import check_name
 from mpdit.grid.resources import Resources, read_resources
 from mpdit.grid.settings import Layer, Setting, fold, read_layer, shortest
 from mpdit.grid.variants import NAMED, Named, read_variants
-from mpdit.grid.yamlfile import Source, parse, read
 
 MAX_POINTS = 100_000
 
@@ -77,7 +77,7 @@ class Grid:
     """A study as it was written. ``overrides`` is what ``--set`` puts over every run."""
 
     text: str
-    source: Source
+    source: YamlText
     study: str
     description: str
     base: Layer
@@ -121,7 +121,7 @@ def grid_from_text(text: str, name: str = "grid", set_texts: Sequence[str] = ())
 
 
 def parse_grid(
-    text: str, source: Source, set_texts: Sequence[str] = (), extensions_in: Path | None = None
+    text: str, source: YamlText, set_texts: Sequence[str] = (), extensions_in: Path | None = None
 ) -> Grid:
     """As ``load_grid``, from a parsed text.
 
@@ -208,12 +208,12 @@ def _read_sets(texts: Sequence[str]) -> tuple[Layer, tuple[int, ...]]:
         name = f"--set {text}"
         if not equals or not key.strip():
             raise ConfigError(f"{name}: write --set key=value, such as --set train.steps=100")
-        source = parse(value, name) if value.strip() else Source(name, "", {(): 0})
+        source = parse(value, name) if value.strip() else YamlText(name, "", {(): 0})
         key = key.strip()
         if key == "seeds":
             seeds = _seeds(Setting(source.tree, source, ()))
             continue
-        whole = Source(name, {key: source.tree}, {(): 0})
+        whole = YamlText(name, {key: source.tree}, {(): 0})
         layers.append(read_layer(whole, (), whole.tree))
     return fold(layers), seeds
 

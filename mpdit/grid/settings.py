@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from mpdit.catalogue import FLAGS
 from mpdit.config import DEFAULTS, SECTIONS, RunConfig, known_keys, make_run
+from mpdit.disk.yamlfile import Where, YamlText
 from mpdit.errors import ConfigError, nearest
 from mpdit.extensions import Extension
-from mpdit.grid.yamlfile import Source, Where
 from mpdit.modelconfig import parse_model_name
 
 SIZE_KEYS = ("model.depth", "model.width", "model.heads", "model.patch_size")
@@ -33,7 +33,7 @@ class Setting(NamedTuple):
     """One value, and where it was written."""
 
     value: Any
-    source: Source
+    source: YamlText
     where: Where
 
     @property
@@ -56,7 +56,7 @@ class Setting(NamedTuple):
 Layer = dict[str, Setting]
 
 
-def read_layer(source: Source, where: Where, tree: Any, skip: Collection[str] = ()) -> Layer:
+def read_layer(source: YamlText, where: Where, tree: Any, skip: Collection[str] = ()) -> Layer:
     """The settings in a mapping, nested or dotted, without the keys in ``skip``.
 
     Raises:

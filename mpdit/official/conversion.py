@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mpdit.catalogue import DATASETS, PAPERS_FLAGS, PARTS
 from mpdit.config import RunConfig, make_run
-from mpdit.disk.rundir import EXIT_DONE, EXIT_USAGE, RunDir, write_atomic
+from mpdit.disk.files import write_atomic
+from mpdit.disk.rundir import RunDir, read_config
 from mpdit.ema.power import PowerEMA, snapshot_file
-from mpdit.errors import ConfigError
+from mpdit.errors import EXIT_DONE, EXIT_USAGE, ConfigError
 from mpdit.model import DiT
 from mpdit.official import tensors
 from mpdit.runtime.provenance import record_start
@@ -253,16 +253,10 @@ def _read(file: Path) -> State:
 
 
 def _official_config(old: Path) -> dict[str, Any]:
-    file = old / "config.yaml"
-    try:
-        official = yaml.safe_load(file.read_text())
-    except OSError:
-        raise ConfigError(f"{old} is no run directory: it has no config.yaml") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise ConfigError(f"{file} is not plain YAML") from None
-    if not isinstance(official, dict):
-        raise ConfigError(f"{file} is no mapping of arguments")
-    return official
+    text = read_config(old)
+    if not isinstance(text.tree, dict):
+        raise text.error((), "not a mapping of arguments")
+    return text.tree
 
 
 def _checkpoints(old: Path) -> list[Stored]:

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 import mpdit
-from mpdit.disk.rundir import RunDir, write_atomic, written_aside
+from mpdit.disk.files import write_atomic, written_aside
+from mpdit.disk.rundir import RunDir
 from mpdit.errors import ConfigError
 from mpdit.runtime.devices import device_name
 

@@ -1,4 +1,4 @@
-"""What a run says of itself while it works, and whether it was asked to stop.
+"""What a run reports while it works, and whether it was asked to stop.
 
 Lines go to log.txt, a heartbeat to state.json, a bar to the terminal when a person watches.
 """
@@ -12,24 +12,23 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mpdit.disk.rundir import RunDir, RunState
 from mpdit.runtime import signals
+from mpdit.runtime.progress import Progress
 
 HEARTBEAT_S = 2.0
-LOG_S = 15.0
 
 log = logging.getLogger("mpdit")
 
 
 class Interrupted(Exception):
-    """The run was asked to stop by a signal (its number), and has kept its state."""
+    """A signal (its number) asked the run to stop, and its state has been saved."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -39,14 +38,18 @@ class Session:
     """One process's work on one run.
 
     Args:
-        main: whether it is the process that speaks; the others of a run only listen to signals.
-        recorded: whether the run itself is told, in its state.json.
+        main: whether this process reports; the run's other processes only listen to signals.
+        recorded: whether the run's state.json is written.
+        watched: whether a terminal shows a bar.
 
     Attributes:
         stop_signal: the number of the signal that asked to stop; 0 before.
+        shown: closes the bar of the present stage.
     """
 
-    def __init__(self, run: RunDir, main: bool = True, recorded: bool = True) -> None:
+    def __init__(
+        self, run: RunDir, main: bool = True, recorded: bool = True, watched: bool = False
+    ) -> None:
         self.run = run
         self.main = main
         self.recorded = recorded
@@ -57,55 +60,42 @@ class Session:
             pid=os.getpid(),
             job=os.environ.get("SLURM_JOB_ID"),
         )
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._beat = self._logged = 0.0
-        self._mark = (0.0, 0)
+        self.console = Console(stderr=True, force_terminal=watched)
+        self.shown = ExitStack()
+        self._beat = 0.0
 
     def stage(self, stage: str, step: int, steps: int) -> None:
         """Enter a stage at ``step`` of ``steps``."""
         self.state = replace(
             self.state, stage=stage, step=step, steps=steps, rate=None, eta=None, loss=None
         )
-        self._mark = (time.monotonic(), step)
-        self._logged = time.monotonic()
         self._write()
-        if self._bar is not None:
-            if self._task is not None:
-                self._bar.remove_task(self._task)
-            self._task = self._bar.add_task(stage, total=steps, completed=step, note="")
+        self.shown.close()
+        progress = Progress(stage, steps, step, console=self.console, log=log.info)
+        self._progress = self.shown.enter_context(progress)
 
     def advance(self, step: int, images: float, loss: float | None = None) -> None:
-        """Step ``step`` of the stage is done, ``images`` images a step. Cheap when called often."""
+        """Report that ``step`` is done, at ``images`` images a step. Cheap when called often."""
         if not self.main:
             return
         now = time.monotonic()
         self.state = replace(self.state, step=step, loss=self.state.loss if loss is None else loss)
         if now - self._beat < HEARTBEAT_S and step < self.state.steps:
             return
-        since, first = self._mark
-        speed = (step - first) / (now - since)  # steps/s since the stage was entered
-        eta = (self.state.steps - step) / speed
-        self.state = replace(self.state, rate=speed * images, eta=eta)
+        self._progress.done = step
+        rate, loss = self._progress.rate * images, self.state.loss
+        self.state = replace(self.state, rate=rate, eta=self._progress.left)
         self._write()
-        note = f"{speed * images:,.0f} images/s"
-        if self.state.loss is not None:
-            note += f"  loss {self.state.loss:.4f}"
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=step, note=note)
-        if now - self._logged >= LOG_S or step == self.state.steps:
-            self._logged = now
-            log.info(
-                "%s %d/%d  %s  %.0f s left", self.state.stage, step, self.state.steps, note, eta
-            )
+        note = f"{rate:,.0f} images/s"
+        self._progress.show(note if loss is None else f"{note}  loss {loss:.4f}")
 
     def check_stop(self) -> None:
-        """Raise Interrupted when a signal has asked for it; call where the state has been kept."""
+        """Raise Interrupted if a signal asked for it. Call this where the state has been saved."""
         if self.stop_signal:
             raise Interrupted(self.stop_signal)
 
     def end(self, *, error: str | None = None, stopped: str | None = None) -> None:
-        """Say how the work ended, in state.json."""
+        """Record in state.json how the work ended."""
         stage = self.state.stage if error or stopped else "done"
         self.state = replace(self.state, stage=stage, error=error, stopped=stopped, eta=None)
         self._write()
@@ -121,16 +111,15 @@ class Session:
 def open_session(run: RunDir, main: bool = True, recorded: bool = True) -> Iterator[Session]:
     """Log to the run's log.txt, show a bar on a terminal, turn TERM, INT, USR2 into a request.
 
-    Of several processes only the main one speaks, save for errors. Work that is not ``recorded``
-    leaves the run's own files as they are.
+    Of several processes only the main one reports, except for errors. Work that is not ``recorded``
+    leaves the run's own files unchanged.
     """
-    session = Session(run, main, recorded)
     watched = main and sys.stderr.isatty()
-    console = Console(stderr=True)
+    session = Session(run, main, recorded, watched)
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if watched:  # lines go above the bar, which shows the progress itself
-        handlers = [RichHandler(console=console, show_level=False, show_path=False)]
-        handlers[0].addFilter(lambda record: record.funcName != Session.advance.__name__)
+        handlers = [RichHandler(console=session.console, show_level=False, show_path=False)]
+        handlers[0].addFilter(lambda record: record.funcName != Progress.show.__name__)
     if recorded and not _is_log(run):  # a launcher has sent stderr there already
         handlers.append(_LogFile(run.log))
     for handler in handlers:
@@ -143,19 +132,8 @@ def open_session(run: RunDir, main: bool = True, recorded: bool = True) -> Itera
         session.stop_signal = number
 
     try:
-        with signals.watched(request_stop):
-            if watched:
-                columns = (
-                    TextColumn("{task.description:>8}"),
-                    BarColumn(),
-                    TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-                    TimeRemainingColumn(),
-                    TextColumn("{task.fields[note]}"),
-                )
-                with Progress(*columns, console=console) as session._bar:
-                    yield session
-            else:
-                yield session
+        with signals.watched(request_stop), session.shown:
+            yield session
     finally:
         for handler in handlers:
             log.removeHandler(handler)
@@ -163,7 +141,7 @@ def open_session(run: RunDir, main: bool = True, recorded: bool = True) -> Itera
 
 
 class _LogFile(logging.FileHandler):
-    """log.txt; a line for which the disk has no room is lost, without a word of its own."""
+    """log.txt. A line that a full disk has no room for is dropped without an error."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802
         return
@@ -174,7 +152,7 @@ class _LogFile(logging.FileHandler):
 
 
 def _is_log(run: RunDir) -> bool:
-    """Whether stderr goes to the run's log already."""
+    """Whether stderr already goes to the run's log."""
     try:
         return os.path.samestat(os.fstat(sys.stderr.fileno()), run.log.stat())
     except (OSError, ValueError):  # no such log yet, or a stderr without a file

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mpdit.data import datasets
 from mpdit.disk import npz
-from mpdit.disk.rundir import write_atomic, written_aside
+from mpdit.disk.files import write_atomic, written_aside
 from mpdit.errors import ConfigError
 from mpdit.runtime.distributed import World
 from mpdit.sampling.drawing import Drawing, labels

@@ -20,7 +20,8 @@ from typing import Any
 
 from mpdit.catalogue import DATASETS, EXTRACTORS
 from mpdit.config import RunConfig
-from mpdit.disk.rundir import RunDir, read_rows
+from mpdit.disk.files import read_rows
+from mpdit.disk.rundir import RunDir
 from mpdit.flops import TRAINING_PASSES, forward_flops
 from mpdit.grid.plan import PlannedRun
 from mpdit.peaks import peak_flops

@@ -18,15 +18,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mpdit.disk.rundir import (
-    EXIT_BUSY,
-    EXIT_DONE,
-    EXIT_INTERRUPTED,
-    RunDir,
-    append_row,
-    read_rows,
-)
-from mpdit.errors import ConfigError
+from mpdit.disk.files import append_row, read_rows
+from mpdit.disk.rundir import RunDir
+from mpdit.errors import EXIT_BUSY, EXIT_DONE, EXIT_INTERRUPTED, ConfigError
 from mpdit.study.runprocess import cores, crash_reason, find_gpus, record_error, spawn, start_run
 
 RUN_COMMAND = (sys.executable, "-m", "mpdit.run")

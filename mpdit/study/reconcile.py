@@ -7,8 +7,9 @@ from contextlib import suppress
 from dataclasses import replace
 
 from mpdit import slurm
+from mpdit.disk.files import append_row
 from mpdit.disk.lease import BusyError
-from mpdit.disk.rundir import RunDir, append_row
+from mpdit.disk.rundir import RunDir
 from mpdit.errors import ConfigError
 from mpdit.study.cluster.scheduler import Placement, Scheduler
 from mpdit.study.runprocess import record_error

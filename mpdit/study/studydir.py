@@ -36,15 +36,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from mpdit.config import DEFAULTS
-from mpdit.disk.rundir import (
-    RunDir,
-    append_row,
-    id_in,
-    locked,
-    read_rows,
-    write_atomic,
-    write_extensions,
-)
+from mpdit.disk.files import append_row, locked, read_rows, write_atomic
+from mpdit.disk.rundir import RunDir, id_in, write_extensions
 from mpdit.errors import ConfigError, nearest
 from mpdit.grid.plan import Plan, PlannedRun
 

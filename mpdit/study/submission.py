@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from mpdit import slurm
-from mpdit.disk.rundir import append_row
+from mpdit.disk.files import append_row
 from mpdit.errors import ConfigError, nearest
 from mpdit.grid.grid import load_grid
 from mpdit.grid.plan import Plan, PlannedRun, make_plan

@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 import torch
 
 from mpdit.disk import lease
-from mpdit.disk.rundir import written_aside
+from mpdit.disk.files import written_aside
 
 KEPT = 2  # the newest, and the one to fall back on when it is damaged
 

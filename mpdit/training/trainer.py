@@ -16,7 +16,7 @@ from mpdit.catalogue import OBJECTIVES
 from mpdit.config import RunConfig, TrainConfig
 from mpdit.diffusion.objectives import Objective
 from mpdit.diffusion.process import Diffusion
-from mpdit.disk.rundir import append_row, keep_rows, read_rows, sync_path
+from mpdit.disk.files import append_row, keep_rows, read_rows, sync_path
 from mpdit.ema.power import PowerEMA, snapshot_file, write_snapshot
 from mpdit.errors import ConfigError
 from mpdit.model import DiT

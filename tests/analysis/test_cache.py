@@ -15,7 +15,8 @@ import pytest
 
 from analysis.loading import cache, load, parse
 from mpdit.disk import stamp
-from mpdit.disk.rundir import RunDir, append_row, keep_rows, read_rows
+from mpdit.disk.files import append_row, keep_rows, read_rows
+from mpdit.disk.rundir import RunDir
 
 Own = Callable[..., Path]
 KINDS = ("METRICS", "MAGNITUDES", "CONFIGS")

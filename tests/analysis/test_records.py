@@ -13,7 +13,8 @@ from analysis.judging import comparison, conclusions, words
 from analysis.loading.load import load
 from analysis.report import paper, terminal
 from analysis.study import Study
-from mpdit.disk.rundir import RunDir, keep_rows, read_rows
+from mpdit.disk.files import keep_rows, read_rows
+from mpdit.disk.rundir import RunDir
 from tests.helpers import synthetic
 
 

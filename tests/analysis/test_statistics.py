@@ -11,7 +11,6 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
 from analysis.judging.statistics import (
-    bootstrap,
     detectable_difference,
     difference,
     holm,
@@ -96,53 +95,6 @@ def test_the_sleep_datas_p_value_is_the_textbooks() -> None:
     assert math.isnan(p_value([1.0], [2.0]))
     assert p_value([2, 3], [1, 2]) == 0
     assert p_value([2, 3], [2, 3]) == 1
-
-
-def test_bootstrap_of_the_law_schools_is_efrons() -> None:
-    # Efron and Tibshirani, An Introduction to the Bootstrap, table 3.1: LSAT and GPA of 15 schools.
-    lsat = [576, 635, 558, 578, 666, 580, 555, 661, 651, 605, 653, 575, 545, 572, 594]
-    gpa = [3.39, 3.30, 2.81, 3.03, 3.44, 3.07, 3.00, 3.43, 3.36, 3.13, 3.12, 2.74, 2.76, 2.88, 2.96]
-
-    def correlation(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
-        x, y = x - x.mean(axis, keepdims=True), y - y.mean(axis, keepdims=True)
-        return (x * y).sum(axis) / np.sqrt((x**2).sum(axis) * (y**2).sum(axis))
-
-    estimate = bootstrap(correlation, lsat, gpa)
-    assert estimate.value == pytest.approx(0.776, abs=5e-4)  # the book's
-    # Efron (1987) has 0.43 and 0.92 at 90 %; at 95 % it has to be wider
-    assert 0.2 < estimate.low < 0.43
-    assert 0.92 < estimate.high < 0.97
-    assert estimate == bootstrap(correlation, lsat, gpa)
-
-
-def test_bootstrap_pairs_and_nears_the_t_interval_with_many_seeds() -> None:
-    noise = np.random.default_rng(4)
-    baseline = noise.normal(40, 10, size=60)
-    values = baseline - 3 + noise.normal(0, 1, size=60)
-    for interval in (difference, relative_change):
-        by_t, by_draws = interval(values, baseline), interval(values, baseline, "bootstrap")
-        assert by_draws.value == pytest.approx(by_t.value)
-        assert by_draws.half_width == pytest.approx(by_t.half_width, rel=0.1)
-        assert by_draws.n == 60
-
-
-def test_bootstrap_intervals_cover_as_their_docstring_says(monkeypatch) -> None:
-    monkeypatch.setattr("analysis.judging.statistics.DRAWS", 999)
-    noise = np.random.default_rng(5)
-    for n, rate in ((3, 0.74), (10, 0.91)):
-        zero = np.zeros(n)
-        found = [difference(noise.normal(1, 1, n), zero, "bootstrap") for _ in range(800)]
-        covered = np.mean([estimate.low <= 1 <= estimate.high for estimate in found])
-        assert covered == pytest.approx(rate, abs=0.04)
-
-
-def test_bootstrap_of_what_does_not_vary_is_a_point() -> None:
-    for estimate in (
-        difference([2.0, 3.0, 4.0], [1.0, 2.0, 3.0], "bootstrap"),
-        relative_change([2.0, 4.0, 6.0], [1.0, 2.0, 3.0], "bootstrap"),
-    ):
-        assert (estimate.value, estimate.low, estimate.high) == (1, 1, 1)
-    assert math.isnan(difference([1.0], [2.0], "bootstrap").low)
 
 
 def test_holm_is_holms() -> None:

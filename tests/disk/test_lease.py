@@ -16,19 +16,11 @@ import torch
 
 from mpdit import slurm
 from mpdit.disk import lease
+from mpdit.disk.files import append_row, keep_rows, read_rows
 from mpdit.disk.lease import BusyError, Lease, LeaseLostError, share
-from mpdit.disk.rundir import (
-    EXIT_BUSY,
-    EXIT_DONE,
-    EXIT_FAILED,
-    RunDir,
-    RunState,
-    append_row,
-    keep_rows,
-    read_rows,
-)
+from mpdit.disk.rundir import RunDir, RunState
 from mpdit.ema.power import write_snapshot
-from mpdit.errors import ConfigError
+from mpdit.errors import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, ConfigError
 from mpdit.evaluation import features
 from mpdit.training import checkpoint
 from tests.helpers.interrupted import FORKED, finish_forked, fork, science_of, signal_at_call
@@ -163,7 +155,7 @@ def test_without_room_for_its_lock_a_run_says_so_and_keeps_the_last_one(
     process = fork(tiny_run, said, largest_file=20)  # which cuts off what it says, too
     process.join(timeout=60)
     assert process.exitcode == EXIT_FAILED
-    assert said.read_text() == "error: no room to wr"
+    assert said.read_text() == "error: cannot write "
     assert contents(tiny_run.path) == before
 
 

@@ -273,7 +273,7 @@ def test_a_folder_without_run_or_snapshots_is_refused(tiny_run, tmp_path, monkey
     assert "no snapshots of widths 0.05 and 0.1 yet" in said
     status, said = command(monkeypatch, capsys, RunDir(tmp_path / "none"), "--std", 0.07)
     assert status == 2
-    assert "is no run directory" in said
+    assert "is not a run directory" in said
 
 
 MEASURED = """

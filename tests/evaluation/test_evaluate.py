@@ -13,8 +13,9 @@ import torch
 from mpdit import evaluate
 from mpdit.config import RunConfig
 from mpdit.disk import npz
-from mpdit.disk.rundir import EXIT_DONE, RunDir, RunState, append_row, read_rows
-from mpdit.errors import ConfigError
+from mpdit.disk.files import append_row, read_rows
+from mpdit.disk.rundir import RunDir, RunState
+from mpdit.errors import EXIT_DONE, ConfigError
 from mpdit.evaluate import measure_again
 from mpdit.evaluation import extractors
 from mpdit.evaluation.evaluation import evaluate_run

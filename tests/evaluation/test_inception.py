@@ -30,8 +30,9 @@ from mpdit.data.preflight import (
     check_evaluable,
     inception_weights,
 )
-from mpdit.disk.rundir import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, RunDir, read_rows
-from mpdit.errors import ConfigError
+from mpdit.disk.files import read_rows
+from mpdit.disk.rundir import RunDir
+from mpdit.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, ConfigError
 from mpdit.evaluation import extractors
 from mpdit.evaluation.evaluation import evaluate_run
 from mpdit.evaluation.extractors import inception

@@ -6,6 +6,8 @@ import itertools
 import math
 import re
 import time
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,10 @@ from hypothesis import strategies as st
 
 from mpdit.catalogue import PAPERS_FLAGS
 from mpdit.config import RunConfig
+from mpdit.disk.yamlfile import parse
 from mpdit.errors import ConfigError
 from mpdit.grid.grid import grid_from_text
 from mpdit.grid.plan import Plan, load_plan, make_plan
-from mpdit.grid.yamlfile import parse
 
 BASE = """\
 study: s
@@ -192,6 +194,25 @@ def test_scalars_mean_what_they_look_like() -> None:
     assert tree == [1e-3, 400_000, "1:30:00", "on", "no", True, None, "3", 10, 0.5, -2, 10.5]
 
 
+def test_a_merged_mapping_gives_way_to_the_mappings_own_keys() -> None:
+    made = plan(
+        "variants:\n  A: &a {model.depth: 2, mp_silu: true}\n  B: &b {model.width: 32}\n"
+        "  C: {model.depth: 3, <<: *a}\n  D: {<<: [{model.depth: 6}, *a, *b]}\n  E: *b\n"
+    )
+    sizes = {run.variant: (run.config.model.depth, run.config.model.width) for run in made.runs}
+    assert sizes == {"A": (2, 64), "B": (4, 32), "C": (3, 64), "D": (6, 32)}
+    assert [merged.label for merged in made.merged] == ["E"]
+    assert all(run.config.model.mp_silu for run in made.runs if run.variant in "ACD")
+
+
+def test_a_merged_key_has_the_line_where_it_was_written() -> None:
+    text = parse("a: &a\n  x: 1\n  y:\n    - 2\nb:\n  <<: *a\n  x: 3\nc: {'<<': *a}")
+    assert text.tree["b"] == {"x": 3, "y": [2]}
+    assert text.tree["c"] == {"<<": {"x": 1, "y": [2]}}
+    lines = {where: text.lines["b", *where] for where in [("x",), ("y",), ("y", 0)]}
+    assert lines == {("x",): 7, ("y",): 3, ("y", 0): 4}
+
+
 # What is wrong is said, with its line ------------------------------------------------------------
 
 
@@ -244,7 +265,7 @@ def test_scalars_mean_what_they_look_like() -> None:
         ("slurm: {memory: 16}", "should be text like '16G'"),
         ('slurm: {partition: "a\\nb"}', "slurm.partition: should"),
         ("grid: {train.batch_size: [1, 2]}\nseeds: 60_000", "120,000 combinations"),
-        ("study: other", r"'study' is there twice \(first in line 1\)"),
+        ("study: other", r":6: the key 'study' is listed twice \(first in line 1\)"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(text: str, message: str) -> None:
@@ -273,21 +294,55 @@ def test_a_name_that_would_leave_its_folder_is_refused(name: str) -> None:
         ("", "is empty"),
         ("- a", "a grid is a mapping"),
         ("base: {}", "study: is not set"),
-        ("study: s\nbase: &x {}", ":2: anchors"),
-        ("study: s\nbase: *x", ":2: aliases"),
+        ("study: s\nbase: *x", ":2: not valid YAML: found undefined alias"),
+        ("study: s\nbase: &x {data: *x}", ":2: aliases nest deeper than 20; one may hold itself"),
+        ("study: s\nbase: &x [*x]", ":2: aliases nest deeper than 20"),
+        ("study: s\nbase: &x {<<: *x}", ":2: aliases nest deeper than 20"),
+        ("study: s\nbase: {<<: 3}", ":2: << merges a mapping, or a list of mappings"),
+        ("study: s\nbase: {<<: [{}, 3]}", ":2: << merges a mapping"),
+        ("study: s\nbase: {<<: {}, <<: {}}", "the key '<<' is listed twice"),
+        ("study: s\nbase: {!!str data: digits}", ":2: tags"),
         ("study: !!python/object/apply:os.system [ls]", ":1: tags"),
-        ("study: s\n--- \nstudy: t", ":2: a second document"),
+        ("study: s\n--- \nstudy: t", ":2: not valid YAML: expected a single document"),
         ("study: [" * 30, "nested deeper than 20"),
-        ("study: {a: [", "not YAML"),
-        ("study: \x07", "not YAML"),
+        ("study: {a: [", "not valid YAML"),
+        ("study: \x07", "not valid YAML"),
         ("study: s # " + "x" * 1_000_000, "larger than 1,000,000 bytes"),
         ("[" * 999_999, "nested deeper"),
+        *(
+            (opening * 200_000, ":1: nested deeper than 20")
+            for opening in ("[", "{a: ", "- ", "? ")
+        ),
         ("study: s\nbase: {model: {depth: 4, width: 64, heads: 4}, data: digits}", "patch_size"),
     ],
 )
 def test_hostile_or_broken_yaml_is_refused_at_once(text: str, message: str) -> None:
     began = time.monotonic()
     assert message in refusal(text, base="")
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    "fifty",
+    [
+        lambda alias: f"[{', '.join([alias] * 50)}]",
+        lambda alias: f"{{{', '.join(f'k{i}: {alias}' for i in range(50))}}}",
+        lambda alias: f"{{<<: [{', '.join([alias] * 50)}]}}",
+    ],
+    ids=["lists", "mappings", "merges"],
+)
+def test_aliases_that_stand_for_billions_of_values_are_refused_at_once(
+    fifty: Callable[[str], str],
+) -> None:
+    text = "v0: &v0 {x: 1}\n" + "".join(
+        f"v{i + 1}: &v{i + 1} {fifty(f'*v{i}')}\n" for i in range(9)
+    )
+    began = time.monotonic()
+    tracemalloc.start()
+    with pytest.raises(ConfigError, match="aliases stand for more than 100,000 values"):
+        parse(text)
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
     assert time.monotonic() - began < 2
 
 

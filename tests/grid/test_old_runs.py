@@ -12,7 +12,8 @@ import yaml
 
 import analysis
 from mpdit.config import make_run, read_run
-from mpdit.disk.rundir import RunDir, find_run, id_in, read_rows
+from mpdit.disk.files import read_rows
+from mpdit.disk.rundir import RunDir, find_run, id_in
 from mpdit.errors import ConfigError
 from mpdit.grid.plan import Plan, PlannedRun, load_plan
 from mpdit.section import HOW, Formerly, Later, Section

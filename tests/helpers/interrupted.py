@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from mpdit.disk.rundir import EXIT_DONE, RunDir, read_rows
+from mpdit.disk.files import read_rows
+from mpdit.disk.rundir import RunDir
+from mpdit.errors import EXIT_DONE
 
 TIMED = ("images_per_s", "memory_mb", "seconds")
 """What differs between two runs of one config: clock times, and the process's memory."""

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 
-from mpdit.disk.rundir import EXIT_DONE
+from mpdit.errors import EXIT_DONE
 
 RUN = [sys.executable, "-m", "mpdit.run"]
 

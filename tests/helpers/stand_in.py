@@ -17,8 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+from mpdit.disk.files import append_row
 from mpdit.disk.lease import BusyError
-from mpdit.disk.rundir import EXIT_BUSY, EXIT_INTERRUPTED, RunDir, RunState, append_row
+from mpdit.disk.rundir import RunDir, RunState
+from mpdit.errors import EXIT_BUSY, EXIT_INTERRUPTED
 
 COMMAND = (sys.executable, __file__)
 STEP_S = 0.02

@@ -14,7 +14,8 @@ import numpy as np
 
 from mpdit.catalogue import PAPERS_FLAGS
 from mpdit.config import RunConfig, make_run
-from mpdit.disk.rundir import RunDir, RunState, append_row
+from mpdit.disk.files import append_row
+from mpdit.disk.rundir import RunDir, RunState
 
 STEPS, BLOCKS = 1000, 4
 

@@ -12,9 +12,9 @@ import yaml
 from safetensors.torch import load_file
 
 from mpdit.catalogue import PARTS
-from mpdit.disk.rundir import EXIT_USAGE, RunDir
+from mpdit.disk.rundir import RunDir
 from mpdit.ema.power import snapshot_file
-from mpdit.errors import ConfigError
+from mpdit.errors import EXIT_USAGE, ConfigError
 from mpdit.model import DiT
 from mpdit.official.conversion import convert
 from mpdit.official.tensors import BUFFERS
@@ -274,7 +274,7 @@ def break_run(old: Path, how: str) -> None:
 REFUSED = {
     "no weights": "neither checkpoints/*.pt nor ema/*.pt",
     "no config": "no config.yaml",
-    "a config of code": "is not plain YAML",
+    "a config of code": "config.yaml:1: tags (tag:yaml.org,2002:python",
     "damaged": "is damaged",
     "pickled code": "pickled code is not loaded",
     "odd keys": "but weights_of, epoch",

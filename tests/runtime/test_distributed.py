@@ -10,13 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mpdit.disk.rundir import (
-    EXIT_BUSY,
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    RunDir,
-    read_rows,
-)
+from mpdit.disk.files import read_rows
+from mpdit.disk.rundir import RunDir
+from mpdit.errors import EXIT_BUSY, EXIT_FAILED, EXIT_INTERRUPTED
 from mpdit.runtime.distributed import World
 from tests.helpers import gradients_worker
 from tests.helpers.processes import RUN, finish, popen, start

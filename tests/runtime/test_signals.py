@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mpdit.disk.rundir import EXIT_INTERRUPTED
+from mpdit.errors import EXIT_INTERRUPTED
 from tests.helpers.interrupted import fork, start
 from tests.helpers.tiny import make
 

@@ -16,18 +16,11 @@ from mpdit import sample
 from mpdit.catalogue import SOLVERS
 from mpdit.config import RunConfig
 from mpdit.data.latents import Manifest, Source
-from mpdit.disk.rundir import (
-    EXIT_DONE,
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    EXIT_USAGE,
-    RunDir,
-    RunState,
-    append_row,
-)
+from mpdit.disk.files import append_row
+from mpdit.disk.rundir import RunDir, RunState
 from mpdit.ema.posthoc import profile_error, reconstruct
 from mpdit.ema.power import snapshot_file, write_snapshot
-from mpdit.errors import ConfigError
+from mpdit.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, ConfigError
 from mpdit.model import DiT
 from mpdit.runtime.session import Interrupted, Session
 from mpdit.sampling.drawing import Drawing, draw, labels
@@ -417,7 +410,7 @@ def test_what_is_no_trained_run_is_said_in_one_line(
     assert command(monkeypatch, run.path) == EXIT_USAGE
     assert "train it first" in capsys.readouterr().err
     assert command(monkeypatch, run.path.parent) == EXIT_USAGE
-    assert "is no run directory" in capsys.readouterr().err
+    assert "is not a run directory" in capsys.readouterr().err
 
 
 MEAN, STD = (1.0, 0.0, -1.0, 0.5), (2.0, 1.0, 0.5, 3.0)

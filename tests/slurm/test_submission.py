@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mpdit import slurm
-from mpdit.disk.rundir import read_rows
+from mpdit.disk.files import read_rows
 from mpdit.errors import ConfigError
 from mpdit.study.cancel import cancel
 from mpdit.study.retry import STATES, adjust

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mpdit.disk.rundir import EXIT_DONE, RunDir
+from mpdit.disk.rundir import RunDir
+from mpdit.errors import EXIT_DONE
 from mpdit.study.status import RunStatus
 from mpdit.study.studydir import StudyDir
 from tests.helpers import ROOT, interrupted, processes

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mpdit import slurm
-from mpdit.disk.rundir import append_row
+from mpdit.disk.files import append_row
 from mpdit.errors import ConfigError
 from mpdit.grid.resources import Resources
 from mpdit.study.cluster import partitions

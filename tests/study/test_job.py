@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mpdit.disk.rundir import EXIT_FAILED, RunDir, append_row, read_rows
+from mpdit.disk.files import append_row, read_rows
+from mpdit.disk.rundir import RunDir
+from mpdit.errors import EXIT_FAILED
 from mpdit.study.cluster.job import Job
 from tests.helpers import stand_in
 from tests.helpers.tiny import tiny_config

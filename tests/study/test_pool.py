@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from mpdit.disk.rundir import RunDir, RunState, read_rows
+from mpdit.disk.files import read_rows
+from mpdit.disk.rundir import RunDir, RunState
 from mpdit.errors import ConfigError
 from mpdit.grid.plan import Plan
 from mpdit.study import pool, runprocess

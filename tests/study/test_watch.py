@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mpdit import slurm
-from mpdit.disk.rundir import append_row
+from mpdit.disk.files import append_row
 from mpdit.study.cluster import scheduler
 from mpdit.study.screens import watch
 from mpdit.study.studydir import StudyDir

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mpdit.disk.rundir import explain_os_error
+from mpdit.errors import explain_os_error
 from mpdit.training import checkpoint
 from tests.helpers.interrupted import FORKED, signal_at_call
 
@@ -129,9 +129,9 @@ def test_without_room_what_was_there_stays_and_the_message_says_how_much_is_want
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     message = explain_os_error(raised.value)
-    assert f"no room to write {tmp_path}/step_00000002.pt" in message
+    assert f"cannot write {tmp_path}/step_00000002.pt" in message
     assert "a checkpoint takes 8.0 MB" in message
-    assert "MB are free" in message
+    assert "MB free" in message
     assert names(tmp_path) == ["step_00000001.json", "step_00000001.pt"]
     assert json.loads((tmp_path / "step_00000001.json").read_text())["step"] == 1
 

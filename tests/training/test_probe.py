@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from mpdit.catalogue import PAPERS_FLAGS
-from mpdit.disk.rundir import RunDir, read_rows
+from mpdit.disk.files import read_rows
+from mpdit.disk.rundir import RunDir
 from mpdit.model import DiT
 from mpdit.runtime.distributed import World
 from mpdit.runtime.session import open_session

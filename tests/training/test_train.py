@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from mpdit.catalogue import PAPERS_FLAGS
 from mpdit.config import RunConfig
 from mpdit.diffusion.process import Diffusion
-from mpdit.disk.rundir import RunDir, read_rows
+from mpdit.disk.files import read_rows
+from mpdit.disk.rundir import RunDir
 from mpdit.ema.power import gamma_of
 from mpdit.errors import ConfigError
 from mpdit.runtime.distributed import World

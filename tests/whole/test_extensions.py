@@ -17,7 +17,8 @@ from analysis import tables
 from mpdit import extensions
 from mpdit.catalogue import TABLES
 from mpdit.config import make_run
-from mpdit.disk.rundir import RunDir, read_rows
+from mpdit.disk.files import read_rows
+from mpdit.disk.rundir import RunDir
 from mpdit.errors import ConfigError
 from mpdit.grid.plan import Plan, load_plan
 from mpdit.study.studydir import StudyDir

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpdit.disk.rundir import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, RunDir, read_rows
+from mpdit.disk.files import read_rows
+from mpdit.disk.rundir import RunDir
+from mpdit.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 from tests.helpers.interrupted import finish, finish_forked, fork, science_of, start
 from tests.helpers.tiny import make, tiny_config
 
@@ -177,9 +179,9 @@ def test_without_room_for_a_checkpoint_the_run_says_what_is_missing_and_goes_on_
     state = run.state()
     assert state is not None
     message = str(state.error)
-    assert f"no room to write {run.checkpoints}/step_00000005.pt" in message
+    assert f"cannot write {run.checkpoints}/step_00000005.pt" in message
     assert f"a checkpoint takes {whole / 1e6:,.1f} MB" in message
-    assert "MB are free" in message
+    assert "MB free" in message
     assert said.read_text().count(message) == 1
     assert "Traceback" not in said.read_text()
     finish_forked(run)
@@ -212,7 +214,7 @@ def test_a_full_disk_at_any_moment_ends_in_one_message_and_with_room_it_goes_on(
             break
         assert process.exitcode == EXIT_FAILED, said.read_text()
         assert "Traceback" not in said.read_text()
-        (what,) = re.findall(r"no room to write (.*) \(.*MB are free", said.read_text())
+        (what,) = re.findall(r"cannot write (.*) \(.*MB free", said.read_text())
         full[Path(what).suffix] += 1
         room += room // 2
         assert room < 4 * needed

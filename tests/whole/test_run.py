@@ -8,13 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpdit.disk.rundir import (
-    EXIT_BUSY,
-    EXIT_FAILED,
-    EXIT_USAGE,
-    RunDir,
-    read_rows,
-)
+from mpdit.disk.files import read_rows
+from mpdit.disk.rundir import RunDir
+from mpdit.errors import EXIT_BUSY, EXIT_FAILED, EXIT_USAGE
 from tests.helpers.interrupted import finish, fork, science_of, start
 from tests.helpers.tiny import make
 
@@ -151,9 +147,9 @@ def test_a_device_without_room_ends_the_run_in_one_message_that_says_what_takes_
     ("content", "reason"),
     [
         (None, "no config.yaml"),
-        ("", "should be a mapping of keys to values, not None"),
-        ("model: [", "is not YAML"),
-        ("model: {width: 3}", "model.depth: is not set"),
+        ("", "config.yaml is empty"),
+        ("model: [", "config.yaml:2: not valid YAML"),
+        ("model: {width: 3}", "config.yaml:1: model.depth: required, but not set"),
         ("- 1", "should be a mapping of keys to values, not [1]"),
     ],
 )

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from rich.progress import track
 from safetensors.torch import save_file
 
 from mpdit.config import DataConfig
 from mpdit.data import datasets
 from mpdit.evaluation.extractors.classifier import Classifier, weights_file
+from mpdit.runtime.progress import Progress
 from mpdit.runtime.randomness import generator
 
 
@@ -47,14 +47,17 @@ def train(name: str) -> tuple[Classifier, float]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.peak_rate, weight_decay=1e-2)
     steps = recipe.epochs * (len(x) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.peak_rate, total_steps=steps)
-    for epoch in track(range(recipe.epochs), f"training the {name} classifier"):
-        order = torch.randperm(len(x), generator=generator(0, "order", epoch))
-        for batch in order[: len(x) // BATCH * BATCH].split(BATCH):
-            loss = F.cross_entropy(model(x[batch]), y[batch], label_smoothing=0.1)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+    title = f"training the {name} classifier"
+    with Progress(title, recipe.epochs, unit="epochs") as progress:
+        for epoch in range(recipe.epochs):
+            order = torch.randperm(len(x), generator=generator(0, "order", epoch))
+            for batch in order[: len(x) // BATCH * BATCH].split(BATCH):
+                loss = F.cross_entropy(model(x[batch]), y[batch], label_smoothing=0.1)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+            progress.advance(1)
     model.eval().to(memory_format=torch.contiguous_format)
     with torch.no_grad():
         guess = torch.cat([model(part) for part in torch.from_numpy(test.pixels).split(500)])

@@ -24,7 +24,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import clean_env
 
 from mpdit import slurm
-from mpdit.disk.rundir import append_row
+from mpdit.disk.files import append_row
 from mpdit.errors import ConfigError
 from mpdit.grid.resources import Resources
 from mpdit.study.cluster import partitions

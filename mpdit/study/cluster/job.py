@@ -24,15 +24,8 @@ from pathlib import Path
 from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
-from mpdit.disk.rundir import (
-    EXIT_BUSY,
-    EXIT_DONE,
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    STAGES,
-    RunDir,
-    explain_os_error,
-)
+from mpdit.disk.rundir import STAGES, RunDir
+from mpdit.errors import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, explain_os_error
 from mpdit.study.runprocess import cores, crash_reason, find_gpus, record_error, start_run
 
 POLL_S = 0.2

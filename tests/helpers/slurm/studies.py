@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mpdit.disk.rundir import RunDir, read_rows
+from mpdit.disk.files import read_rows
+from mpdit.disk.rundir import RunDir
 from mpdit.grid.grid import grid_from_text
 from mpdit.grid.plan import Plan, make_plan
 from mpdit.study.cluster.scheduler import Scheduler

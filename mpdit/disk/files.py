@@ -1,0 +1,107 @@
+"""Files that are replaced as a whole, or that rows are appended to.
+
+A write into a run whose lease this process has lost is refused (see ``lease``).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mpdit.disk import lease as leases
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Hold an exclusive lock on ``file``, waiting for it."""
+    with file.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def written_aside(file: Path, *, sync: bool = True) -> Iterator[Path]:
+    """Yield a path to write to. It becomes ``file`` when no error is raised.
+
+    A reader sees the old or the new content, never a part of one. With ``sync`` that also holds
+    after a power failure.
+
+    Raises:
+        OSError: when writing fails, with the name of ``file``, whose old content is kept.
+        LeaseLostError: likewise, when the file is in a run that this process has lost.
+    """
+    temporary = leases.aside(file)
+    with _naming(file):
+        try:
+            yield temporary
+            if sync:
+                sync_path(temporary)
+            leases.check(file)
+            temporary.replace(file)
+            if sync:
+                sync_path(file.parent)
+        except (OSError, leases.LeaseLostError):
+            temporary.unlink(missing_ok=True)
+            leases.check(file)  # an orphan's errors are caused by the new owner
+            raise
+
+
+def write_atomic(file: Path, content: str | bytes) -> None:
+    """Replace ``file``; a reader sees the old or the new content, never a part of one."""
+    with written_aside(file, sync=False) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sync_path(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def append_row(file: Path, row: dict[str, Any]) -> None:
+    """Append one JSON line, after dropping the torn last line of an interrupted write.
+
+    Raises:
+        OSError: with the name of the file.
+        LeaseLostError: when it is in a run that this process has lost.
+    """
+    with _naming(file), file.open("a+b") as handle:
+        leases.check(file)
+        end = handle.seek(0, os.SEEK_END)
+        if end and (handle.seek(end - 1), handle.read(1))[1] != b"\n":
+            handle.seek(0)
+            handle.truncate(handle.read().rfind(b"\n") + 1)
+        handle.write(json.dumps(row).encode() + b"\n")
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Add the file's name to an OSError: one that a write raises has none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(file)
+        raise
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """Read the rows of a JSON-lines file, without a torn last line. A missing file has none."""
+    try:
+        text = file.read_bytes()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+
+
+def keep_rows(file: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Replace the rows of a JSON-lines file (after a resume: without those past its step)."""
+    with written_aside(file) as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
