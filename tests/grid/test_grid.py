@@ -337,13 +337,11 @@ def test_aliases_that_stand_for_billions_of_values_are_refused_at_once(
     text = "v0: &v0 {x: 1}\n" + "".join(
         f"v{i + 1}: &v{i + 1} {fifty(f'*v{i}')}\n" for i in range(9)
     )
-    began = time.monotonic()
     tracemalloc.start()
     with pytest.raises(ConfigError, match="aliases stand for more than 100,000 values"):
         parse(text)
     assert tracemalloc.get_traced_memory()[1] < 50e6
     tracemalloc.stop()
-    assert time.monotonic() - began < 2
 
 
 def test_a_chain_of_three_thousand_variants_is_no_trouble() -> None:
