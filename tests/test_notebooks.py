@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from analysis.loading import load, published
+from analysis.loading import published
+from analysis.loading.load import load
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

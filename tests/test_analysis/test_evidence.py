@@ -10,7 +10,8 @@ from scipy import stats
 
 from analysis import NothingToShow, Study, figures, tables
 from analysis.judging import conclusions, effects
-from analysis.loading import load
+from analysis.loading.load import load
+from analysis.tables import cells
 from mpdit.config import FLAGS
 from mpdit.disk.rundir import RunDir
 from test_analysis import synthetic
@@ -185,9 +186,9 @@ def test_the_tuning_curve_is_printed(tmp_path: Path) -> None:
 
 
 def test_nan_is_a_dash_and_no_number() -> None:
-    assert tables.text.number(math.nan, 2) == tables.DASH
-    assert tables.text.probability(0.0004) == "< 0.001"
-    assert tables.text.probability(0.0123) == "0.012"
+    assert cells.number(math.nan, 2) == cells.DASH
+    assert cells.probability(0.0004) == "< 0.001"
+    assert cells.probability(0.0123) == "0.012"
 
 
 def test_runs_that_trained_side_by_side_are_counted_where_times_are_shown(own: Own) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from analysis import NothingToShow, Study, tables
-from analysis.loading import load
+from analysis.loading.load import load
 from test_analysis import synthetic
 
 DOCUMENT = r"""\documentclass{article}

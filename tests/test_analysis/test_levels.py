@@ -12,7 +12,8 @@ import pytest
 from analysis import Study, figures
 from analysis.judging import comparison, tuning
 from analysis.judging.levels import text
-from analysis.loading import load, published
+from analysis.loading import published
+from analysis.loading.load import load
 from mpdit.disk.rundir import RunDir
 from test_analysis import synthetic
 

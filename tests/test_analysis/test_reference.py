@@ -8,7 +8,7 @@ import pytest
 
 from analysis import NothingToShow, Study, tables
 from analysis.judging import literature
-from analysis.loading import load
+from analysis.loading.load import load
 from mpdit.config import FLAGS, make_run
 from mpdit.disk.rundir import RunDir
 from mpdit.flops import total_parameters

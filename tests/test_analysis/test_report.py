@@ -10,7 +10,7 @@ from rich.console import Console
 import analysis.report.page
 from analysis import figures
 from analysis.__main__ import main
-from analysis.loading import load
+from analysis.loading.load import load
 from analysis.report import terminal
 
 Own = Callable[..., Path]

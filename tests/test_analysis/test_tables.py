@@ -13,7 +13,7 @@ import pytest
 
 from analysis import NothingToShow, Study, tables
 from analysis.judging import comparison, conclusions, paired, statistics
-from analysis.loading import load
+from analysis.loading.load import load
 from mpdit.disk.rundir import RunDir, RunState
 from test_analysis import synthetic
 

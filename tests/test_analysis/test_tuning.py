@@ -10,7 +10,7 @@ from scipy import stats
 
 from analysis import NothingToShow, Study, tables
 from analysis.judging import comparison, statistics, tuning
-from analysis.loading import load
+from analysis.loading.load import load
 from mpdit.disk.rundir import RunDir
 from test_analysis import synthetic
 
