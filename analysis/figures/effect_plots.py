@@ -9,10 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.figures import panels, style
-from analysis.judging import comparison
+from analysis.judging import comparison, levels
 from analysis.judging.effects import Effect
 from analysis.study import NothingToShow, Study
-from mpdit.grid.names import FLAG_CODES
 
 ALPHA = 0.05
 Cell = tuple[str, Any]
@@ -117,7 +116,7 @@ def _names(cells: list[Cell]) -> list[str]:
 def _code(factor: str, level: Any) -> str:
     """The flag's short name, else the level."""
     name = _last(factor)
-    return FLAG_CODES.get(name, name) if level is True else str(level)
+    return levels.flag_code(name) if level is True else str(level)
 
 
 def _last(factor: str) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from mpdit.grid.names import FLAG_CODES
+
 
 def text(value: Any) -> str:
     """``0.01``, ``none``, ``0.9, 0.99``; a whole number that became a float is whole again."""
@@ -34,3 +36,8 @@ def positions(column: pd.Series[Any]) -> pd.Series[Any]:
     if column.map(lambda value: type(value) in (int, float) and value == value).all():
         return column.astype(float)
     return column.map(text)
+
+
+def flag_code(name: str) -> str:
+    """A flag's short name (``cos``); the name itself where it is no flag."""
+    return FLAG_CODES.get(name, name)

@@ -20,11 +20,10 @@ from markupsafe import Markup
 
 from analysis import tables
 from analysis.figures import FIGURES, panels, style
-from analysis.judging import comparison, conclusions, words
+from analysis.judging import comparison, conclusions, literature, words
 from analysis.loading.load import load
 from analysis.report.captions import CAPTIONS, TITLES
 from analysis.study import NothingToShow, Study
-from mpdit.config import FLAGS
 from mpdit.disk.rundir import write_atomic
 from mpdit.errors import ConfigError
 
@@ -181,14 +180,14 @@ def _left_out(study: Study, name: str) -> str:
 def _variants(study: Study) -> Iterator[dict[str, Any]]:
     looks = panels.looks(study)
     for variant, run in study.designs.iterrows():
-        flags = list(run["flags"])
+        is_all = set(run["flags"]) == set(literature.EIGHT)
         yield {
             "name": variant,
             "color": looks[str(variant)].color,
             "model": run["model"],
             "conditioning": run["model.conditioning"],
             "final": run["model.final_conditioning"],
-            "flags": "all eight" if len(flags) == len(FLAGS) else ", ".join(flags) or "none",
+            "flags": "all eight" if is_all else ", ".join(run["flags"]) or "none",
         }
 
 

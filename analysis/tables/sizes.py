@@ -6,11 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.judging import literature
+from analysis.judging import levels, literature
 from analysis.study import NothingToShow, Study
 from analysis.tables import compare
 from analysis.tables.cells import DASH, change, decimals, number, percent, without_empty
-from mpdit.grid.names import FLAG_CODES
 
 
 def ladder_by_size(study: Study) -> pd.DataFrame:
@@ -22,7 +21,7 @@ def ladder_by_size(study: Study) -> pd.DataFrame:
     table = compare.ladder(study)
     designs = study.designs.loc[table["variant"]]
     named = designs["named"]
-    flags = [" ".join(FLAG_CODES[flag] for flag in flags) or "none" for flags in designs["flags"]]
+    flags = [" ".join(map(levels.flag_code, on)) or "none" for on in designs["flags"]]
     steps = list(named) if named.notna().all() else flags
     table.insert(0, "step", steps)
     if table["model"].nunique() < 2:

@@ -9,7 +9,7 @@ import pytest
 from analysis import NothingToShow, Study, tables
 from analysis.judging import literature
 from analysis.loading.load import load
-from mpdit.config import FLAGS, make_run
+from mpdit.config import FLAGS, ModelConfig, make_run
 from mpdit.disk.rundir import RunDir
 from mpdit.flops import total_parameters
 from mpdit.grid.names import slug
@@ -154,3 +154,21 @@ def test_runs_on_other_devices_are_not_held_against_each_other(tmp_path: Path) -
     assert math.isnan(last["relative_low"])
     # modulations are held against the ladder's last step
     assert table.loc["E-all_rotation", "baseline"] == "E-all"
+
+
+def test_a_ninth_flag_changes_no_published_row() -> None:
+    """The rows name their flags; ``all`` is the paper's eight."""
+    run = {"data.name": literature.DATA, "model.conditioning": "adaln", "model": "DiT-XS/2"}
+    found = literature.ladder({**run, "flags": literature.EIGHT})
+    assert found is not None
+    assert found.relative == -0.128
+    assert literature.ladder({**run, "flags": (*literature.EIGHT, "ninth")}) is None
+    assert set(literature.EIGHT) <= set(FLAGS)
+
+
+def test_results_that_lack_a_later_field_keep_their_published_count() -> None:
+    model = ModelConfig.model_validate({"name": "DiT-XS/2"}).model_dump()
+    run = {"data.name": literature.DATA, **{f"model.{key}": value for key, value in model.items()}}
+    assert literature.parameters(run) == 7_608_832
+    del run["model.mp_attention"]
+    assert literature.parameters(run) == 7_608_832
