@@ -11,13 +11,22 @@ import pandas as pd
 from analysis.judging import levels
 from analysis.study import NothingToShow, Study
 
-DISTANCES = ("FD", "FID", "KD", "KID")
-"""Smaller is better; precision, recall and scores are not what a study is judged by."""
+DISTANCES = {"FD": "Fréchet", "FID": "Fréchet", "KD": "kernel", "KID": "kernel"}
+"""What a metric's label begins with → its kind of distance. Smaller is better."""
 
 
 def own(study: Study) -> pd.DataFrame:
-    """The evaluations of the runs as they were configured: no sweep, repeat, limit or floor."""
-    return study.evaluations[study.evaluations["role"] == "run"]
+    """The evaluations of the runs as they were configured: no sweep, repeat, limit or floor.
+
+    One row a run and metric, the last where it was measured again.
+    """
+    rows = study.evaluations[study.evaluations["role"] == "run"]
+    return rows.drop_duplicates(["run", "metric"], keep="last")
+
+
+def kind(label: str) -> str | None:
+    """``Fréchet`` or ``kernel``; None for a metric that is not a known distance."""
+    return DISTANCES.get(label.split("@")[0].split("-")[0])
 
 
 def label(study: Study) -> str:
@@ -26,37 +35,47 @@ def label(study: Study) -> str:
     Raises:
         NothingToShow: before the first evaluation by a distance.
     """
-    rows = own(study).drop_duplicates(["run", "metric"])
-    rows = rows[[name.split("@")[0].split("-")[0] in DISTANCES for name in rows["metric"]]]
-    if rows.empty:
+    rows = own(study)
+    judges = rows["metric"][rows["metric"].map(kind).notna()]
+    if judges.empty:
         raise NothingToShow("no run has been evaluated yet")
-    counts = rows.groupby("metric", sort=False).size()
-    return str(counts.idxmax())
+    return str(judges.groupby(judges, sort=False).size().idxmax())
 
 
 def title(study: Study) -> str:
     """``label`` as a heading. Only a distance in Inception's features may be called FID."""
-    name = label(study)
-    rows = own(study)
+    name, rows = label(study), own(study)
     extractor = str(rows.loc[rows["metric"] == name, "extractor"].iloc[0])
     if name.startswith("FID") and not extractor.startswith("inception"):
         name = f"FD-{extractor}" + name.removeprefix("FID")
     return name
 
 
-def of_runs(study: Study) -> pd.DataFrame:
-    """One row a run that has a distance: ``run``, ``variant``, ``seed``, ``value``, ``point``.
-
-    ``point`` says where on the tune axes the run is (``train.learning_rate 0.01``), empty where
-    there are none.
+def judged(study: Study) -> pd.DataFrame:
+    """The evaluations by which the runs are judged, one row a run.
 
     Raises:
         NothingToShow: before the first evaluation.
     """
-    rows = own(study)
-    rows = rows[rows["metric"] == label(study)].drop_duplicates("run", keep="last")
-    rows = rows[np.isfinite(rows["value"].astype(float))]
-    table = rows[["run", "variant", "seed", "value"]].astype({"value": float})
+    rows, name = own(study), label(study)
+    found: pd.DataFrame = rows[rows["metric"] == name]
+    return found
+
+
+def of_runs(study: Study) -> pd.DataFrame:
+    """One row a run that has a distance: ``run``, ``variant``, ``seed``, ``value``, ``point``.
+
+    ``point`` is the run's place on the tune axes (``train.learning_rate 0.01``), empty where there
+    are none.
+
+    Raises:
+        NothingToShow: before the first evaluation, and where no value is finite.
+    """
+    table: pd.DataFrame = judged(study)[["run", "variant", "seed", "value"]]
+    table = table.astype({"value": float})
+    table = table[np.isfinite(table["value"])]
+    if table.empty:
+        raise NothingToShow(f"no run has a finite {label(study)}")
     words = dict(zip(study.runs["run"], points(study), strict=True))
     return table.assign(point=[words[run] for run in table["run"]]).reset_index(drop=True)
 
@@ -67,20 +86,25 @@ def points(study: Study) -> pd.Series[str]:
     return pd.Series(list(map(_words, rows)), index=study.runs.index, dtype=str)
 
 
-def repeats(study: Study) -> pd.DataFrame:
-    """The same distance of a run's further sample sets, as large as its own and from the same
-    reference: ``run``, ``value``.
+def in_role(study: Study, role: str) -> pd.DataFrame:
+    """The evaluations of the judged metric in another role, of any count.
 
     Raises:
         NothingToShow: before the first evaluation.
     """
-    name = label(study)
-    of_run = own(study)
-    of_run = of_run[of_run["metric"] == name].drop_duplicates("run", keep="last")
-    rows = study.evaluations[study.evaluations["role"] == "repeat"]
-    rows = rows[rows["metric"].str.split("@").str[0] == name.split("@")[0]]
+    rows, name = study.evaluations, label(study).split("@")[0]
+    return rows[(rows["role"] == role) & (rows["metric"].str.split("@").str[0] == name)]
+
+
+def repeats(study: Study) -> pd.DataFrame:
+    """The distances of further sample sets of the run's own size and reference.
+
+    Raises:
+        NothingToShow: before the first evaluation.
+    """
+    of_run = judged(study)
     same = of_run.columns.intersection(["run", "weights", "count", "reference.hash"])
-    return rows.merge(of_run[same])
+    return in_role(study, "repeat").merge(of_run[same])
 
 
 def _words(point: Mapping[Hashable, Any]) -> str:

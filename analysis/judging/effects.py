@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.judging.statistics import CONFIDENCE, Estimate, holm
+from analysis.study import NothingToShow
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,21 @@ class Effect:
     p: float
     p_holm: float = math.nan
 
+    @property
+    def is_conclusive(self) -> bool:
+        """Whether it differs from zero among all effects of its kind (Holm)."""
+        return self.p_holm < 1 - CONFIDENCE
+
 
 @dataclass(frozen=True)
 class Factorial:
-    """The effects of a factorial grid; ``left_out`` says in words which could not be told.
+    """The effects of a factorial grid.
 
-    ``factors`` are those that were asked for.
-    ``residual_sd`` is what is left within a seed, with ``degrees`` of freedom.
+    Attributes:
+        factors: those that were asked for.
+        effects: main effects, then interactions.
+        left_out: in words, the effects that cannot be estimated.
+        residual_sd: standard deviation within a seed, with ``degrees`` of freedom.
     """
 
     factors: tuple[str, ...]
@@ -55,6 +64,30 @@ class Factorial:
     left_out: tuple[str, ...]
     residual_sd: float
     degrees: int
+
+    @property
+    def main(self) -> list[Effect]:
+        """The main effects.
+
+        Raises:
+            NothingToShow: where none can be told from the interactions.
+        """
+        return self._of(1, "no main effect can be told from the interactions")
+
+    @property
+    def interactions(self) -> list[Effect]:
+        """The interactions of two factors.
+
+        Raises:
+            NothingToShow: where none can be estimated.
+        """
+        return self._of(2, "no two axes of the grid have all their combinations")
+
+    def _of(self, order: int, nothing: str) -> list[Effect]:
+        found = [effect for effect in self.effects if len(effect.factors) == order]
+        if not found:
+            raise NothingToShow(nothing)
+        return found
 
 
 def factorial(runs: pd.DataFrame, factors: Sequence[str]) -> Factorial:

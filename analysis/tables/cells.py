@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.judging.statistics import Estimate
 from mpdit.disk.rundir import write_atomic
 
 DASH = "–"
@@ -33,6 +34,17 @@ def decimals_of_changes(table: pd.DataFrame) -> int:
     return decimals(widths if widths.notna().any() else table["difference"], significant=3)
 
 
+Names = tuple[str, str, str]
+DIFFERENCE: Names = ("difference", "low", "high")
+RELATIVE: Names = ("relative", "relative_low", "relative_high")
+"""The columns of a value and the bounds of its interval."""
+
+
+def bounds(found: Estimate, names: Names) -> dict[str, float]:
+    """A value and the bounds of its interval as columns."""
+    return dict(zip(names, (found.value, found.low, found.high), strict=True))
+
+
 def number(value: float | None, places: int, half_width: float = math.nan) -> str:
     """``31.00``, or with half of its interval ``31.00 ± 12.71``."""
     if value is None or math.isnan(value):
@@ -41,7 +53,7 @@ def number(value: float | None, places: int, half_width: float = math.nan) -> st
     return minus(f"{value:.{places}f}{spread}")
 
 
-def change(row: Mapping[Any, Any], names: tuple[str, str, str], scale: float, places: int) -> str:
+def change(row: Mapping[Any, Any], names: Names, scale: float, places: int) -> str:
     """``−11.00 [−23.71, +1.71]`` from the columns of a value and its bounds."""
     value, low, high = (scale * row[name] for name in names)
     if math.isnan(value):
@@ -102,8 +114,8 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "±": r"$\pm$", "−": r"$-$", "Δ": r"$\Delta$", "↓": r"$\downarrow$", "×": r"$\times$",
-    "→": r"$\to$", "∞": r"$\infty$", "–": "--", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}",
+    "↑": r"$\uparrow$", "→": r"$\to$", "∞": r"$\infty$", "–": "--",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
 }  # fmt: skip
 
 

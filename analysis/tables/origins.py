@@ -10,11 +10,37 @@ import pandas as pd
 from analysis.judging import distances
 from analysis.study import NothingToShow, Study
 from analysis.tables.cells import DASH, duration, number
+from analysis.tables.table import table
 
 FROM_RUNS = ["run", "study", "variant", "seed", "id", "state", "step", "steps", "parameters"]
 FROM_STARTS = ["code", "diff_sha", "python", "packages.torch", "host", "device", "processes"]
 
 
+def pretty(table: pd.DataFrame) -> pd.DataFrame:
+    """As text for people: what tells the runs apart; the rest is in the CSV."""
+    return pd.DataFrame(
+        {
+            "run": row["run"],
+            "state": row["state"],
+            "distance": number(row["distance"], 2),
+            "train time": duration(row["train_seconds"]),
+            "code": _short(row["code"]) + ("+" if _known(row["diff_sha"]) else ""),
+            "torch": _short(row["packages.torch"]),
+            "device": row["device"] if _known(row["device"]) else DASH,
+            "host": row["host"] if _known(row["host"]) else DASH,
+            "starts": str(row["starts"]),
+        }
+        for row in table.to_dict("records")
+    )
+
+
+@table(
+    title="Where the runs come from",
+    caption="Of a run's last start. + marks uncommitted changes, kept beside the run. Packages and "
+    "threads are in the CSV.",
+    text=pretty,
+    place=120,
+)
 def inventory(study: Study) -> pd.DataFrame:
     """Every run of the grid, done or not.
 
@@ -41,24 +67,6 @@ def inventory(study: Study) -> pd.DataFrame:
         starts=table["run"].map(Counter(starts["run"])).fillna(0).astype(int),
         began=table["run"].map(by_run["time"].min()),
         jobs=[jobs.get(run, "") for run in table["run"]],
-    )
-
-
-def pretty(table: pd.DataFrame) -> pd.DataFrame:
-    """As text for people: what tells the runs apart; the rest is in the CSV."""
-    return pd.DataFrame(
-        {
-            "run": row["run"],
-            "state": row["state"],
-            "distance": number(row["distance"], 2),
-            "train time": duration(row["train_seconds"]),
-            "code": _short(row["code"]) + ("+" if _known(row["diff_sha"]) else ""),
-            "torch": _short(row["packages.torch"]),
-            "device": row["device"] if _known(row["device"]) else DASH,
-            "host": row["host"] if _known(row["host"]) else DASH,
-            "starts": str(row["starts"]),
-        }
-        for row in table.to_dict("records")
     )
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pandas as pd
 
+from analysis.judging.tuning import curve
+from analysis.study import Study
 from analysis.tables.cells import DASH, decimals, number
+from analysis.tables.compare import MEAN
+from analysis.tables.table import table
 
 
 def pretty(curve: pd.DataFrame) -> pd.DataFrame:
-    """``tuning.curve`` as text for people."""
+    """The tuning curve as text for people."""
     places = decimals(curve["mean"])
     return pd.DataFrame(
         {
@@ -21,3 +25,18 @@ def pretty(curve: pd.DataFrame) -> pd.DataFrame:
         }
         for row in curve.to_dict("records")
     )
+
+
+@table(
+    title="Tuning curves",
+    caption=f"{MEAN} Best: on all seeds. Chosen for: the seeds for which the other seeds chose it.",
+    text=pretty,
+    place=90,
+)
+def tuning(study: Study) -> pd.DataFrame:
+    """The tuning curve (`analysis.judging.tuning.curve`).
+
+    Raises:
+        NothingToShow: when the study tunes nothing, or before the first evaluation.
+    """
+    return curve(study)

@@ -7,48 +7,21 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.judging import comparison, statistics
-from analysis.study import Study
-from analysis.tables.cells import DASH, change, decimals_of_changes, number, probability
-from analysis.tables.compare import DIFFERENCE, columns_of
+from analysis.judging import comparison, distances, paired, statistics
+from analysis.study import NothingToShow, Study
+from analysis.tables.cells import (
+    DASH,
+    DIFFERENCE,
+    bounds,
+    change,
+    decimals_of_changes,
+    number,
+    probability,
+)
+from analysis.tables.compare import CORRECTED, DIFFERENCES, columns_of
+from analysis.tables.table import table
 
 IMPROVEMENT = ("improvement", "improvement_low", "improvement_high")
-
-
-def evidence(study: Study) -> pd.DataFrame:
-    """One row a variant and what it is held against.
-
-    ``variant``, ``baseline``, ``metric``; ``difference``, ``low``, ``high``, ``relative``,
-    ``…_low``, ``…_high``, ``pairs``, ``p``, ``p_holm`` (as in the comparing tables);
-    ``sd`` (of the paired differences); ``improvement``, ``…_low``, ``…_high`` (the chance that a
-    run of the variant is better than one of the baseline, Newcombe's interval); ``detectable``
-    (the true difference that as many seeds find with 80 % power), ``seeds_needed`` (that find a
-    true difference as large as the one seen).
-
-    Raises:
-        NothingToShow: before the first evaluation.
-    """
-    distances, metric = comparison.distances(study), comparison.title(study)
-    rows: list[dict[str, Any]] = []
-    for (variant, baseline), difference in comparison.differences(study).items():
-        values, others = comparison.paired(distances, variant, baseline)
-        sd = float((values - others).std())
-        found = statistics.probability_of_improvement(
-            *(comparison.values(distances, name) for name in (variant, baseline))
-        )
-        rows.append(
-            {
-                "variant": variant,
-                "baseline": baseline,
-                "metric": metric,
-                **columns_of(difference),
-                "sd": sd,
-                **dict(zip(IMPROVEMENT, (found.value, found.low, found.high), strict=True)),
-                "detectable": statistics.detectable_difference(sd, len(values)),
-                "seeds_needed": statistics.seeds_needed(difference.absolute.value, sd),
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def pretty(table: pd.DataFrame) -> pd.DataFrame:
@@ -68,6 +41,53 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
         }
         for row in table.to_dict("records")
     )
+
+
+@table(
+    title="What the seeds allow to say",
+    caption=f"{DIFFERENCES} {CORRECTED} P(better): the chance that a run of the variant is better "
+    "than one of the other, with Newcombe's 95 % interval. Detectable Δ: the true difference that "
+    "these seeds find with 80 % power. Seeds for this Δ: how many find the observed difference "
+    "with that power.",
+    text=pretty,
+    place=60,
+)
+def evidence(study: Study) -> pd.DataFrame:
+    """One row a comparison of a variant with its baseline.
+
+    ``variant``, ``baseline``, ``metric``; ``difference``, ``low``, ``high``, ``relative``,
+    ``…_low``, ``…_high``, ``pairs``, ``p``, ``p_holm`` (as in the comparing tables);
+    ``sd`` (of the paired differences); ``improvement``, ``…_low``, ``…_high`` (the chance that a
+    run of the variant is better than one of the baseline, Newcombe's interval); ``detectable``
+    (the true difference that as many seeds find with 80 % power), ``seeds_needed`` (to find a
+    true difference as large as the observed one).
+
+    Raises:
+        NothingToShow: before the first evaluation, or when there is nothing to compare.
+    """
+    table, metric = comparison.distances(study), distances.title(study)
+    rows: list[dict[str, Any]] = []
+    for (variant, baseline), difference in comparison.differences(study).items():
+        values, others = paired.paired(table, variant, baseline)
+        sd = float((values - others).std())
+        found = statistics.probability_of_improvement(
+            *(paired.values(table, name) for name in (variant, baseline))
+        )
+        rows.append(
+            {
+                "variant": variant,
+                "baseline": baseline,
+                "metric": metric,
+                **columns_of(difference),
+                "sd": sd,
+                **bounds(found, IMPROVEMENT),
+                "detectable": statistics.detectable_difference(sd, len(values)),
+                "seeds_needed": statistics.seeds_needed(difference.absolute.value, sd),
+            }
+        )
+    if not rows:
+        raise NothingToShow("there are no two variants to compare")
+    return pd.DataFrame(rows)
 
 
 def _chance(row: dict[Any, Any]) -> str:

@@ -104,8 +104,8 @@ def test_of_many_comparisons_the_factors_are_what_is_said(
     assert said[0].endswith("], over all settings of the other factors.")
     assert said[1].startswith("conditioning rotation has FD-digits@1000 higher by ")
     assert said[-1] == (
-        "Of 4 main effects 4, and of 5 interactions of two factors 1 differ from zero after "
-        "Holm's correction (36 runs)."
+        "After Holm's correction 4 of 4 main effects and 1 of 5 interactions of two factors "
+        "differ from zero (36 runs)."
     )
 
 

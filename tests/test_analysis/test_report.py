@@ -56,7 +56,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def one_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing is what takes long."""
-    monkeypatch.setattr(analysis.report.page, "FIGURES", {"loss": figures.loss})
+    monkeypatch.setattr(analysis.report.page, "FIGURES", {"loss": figures.FIGURES["loss"]})
 
 
 @pytest.fixture(scope="module")
