@@ -29,22 +29,44 @@ def kind(label: str) -> str | None:
     return DISTANCES.get(label.split("@")[0].split("-")[0])
 
 
+def better(study: Study) -> dict[str, str]:
+    """Label → ``lower`` or ``higher``, for the metrics of the runs where this is known."""
+    rows = own(study).reindex(columns=["metric", "better"])
+    said = rows.dropna().astype(str)
+    distances = {str(name): "lower" for name in rows["metric"] if kind(name)}
+    return distances | dict(zip(said["metric"], said["better"], strict=True))
+
+
 def label(study: Study) -> str:
-    """The distance by which the study is judged: the one that most runs have, of equals the first.
+    """The metric by which the study is judged.
+
+    A distance, or where there is none a metric whose rows say that lower is better. Of several the
+    one that most runs have, of equals the first.
 
     Raises:
-        NothingToShow: before the first evaluation by a distance.
+        NothingToShow: before the first evaluation by such a metric. The message names the others.
     """
     rows = own(study)
+    if rows.empty:
+        raise NothingToShow("no run has been evaluated yet")
     judges = rows["metric"][rows["metric"].map(kind).notna()]
     if judges.empty:
-        raise NothingToShow("no run has been evaluated yet")
+        judges = rows["metric"][rows["metric"].map(better(study)) == "lower"]
+    if judges.empty:
+        raise NothingToShow(
+            f"no metric to compare the runs by: they have {', '.join(rows['metric'].unique())}, "
+            "but no distance and no metric whose rows say that lower is better"
+        )
     return str(judges.groupby(judges, sort=False).size().idxmax())
 
 
-def title(study: Study) -> str:
-    """``label`` as a heading. Only a distance in Inception's features may be called FID."""
-    name, rows = label(study), own(study)
+def title(study: Study, name: str | None = None) -> str:
+    """A metric's label as a heading; by default that of :func:`label`.
+
+    Only a distance in Inception's features may be called FID.
+    """
+    name = name or label(study)
+    rows = own(study)
     extractor = str(rows.loc[rows["metric"] == name, "extractor"].iloc[0])
     if name.startswith("FID") and not extractor.startswith("inception"):
         name = f"FD-{extractor}" + name.removeprefix("FID")

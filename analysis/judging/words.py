@@ -24,6 +24,7 @@ def _explanation(study: Study) -> str:
         return " or ".join(judged[key].dropna().map(levels.text).unique()) or unknown
 
     kind = distances.kind(distances.label(study))
+    of = f"the {kind} distance between" if kind else "measured on"
     images = f"{get('reference.count', 'the')} images"
     # what is not recorded is of an older version
     sampler = f"by {get('sampling.sampler')} " if "sampling.sampler" in judged else ""
@@ -35,7 +36,7 @@ def _explanation(study: Study) -> str:
     )
     differing = comparison.differing(study)
     sentences = [
-        f"{distances.title(study)} is the {kind} distance between {get('count')} samples and "
+        f"{distances.title(study)} is {of} {get('count')} samples and "
         f"{images} of {get('reference.data')} ({get('reference.split')}), "
         f"in the features of the {get('extractor')} network (weights {get('weights')}, reference "
         f"{get('reference.hash')}); smaller is better.",

@@ -28,7 +28,7 @@ def test_the_report_has_them_in_the_order_of_their_places() -> None:
     ]
     assert list(TABLES) == [
         *("ladder_by_size", "ladder", "modulation", "others", "contributions", "evidence"),
-        *("main_effects", "interactions", "tuning", "overhead", "inventory"),
+        *("main_effects", "interactions", "tuning", "metrics", "overhead", "inventory"),
     ]
     for exhibits in (FIGURES, TABLES):
         assert len({exhibit.place for exhibit in exhibits.values()}) == len(exhibits)
