@@ -105,6 +105,8 @@ def factorial(study: Study) -> effects.Factorial:
 
 
 def _groups(designs: pd.DataFrame, keys: list[str]) -> list[Comparison]:
+    if designs.empty:  # and without the columns of a config
+        return []
     groups: dict[tuple[object, ...], list[str]] = {}
     for variant, *key in designs[keys].itertuples(name=None):
         groups.setdefault(tuple(key), []).append(str(variant))

@@ -55,10 +55,13 @@ def overhead(study: Study) -> pd.DataFrame:
     Raises:
         NothingToShow: before a run has logged its speed.
     """
+    groups = comparison.groups(study)
+    if not groups:
+        raise NothingToShow("no run has a readable config")
     times, shared = _times(study), speed.side_by_side(study)
     designs: dict[Any, Any] = study.designs.to_dict("index")
     rows: dict[str, dict[str, Any]] = {}
-    for group in comparison.groups(study):
+    for group in groups:
         for variant in group.variants:
             if variant == group.baseline and variant in rows:
                 continue  # a step of the ladder that modulations are held against
@@ -75,8 +78,6 @@ def overhead(study: Study) -> pd.DataFrame:
                 "device": ", ".join(dict.fromkeys(own["device"].dropna())),
                 "shared": int(own["run"].isin(shared).sum()),
             }
-    if not rows:
-        raise NothingToShow("no run has a readable config")
     return pd.DataFrame(rows.values())
 
 
