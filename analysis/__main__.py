@@ -28,7 +28,7 @@ def _report(options: argparse.Namespace) -> None:
     study = load(options.study if len(options.study) > 1 else options.study[0])
     from analysis.report import page, terminal
 
-    file = page.write_loaded(study, options.out)
+    file = page.write(study, options.out)
     terminal.show(study)
     print(f"report: {file}")
 

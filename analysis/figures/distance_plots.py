@@ -78,11 +78,7 @@ def distance_parameters(study: Study) -> Figure:
     place=80,
 )
 def distance_training(study: Study) -> Figure:
-    """Distance over training steps, of the snapshots that were evaluated; the mean over seeds.
-
-    Raises:
-        NothingToShow: when no run was evaluated at more than its end.
-    """
+    """Distance over training steps, of the snapshots that were evaluated; the mean over seeds."""
     rows = variations(study, "sampling.snapshot")
     if rows.empty:
         raise NothingToShow("no run was evaluated at more than one training step")
@@ -102,11 +98,7 @@ def distance_training(study: Study) -> Figure:
     place=90,
 )
 def sweep(study: Study) -> Figure:
-    """Distance over EMA width and over guidance scale, all else as the run's own; mean over seeds.
-
-    Raises:
-        NothingToShow: when no run was evaluated at more than its own setting.
-    """
+    """Distance over EMA width and over guidance scale, all else as in the run; mean over seeds."""
     found = {key: variations(study, key) for key in SWEPT}
     found = {key: rows for key, rows in found.items() if not rows.empty}
     if not found:

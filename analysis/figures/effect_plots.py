@@ -31,9 +31,6 @@ def main_effects(study: Study) -> Figure:
     """Each factor's level against its first, over all settings of the others, with its interval.
 
     A filled mark differs from zero after Holm's correction.
-
-    Raises:
-        NothingToShow: before the first evaluation, or where no main effect can be estimated.
     """
     effects = comparison.factorial(study).main
     figure, axes = panels.rows([_label(effect) for effect in effects])
@@ -66,9 +63,6 @@ def interactions(study: Study) -> Figure:
     """Two-way interactions as a heat map: blue where two factors together do better than apart.
 
     A star differs from zero after Holm's correction.
-
-    Raises:
-        NothingToShow: before the first evaluation, or where no interaction can be estimated.
     """
     fit = comparison.factorial(study)
     both = fit.interactions

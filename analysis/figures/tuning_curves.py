@@ -21,11 +21,7 @@ from analysis.study import Study
     place=100,
 )
 def tuning_curve(study: Study) -> Figure:
-    """Distance over each tuned value, the others at the variant's best; mean over seeds, intervals.
-
-    Raises:
-        NothingToShow: when the study tunes nothing, or before the first evaluation.
-    """
+    """Distance over each tuned value, the others at the variant's best; mean over seeds."""
     points = tuning.curve(study).astype({"variant": str})
     columns = min(2, len(study.tune))
     figure, grid = panels.panels(len(study.tune), columns, sharey=True)

@@ -1,7 +1,8 @@
 """Who is compared with whom, and by which number.
 
 Derived from the configs, never from names. Within a comparison the first variant in grid order is
-the baseline; where a study has several model sizes or data sets, each has its own.
+the baseline; where a study has several model sizes or data sets, each has its own. What is about
+distances raises `NothingToShow` before the first evaluation.
 """
 
 from __future__ import annotations
@@ -137,11 +138,7 @@ def sampling_sd(study: Study) -> pd.Series[float]:
 
 
 def floor_statement(study: Study) -> str:
-    """The distance of real held-out images in words; nothing where runs have none or several.
-
-    Raises:
-        NothingToShow: before the first evaluation.
-    """
+    """The distance of real held-out images in words; nothing where runs have none or several."""
     rows = companions(study, "floor")
     if rows.empty or rows["metric"].nunique() > 1 or np.ptp(rows["value"].astype(float)) > 1e-6:
         return ""
@@ -155,9 +152,6 @@ def distances(study: Study) -> pd.DataFrame:
     Where the study tunes an axis, the run is at the variant's own best point, which ``tuned`` names
     and which was chosen among ``points`` (1: no choice), without this distance wherever that can
     be (:mod:`analysis.judging.tuning`).
-
-    Raises:
-        NothingToShow: before the first evaluation.
     """
     picked = tuning.choose(study).rename(columns={"point": "tuned"})
     picked = picked.assign(metric=label(study))
@@ -199,11 +193,7 @@ def incomparable(study: Study) -> list[str]:
 
 
 def differing(study: Study) -> dict[str, list[str]]:
-    """In which settings of measuring the runs' distances differ, and the values.
-
-    Raises:
-        NothingToShow: before the first evaluation.
-    """
+    """In which settings of measuring the runs' distances differ, and the values."""
     rows = judged(study)
     settings = [key for key in map(str, rows) if key in MEASURED or key.startswith("sampling.")]
     found = {key: list(rows[key].map(levels.text).unique()) for key in settings if key not in OWN}
@@ -211,10 +201,6 @@ def differing(study: Study) -> dict[str, list[str]]:
 
 
 def differences(study: Study) -> dict[tuple[str, str], paired.Difference]:
-    """All of :func:`pairs`; p is corrected for all of them, so that it is the same in all tables.
-
-    Raises:
-        NothingToShow: before the first evaluation.
-    """
+    """All of :func:`pairs`; p is corrected for all of them, so all tables have the same."""
     found = pairs(study)
     return dict(zip(found, paired.differences(distances(study), found), strict=True))

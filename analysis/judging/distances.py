@@ -1,4 +1,7 @@
-"""The number by which a study is judged, and every run's."""
+"""The number by which a study is judged, and every run's.
+
+All functions on it raise `NothingToShow` before the first evaluation.
+"""
 
 from __future__ import annotations
 
@@ -74,11 +77,7 @@ def title(study: Study, name: str | None = None) -> str:
 
 
 def judged(study: Study) -> pd.DataFrame:
-    """The evaluations by which the runs are judged, one row a run.
-
-    Raises:
-        NothingToShow: before the first evaluation.
-    """
+    """The evaluations by which the runs are judged, one row a run."""
     rows, name = own(study), label(study)
     found: pd.DataFrame = rows[rows["metric"] == name]
     return found
@@ -109,21 +108,13 @@ def points(study: Study) -> pd.Series[str]:
 
 
 def in_role(study: Study, role: str) -> pd.DataFrame:
-    """The evaluations of the judged metric in another role, of any count.
-
-    Raises:
-        NothingToShow: before the first evaluation.
-    """
+    """The evaluations of the judged metric in another role, of any count."""
     rows, name = study.evaluations, label(study).split("@")[0]
     return rows[(rows["role"] == role) & (rows["metric"].str.split("@").str[0] == name)]
 
 
 def repeats(study: Study) -> pd.DataFrame:
-    """The distances of further sample sets of the run's own size and reference.
-
-    Raises:
-        NothingToShow: before the first evaluation.
-    """
+    """The distances of further sample sets of the run's own size and reference."""
     of_run = judged(study)
     same = of_run.columns.intersection(["run", "weights", "count", "reference.hash"])
     return in_role(study, "repeat").merge(of_run[same])

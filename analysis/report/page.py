@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +20,6 @@ from markupsafe import Markup
 
 from analysis.figures import FIGURES, panels, style
 from analysis.judging import conclusions, distances, literature, words
-from analysis.loading.load import load
 from analysis.study import NothingToShow, Study
 from analysis.tables import TABLES, cells, origins
 from mpdit.disk.rundir import write_atomic
@@ -35,20 +35,15 @@ _CLASSES = {"l": Markup(' class="text"'), "r": ""}
 KINDS = {"tables": ("md", "tex", "csv"), "figures": ("png", "pdf", "svg")}
 
 
-def write(study_dir: str | Path, out: str | Path | None = None) -> Path:
+def write(study: Study, out: str | Path | None = None) -> Path:
     """Write the report of a study; by default below the study, in ``report/``.
 
     Returns:
         the path of report.html.
 
     Raises:
-        ConfigError: when ``study_dir`` is not a study, or ``out`` cannot be written.
+        ConfigError: when ``out`` cannot be written.
     """
-    return write_loaded(load(study_dir), out)
-
-
-def write_loaded(study: Study, out: str | Path | None = None) -> Path:
-    """:func:`write` for a study that is already loaded."""
     folder = study.path / "report" if out is None else Path(out)
     try:
         for kind in KINDS:
@@ -77,6 +72,7 @@ def _html(study: Study, folder: Path) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    figures = list(_figures(study, folder))
     return environment.get_template("report.html").render(
         study=study.name,
         done=int((study.runs["state"] == "done").sum()),
@@ -86,7 +82,8 @@ def _html(study: Study, folder: Path) -> str:
         explanation=words.explanation(study),
         warnings=words.warnings(study),
         tables=list(_tables(study, folder)),
-        figures=list(_figures(study, folder)),
+        figures=[figure for figure in figures if not figure["nothing"]],
+        empty=[figure for figure in figures if figure["nothing"]],
         variants=list(_variants(study)),
         runs=list(_runs(study, folder)),
         missing=study.missing.to_dict("records"),
@@ -96,20 +93,15 @@ def _html(study: Study, folder: Path) -> str:
 
 def _tables(study: Study, folder: Path) -> Iterator[dict[str, Any]]:
     for name, table in TABLES.items():
-        try:
+        with suppress(NothingToShow):
             text = table.save(study, folder / "tables" / name)
-        except NothingToShow:
-            continue
-        yield {
-            "name": name,
-            "title": table.title,
-            "caption": table.caption,
-            "columns": list(text.columns),
-            "classes": ["", *(_CLASSES[side] for side in cells.alignment(text)[1:])],
-            "rows": text.to_numpy().tolist(),
-            "files": _files("tables", name),
-            "nothing": None,
-        }
+            yield {
+                "of": table,
+                "columns": list(text.columns),
+                "classes": ["", *(_CLASSES[side] for side in cells.alignment(text)[1:])],
+                "rows": text.to_numpy().tolist(),
+                "files": _files("tables", name),
+            }
 
 
 def _figures(study: Study, folder: Path) -> Iterator[dict[str, Any]]:
@@ -117,16 +109,15 @@ def _figures(study: Study, folder: Path) -> Iterator[dict[str, Any]]:
         try:
             svg = figure.save(study, folder / "figures" / name)
         except NothingToShow as nothing:
-            yield {"name": name, "title": figure.title, "nothing": str(nothing)}
+            yield {"of": figure, "nothing": str(nothing)}
             continue
         caption = figure.caption_for(study)
         yield {
-            "name": name,
-            "title": figure.title,
+            "of": figure,
+            "nothing": None,
             "caption": caption,
             "svg": inline(svg, name, f"{figure.title}. {caption}"),
             "files": _files("figures", name),
-            "nothing": None,
         }
 
 

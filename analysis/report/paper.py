@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,71 +38,52 @@ class Section:
 
     study: str
     about: str
-    tables: dict[str, TableExhibit]
-    figures: dict[str, FigureExhibit]
+    tables: Mapping[str, TableExhibit]
+    figures: Mapping[str, FigureExhibit]
+
+    @classmethod
+    def of(cls, study: str, about: str, tables: str, figures: str) -> Section:
+        """From the names of exhibits, each as ``name in print=name`` or, named by study, ``name``.
+
+        Raises:
+            KeyError: for an unknown name.
+        """
+        return cls(study, about, _named(study, TABLES, tables), _named(study, FIGURES, figures))
 
     @property
     def command(self) -> str:
         return f"python launch.py submit experiments/{self.study}.yaml"
 
 
-def _numbered(study: str, exhibits: Exhibits[E], names: str) -> dict[str, E]:
-    """Exhibits under names that begin with their study's. An unknown name is a KeyError."""
-    return {f"{study}-{name}": exhibits[name] for name in names.split()}
+def _named(study: str, exhibits: Exhibits[E], words: str) -> dict[str, E]:
+    pairs = (word.rpartition("=") for word in words.split())
+    return {printed or f"{study}-{name}": exhibits[name] for printed, _, name in pairs}
 
 
 _TABLES = "ladder contributions modulation evidence overhead inventory"
 _FIGURES = "distance distance_parameters magnitude_depth samples"
 SECTIONS = (
-    Section(
+    Section.of(
         "ladder",
         "Magnitude preservation, step by step (Table 1)",
-        {
-            "table1": TABLES["ladder_by_size"],
-            "table1-in-full": TABLES["ladder"],
-            **_numbered("ladder", TABLES, "contributions evidence overhead inventory"),
-        },
-        _numbered(
-            "ladder",
-            FIGURES,
-            "distance magnitude_depth magnitude_training magnitudes loss distance_training sweep "
-            "samples speed",
-        ),
+        "table1=ladder_by_size table1-in-full=ladder contributions evidence overhead inventory",
+        "distance magnitude_depth magnitude_training magnitudes loss distance_training sweep "
+        "samples speed",
     ),
-    Section(
+    Section.of(
         "modulation",
         "What the conditioning is made of (Table 2)",
-        {
-            "table2": TABLES["modulation"],
-            **_numbered("modulation", TABLES, "evidence overhead inventory"),
-        },
-        _numbered(
-            "modulation",
-            FIGURES,
-            "distance distance_parameters magnitude_depth distance_training sweep samples",
-        ),
+        "table2=modulation evidence overhead inventory",
+        "distance distance_parameters magnitude_depth distance_training sweep samples",
     ),
-    Section(
-        "fashion",
-        "Ladder and modulations on Fashion-MNIST",
-        _numbered("fashion", TABLES, _TABLES),
-        _numbered("fashion", FIGURES, _FIGURES),
-    ),
-    Section(
+    Section.of("fashion", "Ladder and modulations on Fashion-MNIST", _TABLES, _FIGURES),
+    Section.of(
         "factorial",
         "Every combination of the flags, on handwritten digits",
-        {
-            "factorial-effects": TABLES["main_effects"],
-            "factorial-pairs": TABLES["interactions"],
-        },
-        _numbered("factorial", FIGURES, "main_effects interactions"),
+        "factorial-effects=main_effects factorial-pairs=interactions",
+        "main_effects interactions",
     ),
-    Section(
-        "quickstart",
-        "Ladder and modulations on handwritten digits",
-        _numbered("quickstart", TABLES, _TABLES),
-        _numbered("quickstart", FIGURES, _FIGURES),
-    ),
+    Section.of("quickstart", "Ladder and modulations on handwritten digits", _TABLES, _FIGURES),
 )
 
 

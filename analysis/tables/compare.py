@@ -52,38 +52,34 @@ NO_DIFFERENCE = Difference(_NOTHING, _NOTHING, p=math.nan, p_holm=math.nan)
 """A baseline's to itself."""
 
 
+_PUBLISHED = {
+    f"{{metric}}, {literature.PAPER}": "published_distance",
+    f"Δ, %, {literature.PAPER}": "published_relative",
+    f"parameters, {literature.CODE}": "published_parameters",
+}
+_text = cells.printer(
+    {
+        "variant": "variant",
+        "{metric} ↓": "mean",
+        "N → ∞": "limit",
+        "sampling SD": "sampling_sd",
+        "floor": "floor",
+        "seeds": "seeds",
+        "Δ to baseline": "difference",
+        "Δ, %": "relative",
+        "p, Holm": "p_holm",
+        "parameters": "parameters",
+        "size, %": lambda row: cells.minus(f"{100 * row['relative_size']:+.2f}"),
+        "train time": "train_seconds",
+        **_PUBLISHED,
+    },
+    maybe=["N → ∞", "sampling SD", "floor", "p, Holm", *_PUBLISHED],
+)
+
+
 def pretty(table: pd.DataFrame) -> pd.DataFrame:
     """A comparing table as text for people, under the headings that go into print."""
-    places = cells.decimals(table["mean"])
-    rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
-    published = {
-        f"{rows[0]['metric']}, {literature.PAPER}": [
-            cells.number(row["published_distance"], 2) for row in rows
-        ],
-        f"Δ, %, {literature.PAPER}": [cells.percent(row["published_relative"]) for row in rows],
-        f"parameters, {literature.CODE}": [
-            cells.count(row["published_parameters"]) for row in rows
-        ],
-    }
-    text = pd.DataFrame(
-        {
-            "variant": row["variant"],
-            f"{row['metric']} ↓": cells.number(row["mean"], places, row["half_width"]),
-            "N → ∞": cells.number(row["limit"], places, row["limit_half"]),
-            "sampling SD": cells.number(row["sampling_sd"], places),
-            "floor": cells.number(row["floor"], places),
-            "seeds": str(row["seeds"]),
-            "Δ to baseline": cells.change(row, DIFFERENCE, 1, places),
-            "Δ, %": cells.change(row, RELATIVE, 100, 1),
-            "p, Holm": cells.probability(row["p_holm"]),
-            "parameters": cells.count(row["parameters"]),
-            "size, %": cells.minus(f"{100 * row['relative_size']:+.2f}"),
-            "train time": cells.duration(row["train_seconds"]),
-        }
-        for row in rows
-    )
-    maybe = ["N → ∞", "sampling SD", "floor", "p, Holm", *published]
-    text = cells.without_empty(text.assign(**published), maybe)
+    text = _text(table)
     floors = table["floor_metric"].unique()
     if len(floors) == 1 and "floor" in text:
         text = text.rename(columns={"floor": f"floor@{floors[0].split('@')[1]}"})
@@ -95,31 +91,19 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
 
 @table(title="Magnitude preservation: the ladder", caption=CAPTION, text=pretty, place=20)
 def ladder(study: Study) -> pd.DataFrame:
-    """The variants that share the first one's conditioning (Table 1 of the paper).
-
-    Raises:
-        NothingToShow: before the first evaluation.
-    """
+    """The variants that share the first one's conditioning (Table 1 of the paper)."""
     return _compare(study, comparison.ladder(study))
 
 
 @table(title="Conditioning: the modulations", caption=CAPTION, text=pretty, place=30)
 def modulation(study: Study) -> pd.DataFrame:
-    """The variants with equal flags that differ in conditioning (Table 2 of the paper).
-
-    Raises:
-        NothingToShow: before the first evaluation, or when there are no such variants.
-    """
+    """The variants with equal flags that differ in conditioning (Table 2 of the paper)."""
     return _compare(study, comparison.modulation(study))
 
 
 @table(title="Other variants", caption=CAPTION, text=pretty, place=40)
 def others(study: Study) -> pd.DataFrame:
-    """The variants that are in neither of the two, against the study's first.
-
-    Raises:
-        NothingToShow: before the first evaluation, or when there are no such variants.
-    """
+    """The variants that are in neither of the two, against the study's first."""
     return _compare(study, comparison.others(study))
 
 

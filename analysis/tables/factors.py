@@ -6,31 +6,13 @@ import pandas as pd
 
 from analysis.judging import comparison, distances, effects, paired
 from analysis.study import NothingToShow, Study
-from analysis.tables.cells import (
-    DIFFERENCE,
-    RELATIVE,
-    bounds,
-    change,
-    decimals_of_changes,
-    probability,
-)
+from analysis.tables.cells import DIFFERENCE, bounds, printer
 from analysis.tables.compare import DIFFERENCES, columns_of
 from analysis.tables.table import table
 
-
-def pretty_effects(table: pd.DataFrame) -> pd.DataFrame:
-    """Main effects or interactions as text for people."""
-    places = decimals_of_changes(table)
-    return pd.DataFrame(
-        {
-            "effect": row["effect"],
-            f"Δ {row['metric']}": change(row, DIFFERENCE, 1, places),
-            "p": probability(row["p"]),
-            "p, Holm": probability(row["p_holm"]),
-            "runs": str(row["runs"]),
-        }
-        for row in table.to_dict("records")
-    )
+pretty_effects = printer(
+    {"effect": "effect", "Δ {metric}": "difference", "p": "p", "p, Holm": "p_holm", "runs": "runs"}
+)
 
 
 @table(
@@ -46,9 +28,6 @@ def main_effects(study: Study) -> pd.DataFrame:
 
     ``effect``; ``metric``; ``difference``, ``low``, ``high`` (of the distance, 95 % interval);
     ``p``, ``p_holm`` (corrected for all main effects); ``runs``.
-
-    Raises:
-        NothingToShow: before the first evaluation, or when the grid crosses no two axes.
     """
     return _effects(study, comparison.factorial(study).main)
 
@@ -61,11 +40,7 @@ def main_effects(study: Study) -> pd.DataFrame:
     place=80,
 )
 def interactions(study: Study) -> pd.DataFrame:
-    """What two factors do together beyond what each does alone; columns as of main effects.
-
-    Raises:
-        NothingToShow: as there, or when no two axes have all their combinations.
-    """
+    """What two factors do together beyond what each does alone; columns as of main effects."""
     return _effects(study, comparison.factorial(study).interactions)
 
 
@@ -84,27 +59,20 @@ def _effects(study: Study, found: list[effects.Effect]) -> pd.DataFrame:
     )
 
 
-def pretty_contributions(table: pd.DataFrame) -> pd.DataFrame:
-    """The contributions as text for people."""
-    places = decimals_of_changes(table)
-    return pd.DataFrame(
-        {
-            "step": row["variant"],
-            "adds": row["adds"],
-            f"Δ {row['metric']} to the step before": change(row, DIFFERENCE, 1, places),
-            "Δ, %": change(row, RELATIVE, 100, 1),
-            "seeds": str(row["pairs"]),
-            "p": probability(row["p"]),
-            "p, Holm": probability(row["p_holm"]),
-        }
-        for row in table.to_dict("records")
-    )
-
-
 @table(
     title="What each step of the ladder adds",
     caption=f"{DIFFERENCES} p: paired t test; corrected for all steps (Holm).",
-    text=pretty_contributions,
+    text=printer(
+        {
+            "step": "variant",
+            "adds": "adds",
+            "Δ {metric} to the step before": "difference",
+            "Δ, %": "relative",
+            "seeds": "pairs",
+            "p": "p",
+            "p, Holm": "p_holm",
+        }
+    ),
     place=50,
 )
 def contributions(study: Study) -> pd.DataFrame:
@@ -113,10 +81,7 @@ def contributions(study: Study) -> pd.DataFrame:
     ``variant``, ``baseline`` (the step before); ``adds`` (the flags); ``metric``; ``difference``,
     ``low``, ``high``, ``relative``, ``…_low``, ``…_high`` (paired by seed, 95 % intervals),
     ``pairs``; ``p`` (paired t test), ``p_holm`` (corrected for all steps).
-
-    Raises:
-        NothingToShow: before the first evaluation, or when no variants form a ladder: each with
-            the flags of the one before and more.
+    In a ladder each variant has the flags of the one before and more.
     """
     values, metric = comparison.distances(study), distances.title(study)
     flags = {str(variant): flags for variant, flags in study.designs["flags"].items()}

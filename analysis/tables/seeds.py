@@ -9,38 +9,23 @@ import pandas as pd
 
 from analysis.judging import comparison, distances, paired, statistics
 from analysis.study import NothingToShow, Study
-from analysis.tables.cells import (
-    DASH,
-    DIFFERENCE,
-    bounds,
-    change,
-    decimals_of_changes,
-    number,
-    probability,
-)
+from analysis.tables.cells import DASH, Row, bounds, printer
 from analysis.tables.compare import CORRECTED, DIFFERENCES, columns_of
 from analysis.tables.table import table
 
 IMPROVEMENT = ("improvement", "improvement_low", "improvement_high")
 
 
-def pretty(table: pd.DataFrame) -> pd.DataFrame:
-    """As text for people."""
-    places = decimals_of_changes(table)
-    return pd.DataFrame(
-        {
-            "variant": row["variant"],
-            "against": row["baseline"],
-            f"Δ {row['metric']}": change(row, DIFFERENCE, 1, places),
-            "seeds": str(row["pairs"]),
-            "p": probability(row["p"]),
-            "p, Holm": probability(row["p_holm"]),
-            "P(better)": _chance(row),
-            "detectable Δ": number(row["detectable"], places),
-            "seeds for this Δ": _seeds(row["seeds_needed"]),
-        }
-        for row in table.to_dict("records")
-    )
+def _chance(row: Row) -> str:
+    value, low, high = (row[name] for name in IMPROVEMENT)
+    return DASH if math.isnan(value) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _seeds(row: Row) -> str:
+    needed = row["seeds_needed"]
+    if math.isnan(needed):
+        return DASH
+    return f"{needed:,.0f}" if needed < 10_000 else "> 10,000"
 
 
 @table(
@@ -49,7 +34,19 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
     "than one of the other, with Newcombe's 95 % interval. Detectable Δ: the true difference that "
     "these seeds find with 80 % power. Seeds for this Δ: how many find the observed difference "
     "with that power.",
-    text=pretty,
+    text=printer(
+        {
+            "variant": "variant",
+            "against": "baseline",
+            "Δ {metric}": "difference",
+            "seeds": "pairs",
+            "p": "p",
+            "p, Holm": "p_holm",
+            "P(better)": _chance,
+            "detectable Δ": "detectable",
+            "seeds for this Δ": _seeds,
+        }
+    ),
     place=60,
 )
 def evidence(study: Study) -> pd.DataFrame:
@@ -61,9 +58,6 @@ def evidence(study: Study) -> pd.DataFrame:
     run of the variant is better than one of the baseline, Newcombe's interval); ``detectable``
     (the true difference that as many seeds find with 80 % power), ``seeds_needed`` (to find a
     true difference as large as the observed one).
-
-    Raises:
-        NothingToShow: before the first evaluation, or when there is nothing to compare.
     """
     table, metric = comparison.distances(study), distances.title(study)
     rows: list[dict[str, Any]] = []
@@ -88,14 +82,3 @@ def evidence(study: Study) -> pd.DataFrame:
     if not rows:
         raise NothingToShow("there are no two variants to compare")
     return pd.DataFrame(rows)
-
-
-def _chance(row: dict[Any, Any]) -> str:
-    value, low, high = (row[name] for name in IMPROVEMENT)
-    return DASH if math.isnan(value) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def _seeds(needed: float) -> str:
-    if math.isnan(needed):
-        return DASH
-    return f"{needed:,.0f}" if needed < 10_000 else "> 10,000"

@@ -24,7 +24,8 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
         columns += [f"{model} {what}, {literature.PAPER}" for what in ("FID", "Δ, %")]
         text[columns] = found
         published += columns[2:]
-    return cells.without_empty(text, published)
+    empty = [name for name in published if (text[name] == cells.DASH).all()]
+    return text.drop(columns=empty)
 
 
 @table(
@@ -35,11 +36,7 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
     place=10,
 )
 def ladder_by_size(study: Study) -> pd.DataFrame:
-    """The ladder's table with the column ``step``, which rows of several sizes share.
-
-    Raises:
-        NothingToShow: before the first evaluation, or when there is one size only.
-    """
+    """The ladder's table with the column ``step``, which rows of several sizes share."""
     table = compare.ladder(study)
     designs = study.designs.loc[table["variant"]]
     named = designs["named"]

@@ -9,30 +9,12 @@ import pandas as pd
 
 from analysis.judging import comparison, literature, speed, statistics
 from analysis.study import NothingToShow, Study
-from analysis.tables.cells import DASH, RELATIVE, bounds, change, number, percent, without_empty
+from analysis.tables.cells import DASH, RELATIVE, bounds, number, printer
 from analysis.tables.table import table
 
 MACHINE = ["device", "threads", "processes"]
 """Times are compared where these are the same."""
-
-
-def pretty(table: pd.DataFrame) -> pd.DataFrame:
-    """As text for people."""
-    published = f"Δ, %, {literature.PAPER}"
-    text = pd.DataFrame(
-        {
-            "variant": row["variant"],
-            "step, ms": number(1e3 * row["step_seconds"], 1, 1e3 * row["half_width"]),
-            "seeds": str(row["seeds"]),
-            "against": DASH if row["variant"] == row["baseline"] else row["baseline"],
-            "Δ, %": change(row, RELATIVE, 100, 1),
-            published: percent(row["published_relative"]),
-            "device": row["device"] or DASH,
-            "beside others": f"{row['shared']} of {row['seeds']}" if row["shared"] else DASH,
-        }
-        for row in table.to_dict("records")
-    )
-    return without_empty(text, [published, "beside others"])
+PUBLISHED = f"Δ, %, {literature.PAPER}"
 
 
 @table(
@@ -40,7 +22,21 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
     caption="Median step of each run, mean over seeds ± half of its 95 % t interval. Δ is paired "
     "by seed, between runs on the same device. Beside others: runs that shared their host with "
     "another run of the study, which slows both.",
-    text=pretty,
+    text=printer(
+        {
+            "variant": "variant",
+            "step, ms": lambda row: number(1e3 * row["step_seconds"], 1, 1e3 * row["half_width"]),
+            "seeds": "seeds",
+            "against": lambda row: DASH if row["variant"] == row["baseline"] else row["baseline"],
+            "Δ, %": "relative",
+            PUBLISHED: "published_relative",
+            "device": lambda row: row["device"] or DASH,
+            "beside others": lambda row: (
+                f"{row['shared']} of {row['seeds']}" if row["shared"] else DASH
+            ),
+        },
+        maybe=[PUBLISHED, "beside others"],
+    ),
     place=110,
 )
 def overhead(study: Study) -> pd.DataFrame:
@@ -51,9 +47,6 @@ def overhead(study: Study) -> pd.DataFrame:
     paired by seed, 95 % interval), ``pairs`` (seeds that both trained on the same device, threads
     and number of processes); ``published_relative`` (the paper's); ``device``; ``shared`` (the
     number of runs that trained beside another run on their host, which slows both).
-
-    Raises:
-        NothingToShow: before a run has logged its speed.
     """
     groups = comparison.groups(study)
     if not groups:

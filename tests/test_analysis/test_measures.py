@@ -119,7 +119,7 @@ def test_where_no_metric_can_judge_the_message_names_those_there_are(tmp_path: P
         tables.ladder(study)
     assert str(error.value) == expected
     assert conclusions.statements(study) == [f"N{expected[1:]}."]
-    html = page.write_loaded(study, tmp_path / "report").read_text()
+    html = page.write(study, tmp_path / "report").read_text()
     assert 'id="metrics"' in html
     assert expected in html
 

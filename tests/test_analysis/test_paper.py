@@ -45,9 +45,9 @@ def test_sections_are_of_studies_tables_and_figures_that_exist() -> None:
 
 def test_an_unknown_table_or_figure_is_an_error_with_the_nearest_name() -> None:
     with pytest.raises(KeyError, match=r"no table 'laddre'\. Did you mean 'ladder'"):
-        paper._numbered("study", tables.TABLES, "ladder laddre")
+        paper.Section.of("study", "", "ladder laddre", "")
     with pytest.raises(KeyError, match=r"no figure 'distence'\. Did you mean 'distance'"):
-        paper._numbered("study", figures.FIGURES, "distence")
+        paper.Section.of("study", "", "", "distence")
 
 
 def test_what_is_there_is_shown_and_what_is_not_has_its_command(

@@ -62,7 +62,7 @@ def aliased(path: Path) -> Path:
 def check(path: Path, *has: str) -> None:
     """The study has a report, with these tables."""
     study = load(path)
-    html = page.write_loaded(study).read_text()
+    html = page.write(study).read_text()
     assert {name for name in tables.TABLES if f'<section id="{name}">' in html} == set(has)
     terminal.show(study, Console(quiet=True))
 
