@@ -15,58 +15,32 @@ from pathlib import Path
 
 from mpdit.errors import ConfigError, say
 
-RESULTS = Path("results")
+# Each command imports what it needs: seaborn takes seconds, and a mistyped folder must not wait.
 
 
-def _report(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "study", type=Path, nargs="+", help="a study's folder, results/<study>; several are joined"
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: <study>/report")
-    options = parser.parse_args(arguments)
+def _report(options: argparse.Namespace) -> None:
+    """Write a study's report and print its tables."""
     if len(options.study) > 1 and options.out is None:
-        raise ConfigError("several studies are joined: say where their report goes, --out DIR")
+        raise ConfigError("several studies are joined: give their report a folder with --out DIR")
     from analysis.loading.load import load
 
     study = load(options.study if len(options.study) > 1 else options.study[0])
-    # seaborn takes seconds to import: a mistyped folder need not wait for it.
     from analysis.report import page, terminal
 
-    file = page.write_loaded(study, options.out)
+    file = page.write(study, options.out)
     terminal.show(study)
     print(f"report: {file}")
 
 
-def _paper(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis paper",
-        description="Write everything the paper shows, from whichever of its studies are there; "
-        "say which are missing, and the command that makes them.",
-    )
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="%(default)s")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: <results>/paper")
-    options = parser.parse_args(arguments)
+def _paper(options: argparse.Namespace) -> None:
+    """Write everything the paper shows, and print the commands that make its missing studies."""
     from analysis.report import paper
 
     print(f"paper: {paper.write(options.results, options.out or options.results / 'paper')}")
 
 
-def _publish(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis publish",
-        description="Write a study's results as a small summary, to be kept under version "
-        "control; python -m analysis reads it like the study itself.",
-    )
-    parser.add_argument("study", type=Path, help="a study's folder, results/<study>")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="default: published/<study> beside the study"
-    )
-    options = parser.parse_args(arguments)
+def _publish(options: argparse.Namespace) -> None:
+    """Write a study's results as a small summary, which is read like the study itself."""
     from analysis.loading import published
     from analysis.loading.load import load
 
@@ -75,19 +49,8 @@ def _publish(arguments: Sequence[str]) -> None:
     print(f"published: {published.write(study, out)}")
 
 
-def _diff(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis diff",
-        description="How two runs differ: in config, code, environment and result.",
-    )
-    parser.add_argument(
-        "runs",
-        nargs=2,
-        metavar="RUN",
-        help="its folder, name, id, or how its name begins",
-    )
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="%(default)s")
-    options = parser.parse_args(arguments)
+def _diff(options: argparse.Namespace) -> None:
+    """Print how two runs differ: in config, code, environment and result."""
     from analysis.loading.load import load_run
     from analysis.report import diff
     from mpdit.disk.rundir import find_run
@@ -96,21 +59,43 @@ def _diff(arguments: Sequence[str]) -> None:
     diff.show(first, second)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "": _report,
     "paper": _paper,
-    "diff": _diff,
     "publish": _publish,
+    "diff": _diff,
 }
+OUT = {"": "<study>/report", "paper": "<results>/paper", "publish": "published/<study>"}
+"""Where each writes by default."""
+STUDY = "a study's folder, results/<study>"
+
+
+def _parser(command: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m analysis {command}".rstrip(),
+        description=COMMANDS[command].__doc__ if command else __doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    if command == "":
+        add("study", type=Path, nargs="+", help=f"{STUDY}; several are joined")
+    elif command == "publish":
+        add("study", type=Path, help=STUDY)
+    else:
+        add("--results", type=Path, default=Path("results"), metavar="DIR", help="%(default)s")
+    if command == "diff":
+        add("runs", nargs=2, metavar="RUN", help="its folder, name, id, or how its name begins")
+    else:
+        add("--out", type=Path, metavar="DIR", help=f"default: {OUT[command]}")
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0, 2 for what the user has to mend, 1 for a file that cannot be read."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    command = given.pop(0) if given and given[0] in COMMANDS else ""
     try:
-        if given and given[0] in COMMANDS:
-            COMMANDS[given[0]](given[1:])
-        else:
-            _report(given)
+        COMMANDS[command](_parser(command).parse_args(given))
     except (ConfigError, OSError) as error:
         return say(error)
     return 0

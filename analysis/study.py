@@ -22,9 +22,11 @@ and ``missing``.
     attention, mlp, modulated, conditioning): mean over positions of the RMS over channels. weight,
     gradient: the RMS. update: the RMS of a step's change over that of the weights.
 ``evaluations``, one row a number
-    ``metric`` (``FD-digits@1000``), ``value``, ``role`` (run, limit, repeat, floor, sweep: what
-    docs/evaluation.md says of each), ``extractor``, ``weights``, ``count`` (samples),
-    ``reference.*``, ``sampling.*`` and the rest as evaluation.jsonl has them, ``seconds``.
+    ``metric`` (``FD-digits@1000``), ``value``, ``better`` (``lower`` or ``higher``: which of two
+    values is the better one; results of older versions lack it), ``role`` (run, limit, repeat,
+    floor, sweep: docs/evaluation.md explains each), ``extractor``, ``weights``, ``count``
+    (samples), ``reference.*``, ``sampling.*`` and the rest as evaluation.jsonl has them,
+    ``seconds``.
 ``provenance``, one row a start of a run
     ``time``, ``code``, ``diff_sha``, ``python``, ``host``, ``device``, ``threads``, ``job``,
     ``packages.<name>``.

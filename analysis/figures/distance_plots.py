@@ -7,40 +7,47 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from analysis.figures import panels, style
-from analysis.judging import comparison
+from analysis.figures import panels
+from analysis.figures.figure import figure
+from analysis.judging import comparison, distances, paired
 from analysis.study import NothingToShow, Study
 
 SWEPT = {"sampling.ema_std": "EMA width (relative)", "sampling.guidance": "guidance scale"}
 
 
-@style.styled
+@figure(
+    title="Distance per variant",
+    caption="Dots: one run each. Bar: mean over seeds. Line: its 95 % t interval; an arrow where "
+    "the interval leaves the axis.",
+    place=10,
+    shows=panels.ROWS,
+)
 def distance(study: Study) -> Figure:
     """Distance per variant: each seed's point, the mean (bar) and its 95 % t interval (line).
 
     The axis follows the points; an interval that leaves it ends in an arrow.
     """
-    table, name = comparison.distances(study), comparison.title(study)
-    variants, look = panels.shown(study, study.variants, panels.ROWS), panels.looks(study)
-    figure, axes = panels.rows(variants)
-    axes.set_xlim(panels.limits(table.loc[table["variant"].isin(variants), "value"]))
-    for row, variant in enumerate(variants):
-        values, color = comparison.values(table, variant), look[variant].color
-        average = comparison.average(table, variant)
-        panels.row_points(axes, row, list(values), color)
-        panels.row_estimate(axes, row, average, color)
-        panels.row_text(axes, row, f"n = {average.n}" if average.n else "no result")
-    axes.set(xlabel=f"{name} (smaller is better)", ylabel="")
-    return figure
+    table = comparison.distances(study)
+    rows = {}
+    for variant in panels.shown(study, study.variants, panels.ROWS):
+        average = paired.average(table, variant)
+        text = f"n = {average.n}" if average.n else "no result"
+        rows[variant] = panels.VariantRow(list(paired.values(table, variant)), average, text)
+    return panels.row_a_variant(study, rows, f"{distances.title(study)} (smaller is better)")
 
 
-@style.styled
+@figure(
+    title="Distance against parameters",
+    caption="Variants with the same flags and different conditioning. Pale dots: one run each. "
+    "Mark: mean over seeds, with its 95 % t interval; an arrow where the interval leaves the axis.",
+    place=30,
+)
 def distance_parameters(study: Study) -> Figure:
     """Distance against parameters of the variants that differ in conditioning (Table 2).
 
     Each seed's point (pale), the mean and its 95 % t interval.
     """
-    table, name = comparison.distances(study), comparison.title(study)
+    table, name = comparison.distances(study), distances.title(study)
     variants = [v for group in comparison.modulation(study) for v in group.variants]
     there = set(table["variant"].astype(str))
     variants = panels.shown(study, [v for v in variants if v in there])
@@ -51,8 +58,8 @@ def distance_parameters(study: Study) -> Figure:
     figure, axes = panels.single()
     axes.set_ylim(panels.limits(table.loc[table["variant"].isin(variants), "value"]))
     for variant in variants:
-        values, color = comparison.values(table, variant), look[variant].color
-        x, average = float(parameters[variant]), comparison.average(table, variant)
+        values, color = paired.values(table, variant), look[variant].color
+        x, average = float(parameters[variant]), paired.average(table, variant)
         axes.scatter([x] * len(values), values, s=10, color=color, alpha=0.45, linewidths=0)
         panels.interval(axes, x, average, color, vertical=True)
         axes.plot(x, average.value, marker=look[variant].marker, color=color, markersize=5)
@@ -60,38 +67,38 @@ def distance_parameters(study: Study) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set(xlabel="parameters", ylabel=name)
-    height = panels.legend(figure, study, variants, markers=True)
-    figure.set_size_inches(style.COLUMN, 2.1 + height)
+    panels.legend(figure, study, variants, 2.1, markers=True)
     return figure
 
 
-@style.styled
+@figure(
+    title="Distance over training",
+    caption="EMA snapshots of earlier steps, sampled and measured like the end of the run. "
+    "Marks: mean over seeds. Pale dots: one run each.",
+    place=80,
+)
 def distance_training(study: Study) -> Figure:
-    """Distance over training steps, of the snapshots that were evaluated; the mean over seeds.
-
-    Raises:
-        NothingToShow: when no run was evaluated at more than its end.
-    """
+    """Distance over training steps, of the snapshots that were evaluated; the mean over seeds."""
     rows = variations(study, "sampling.snapshot")
     if rows.empty:
         raise NothingToShow("no run was evaluated at more than one training step")
     figure, axes = panels.single()
     _curve(axes, rows, study, "sampling.snapshot")
-    axes.set(xlabel="training step", ylabel=comparison.title(study))
+    axes.set(xlabel="training step", ylabel=distances.title(study))
     panels.plain_log(axes)
     panels.thousands(axes)
-    height = panels.legend(figure, study, rows["variant"].astype(str), markers=True)
-    figure.set_size_inches(style.COLUMN, 2.0 + height)
+    panels.legend(figure, study, rows["variant"].astype(str), 2.0, markers=True)
     return figure
 
 
-@style.styled
+@figure(
+    title="Distance over EMA width and guidance",
+    caption="One setting changes, the other is the run's own. Marks: mean over seeds. Pale dots: "
+    "one run each.",
+    place=90,
+)
 def sweep(study: Study) -> Figure:
-    """Distance over EMA width and over guidance scale, all else as the run's own; mean over seeds.
-
-    Raises:
-        NothingToShow: when no run was evaluated at more than its own setting.
-    """
+    """Distance over EMA width and over guidance scale, all else as in the run; mean over seeds."""
     found = {key: variations(study, key) for key in SWEPT}
     found = {key: rows for key, rows in found.items() if not rows.empty}
     if not found:
@@ -101,10 +108,9 @@ def sweep(study: Study) -> Figure:
         _curve(axes, rows, study, key)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set(xlabel=SWEPT[key], ylabel="")
-    grid[0].set_ylabel(comparison.title(study))
+    grid[0].set_ylabel(distances.title(study))
     there = {str(v) for rows in found.values() for v in rows["variant"]}
-    height = panels.legend(figure, study, there, markers=True)
-    figure.set_size_inches(style.COLUMN, 1.9 + height)
+    panels.legend(figure, study, there, 1.9, markers=True)
     return figure
 
 
@@ -121,11 +127,12 @@ def _curve(axes: Axes, rows: pd.DataFrame, study: Study, key: str) -> None:
 
 
 def variations(study: Study, key: str) -> pd.DataFrame:
-    """The rows of the study's distance that differ from the run's own in ``key`` alone, and those.
+    """The evaluations that differ from the run's own in the setting ``key`` alone, and the own.
 
-    None where nothing differs. ``variant``, ``seed``, the key and ``value``, a row a run and point.
+    One row a run and point: ``variant``, ``seed``, the key and ``value`` (the judged distance).
+    Empty where nothing differs.
     """
-    name, evaluations = comparison.label(study), study.evaluations
+    name, evaluations = distances.label(study), study.evaluations
     if key not in evaluations:
         return evaluations.iloc[:0]
     rows = panels.of_chosen(study, evaluations[evaluations["metric"] == name])

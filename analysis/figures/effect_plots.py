@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.figures import panels, style
-from analysis.judging import comparison
+from analysis.figures.figure import figure
+from analysis.judging import comparison, distances
 from analysis.judging.effects import Effect
-from analysis.study import NothingToShow, Study
+from analysis.study import Study
 from mpdit.catalogue.flags import code_of
 
 ALPHA = 0.05
@@ -19,13 +20,20 @@ Cell = tuple[str, Any]
 """A factor and one of its levels."""
 
 
-@style.styled
+@figure(
+    title="Main effects",
+    caption="Each level against its factor's first, over all settings of the other factors. Least "
+    "squares with the seeds as blocks, 95 % intervals. p is corrected for all main effects (Holm). "
+    "Filled: differs from zero after this correction.",
+    place=110,
+    shows=None,
+)
 def main_effects(study: Study) -> Figure:
     """Each factor's level against its first, over all settings of the others, with its interval.
 
     A filled mark differs from zero after Holm's correction.
     """
-    effects = [effect for effect in comparison.factorial(study).effects if len(effect.factors) == 1]
+    effects = comparison.factorial(study).main
     figure, axes = panels.rows([_label(effect) for effect in effects])
     ends = [(effect.estimate.low, effect.estimate.high) for effect in effects]
     values = [effect.estimate.value for effect in effects]
@@ -40,28 +48,33 @@ def main_effects(study: Study) -> Figure:
             markerfacecolor=fill, zorder=3,
         )  # fmt: skip
         panels.row_text(axes, row, _p(effect.p_holm))
-    axes.set(xlabel=f"change of {comparison.title(study)} (left is better)", ylabel="")
+    axes.set(xlabel=f"change of {distances.title(study)} (left is better)", ylabel="")
     return figure
 
 
-@style.styled
+@figure(
+    title="Interactions of two factors",
+    caption="Half the difference between a factor's effect at the other factor's level and at its "
+    "first level. Blue: better together than apart. A star: differs from zero after Holm's "
+    "correction for all interactions.",
+    place=120,
+    shows=None,
+)
 def interactions(study: Study) -> Figure:
     """Two-way interactions as a heat map: blue where two factors together do better than apart.
 
     A star differs from zero after Holm's correction.
     """
     fit = comparison.factorial(study)
+    both = fit.interactions
     cells = _cells(fit.effects, fit.factors)
     size = len(cells)
     values = np.full((size, size), np.nan)
     stars = np.zeros((size, size), dtype=bool)
-    for effect in fit.effects:
-        if len(effect.factors) == 2:
-            column, row = sorted(cells.index(cell) for cell in _pairs(effect))
-            values[row, column] = effect.estimate.value
-            stars[row, column] = effect.p_holm < ALPHA
-    if np.isnan(values).all():
-        raise NothingToShow("no two factors of the grid have all their combinations")
+    for effect in both:
+        column, row = sorted(cells.index(cell) for cell in _pairs(effect))
+        values[row, column] = effect.estimate.value
+        stars[row, column] = effect.p_holm < ALPHA
     reach = np.nanmax(np.abs(values)) or 1.0
     digits = max(0, 1 - int(np.floor(np.log10(reach))))
     figure, axes = panels.single()
@@ -82,7 +95,7 @@ def interactions(study: Study) -> Figure:
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
     bar = figure.colorbar(image, ax=axes, location="top", shrink=0.7, aspect=30, pad=0.02)
-    bar.set_label(f"interaction (change of {comparison.title(study)})", fontsize=6)
+    bar.set_label(f"interaction (change of {distances.title(study)})", fontsize=6)
     bar.ax.tick_params(labelsize=5.5)
     figure.set_size_inches(style.COLUMN, 1.2 + 0.24 * size)
     return figure

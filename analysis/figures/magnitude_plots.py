@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
 from analysis.figures import panels, style
+from analysis.figures.figure import figure
 from analysis.study import NothingToShow, Study
 
 SITES = {
@@ -31,7 +32,13 @@ MOMENTS = (0.0, 0.1, 1.0)
 """Shares of training: its start, early, its end. Most of the change is early."""
 
 
-@style.styled
+@figure(
+    title="Activation magnitude across depth",
+    caption="At the first probe, after a tenth of training, and at the last probe; mean over "
+    "seeds. RMS over channels, averaged over positions; magnitude preservation aims at 1. A value "
+    "that is zero before the first step has no line there.",
+    place=40,
+)
 def magnitude_depth(study: Study) -> Figure:
     """Activation magnitude against depth: a row a site, a column a step, the mean over seeds."""
     data = _at_moments(study)
@@ -54,12 +61,16 @@ def magnitude_depth(study: Study) -> Figure:
         _around_one(grid[row * columns])
     panels.name_bottom(grid, columns, "block")
     figure.supylabel("magnitude (RMS)", fontsize=7)
-    height = panels.legend(figure, study, means["variant"].astype(str))
-    figure.set_size_inches(style.COLUMN, 0.95 * len(sites) + 0.35 + height)
+    panels.legend(figure, study, means["variant"].astype(str), 0.95 * len(sites) + 0.35)
     return figure
 
 
-@style.styled
+@figure(
+    title="Activation magnitude over training",
+    caption="The residual stream after each block, from the first block (pale) to the last (full "
+    "colour), mean over seeds. All panels have the same axes.",
+    place=50,
+)
 def magnitude_training(study: Study) -> Figure:
     """Magnitude of the residual stream over training: a panel a variant, a line a block."""
     data = panels.of_chosen(study, study.magnitudes)
@@ -88,7 +99,12 @@ def magnitude_training(study: Study) -> Figure:
     return figure
 
 
-@style.styled
+@figure(
+    title="Activations, weights, gradients, updates",
+    caption="RMS per block, mean over blocks and seeds: the residual stream after each block; its "
+    "weight matrices; their gradients before clipping; the change of one step over the weights.",
+    place=60,
+)
 def magnitudes(study: Study) -> Figure:
     """Activations, weights, gradients and relative updates over training, a line a variant.
 
@@ -107,9 +123,8 @@ def magnitudes(study: Study) -> Figure:
         panels.thousands(axes)
     panels.name_bottom(grid, 2, "step")
     figure.supylabel("magnitude (RMS)", fontsize=7)
-    height = panels.legend(figure, study, data["variant"].astype(str))
-    rows = -(-len(kinds) // 2)
-    figure.set_size_inches(style.COLUMN, 1.25 * rows + 0.3 + height)
+    height = 1.25 * -(-len(kinds) // 2) + 0.3
+    panels.legend(figure, study, data["variant"].astype(str), height)
     return figure
 
 

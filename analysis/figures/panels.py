@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -93,11 +93,6 @@ def rows(names: Sequence[str]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def row_points(axes: Axes, row: int, values: Sequence[float], color: str) -> None:
-    """Each run's point in a row."""
-    axes.scatter(values, [row] * len(values), s=20, color=color, alpha=0.8, linewidths=0, zorder=3)
-
-
 def interval(axes: Axes, at: float, found: Estimate, color: str, vertical: bool = False) -> None:
     """The interval as a line, with an arrow where it leaves the axis.
 
@@ -122,11 +117,28 @@ def interval(axes: Axes, at: float, found: Estimate, color: str, vertical: bool 
         axes.plot(x, y, marker=marker, markersize=3, clip_on=not marker, **line)
 
 
-def row_estimate(axes: Axes, row: int, found: Estimate, color: str) -> None:
-    """The estimate (bar) and its interval in a row of axes that have their limits."""
-    interval(axes, row, found, color)
-    if found.n:
-        axes.plot(found.value, row, marker="|", color=color, markersize=12, mew=1.4)
+class VariantRow(NamedTuple):
+    """A variant's runs, their mean with its interval, and a text to the right of the axes."""
+
+    values: list[float]
+    mean: Estimate
+    text: str
+
+
+def row_a_variant(study: Study, found: Mapping[str, VariantRow], label: str) -> Figure:
+    """A figure with a row a variant: each run's point, the mean (bar) and its interval (line)."""
+    look = looks(study)
+    figure, axes = rows(list(found))
+    axes.set_xlim(limits(np.concatenate([row.values for row in found.values()])))
+    for at, (variant, row) in enumerate(found.items()):
+        color, ys = look[variant].color, [at] * len(row.values)
+        axes.scatter(row.values, ys, s=20, color=color, alpha=0.8, linewidths=0, zorder=3)
+        interval(axes, at, row.mean, color)
+        if row.mean.n:
+            axes.plot(row.mean.value, at, marker="|", color=color, markersize=12, mew=1.4)
+        row_text(axes, at, row.text)
+    axes.set(xlabel=label, ylabel="")
+    return figure
 
 
 def row_text(axes: Axes, row: int, text: str) -> None:
@@ -134,7 +146,7 @@ def row_text(axes: Axes, row: int, text: str) -> None:
     axes.annotate(text, (1.04, row), xycoords=axes.get_yaxis_transform(), va="center", fontsize=6)
 
 
-def limits(values: pd.Series[float]) -> tuple[float, float]:
+def limits(values: np.ndarray | pd.Series[float]) -> tuple[float, float]:
     """Room for points and for intervals of about their own spread; what is measured is positive."""
     span = values.max() - values.min() or abs(values.max()) or 1
     return float(max(0, values.min() - 0.4 * span)), float(values.max() + 0.4 * span)
@@ -157,8 +169,13 @@ def lines(
     )  # fmt: skip
 
 
-def legend(figure: Figure, study: Study, there: Iterable[str], markers: bool = False) -> float:
-    """Below the axes, in as many columns as the names allow. Returns its height in inches."""
+def legend(
+    figure: Figure, study: Study, there: Iterable[str], height: float, markers: bool = False
+) -> None:
+    """A legend below the axes, in as many columns as the names allow.
+
+    It sets the figure's size: ``height`` (inches) and the legend's own.
+    """
     look, variants = looks(study), shown(study, there)
     names = [style.wrap(variant, LINE) for variant in variants]
     handles = [look[v].handle(name) for v, name in zip(variants, names, strict=True)]
@@ -168,7 +185,7 @@ def legend(figure: Figure, study: Study, there: Iterable[str], markers: bool = F
     columns = max(1, min(3, int(style.COLUMN / (0.45 + 0.05 * longest))))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, columnspacing=1.2)
     count = sum(1 + name.count("\n") for name in names)
-    return 0.14 * -(-count // columns)
+    figure.set_size_inches(style.COLUMN, height + 0.14 * -(-count // columns))
 
 
 def plain_log(axes: Axes) -> None:

@@ -8,13 +8,18 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from analysis.figures import panels, style
 from analysis.figures.distance_plots import variations
+from analysis.figures.figure import figure
 from analysis.judging import comparison
 from analysis.study import NothingToShow, Study
 
 COLUMNS = 10
 
 
-@style.styled
+@figure(
+    title="Samples from the same noise",
+    caption="Every column starts from the same noise and class in all variants.",
+    place=20,
+)
 def samples(study: Study, ema_std: float | None = None) -> Figure:
     """Samples of one seed: a row a variant, a column one noise and class in all rows.
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures import panels, style
+from analysis.figures import panels
+from analysis.figures.figure import figure
 from analysis.judging import statistics
 from analysis.judging.speed import of_runs, side_by_side
 from analysis.study import NothingToShow, Study
 
 
-@style.styled
+@figure(
+    title="Training loss",
+    caption="Running mean over a twentieth of training, then mean over seeds.",
+    place=70,
+)
 def loss(study: Study) -> Figure:
     """Training loss over steps: running mean over a twentieth of the run, then over seeds."""
     data = panels.of_chosen(study, study.metrics)[["run", "variant", "step", "loss"]].dropna()
@@ -27,27 +32,33 @@ def loss(study: Study) -> Figure:
     axes.set(xlabel="step", ylabel="training loss (MSE + VLB)")
     panels.plain_log(axes)
     panels.thousands(axes)
-    height = panels.legend(figure, study, means.index.get_level_values("variant").astype(str))
-    figure.set_size_inches(style.COLUMN, 2.0 + height)
+    panels.legend(figure, study, means.index.get_level_values("variant").astype(str), 2.0)
     return figure
 
 
-@style.styled
+@figure(
+    title="Training speed",
+    caption="Dots: one run each, the median of its logged rows. Bar and line: mean over seeds and "
+    "its 95 % t interval. Right: the mean over that of the first variant.",
+    place=130,
+    shows=panels.ROWS,
+)
 def speed(study: Study) -> Figure:
     """Training speed per variant: each run's, the mean and its interval (`judging.speed`)."""
     runs = of_runs(study).astype({"variant": str})
-    variants, look = panels.shown(study, runs["variant"], panels.ROWS), panels.looks(study)
+    variants = panels.shown(study, runs["variant"], panels.ROWS)
     runs = runs[runs["variant"].isin(variants)]
-    speeds = {variant: group["images_per_s"] for variant, group in runs.groupby("variant")}
-    figure, axes = panels.rows(variants)
-    axes.set_xlim(panels.limits(runs["images_per_s"]))
-    for row, variant in enumerate(variants):
-        values, color = speeds[variant], look[variant].color
-        panels.row_points(axes, row, list(values), color)
-        panels.row_estimate(axes, row, statistics.mean(values), color)
-        panels.row_text(axes, row, f"× {values.mean() / speeds[variants[0]].mean():.2f}")
+    speeds = dict(iter(runs.groupby("variant")["images_per_s"]))
     label = "training speed (images/s; larger is faster)"
     if shared := len(side_by_side(study) & set(runs["run"])):
         label += f"\n{shared} of {len(runs)} runs shared a host, which slows them"
-    axes.set(xlabel=label, ylabel="")
-    return figure
+    first = speeds[variants[0]].mean()
+    rows = {
+        variant: panels.VariantRow(
+            list(speeds[variant]),
+            statistics.mean(speeds[variant]),
+            f"× {speeds[variant].mean() / first:.2f}",
+        )
+        for variant in variants
+    }
+    return panels.row_a_variant(study, rows, label)

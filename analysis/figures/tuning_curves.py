@@ -8,18 +8,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from analysis.figures import panels, style
-from analysis.judging import comparison, tuning
+from analysis.figures.figure import figure
+from analysis.judging import distances, tuning
 from analysis.judging.statistics import Estimate
 from analysis.study import Study
 
 
-@style.styled
+@figure(
+    title="Tuning curve",
+    caption="Marks: mean over seeds, with its 95 % t interval. Where several values are tuned, the "
+    "others are at the variant's best. Filled: the variant's best.",
+    place=100,
+)
 def tuning_curve(study: Study) -> Figure:
-    """Distance over each tuned value, the others at the variant's best; mean over seeds, intervals.
-
-    Raises:
-        NothingToShow: when the study tunes nothing, or before the first evaluation.
-    """
+    """Distance over each tuned value, the others at the variant's best; mean over seeds."""
     points = tuning.curve(study).astype({"variant": str})
     columns = min(2, len(study.tune))
     figure, grid = panels.panels(len(study.tune), columns, sharey=True)
@@ -28,9 +30,9 @@ def tuning_curve(study: Study) -> Figure:
         axes.set_xlabel(key.removeprefix("tune."))
     panels.plain_log(grid[0])
     for axes in grid[::columns]:
-        axes.set_ylabel(comparison.title(study))
-    height = panels.legend(figure, study, points["variant"], markers=True)
-    figure.set_size_inches(style.COLUMN, 1.7 * -(-len(grid) // columns) + 0.3 + height)
+        axes.set_ylabel(distances.title(study))
+    height = 1.7 * -(-len(grid) // columns) + 0.3
+    panels.legend(figure, study, points["variant"], height, markers=True)
     return figure
 
 

@@ -1,7 +1,8 @@
 """Who is compared with whom, and by which number.
 
 Derived from the configs, never from names. Within a comparison the first variant in grid order is
-the baseline; where a study has several model sizes or data sets, each has its own.
+the baseline; where a study has several model sizes or data sets, each has its own. What is about
+distances raises `NothingToShow` before the first evaluation.
 """
 
 from __future__ import annotations
@@ -13,16 +14,8 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from analysis.judging import effects, levels, tuning
-from analysis.judging.distances import label as label
-from analysis.judging.distances import of_runs, repeats
-from analysis.judging.distances import own as own
-from analysis.judging.distances import title as title
-from analysis.judging.paired import Difference
-from analysis.judging.paired import average as average
-from analysis.judging.paired import differences as paired_differences
-from analysis.judging.paired import paired as paired
-from analysis.judging.paired import values as values
+from analysis.judging import effects, levels, paired, tuning
+from analysis.judging.distances import in_role, judged, label, of_runs, own, repeats
 from analysis.study import NothingToShow, Study
 
 CONDITIONING = ["model.conditioning", "model.final_conditioning"]
@@ -113,6 +106,8 @@ def factorial(study: Study) -> effects.Factorial:
 
 
 def _groups(designs: pd.DataFrame, keys: list[str]) -> list[Comparison]:
+    if designs.empty:  # and without the columns of a config
+        return []
     groups: dict[tuple[object, ...], list[str]] = {}
     for variant, *key in designs[keys].itertuples(name=None):
         groups.setdefault(tuple(key), []).append(str(variant))
@@ -120,17 +115,14 @@ def _groups(designs: pd.DataFrame, keys: list[str]) -> list[Comparison]:
 
 
 def companions(study: Study, role: str) -> pd.DataFrame:
-    """The same distance in another role (limit, repeat, floor), also of another count.
+    """The judged distance in another role (limit, repeat, floor), of the runs in `distances`.
 
-    One row an evaluation of the runs that stand for their variants; of the repeats, those whose
-    extractor and count are the run's own.
+    One row an evaluation; repeats are of the run's own extractor and count.
     """
     if role == "repeat":
         rows = repeats(study)
     else:
-        rows = study.evaluations[study.evaluations["role"] == role]
-        rows = rows[rows["metric"].str.split("@").str[0] == label(study).split("@")[0]]
-        rows = rows.drop_duplicates("run", keep="last")
+        rows = in_role(study, role).drop_duplicates("run", keep="last")
     return rows[rows["run"].isin(distances(study)["run"])]
 
 
@@ -145,21 +137,13 @@ def sampling_sd(study: Study) -> pd.Series[float]:
     return by_run.var(ddof=1).groupby("variant", observed=True).mean() ** 0.5
 
 
-def floor(study: Study) -> tuple[str, float] | None:
-    """The label and value of real held-out images' distance; None where runs differ in it."""
+def floor_statement(study: Study) -> str:
+    """The distance of real held-out images in words; nothing where runs have none or several."""
     rows = companions(study, "floor")
     if rows.empty or rows["metric"].nunique() > 1 or np.ptp(rows["value"].astype(float)) > 1e-6:
-        return None
-    return str(rows["metric"].iloc[0]), float(rows["value"].iloc[0])
-
-
-def floor_statement(study: Study) -> str:
-    """The floor in words; nothing where there is none, or several."""
-    try:
-        found = floor(study)
-    except NothingToShow:
         return ""
-    return f"Real held-out images have {found[0]} {found[1]:.3g}: the floor." if found else ""
+    name, value = rows[["metric", "value"]].iloc[0]
+    return f"Real held-out images have {name} {float(value):.3g}: the floor."
 
 
 def distances(study: Study) -> pd.DataFrame:
@@ -168,9 +152,6 @@ def distances(study: Study) -> pd.DataFrame:
     Where the study tunes an axis, the run is at the variant's own best point, which ``tuned`` names
     and which was chosen among ``points`` (1: no choice), without this distance wherever that can
     be (:mod:`analysis.judging.tuning`).
-
-    Raises:
-        NothingToShow: before the first evaluation.
     """
     picked = tuning.choose(study).rename(columns={"point": "tuned"})
     picked = picked.assign(metric=label(study))
@@ -178,15 +159,15 @@ def distances(study: Study) -> pd.DataFrame:
 
 
 def chosen(study: Study) -> pd.DataFrame:
-    """The rows of ``runs`` that are shown for their variants: all at the best point of the tune
-    axes by all seeds."""
-    if not study.tune:
-        return study.runs
+    """The rows of ``runs`` that figures show: of a tuned variant those at its best point.
+
+    The best point is that by all seeds; before the first evaluation all runs are shown.
+    """
+    runs = study.runs
     try:
         points, best = of_runs(study).set_index("run")["point"], tuning.best(study)
-    except NothingToShow:
-        return study.runs
-    runs = study.runs
+    except NothingToShow:  # also where nothing is tuned
+        return runs
     out = runs["variant"].isin(best.index) & (
         runs["run"].map(points).astype(object) != runs["variant"].astype(object).map(best)
     )
@@ -195,51 +176,31 @@ def chosen(study: Study) -> pd.DataFrame:
 
 def incomparable(study: Study) -> list[str]:
     """Why some distances may not stand beside each other, in words; nothing when all may."""
-    name = label(study)
-    rows = own(study).drop_duplicates(["run", "metric"], keep="last")
-    distance = judged(study)
-    reasons = [
-        f"{run} has {', '.join(group['metric'])} but not {name}: left out"
-        for run, group in rows.groupby("run", sort=False)
-        if name not in set(group["metric"])
+    name, distance = label(study), judged(study)
+    infinite = ~np.isfinite(distance["value"].astype(float))
+    return [
+        *(
+            f"{run} has {', '.join(group['metric'])} but not {name}: left out"
+            for run, group in own(study).groupby("run", sort=False)
+            if name not in set(group["metric"])
+        ),
+        *(f"{run}: its {name} is not a number: left out" for run in distance["run"][infinite]),
+        *(
+            f"the runs' distances differ in {key} ({', '.join(found)}): not comparable"
+            for key, found in differing(study).items()
+        ),
     ]
-    reasons += [
-        f"{run}: its {name} is not a number: left out"
-        for run in distance["run"][~np.isfinite(distance["value"].astype(float))]
-    ]
-    return reasons + [
-        f"the runs' distances differ in {key} ({', '.join(found)}): not comparable"
-        for key, found in differing(study).items()
-    ]
-
-
-def judged(study: Study) -> pd.DataFrame:
-    """The evaluations by which the runs are judged, one row a run.
-
-    Raises:
-        NothingToShow: before the first evaluation.
-    """
-    rows = own(study)
-    return rows[rows["metric"] == label(study)].drop_duplicates("run", keep="last")
 
 
 def differing(study: Study) -> dict[str, list[str]]:
-    """In which settings of measuring the runs' distances differ, and the values.
-
-    Raises:
-        NothingToShow: before the first evaluation.
-    """
+    """In which settings of measuring the runs' distances differ, and the values."""
     rows = judged(study)
     settings = [key for key in map(str, rows) if key in MEASURED or key.startswith("sampling.")]
     found = {key: list(rows[key].map(levels.text).unique()) for key in settings if key not in OWN}
     return {key: values for key, values in found.items() if len(values) > 1}
 
 
-def differences(study: Study) -> dict[tuple[str, str], Difference]:
-    """All of :func:`pairs`; p is corrected for all of them, so that it is one in all tables.
-
-    Raises:
-        NothingToShow: before the first evaluation.
-    """
+def differences(study: Study) -> dict[tuple[str, str], paired.Difference]:
+    """All of :func:`pairs`; p is corrected for all of them, so all tables have the same."""
     found = pairs(study)
-    return dict(zip(found, paired_differences(distances(study), found), strict=True))
+    return dict(zip(found, paired.differences(distances(study), found), strict=True))

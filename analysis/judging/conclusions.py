@@ -5,25 +5,26 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 
-from analysis.judging import comparison, effects, statistics
+from analysis.judging import comparison, distances, effects
 from analysis.judging.paired import Difference
 from analysis.study import NothingToShow, Study
 
 MANY = 12
-"""More sentences than this are not read."""
+"""The largest number of sentences that people read."""
 
 
 def statements(study: Study) -> list[str]:
     """What may be concluded, a sentence each: the ladder's end and each modulation.
 
     ``E-all has FD-digits@1000 lower by 4.8 [1.6, 8] than A-none (12 % [4, 20]; …, 2 seeds).``
-    Of a grid with more comparisons than :data:`MANY`, what its factors do; where it crosses none,
-    the first, and how many more there are.
+    A grid with more than :data:`MANY` comparisons has its factors' effects instead. Where it
+    crosses no factors, the first comparisons and a count of the others.
     """
     try:
-        found, name = comparison.differences(study), comparison.title(study)
+        found, name = comparison.differences(study), distances.title(study)
     except NothingToShow as nothing:
-        return [f"{str(nothing).capitalize()}."]
+        reason = str(nothing)
+        return [f"{reason[0].upper()}{reason[1:]}."]
     ends = [(group.variants[-1], group.baseline) for group in comparison.ladder(study)]
     rest = [*comparison.modulation(study), *comparison.others(study)]
     ends += [(v, group.baseline) for group in rest for v in group.variants[1:]]
@@ -33,7 +34,7 @@ def statements(study: Study) -> list[str]:
             return effect_statements(comparison.factorial(study), name)
     said = [statement(*end, name, found[end], len(found)) for end in ends[:MANY]]
     if further := ends[MANY:]:
-        clear = sum(is_conclusive(found[end]) for end in further)
+        clear = sum(found[end].is_conclusive for end in further)
         said.append(
             f"Of {len(further)} further comparison{'s' * (len(further) > 1)}, in the tables, "
             f"{clear or 'none'} {'is' if clear == 1 else 'are'} conclusive after Holm's correction."
@@ -41,36 +42,28 @@ def statements(study: Study) -> list[str]:
     return said
 
 
-def is_conclusive(found: Difference) -> bool:
-    """Whether zero is excluded, and among all comparisons too (Holm)."""
-    return not found.absolute.includes_zero and found.p_holm < 1 - statistics.CONFIDENCE
-
-
 def effect_statements(found: effects.Factorial, name: str) -> list[str]:
-    """The main effects that are told from zero among all of them, and how many are not.
+    """The main effects that differ from zero, the largest first, and how many effects do.
 
     Raises:
-        NothingToShow: where none can be told from the interactions.
+        NothingToShow: where no main effect can be estimated.
     """
-    main = [effect for effect in found.effects if len(effect.factors) == 1]
-    both = [effect for effect in found.effects if len(effect.factors) == 2]
-    if not main:
-        raise NothingToShow("no main effect can be told from the interactions")
-    clear = [effect for effect in main if effect.p_holm < 1 - statistics.CONFIDENCE]
+    main = found.main
+    both = found.effects[len(main) :]
+    clear = [effect for effect in main if effect.is_conclusive]
     clear.sort(key=lambda effect: -abs(effect.estimate.value))
-    said = [_effect(effect, name) for effect in clear]
-    told = sum(effect.p_holm < 1 - statistics.CONFIDENCE for effect in both)
     return [
-        *said,
-        f"Of {len(main)} main effects {len(clear)}, and of {len(both)} interactions of two factors "
-        f"{told} differ from zero after Holm's correction ({main[0].estimate.n:,} runs).",
+        *(_effect(effect, name) for effect in clear),
+        f"After Holm's correction {len(clear)} of {len(main)} main effects and "
+        f"{sum(effect.is_conclusive for effect in both)} of {len(both)} interactions of two "
+        f"factors differ from zero ({main[0].estimate.n:,} runs).",
     ]
 
 
 def _effect(effect: effects.Effect, name: str) -> str:
     """``mp_silu has FD lower by 1.95 [1.88, 2.02], over all settings of the other factors.``"""
     estimate = effect.estimate
-    word, sign = ("lower", -1) if estimate.value < 0 else ("higher", 1)
+    word, sign = _direction(estimate.value)
     bounds = _interval(sign * estimate.low, sign * estimate.high, ".3g")
     return (
         f"{effects.name(effect.factors, effect.levels)} has {name} {word} by "
@@ -83,7 +76,7 @@ def statement(variant: str, baseline: str, name: str, found: Difference, compari
     difference, change = found.absolute, found.relative
     if difference.n == 0:
         return f"{variant} and {baseline} have no seed in common yet."
-    word, sign = ("lower", -1) if difference.value < 0 else ("higher", 1)
+    word, sign = _direction(difference.value)
     said = f"{variant} has {name} {word} by {abs(difference.value):.3g}"
     share = f"{100 * abs(change.value):.1f} %"
     if difference.n == 1:
@@ -97,12 +90,16 @@ def statement(variant: str, baseline: str, name: str, found: Difference, compari
     said += f" {bounds} than {baseline} ({share}; 95 % intervals, {difference.n} seeds)"
     if difference.includes_zero:
         return f"{said}: the interval includes zero, so these seeds do not tell the two apart."
-    if not is_conclusive(found):
+    if not found.is_conclusive:
         return (
-            f"{said}: the interval excludes zero, but among {comparisons} comparisons one may by "
-            f"chance (p = {found.p_holm:.2g}, Holm), so it is no conclusion."
+            f"{said}: the interval excludes zero, but one of {comparisons} comparisons may do so "
+            f"by chance (p = {found.p_holm:.2g}, Holm), so it is not conclusive."
         )
     return f"{said}."
+
+
+def _direction(change: float) -> tuple[str, int]:
+    return ("lower", -1) if change < 0 else ("higher", 1)
 
 
 def _interval(one_end: float, other_end: float, form: str) -> str:

@@ -1,4 +1,7 @@
-"""The number by which a study is judged, and every run's."""
+"""The number by which a study is judged, and every run's.
+
+All functions on it raise `NothingToShow` before the first evaluation.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +14,61 @@ import pandas as pd
 from analysis.judging import levels
 from analysis.study import NothingToShow, Study
 
-DISTANCES = ("FD", "FID", "KD", "KID")
-"""Smaller is better; precision, recall and scores are not what a study is judged by."""
+DISTANCES = {"FD": "Fréchet", "FID": "Fréchet", "KD": "kernel", "KID": "kernel"}
+"""What a metric's label begins with → its kind of distance. Smaller is better."""
 
 
 def own(study: Study) -> pd.DataFrame:
-    """The evaluations of the runs as they were configured: no sweep, repeat, limit or floor."""
-    return study.evaluations[study.evaluations["role"] == "run"]
+    """The evaluations of the runs as they were configured: no sweep, repeat, limit or floor.
+
+    One row a run and metric, the last where it was measured again.
+    """
+    rows = study.evaluations[study.evaluations["role"] == "run"]
+    return rows.drop_duplicates(["run", "metric"], keep="last")
+
+
+def kind(label: str) -> str | None:
+    """``Fréchet`` or ``kernel``; None for a metric that is not a known distance."""
+    return DISTANCES.get(label.split("@")[0].split("-")[0])
+
+
+def better(study: Study) -> dict[str, str]:
+    """Label → ``lower`` or ``higher``, for the metrics of the runs where this is known."""
+    rows = own(study).reindex(columns=["metric", "better"])
+    said = rows.dropna().astype(str)
+    distances = {str(name): "lower" for name in rows["metric"] if kind(name)}
+    return distances | dict(zip(said["metric"], said["better"], strict=True))
 
 
 def label(study: Study) -> str:
-    """The distance by which the study is judged: the one that most runs have, of equals the first.
+    """The metric by which the study is judged.
+
+    A distance, or where there is none a metric whose rows say that lower is better. Of several the
+    one that most runs have, of equals the first.
 
     Raises:
-        NothingToShow: before the first evaluation by a distance.
+        NothingToShow: before the first evaluation by such a metric. The message names the others.
     """
-    rows = own(study).drop_duplicates(["run", "metric"])
-    rows = rows[[name.split("@")[0].split("-")[0] in DISTANCES for name in rows["metric"]]]
+    rows = own(study)
     if rows.empty:
         raise NothingToShow("no run has been evaluated yet")
-    counts = rows.groupby("metric", sort=False).size()
-    return str(counts.idxmax())
+    judges = rows["metric"][rows["metric"].map(kind).notna()]
+    if judges.empty:
+        judges = rows["metric"][rows["metric"].map(better(study)) == "lower"]
+    if judges.empty:
+        raise NothingToShow(
+            f"no metric to compare the runs by: they have {', '.join(rows['metric'].unique())}, "
+            "but no distance and no metric whose rows say that lower is better"
+        )
+    return str(judges.groupby(judges, sort=False).size().idxmax())
 
 
-def title(study: Study) -> str:
-    """``label`` as a heading. Only a distance in Inception's features may be called FID."""
-    name = label(study)
+def title(study: Study, name: str | None = None) -> str:
+    """A metric's label as a heading; by default that of :func:`label`.
+
+    Only a distance in Inception's features may be called FID.
+    """
+    name = name or label(study)
     rows = own(study)
     extractor = str(rows.loc[rows["metric"] == name, "extractor"].iloc[0])
     if name.startswith("FID") and not extractor.startswith("inception"):
@@ -44,19 +76,27 @@ def title(study: Study) -> str:
     return name
 
 
+def judged(study: Study) -> pd.DataFrame:
+    """The evaluations by which the runs are judged, one row a run."""
+    rows, name = own(study), label(study)
+    found: pd.DataFrame = rows[rows["metric"] == name]
+    return found
+
+
 def of_runs(study: Study) -> pd.DataFrame:
     """One row a run that has a distance: ``run``, ``variant``, ``seed``, ``value``, ``point``.
 
-    ``point`` says where on the tune axes the run is (``train.learning_rate 0.01``), empty where
-    there are none.
+    ``point`` is the run's place on the tune axes (``train.learning_rate 0.01``), empty where there
+    are none.
 
     Raises:
-        NothingToShow: before the first evaluation.
+        NothingToShow: before the first evaluation, and where no value is finite.
     """
-    rows = own(study)
-    rows = rows[rows["metric"] == label(study)].drop_duplicates("run", keep="last")
-    rows = rows[np.isfinite(rows["value"].astype(float))]
-    table = rows[["run", "variant", "seed", "value"]].astype({"value": float})
+    table: pd.DataFrame = judged(study)[["run", "variant", "seed", "value"]]
+    table = table.astype({"value": float})
+    table = table[np.isfinite(table["value"])]
+    if table.empty:
+        raise NothingToShow(f"no run has a finite {label(study)}")
     words = dict(zip(study.runs["run"], points(study), strict=True))
     return table.assign(point=[words[run] for run in table["run"]]).reset_index(drop=True)
 
@@ -67,20 +107,17 @@ def points(study: Study) -> pd.Series[str]:
     return pd.Series(list(map(_words, rows)), index=study.runs.index, dtype=str)
 
 
-def repeats(study: Study) -> pd.DataFrame:
-    """The same distance of a run's further sample sets, as large as its own and from the same
-    reference: ``run``, ``value``.
+def in_role(study: Study, role: str) -> pd.DataFrame:
+    """The evaluations of the judged metric in another role, of any count."""
+    rows, name = study.evaluations, label(study).split("@")[0]
+    return rows[(rows["role"] == role) & (rows["metric"].str.split("@").str[0] == name)]
 
-    Raises:
-        NothingToShow: before the first evaluation.
-    """
-    name = label(study)
-    of_run = own(study)
-    of_run = of_run[of_run["metric"] == name].drop_duplicates("run", keep="last")
-    rows = study.evaluations[study.evaluations["role"] == "repeat"]
-    rows = rows[rows["metric"].str.split("@").str[0] == name.split("@")[0]]
+
+def repeats(study: Study) -> pd.DataFrame:
+    """The distances of further sample sets of the run's own size and reference."""
+    of_run = judged(study)
     same = of_run.columns.intersection(["run", "weights", "count", "reference.hash"])
-    return rows.merge(of_run[same])
+    return in_role(study, "repeat").merge(of_run[same])
 
 
 def _words(point: Mapping[Hashable, Any]) -> str:

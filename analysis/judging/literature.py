@@ -1,7 +1,7 @@
-"""What has been published, to stand beside ours: each number with its source.
+"""Published numbers to compare ours with, each with its source.
 
 PAPER is Bill, Perez Jensen, Anagnostidis, von Rütte, *Exploring Magnitude Preservation and Rotation
-Modulation in Diffusion Transformers*, 2025; its full tables were not to be had, and the numbers are
+Modulation in Diffusion Transformers*, 2025. Its full tables were not available; the numbers are
 from secondary sources. CODE is its official code, ericbill21/map-dit, whose models were counted.
 """
 
@@ -39,18 +39,20 @@ PARAMETERS: tuple[tuple[int, dict[str, Any]], ...] = (
     (33_282_830, {"name": "DiT-S/4", **ALL}),
     (7_864_840, {"name": "DiT-XS/2", **ALL}),
 )
-"""CODE: of models (as a config spells them) for latents 4×16×16 and 1000 classes. PAPER rounds two
-of DiT-S/2: 32.8 M with AdaLN, 31.0 M (−5.4 %) with rotation and scale, the final layer AdaLN's."""
+"""CODE: parameters of models (as a config spells them) for latents 4×16×16 and 1000 classes. PAPER
+rounds two of DiT-S/2: 32.8 M with AdaLN, 31.0 M (−5.4 %) with rotation and scale where the final
+layer has AdaLN."""
 
 
 @dataclass(frozen=True)
-class Ladder:
-    """What PAPER's Table 1 says of one set of flags, under AdaLN-Zero.
+class PublishedStep:
+    """A row of PAPER's Table 1: one set of flags, under AdaLN-Zero.
 
     Attributes:
         distance: FID-10K by model.
-        relative: FID-10K over that without flags, less one; of which of its two models is not said.
-        step_time: running time over that without flags, less one.
+        relative: change of FID-10K from the model without flags, as a fraction. PAPER does not say
+            for which of its two models.
+        step_time: change of the running time from the model without flags, as a fraction.
     """
 
     flags: tuple[str, ...]
@@ -60,30 +62,34 @@ class Ladder:
 
 
 LADDER = (
-    Ladder(PAPERS_FLAGS[:2], {"DiT-XS/2": 86.49}),
-    Ladder(PAPERS_FLAGS[:3], {"DiT-XS/2": 89.38}),
-    Ladder(PAPERS_FLAGS, {}, relative=-0.128, step_time=0.085),
+    PublishedStep(("cosine_attention", "weight_normalization"), {"DiT-XS/2": 86.49}),
+    PublishedStep(
+        ("cosine_attention", "weight_normalization", "forced_weight_normalization"),
+        {"DiT-XS/2": 89.38},
+    ),
+    PublishedStep(PAPERS_FLAGS, {}, relative=-0.128, step_time=0.085),
 )
 LADDER_MODELS = ("DiT-XS/2", "DiT-S/4")
 
 
 def parameters(run: Mapping[Any, Any]) -> int | None:
-    """The count of the model of a row of ``Study.runs``; None where it is not known."""
+    """The published count for the model of a row of ``Study.runs``; None where there is none."""
     if run["data.name"] != DATA:
         return None
     for count, options in PARAMETERS:
-        fields = ModelConfig.model_validate(options).model_dump()
-        if all(run[f"model.{key}"] == value for key, value in fields.items()):
+        fields = ModelConfig.model_validate(options).model_dump(mode="json")
+        # results of an older version lack the fields that came later
+        if all(run.get(f"model.{key}", value) == value for key, value in fields.items()):
             return count
     return None
 
 
-def ladder(run: Mapping[Any, Any]) -> Ladder | None:
-    """What Table 1 says of the flags of a row of ``Study.runs``.
+def ladder(run: Mapping[Any, Any]) -> PublishedStep | None:
+    """The row of Table 1 for the flags of a row of ``Study.runs``.
 
-    None where it says nothing, or the row's model or data are none of the table's.
+    None where the table has no such flags, model or data.
     """
     setting = run["data.name"], run["model.conditioning"]
     if setting != (DATA, "adaln") or run["model"] not in LADDER_MODELS:
         return None
-    return next((row for row in LADDER if row.flags == run["flags"]), None)
+    return next((row for row in LADDER if set(row.flags) == set(run["flags"])), None)

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.judging import statistics, tuning
+from analysis.judging.distances import kind
 from analysis.judging.statistics import Estimate
-
-NON_NEGATIVE = ("FD", "FID")
-"""Unlike these the unbiased kernel distances may be below zero."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,11 @@ class Difference:
     relative: Estimate
     p: float
     p_holm: float
+
+    @property
+    def is_conclusive(self) -> bool:
+        """Whether zero is excluded, and among all comparisons too (Holm)."""
+        return not self.absolute.includes_zero and self.p_holm < 1 - statistics.CONFIDENCE
 
 
 def values(distances: pd.DataFrame, variant: str) -> pd.Series[float]:
@@ -58,7 +61,8 @@ def differences(distances: pd.DataFrame, pairs: list[tuple[str, str]]) -> list[D
         ours, theirs = paired(distances, variant, baseline)
         points = (_points(distances, name) for name in (variant, baseline))
         widened = tuning.widening(len(ours), *points)
-        is_bounded = distances["metric"].iloc[0].split("@")[0].split("-")[0] in NON_NEGATIVE
+        # the unbiased kernel distances may be below zero
+        is_bounded = kind(distances["metric"].iloc[0]) == "Fréchet"
         found.append(
             (
                 statistics.difference(ours, theirs, widened=widened),

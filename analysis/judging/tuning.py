@@ -1,23 +1,22 @@
-"""Each variant at its own best point of the tune axes, chosen without a look at what is compared.
+"""Each variant at its own best point of the tune axes, chosen without the compared distances.
 
-The lowest of several noisy distances is lower than the best point's true one, and the more so the
-more points there are. So a seed's distance is taken at the point that is best by the *other* seeds:
-a variant gains nothing by having been tuned more.
+The lowest of several noisy distances is below the true distance of the best point; more points make
+it lower. Each seed's distance is therefore taken at the point that is best on the *other* seeds, so
+a variant gains nothing from more tuning.
 
-But the seeds' choices hang together. Where both variants are tuned and all points are alike, plain
-95 % t intervals of such differences hold the truth in 91 % (3 seeds × 3 points), 88 % (5 × 3), 79 %
-(10 × 5) and 76 % (10 × 10) of studies. They are therefore widened (:func:`widening`) until they do
-so in 95 %; where one point is clearly best, they then hold it in 97 % and more.
+The seeds' choices depend on each other. Where both variants are tuned and all points are equal,
+plain 95 % t intervals of such differences cover the truth in 91 % (3 seeds × 3 points), 88 %
+(5 × 3), 79 % (10 × 5) and 76 % (10 × 10) of studies. They are widened (:func:`widening`) to cover
+it in 95 %; where one point is clearly best, they then cover it in 97 % and more.
 
-A variant with one seed is tuned on other sample sets of its runs (repeats) where it has them. Where
-it has not, on the very distance that is compared, and :func:`remarks` says so.
+A variant with one seed is tuned on other sample sets of its runs (repeats). Without repeats it is
+tuned on the compared distance itself, and :func:`remarks` warns of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,21 +25,21 @@ from analysis.judging import distances, levels, statistics
 from analysis.study import NothingToShow, Study
 
 SEEDS, SAMPLES, ITSELF = "other seeds", "other samples", "the same samples"
-"""By what a point was chosen."""
+"""What a point was chosen on."""
 
 SIMULATED = 5_000
-"""Studies. Their quantile is known to a few percent."""
+"""Number of simulated studies: their quantile is accurate to a few percent."""
 
 
 def leave_one_out(values: np.ndarray) -> list[int | None]:
-    """For each seed the point that is best by the others.
+    """For each seed, the point that is best on the other seeds.
 
     Args:
         values: seeds × points, NaN where there is no distance. Smaller is better.
 
     Returns:
-        Of the points that the seed has and that most of the other seeds have, the one with the
-        lowest mean over the others; None where there is none.
+        For each seed the point with the lowest mean over the other seeds, among the points that
+        the seed itself and most of the others have. None where there is no such point.
     """
     there = ~np.isnan(values)
     chosen: list[int | None] = []
@@ -57,11 +56,11 @@ def leave_one_out(values: np.ndarray) -> list[int | None]:
 
 @cache
 def widening(seeds: int, points: int, others: int) -> float:
-    """How much wider than Student's an interval of :func:`leave_one_out`'s differences must be.
+    """The factor on Student's interval of a difference between two variants tuned this way.
 
-    So that it holds the truth in 95 % of studies where all points are alike, the worst case, found
-    by simulation. At least 1; of complete tables of ``seeds``, one variant's with so many
-    ``points`` and the other's with so many ``others`` (0: of the one variant's mean).
+    With it the interval covers the truth in 95 % of simulated studies whose points are all equal,
+    the worst case. One variant has so many ``points``, the other so many ``others`` (0: the
+    interval is of the one variant's mean), and both have all ``seeds`` at each. At least 1.
     """
     if seeds < 2 or max(points, others) < 2:
         return 1.0
@@ -78,10 +77,10 @@ def widening(seeds: int, points: int, others: int) -> float:
 
 
 def choose(study: Study) -> pd.DataFrame:
-    """One row a variant and seed: the run that stands for it.
+    """The run that represents each variant and seed, one row each.
 
-    ``run``, ``variant``, ``seed``, ``value`` (its distance), ``point``, ``by`` (how the point was
-    chosen; empty where there was no choice), and ``points`` (among how many).
+    ``run``, ``variant``, ``seed``, ``value`` (its distance), ``point``, ``by`` (what the point was
+    chosen on; empty where there was no choice), and ``points`` (among how many it was chosen).
 
     Raises:
         NothingToShow: before the first evaluation.
@@ -97,11 +96,11 @@ def choose(study: Study) -> pd.DataFrame:
 
 
 def _choose(runs: pd.DataFrame, repeated: pd.Series[float]) -> pd.DataFrame:
-    """Of one variant's runs."""
+    """:func:`choose` for one variant's runs; ``repeated`` has the mean of each run's repeats."""
     if runs["point"].nunique() == 1:
         return runs.assign(by="", points=1)
     values = runs.pivot(index="seed", columns="point", values="value")
-    values = values[runs["point"].unique()]  # of equals the grid's first
+    values = values[runs["point"].unique()]  # among equals, the grid's first is chosen
     found = dict(zip(values.index, leave_one_out(values.to_numpy()), strict=True))
     kept = []
     for seed, of_seed in runs.groupby("seed", sort=True):
@@ -122,8 +121,8 @@ def curve(study: Study) -> pd.DataFrame:
 
     ``variant``, ``point``, a column a tune axis (``tune.train.learning_rate``; text where not all
     values are numbers), ``mean``, ``low``, ``high`` (over seeds, 95 % t interval), ``seeds``;
-    ``best`` (the lowest mean of the points that
-    most seeds have); ``chosen`` (for how many seeds it was chosen by the others).
+    ``best`` (the lowest mean among the points that most seeds have); ``chosen`` (the number of
+    seeds for which the other seeds chose it).
 
     Raises:
         NothingToShow: when the study tunes nothing, or before the first evaluation.
@@ -134,35 +133,32 @@ def curve(study: Study) -> pd.DataFrame:
     values = {key: levels.positions(study.runs[key]) for key in axes}
     runs = distances.of_runs(study).merge(study.runs[["run"]].assign(**values), on="run")
     picked = choose(study).groupby(["variant", "point"], observed=True).size()
-    rows: list[dict[Any, Any]] = []
-    for variant, of_variant in runs.groupby("variant", observed=True, sort=False):
-        points: list[dict[Any, Any]] = []
-        for point, group in of_variant.groupby("point", sort=False):
-            average = statistics.mean(group["value"])
-            points.append(
-                {
-                    "variant": variant,
-                    "point": point,
-                    **group[axes].iloc[0].to_dict(),
-                    "mean": average.value,
-                    "low": average.low,
-                    "high": average.high,
-                    "seeds": average.n,
-                    "best": False,
-                    "chosen": int(picked.get((variant, point), 0)),
-                }
-            )
-        most = max(point["seeds"] for point in points)
-        whole = [point for point in points if point["seeds"] == most]
-        min(whole, key=lambda point: point["mean"])["best"] = True
-        rows += points
-    frame = pd.DataFrame(rows)
-    frame["variant"] = pd.Categorical(frame["variant"], study.variants, ordered=True)
-    return frame
+    rows = []
+    for (variant, point), group in runs.groupby(["variant", "point"], observed=True, sort=False):
+        average = statistics.mean(group["value"])
+        rows.append(
+            {
+                "variant": variant,
+                "point": point,
+                **group[axes].iloc[0].to_dict(),
+                "mean": average.value,
+                "low": average.low,
+                "high": average.high,
+                "seeds": average.n,
+                "best": False,  # see below
+                "chosen": int(picked.get((variant, point), 0)),
+            }
+        )
+    frame = pd.DataFrame(rows).astype({"variant": study.runs["variant"].dtype})
+    frame = frame.sort_values("variant", kind="stable", ignore_index=True)
+    by_variant = frame.groupby("variant", observed=True)
+    whole = frame["seeds"] == by_variant["seeds"].transform("max")
+    lowest = frame["mean"].where(whole).groupby(frame["variant"], observed=True).idxmin()
+    return frame.assign(best=frame.index.isin(lowest))
 
 
 def best(study: Study) -> pd.Series[str]:
-    """Each variant's best point by all its seeds: for pictures, not for comparing.
+    """Each variant's best point on all its seeds: for figures, not for comparisons.
 
     Raises:
         NothingToShow: when the study tunes nothing, or before the first evaluation.
@@ -191,30 +187,19 @@ def remarks(study: Study) -> list[str]:
     return said + [f"{_listed(names, study)}: {words}" for words, names in of_whom.items()]
 
 
-def _not_yet(study: Study, points: pd.DataFrame, axes: str) -> Iterator[tuple[str, str]]:
-    """The variants that have no distance at some points, and what is said of them."""
-    there = points["variant"].astype(str).value_counts(sort=False)
-    planned = distances.points(study).groupby(study.runs["variant"].astype(str)).nunique()
-    for variant, count in there.items():
-        of = int(planned[str(variant)])
-        if count < of:
-            words = f"a distance at {count} of {of} points of {axes}, the best may be yet to come"
-            yield str(variant), words
+_HOW = {
+    SEEDS: "was chosen for each seed on the other seeds",
+    SAMPLES: "was chosen on other samples of the same models: with one seed, luck in training may "
+    "look like a better value",
+    ITSELF: "was chosen on the compared distances themselves, because there are neither other "
+    "seeds nor repeats: these distances are too low",
+}
 
 
 def _widenings(picked: pd.DataFrame) -> Iterator[float]:
-    """Of the difference between each variant and another one like it."""
+    """For each variant, the widening of its difference to another one like it."""
     for _, rows in picked.groupby("variant", observed=True):
         yield widening(len(rows), *[int(rows["points"].iloc[0])] * 2)
-
-
-_HOW = {
-    SEEDS: "is for each seed what is best by the other seeds",
-    SAMPLES: "is what is best by other samples of the same models: luck in training, of one seed, "
-    "may pass for a better value",
-    ITSELF: "is what is best by the very distances that are compared, for want of other seeds and "
-    "of repeats: they are too low",
-}
 
 
 def _listed(variants: list[str], study: Study) -> str:
@@ -223,9 +208,18 @@ def _listed(variants: list[str], study: Study) -> str:
     return ", ".join(variants) if len(variants) < 5 else f"{len(variants)} variants"
 
 
+def _not_yet(study: Study, points: pd.DataFrame, axes: str) -> Iterator[tuple[str, str]]:
+    """The variants that lack a distance at some points, each with the remark on it."""
+    there = points["variant"].astype(str).value_counts(sort=False)
+    planned = distances.points(study).groupby(study.runs["variant"].astype(str)).nunique()
+    for variant, count in there.items():
+        if count < (of := planned[str(variant)]):
+            words = f"evaluated at {count} of {of} points of {axes}, the best may still be missing"
+            yield str(variant), words
+
+
 def _at_an_edge(study: Study, points: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """The variants whose best point is the least or the greatest number tried on an axis, and what
-    is said of them."""
+    """The variants whose best point is an end of the numbers tried, each with the remark on it."""
     for row in points[points["best"]].to_dict("records"):
         tried = points[points["variant"] == row["variant"]]
         ends = [
@@ -238,8 +232,6 @@ def _at_an_edge(study: Study, points: pd.DataFrame) -> Iterator[tuple[str, str]]
         if ends:
             yield (
                 str(row["variant"]),
-                (
-                    f"the best is at the end of what was tried ({', '.join(ends)}), something "
-                    "better may lie beyond"
-                ),
+                f"the best point is at the edge of the tried range ({', '.join(ends)}), a better "
+                "one may lie beyond",
             )

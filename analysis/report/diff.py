@@ -21,11 +21,11 @@ CODE = ("version", "code", "diff_sha")
 NOT_ENVIRONMENT = {*CODE, "run", "variant", "seed", "study", "time", "job"}
 
 
-class Difference(NamedTuple):
+class Discrepancy(NamedTuple):
     """One thing in which two runs differ, or a result of both; None where one has none.
 
-    ``part`` is config, execution (of a config, what is no part of a run's identity), code,
-    environment, or result.
+    ``part`` is config, execution (config keys outside a run's identity), code, environment, or
+    result.
     """
 
     part: str
@@ -34,45 +34,49 @@ class Difference(NamedTuple):
     second: Any
 
 
-def differences(first: Study, second: Study) -> list[Difference]:
-    """All in which the runs of two studies of one run each differ, and both results."""
-    pair = (first, second)
-    return [
-        *_config(*(dict(study.runs.iloc[0].items()) for study in pair)),
-        *_start(*(_last_start(study) for study in pair)),
-        *_result(*(dict(_results(study)) for study in pair)),
+def differences(first: Study, second: Study) -> list[Discrepancy]:
+    """How the only runs of two studies differ, and both results."""
+    pairs = [
+        [_known(values) for values in (of(first), of(second))]
+        for of in (_config, _last_start, _results)
     ]
-
-
-def _config(first: dict[Any, Any], second: dict[Any, Any]) -> Iterator[Difference]:
     aside = {f"{section}.{key}" for section, keys in OPERATIONAL.items() for key in keys}
-    for key in dict.fromkeys([*first, *second]):
-        if key.partition(".")[0] not in RunConfig.model_fields or key == "model":
-            continue
-        values = _known(first.get(key)), _known(second.get(key))
-        if values[0] != values[1]:
-            yield Difference("execution" if key in aside else "config", key, *values)
+    found = []
+    for kind, (one, other) in zip(("config", "environment", "result"), pairs, strict=True):
+        for key in dict.fromkeys([*one, *other]):
+            values = one.get(key), other.get(key)
+            if kind == "result" or values[0] != values[1]:
+                part = "execution" if key in aside else "code" if key in CODE else kind
+                found.append(Discrepancy(part, key.removeprefix("packages."), *values))
+    return found
 
 
-def _last_start(study: Study) -> dict[str, Any]:
-    starts = study.provenance.to_dict("records")
-    return {str(key): value for key, value in starts[-1].items()} if starts else {}
+def _known(values: Iterator[tuple[str, Any]]) -> dict[str, Any]:
+    """None for what a frame has as missing."""
+    return {
+        key: None if isinstance(value, float) and math.isnan(value) else value
+        for key, value in values
+    }
 
 
-def _start(first: dict[str, Any], second: dict[str, Any]) -> Iterator[Difference]:
-    keys = list(dict.fromkeys([*first, *second]))
-    for key in [*CODE, *(key for key in keys if key not in NOT_ENVIRONMENT)]:
-        values = _known(first.get(key)), _known(second.get(key))
-        if values[0] != values[1]:
-            part = "code" if key in CODE else "environment"
-            yield Difference(part, key.removeprefix("packages."), *values)
+def _config(study: Study) -> Iterator[tuple[str, Any]]:
+    for key, value in study.runs.iloc[0].items():
+        if str(key).partition(".")[0] in RunConfig.model_fields and key != "model":
+            yield str(key), value
+
+
+def _last_start(study: Study) -> Iterator[tuple[str, Any]]:
+    """The code first, then what else a run's last start recorded of its environment."""
+    last: dict[Any, Any] = next(iter(study.provenance[::-1].to_dict("records")), {})
+    for key in (*CODE, *(key for key in last if key not in NOT_ENVIRONMENT)):
+        yield str(key), last.get(key)
 
 
 def _results(study: Study) -> Iterator[tuple[str, Any]]:
     run = study.runs.iloc[0]
     yield "state", run["state"]
     yield "step", run["step"]
-    rows = distances.own(study).drop_duplicates("metric", keep="last")
+    rows = distances.own(study)
     yield from zip(rows["metric"], rows["value"], strict=True)
     logged = study.metrics
     if len(logged):
@@ -81,19 +85,6 @@ def _results(study: Study) -> Iterator[tuple[str, Any]]:
         yield "memory, MB", float(logged["memory_mb"].max())
     yield "train time", run["train_seconds"]
     yield "parameters", run["parameters"]
-
-
-def _result(first: dict[str, Any], second: dict[str, Any]) -> Iterator[Difference]:
-    for key in dict.fromkeys([*first, *second]):
-        yield Difference("result", key, _known(first.get(key)), _known(second.get(key)))
-
-
-def _known(value: Any) -> Any:
-    """None for what a frame has as missing."""
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-# Printing ----------------------------------------------------------------------------------------
 
 
 def show(first: Study, second: Study, console: Console | None = None) -> None:
@@ -141,14 +132,11 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
 }
 
 
-def _change(row: Difference) -> list[str]:
-    """Of two numbers of a result, the second less the first."""
+def _change(row: Discrepancy) -> list[str]:
+    """The second of two results less the first, where both are numbers."""
     if row.part != "result":
         return []
-    numbers = all(
-        isinstance(value, int | float) or pd.api.types.is_number(value) for value in row[2:]
-    )
-    if not numbers:
+    if not all(pd.api.types.is_number(value) for value in row[2:]):
         return [""]
     change = row.second - row.first
     if not change:

@@ -1,4 +1,4 @@
-"""Everything the paper shows, from whichever of its studies are there.
+"""Everything the paper shows, from those of its studies that exist.
 
 ``paper/`` gets each study's tables and figures under the names that the paper gives them, and
 ``paper.md``, which shows them all, says what may be concluded, and what is missing.
@@ -6,87 +6,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-from analysis import tables
-from analysis.figures import FIGURES, style
+from analysis.exhibits import Exhibit, Exhibits
+from analysis.figures import FIGURES
+from analysis.figures.figure import FigureExhibit
 from analysis.judging import conclusions, words
 from analysis.loading import published
 from analysis.loading.load import load
-from analysis.report.captions import CAPTIONS, TITLES
 from analysis.study import NothingToShow, Study
+from analysis.tables import TABLES, cells
+from analysis.tables.table import TableExhibit
 from mpdit.disk.files import write_atomic
 from mpdit.errors import ConfigError
 
+E = TypeVar("E", bound=Exhibit[Any])
+
 
 @dataclass(frozen=True)
-class Part:
+class Chapter:
     """What the paper shows of one study.
 
     Attributes:
         study: its name; its grid is ``experiments/<study>.yaml``.
         about: the question, in words.
-        tables, figures: name in print → name in ``tables.TABLES`` or ``figures.FIGURES``.
+        tables, figures: by their names in print.
     """
 
     study: str
     about: str
-    tables: dict[str, str]
-    figures: dict[str, str]
+    tables: Mapping[str, TableExhibit]
+    figures: Mapping[str, FigureExhibit]
+
+    @classmethod
+    def of(cls, study: str, about: str, tables: str, figures: str) -> Chapter:
+        """From the names of exhibits, each as ``name in print=name`` or, named by study, ``name``.
+
+        Raises:
+            KeyError: for an unknown name.
+        """
+        return cls(study, about, _named(study, TABLES, tables), _named(study, FIGURES, figures))
 
     @property
     def command(self) -> str:
         return f"python launch.py submit experiments/{self.study}.yaml"
 
 
-def _numbered(study: str, *names: str) -> dict[str, str]:
-    return {f"{study}-{name}": name for name in names}
+def _named(study: str, exhibits: Exhibits[E], words: str) -> dict[str, E]:
+    pairs = (word.rpartition("=") for word in words.split())
+    return {printed or f"{study}-{name}": exhibits[name] for printed, _, name in pairs}
 
 
-_TABLES = ("ladder", "contributions", "modulation", "evidence", "overhead", "inventory")
-PARTS = (
-    Part(
+_TABLES = "ladder contributions modulation evidence overhead inventory"
+_FIGURES = "distance distance_parameters magnitude_depth samples"
+SECTIONS = (
+    Chapter.of(
         "ladder",
         "Magnitude preservation, step by step (Table 1)",
-        {
-            "table1": "ladder_by_size",
-            "table1-in-full": "ladder",
-            **_numbered("ladder", "contributions", "evidence", "overhead", "inventory"),
-        },
-        _numbered(
-            *("ladder", "distance", "magnitude_depth", "magnitude_training", "magnitudes"),
-            *("loss", "distance_training", "sweep", "samples", "speed"),
-        ),
+        "table1=ladder_by_size table1-in-full=ladder contributions evidence overhead inventory",
+        "distance magnitude_depth magnitude_training magnitudes loss distance_training sweep "
+        "samples speed",
     ),
-    Part(
+    Chapter.of(
         "modulation",
         "What the conditioning is made of (Table 2)",
-        {"table2": "modulation", **_numbered("modulation", "evidence", "overhead", "inventory")},
-        _numbered(
-            *("modulation", "distance", "distance_parameters", "magnitude_depth"),
-            *("distance_training", "sweep", "samples"),
-        ),
+        "table2=modulation evidence overhead inventory",
+        "distance distance_parameters magnitude_depth distance_training sweep samples",
     ),
-    Part(
-        "fashion",
-        "Ladder and modulations on Fashion-MNIST",
-        _numbered("fashion", *_TABLES),
-        _numbered("fashion", "distance", "distance_parameters", "magnitude_depth", "samples"),
-    ),
-    Part(
+    Chapter.of("fashion", "Ladder and modulations on Fashion-MNIST", _TABLES, _FIGURES),
+    Chapter.of(
         "factorial",
         "Every combination of the flags, on handwritten digits",
-        {"factorial-effects": "main_effects", "factorial-pairs": "interactions"},
-        _numbered("factorial", "main_effects", "interactions"),
+        "factorial-effects=main_effects factorial-pairs=interactions",
+        "main_effects interactions",
     ),
-    Part(
-        "quickstart",
-        "Ladder and modulations on handwritten digits",
-        _numbered("quickstart", *_TABLES),
-        _numbered("quickstart", "distance", "distance_parameters", "magnitude_depth", "samples"),
-    ),
+    Chapter.of("quickstart", "Ladder and modulations on handwritten digits", _TABLES, _FIGURES),
 )
 
 
@@ -94,36 +91,37 @@ def write(results: Path, out: Path, say: Callable[[str], object] = print) -> Pat
     """Write the paper's tables and figures into ``out``.
 
     Args:
-        results: where the studies' folders are; a published summary below it stands in for a
-            study that is not there.
-        say: is told of each study, and of the command that makes a missing one.
+        results: the folder of the studies; a published summary below it replaces a missing study.
+        say: receives a line on each study, with the command that makes a missing one.
 
     Returns:
         the path of paper.md.
 
     Raises:
-        ConfigError: when not one of the studies is there, or ``out`` cannot be written.
+        ConfigError: when none of the studies exists, or ``out`` cannot be written.
     """
-    found = {part.study: folder for part in PARTS if (folder := find(results, part.study))}
+    found = {
+        section.study: folder for section in SECTIONS if (folder := find(results, section.study))
+    }
     if not found:
-        first = PARTS[-1]
+        first = SECTIONS[-1]
         raise ConfigError(
-            f"{results} has none of the paper's studies ({', '.join(p.study for p in PARTS)}); "
-            f"the smallest is made by: {first.command}"
+            f"{results} has none of the paper's studies ({', '.join(p.study for p in SECTIONS)}); "
+            f"make the smallest with: {first.command}"
         )
     lines = ["# The paper's tables and figures", ""]
     try:
         for kind in ("tables", "figures"):
             (out / kind).mkdir(parents=True, exist_ok=True)
-        for part in PARTS:
-            lines += [f"## {part.about}", ""]
-            if part.study in found:
-                study = load(found[part.study])
-                say(f"{part.study}: {_state(study)} ({study.path})")
-                lines += _part(part, study, out)
+        for section in SECTIONS:
+            lines += [f"## {section.about}", ""]
+            if section.study in found:
+                study = load(found[section.study])
+                say(f"{section.study}: {_state(study)} ({study.path})")
+                lines += _lines(section, study, out)
             else:
-                say(f"{part.study}: missing; it is made by: {part.command}")
-                lines += [f"Missing. It is made by `{part.command}`.", ""]
+                say(f"{section.study}: missing; make it with: {section.command}")
+                lines += [f"Missing. Make it with `{section.command}`.", ""]
         write_atomic(out / "paper.md", "\n".join(lines))
     except OSError as error:
         raise ConfigError(f"cannot write to {out}: {error.strerror}") from None
@@ -143,34 +141,30 @@ def _state(study: Study) -> str:
     return f"{done} of {len(study.runs)} runs done"
 
 
-def _part(part: Part, study: Study, out: Path) -> Iterator[str]:
+def _lines(section: Chapter, study: Study, out: Path) -> Iterator[str]:
     """The lines of paper.md on one study; its tables and figures are written on the way."""
-    yield f"Study `{part.study}`: {_state(study)}."
+    yield f"Study `{section.study}`: {_state(study)}."
     if len(study.missing):
         runs = study.missing["run"].nunique()
-        yield f"Of {runs} run{'s' if runs > 1 else ''} something is missing; `{part.command}` "
-        yield "makes what has not run."
+        are = "runs are" if runs > 1 else "run is"
+        yield f"{runs} {are} incomplete; `{section.command}` runs what is missing."
     yield ""
     yield from (f"- {said}" for said in conclusions.statements(study))
     yield from (f"- Note: {said}." for said in words.warnings(study))
     yield from ("", words.explanation(study), "")
-    for name, of in part.tables.items():
-        kind = tables.TABLES[of]
+    for name, table in section.tables.items():
         try:
-            table = kind.make(study)
+            text = table.save(study, out / "tables" / name)
         except NothingToShow as nothing:
             yield f"{name}: {nothing}.\n"
             continue
-        text = kind.text(table)
-        tables.save(table, text, out / "tables" / name)
-        yield f"**{name}.** {kind.title}. {kind.caption}\n"
-        yield tables.markdown(text)
-    for name, of in part.figures.items():
+        yield f"**{name}.** {table.title}. {table.caption}\n"
+        yield cells.markdown(text)
+    for name, figure in section.figures.items():
         try:
-            figure = FIGURES[of](study)
+            figure.save(study, out / "figures" / name)
         except NothingToShow as nothing:
             yield f"{name}: {nothing}.\n"
             continue
-        style.save(figure, out / "figures" / name)
-        yield f"![{TITLES[of]}](figures/{name}.png)\n"
-        yield f"**{name}.** {TITLES[of]}. {CAPTIONS[of]}\n"
+        yield f"![{figure.title}](figures/{name}.png)\n"
+        yield f"**{name}.** {figure.title}. {figure.caption_for(study)}\n"

@@ -7,11 +7,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis import tables
 from analysis.figures import style
 from analysis.judging import conclusions, words
 from analysis.study import NothingToShow, Study
+from analysis.tables import TABLES
 
+COMPARING = ("ladder", "modulation", "others")
 HEADINGS = {
     "variant": "variant",
     "seeds": "n",
@@ -24,9 +25,9 @@ HEADINGS = {
 def show(study: Study, console: Console | None = None) -> None:
     """Print each comparing table that has rows, what is concluded, and what is missing."""
     console = console or Console()
-    for make in (tables.ladder, tables.modulation, tables.others):
+    for kind in map(TABLES.__getitem__, COMPARING):
         try:
-            text = tables.pretty(make(study))
+            text = kind.text(kind(study))
         except NothingToShow:
             continue
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
@@ -39,13 +40,8 @@ def show(study: Study, console: Console | None = None) -> None:
         for row in text[chosen].itertuples(index=False, name=None):
             table.add_row(*map(Text, row))
         console.print(table, Text())
-    said = (
-        *conclusions.statements(study),
-        *words.warnings(study),
-        words.explanation(study),
-    )
-    for statement in said:
-        if statement:
-            console.print(Text(statement))
+    said = *conclusions.statements(study), *words.warnings(study), words.explanation(study)
+    for statement in filter(None, said):
+        console.print(Text(statement))
     if len(study.missing):
         console.print(Text(f"missing: {len(study.missing)} (named in the report)"))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis.judging.statistics import Estimate
 from mpdit.disk.files import write_atomic
 
 DASH = "–"
@@ -29,8 +30,23 @@ def decimals(values: Iterable[float], significant: int = 4) -> int:
 
 def decimals_of_changes(table: pd.DataFrame) -> int:
     """For differences: by the narrowest interval, or by the differences where there is none."""
+    if "high" not in table:
+        return 2
     widths = table["high"] - table["low"]
     return decimals(widths if widths.notna().any() else table["difference"], significant=3)
+
+
+Row = Mapping[Any, Any]
+"""A row of numbers, by column."""
+Names = tuple[str, str, str]
+DIFFERENCE: Names = ("difference", "low", "high")
+RELATIVE: Names = ("relative", "relative_low", "relative_high")
+"""The columns of a value and the bounds of its interval."""
+
+
+def bounds(found: Estimate, names: Names) -> dict[str, float]:
+    """A value and the bounds of its interval as columns."""
+    return dict(zip(names, (found.value, found.low, found.high), strict=True))
 
 
 def number(value: float | None, places: int, half_width: float = math.nan) -> str:
@@ -41,7 +57,7 @@ def number(value: float | None, places: int, half_width: float = math.nan) -> st
     return minus(f"{value:.{places}f}{spread}")
 
 
-def change(row: Mapping[Any, Any], names: tuple[str, str, str], scale: float, places: int) -> str:
+def change(row: Row, names: Names, scale: float, places: int) -> str:
     """``−11.00 [−23.71, +1.71]`` from the columns of a value and its bounds."""
     value, low, high = (scale * row[name] for name in names)
     if math.isnan(value):
@@ -79,9 +95,61 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def without_empty(text: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
-    """Without those of the columns in which nothing stands."""
-    return text.drop(columns=[name for name in columns if (text[name] == DASH).all()])
+def cell(row: Row, column: str, places: int) -> str:
+    """A value as people read it, by what its column holds; a distance with so many decimals."""
+    match column:
+        case "mean":
+            return number(row["mean"], places, row["half_width"])
+        case "limit":
+            return number(row["limit"], places, row["limit_half"])
+        case "difference":
+            return change(row, DIFFERENCE, 1, places)
+        case "relative":
+            return change(row, RELATIVE, 100, 1)
+        case "sampling_sd" | "floor" | "detectable":
+            return number(row[column], places)
+        case "distance" | "published_distance":
+            return number(row[column], 2)
+        case "published_relative":
+            return percent(row[column])
+        case "p" | "p_holm":
+            return probability(row[column])
+        case "parameters" | "published_parameters":
+            return count(row[column])
+        case "train_seconds":
+            return duration(row[column])
+        case _:
+            return str(row[column])
+
+
+def printer(
+    columns: Mapping[str, str | Callable[[Row], str]], maybe: Iterable[str] = ()
+) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """What prints a table of numbers: heading → its column (see `cell`), or a row → text.
+
+    ``{metric}`` in a heading is the table's metric. Columns that ``maybe`` names are left out where
+    they are empty.
+    """
+
+    def text(table: pd.DataFrame) -> pd.DataFrame:
+        rows, metric = table.to_dict("records"), next(iter(table.get("metric", ())), "")
+        places = decimals(table["mean"]) if "mean" in table else decimals_of_changes(table)
+        found = {
+            heading.replace("{metric}", metric): [
+                cell(row, of, places) if isinstance(of, str) else of(row) for row in rows
+            ]
+            for heading, of in columns.items()
+        }
+        absent = {name.replace("{metric}", metric) for name in maybe}
+        return pd.DataFrame(
+            {
+                name: cells
+                for name, cells in found.items()
+                if name not in absent or {*cells} != {DASH}
+            }
+        )
+
+    return text
 
 
 def markdown(text: pd.DataFrame) -> str:
@@ -102,8 +170,8 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "±": r"$\pm$", "−": r"$-$", "Δ": r"$\Delta$", "↓": r"$\downarrow$", "×": r"$\times$",
-    "→": r"$\to$", "∞": r"$\infty$", "–": "--", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}",
+    "↑": r"$\uparrow$", "→": r"$\to$", "∞": r"$\infty$", "–": "--",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
 }  # fmt: skip
 
 

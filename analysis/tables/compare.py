@@ -32,59 +32,83 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.judging import comparison, literature, statistics
+from analysis.judging import comparison, distances, literature, paired, statistics
 from analysis.judging.comparison import Comparison
 from analysis.judging.paired import Difference
 from analysis.study import NothingToShow, Study
-from analysis.tables.cells import (
-    DASH,
-    change,
-    count,
-    decimals,
-    duration,
-    minus,
-    number,
-    percent,
-    probability,
-    without_empty,
-)
+from analysis.tables import cells
+from analysis.tables.cells import DASH, DIFFERENCE, RELATIVE
+from analysis.tables.table import table
 
-DIFFERENCE = ("difference", "low", "high")
-RELATIVE = ("relative", "relative_low", "relative_high")
+MEAN = "Mean over seeds ± half of its 95 % t interval."
+DIFFERENCES = (
+    "Differences are paired by seed, with 95 % t intervals, widened where a variant was tuned; "
+    "intervals in % are Fieller's."
+)
+CORRECTED = "p: paired t test, corrected for all comparisons of the study (Holm)."
+CAPTION = f"{MEAN} {DIFFERENCES} {CORRECTED}"
 _NOTHING = statistics.Estimate(math.nan, math.nan, math.nan, 0)
 NO_DIFFERENCE = Difference(_NOTHING, _NOTHING, p=math.nan, p_holm=math.nan)
 """A baseline's to itself."""
 
 
-def ladder(study: Study) -> pd.DataFrame:
-    """The variants that share the first one's conditioning (Table 1 of the paper).
+_PUBLISHED = {
+    f"{{metric}}, {literature.PAPER}": "published_distance",
+    f"Δ, %, {literature.PAPER}": "published_relative",
+    f"parameters, {literature.CODE}": "published_parameters",
+}
+_text = cells.printer(
+    {
+        "variant": "variant",
+        "{metric} ↓": "mean",
+        "N → ∞": "limit",
+        "sampling SD": "sampling_sd",
+        "floor": "floor",
+        "seeds": "seeds",
+        "Δ to baseline": "difference",
+        "Δ, %": "relative",
+        "p, Holm": "p_holm",
+        "parameters": "parameters",
+        "size, %": lambda row: cells.minus(f"{100 * row['relative_size']:+.2f}"),
+        "train time": "train_seconds",
+        **_PUBLISHED,
+    },
+    maybe=["N → ∞", "sampling SD", "floor", "p, Holm", *_PUBLISHED],
+)
 
-    Raises:
-        NothingToShow: before the first evaluation.
-    """
+
+def pretty(table: pd.DataFrame) -> pd.DataFrame:
+    """A comparing table as text for people, under the headings that go into print."""
+    text = _text(table)
+    floors = table["floor_metric"].unique()
+    if len(floors) == 1 and "floor" in text:
+        text = text.rename(columns={"floor": f"floor@{floors[0].split('@')[1]}"})
+    text.loc[table["variant"] == table["baseline"], ["Δ to baseline", "Δ, %", "size, %"]] = (
+        "baseline"
+    )
+    return text.assign(tuned=table["tuned"]) if "tuned" in table else text
+
+
+@table(title="Magnitude preservation: the ladder", caption=CAPTION, text=pretty, place=20)
+def ladder(study: Study) -> pd.DataFrame:
+    """The variants that share the first one's conditioning (Table 1 of the paper)."""
     return _compare(study, comparison.ladder(study))
 
 
+@table(title="Conditioning: the modulations", caption=CAPTION, text=pretty, place=30)
 def modulation(study: Study) -> pd.DataFrame:
-    """The variants with equal flags that differ in conditioning (Table 2 of the paper).
-
-    Raises:
-        NothingToShow: before the first evaluation, or when there are no such variants.
-    """
+    """The variants with equal flags that differ in conditioning (Table 2 of the paper)."""
     return _compare(study, comparison.modulation(study))
 
 
+@table(title="Other variants", caption=CAPTION, text=pretty, place=40)
 def others(study: Study) -> pd.DataFrame:
-    """The variants that neither of the two takes up, against the study's first.
-
-    Raises:
-        NothingToShow: before the first evaluation, or when there are no such variants.
-    """
+    """The variants that are in neither of the two, against the study's first."""
     return _compare(study, comparison.others(study))
 
 
 def _compare(study: Study, groups: list[Comparison]) -> pd.DataFrame:
-    distances, metric = comparison.distances(study), comparison.title(study)
+    table, metric = comparison.distances(study), distances.title(study)
     if not groups:
         raise NothingToShow("no variants of this kind")
     differences = comparison.differences(study)
@@ -96,7 +120,7 @@ def _compare(study: Study, groups: list[Comparison]) -> pd.DataFrame:
     rows = []
     for group in groups:
         for variant in group.variants:
-            average = comparison.average(distances, variant)
+            average = paired.average(table, variant)
             row = {
                 "variant": variant,
                 "baseline": group.baseline,
@@ -113,7 +137,7 @@ def _compare(study: Study, groups: list[Comparison]) -> pd.DataFrame:
                 **_published(designs[variant], designs[group.baseline], metric),
             }
             if study.tune:
-                row["tuned"] = _points(distances["tuned"][distances["variant"] == variant])
+                row["tuned"] = _points(table["tuned"][table["variant"] == variant])
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -149,11 +173,10 @@ class _Companions:
 
 def columns_of(found: Difference) -> dict[str, Any]:
     """Absolute and relative, with intervals, the pairs and p."""
-    absolute, relative = found.absolute, found.relative
     return {
-        **dict(zip(DIFFERENCE, (absolute.value, absolute.low, absolute.high), strict=True)),
-        **dict(zip(RELATIVE, (relative.value, relative.low, relative.high), strict=True)),
-        "pairs": absolute.n,
+        **cells.bounds(found.absolute, DIFFERENCE),
+        **cells.bounds(found.relative, RELATIVE),
+        "pairs": found.absolute.n,
         "p": found.p,
         "p_holm": found.p_holm,
     }
@@ -173,42 +196,3 @@ def _published(
         "published_parameters": parameters or math.nan,
         "published_source": ", ".join(source for source, value in sources.items() if value),
     }
-
-
-def pretty(table: pd.DataFrame) -> pd.DataFrame:
-    """A comparing table as text for people, under the headings that go into print."""
-    places = decimals(table["mean"])
-    rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
-    published = {
-        f"{rows[0]['metric']}, {literature.PAPER}": [
-            number(row["published_distance"], 2) for row in rows
-        ],
-        f"Δ, %, {literature.PAPER}": [percent(row["published_relative"]) for row in rows],
-        f"parameters, {literature.CODE}": [count(row["published_parameters"]) for row in rows],
-    }
-    text = pd.DataFrame(
-        {
-            "variant": row["variant"],
-            f"{row['metric']} ↓": number(row["mean"], places, row["half_width"]),
-            "N → ∞": number(row["limit"], places, row["limit_half"]),
-            "sampling SD": number(row["sampling_sd"], places),
-            "floor": number(row["floor"], places),
-            "seeds": str(row["seeds"]),
-            "Δ to baseline": change(row, DIFFERENCE, 1, places),
-            "Δ, %": change(row, RELATIVE, 100, 1),
-            "p, Holm": probability(row["p_holm"]),
-            "parameters": count(row["parameters"]),
-            "size, %": minus(f"{100 * row['relative_size']:+.2f}"),
-            "train time": duration(row["train_seconds"]),
-        }
-        for row in rows
-    )
-    maybe = ["N → ∞", "sampling SD", "floor", "p, Holm", *published]
-    text = without_empty(text.assign(**published), maybe)
-    floors = table["floor_metric"].unique()
-    if len(floors) == 1 and "floor" in text:
-        text = text.rename(columns={"floor": f"floor@{floors[0].split('@')[1]}"})
-    text.loc[table["variant"] == table["baseline"], ["Δ to baseline", "Δ, %", "size, %"]] = (
-        "baseline"
-    )
-    return text.assign(tuned=table["tuned"]) if "tuned" in table else text

@@ -9,12 +9,41 @@ import pandas as pd
 
 from analysis.judging import distances
 from analysis.study import NothingToShow, Study
-from analysis.tables.cells import DASH, duration, number
+from analysis.tables.cells import DASH, printer
+from analysis.tables.table import table
 
 FROM_RUNS = ["run", "study", "variant", "seed", "id", "state", "step", "steps", "parameters"]
 FROM_STARTS = ["code", "diff_sha", "python", "packages.torch", "host", "device", "processes"]
 
 
+def _known(value: object) -> bool:
+    return value is not None and not (isinstance(value, float) and math.isnan(value))
+
+
+def _short(value: object) -> str:
+    """A commit's first seven digits; a version as it is."""
+    return str(value)[:7] if _known(value) else DASH
+
+
+@table(
+    title="Where the runs come from",
+    caption="Of a run's last start. + marks uncommitted changes, kept beside the run. Packages and "
+    "threads are in the CSV.",
+    text=printer(
+        {
+            "run": "run",
+            "state": "state",
+            "distance": "distance",
+            "train time": "train_seconds",
+            "code": lambda row: _short(row["code"]) + "+" * _known(row["diff_sha"]),
+            "torch": lambda row: _short(row["packages.torch"]),
+            "device": lambda row: row["device"] if _known(row["device"]) else DASH,
+            "host": lambda row: row["host"] if _known(row["host"]) else DASH,
+            "starts": "starts",
+        }
+    ),
+    place=120,
+)
 def inventory(study: Study) -> pd.DataFrame:
     """Every run of the grid, done or not.
 
@@ -42,33 +71,6 @@ def inventory(study: Study) -> pd.DataFrame:
         began=table["run"].map(by_run["time"].min()),
         jobs=[jobs.get(run, "") for run in table["run"]],
     )
-
-
-def pretty(table: pd.DataFrame) -> pd.DataFrame:
-    """As text for people: what tells the runs apart; the rest is in the CSV."""
-    return pd.DataFrame(
-        {
-            "run": row["run"],
-            "state": row["state"],
-            "distance": number(row["distance"], 2),
-            "train time": duration(row["train_seconds"]),
-            "code": _short(row["code"]) + ("+" if _known(row["diff_sha"]) else ""),
-            "torch": _short(row["packages.torch"]),
-            "device": row["device"] if _known(row["device"]) else DASH,
-            "host": row["host"] if _known(row["host"]) else DASH,
-            "starts": str(row["starts"]),
-        }
-        for row in table.to_dict("records")
-    )
-
-
-def _known(value: object) -> bool:
-    return value is not None and not (isinstance(value, float) and math.isnan(value))
-
-
-def _short(value: object) -> str:
-    """A commit's first seven digits; a version as it is."""
-    return str(value)[:7] if _known(value) else DASH
 
 
 def differences(study: Study) -> pd.DataFrame:

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.tables.cells import DASH, decimals, number
+from analysis.judging.tuning import curve
+from analysis.study import Study
+from analysis.tables.cells import DASH, printer
+from analysis.tables.compare import MEAN
+from analysis.tables.table import table
 
 
-def pretty(curve: pd.DataFrame) -> pd.DataFrame:
-    """``tuning.curve`` as text for people."""
-    places = decimals(curve["mean"])
-    return pd.DataFrame(
+@table(
+    title="Tuning curves",
+    caption=f"{MEAN} Best: on all seeds. Chosen for: the seeds for which the other seeds chose it.",
+    text=printer(
         {
-            "variant": row["variant"],
-            "point": row["point"],
-            "distance ↓": number(row["mean"], places, (row["high"] - row["low"]) / 2),
-            "seeds": str(row["seeds"]),
-            "best": "best" if row["best"] else DASH,
-            "chosen for": f"{row['chosen']} seed{'s' if row['chosen'] != 1 else ''}",
+            "variant": "variant",
+            "point": "point",
+            "distance ↓": "mean",
+            "seeds": "seeds",
+            "best": lambda row: "best" if row["best"] else DASH,
+            "chosen for": lambda row: f"{row['chosen']} seed{'s' if row['chosen'] != 1 else ''}",
         }
-        for row in curve.to_dict("records")
-    )
+    ),
+    place=90,
+)
+def tuning(study: Study) -> pd.DataFrame:
+    """The tuning curve (`analysis.judging.tuning.curve`), with ``half_width``."""
+    points = curve(study)
+    return points.assign(half_width=(points["high"] - points["low"]) / 2)

@@ -8,21 +8,40 @@ import pandas as pd
 
 from analysis.judging import literature
 from analysis.study import NothingToShow, Study
-from analysis.tables import compare
-from analysis.tables.cells import DASH, change, decimals, number, percent, without_empty
+from analysis.tables import cells, compare
+from analysis.tables.table import table
 from mpdit.catalogue.flags import code_of
 
 
-def ladder_by_size(study: Study) -> pd.DataFrame:
-    """The ladder's table with the column ``step``: what the rows of several sizes have in common.
+def pretty(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a step; of every size the distance, the change to its baseline, and the paper's."""
+    places = cells.decimals(table["mean"])
+    text = pd.DataFrame({"step": table["step"].unique()})
+    published = []
+    for model, rows in table.groupby("model", sort=False):
+        of_step: dict[Any, dict[Any, Any]] = rows.set_index("step").to_dict("index")
+        found = [_cells(of_step.get(step), places) for step in text["step"]]
+        columns = [f"{model} {rows['metric'].iloc[0]} ↓", f"{model} Δ, %"]
+        columns += [f"{model} {what}, {literature.PAPER}" for what in ("FID", "Δ, %")]
+        text[columns] = found
+        published += columns[2:]
+    empty = [name for name in published if (text[name] == cells.DASH).all()]
+    return text.drop(columns=empty)
 
-    Raises:
-        NothingToShow: before the first evaluation, or when there is one size only.
-    """
+
+@table(
+    title="Magnitude preservation at each model size",
+    caption=f"{compare.MEAN} Δ: change from the first step of the same size, with Fieller's "
+    "interval. The paper does not say which size its Δ is of.",
+    text=pretty,
+    place=10,
+)
+def ladder_by_size(study: Study) -> pd.DataFrame:
+    """The ladder's table with the column ``step``, which rows of several sizes share."""
     table = compare.ladder(study)
     designs = study.designs.loc[table["variant"]]
     named = designs["named"]
-    flags = [" ".join(map(code_of, flags)) or "none" for flags in designs["flags"]]
+    flags = [" ".join(map(code_of, on)) or "none" for on in designs["flags"]]
     steps = list(named) if named.notna().all() else flags
     table.insert(0, "step", steps)
     if table["model"].nunique() < 2:
@@ -32,27 +51,14 @@ def ladder_by_size(study: Study) -> pd.DataFrame:
     return table
 
 
-def pretty(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a step; of every size the distance, the change to its baseline, and the paper's."""
-    places = decimals(table["mean"])
-    text = pd.DataFrame({"step": table["step"].unique()})
-    published = []
-    for model, rows in table.groupby("model", sort=False):
-        of_step: dict[Any, dict[Any, Any]] = rows.set_index("step").to_dict("index")
-        cells = [_cells(of_step.get(step), places) for step in text["step"]]
-        columns = [f"{model} {rows['metric'].iloc[0]} ↓", f"{model} Δ, %"]
-        columns += [f"{model} {what}, {literature.PAPER}" for what in ("FID", "Δ, %")]
-        text[columns] = cells
-        published += columns[2:]
-    return without_empty(text, published)
-
-
 def _cells(row: dict[Any, Any] | None, places: int) -> list[str]:
     if row is None:
-        return [DASH] * 4
+        return [cells.DASH] * 4
     return [
-        number(row["mean"], places, row["half_width"]),
-        "baseline" if row["variant"] == row["baseline"] else change(row, compare.RELATIVE, 100, 1),
-        number(row["published_distance"], 2),
-        percent(row["published_relative"]),
+        cells.number(row["mean"], places, row["half_width"]),
+        "baseline"
+        if row["variant"] == row["baseline"]
+        else cells.change(row, cells.RELATIVE, 100, 1),
+        cells.number(row["published_distance"], 2),
+        cells.percent(row["published_relative"]),
     ]

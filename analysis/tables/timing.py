@@ -8,30 +8,53 @@ from typing import Any
 import pandas as pd
 
 from analysis.judging import comparison, literature, speed, statistics
-from analysis.study import Study
-from analysis.tables.cells import DASH, change, number, percent, without_empty
-from analysis.tables.compare import RELATIVE
+from analysis.study import NothingToShow, Study
+from analysis.tables.cells import DASH, RELATIVE, bounds, number, printer
+from analysis.tables.table import table
 
 MACHINE = ["device", "threads", "processes"]
 """Times are compared where these are the same."""
+PUBLISHED = f"Δ, %, {literature.PAPER}"
 
 
+@table(
+    title="Training time",
+    caption="Median step of each run, mean over seeds ± half of its 95 % t interval. Δ is paired "
+    "by seed, between runs on the same device. Beside others: runs that shared their host with "
+    "another run of the study, which slows both.",
+    text=printer(
+        {
+            "variant": "variant",
+            "step, ms": lambda row: number(1e3 * row["step_seconds"], 1, 1e3 * row["half_width"]),
+            "seeds": "seeds",
+            "against": lambda row: DASH if row["variant"] == row["baseline"] else row["baseline"],
+            "Δ, %": "relative",
+            PUBLISHED: "published_relative",
+            "device": lambda row: row["device"] or DASH,
+            "beside others": lambda row: (
+                f"{row['shared']} of {row['seeds']}" if row["shared"] else DASH
+            ),
+        },
+        maybe=[PUBLISHED, "beside others"],
+    ),
+    place=110,
+)
 def overhead(study: Study) -> pd.DataFrame:
     """Training time, one row a variant.
 
-    ``variant``, ``baseline``; ``step_seconds``, ``half_width`` (mean over ``seeds``, of each run
-    the median step); ``relative``, ``…_low``, ``…_high`` (over the baseline's, less one, paired by
-    seed, 95 % interval), ``pairs`` (seeds that both trained on the same device, threads and number
-    of processes); ``published_relative`` (the paper's); ``device``; ``shared``
-    (how many of the runs trained beside another run on their host, which slows both).
-
-    Raises:
-        NothingToShow: before a run has logged its speed.
+    ``variant``, ``baseline``; ``step_seconds``, ``half_width`` (mean over ``seeds`` of each run's
+    median step); ``relative``, ``…_low``, ``…_high`` (change from the baseline as a fraction,
+    paired by seed, 95 % interval), ``pairs`` (seeds that both trained on the same device, threads
+    and number of processes); ``published_relative`` (the paper's); ``device``; ``shared`` (the
+    number of runs that trained beside another run on their host, which slows both).
     """
+    groups = comparison.groups(study)
+    if not groups:
+        raise NothingToShow("no run has a readable config")
     times, shared = _times(study), speed.side_by_side(study)
     designs: dict[Any, Any] = study.designs.to_dict("index")
     rows: dict[str, dict[str, Any]] = {}
-    for group in comparison.groups(study):
+    for group in groups:
         for variant in group.variants:
             if variant == group.baseline and variant in rows:
                 continue  # a step of the ladder that modulations are held against
@@ -65,29 +88,9 @@ def _relative(times: pd.DataFrame, variant: str, baseline: str) -> dict[str, Any
     if variant == baseline:
         pairs = pairs[:0]
     found = statistics.relative_change(pairs["step_seconds"], pairs["step_seconds_baseline"])
-    values = (found.value, found.low, found.high)
-    return {**dict(zip(RELATIVE, values, strict=True)), "pairs": found.n}
+    return {**bounds(found, RELATIVE), "pairs": found.n}
 
 
 def _published(run: dict[str, Any], baseline: dict[str, Any]) -> float:
     row = literature.ladder(run)
     return row.step_time if row and row.step_time and not baseline["flags"] else math.nan
-
-
-def pretty(table: pd.DataFrame) -> pd.DataFrame:
-    """As text for people."""
-    published = f"Δ, %, {literature.PAPER}"
-    text = pd.DataFrame(
-        {
-            "variant": row["variant"],
-            "step, ms": number(1e3 * row["step_seconds"], 1, 1e3 * row["half_width"]),
-            "seeds": str(row["seeds"]),
-            "against": DASH if row["variant"] == row["baseline"] else row["baseline"],
-            "Δ, %": change(row, RELATIVE, 100, 1),
-            published: percent(row["published_relative"]),
-            "device": row["device"] or DASH,
-            "beside others": f"{row['shared']} of {row['seeds']}" if row["shared"] else DASH,
-        }
-        for row in table.to_dict("records")
-    )
-    return without_empty(text, [published, "beside others"])

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from analysis import Study
-from analysis.loading import load
+from analysis.loading.load import load
 from tests.helpers import synthetic
 
 

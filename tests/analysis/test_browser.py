@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import analysis.report.page
+from analysis.loading.load import load
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -26,7 +27,7 @@ def browser() -> Iterator["sync_api.Browser"]:
 
 @pytest.fixture(scope="module")
 def report(quickstart: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return analysis.report.page.write(quickstart, tmp_path_factory.mktemp("report"))
+    return analysis.report.page.write(load(quickstart), tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture

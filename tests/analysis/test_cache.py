@@ -13,7 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from analysis.loading import cache, load, parse
+from analysis.loading import cache, parse
+from analysis.loading.load import load
 from mpdit.disk import stamp
 from mpdit.disk.files import append_row, keep_rows, read_rows
 from mpdit.disk.rundir import RunDir

@@ -10,7 +10,8 @@ from scipy import stats
 
 from analysis import NothingToShow, Study, figures, tables
 from analysis.judging import conclusions, effects
-from analysis.loading import load
+from analysis.loading.load import load
+from analysis.tables import cells
 from mpdit.catalogue import PAPERS_FLAGS
 from mpdit.disk.rundir import RunDir
 from tests.helpers import synthetic
@@ -103,8 +104,8 @@ def test_of_many_comparisons_the_factors_are_what_is_said(
     assert said[0].endswith("], over all settings of the other factors.")
     assert said[1].startswith("conditioning rotation has FD-digits@1000 higher by ")
     assert said[-1] == (
-        "Of 4 main effects 4, and of 5 interactions of two factors 1 differ from zero after "
-        "Holm's correction (36 runs)."
+        "After Holm's correction 4 of 4 main effects and 1 of 5 interactions of two factors "
+        "differ from zero (36 runs)."
     )
 
 
@@ -185,9 +186,9 @@ def test_the_tuning_curve_is_printed(tmp_path: Path) -> None:
 
 
 def test_nan_is_a_dash_and_no_number() -> None:
-    assert tables.text.number(math.nan, 2) == tables.DASH
-    assert tables.text.probability(0.0004) == "< 0.001"
-    assert tables.text.probability(0.0123) == "0.012"
+    assert cells.number(math.nan, 2) == cells.DASH
+    assert cells.probability(0.0004) == "< 0.001"
+    assert cells.probability(0.0123) == "0.012"
 
 
 def test_runs_that_trained_side_by_side_are_counted_where_times_are_shown(own: Own) -> None:

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from analysis import NothingToShow, Study, figures
 from analysis.figures import distance_plots, magnitude_plots, panels, style
-from analysis.loading import load
+from analysis.loading.load import load
 from mpdit.disk.rundir import RunDir
 from tests.helpers import synthetic
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from analysis import Study, tables
-from analysis.loading import join, load
+from analysis.loading.join import join
+from analysis.loading.load import load
 from mpdit.disk.rundir import RunDir, RunState
 from mpdit.errors import ConfigError
 from tests.helpers import synthetic

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from analysis import NothingToShow, Study, tables
-from analysis.loading import load
+from analysis.loading.load import load
+from mpdit.disk.rundir import RunDir
 from tests.helpers import synthetic
 
 DOCUMENT = r"""\documentclass{article}
@@ -30,8 +31,13 @@ def has_latex() -> bool:
 @pytest.mark.skipif(not has_latex(), reason="there is no pdflatex with booktabs")
 def test_every_table_compiles(study: Study, tmp_path: Path) -> None:
     names = {"A_none": "odd [x] {y} 50% a|b $c$ #d ~e ^f \\g <h>"}
+    measured = synthetic.write_study(tmp_path / "measured", seeds=1)
+    for file in measured.glob("*/config.yaml"):
+        run, row = RunDir(file.parent), {"metric": "recall_of-digits@1000", "better": "higher"}
+        synthetic.write_evaluation(run, 0.5, 0, **row)
     studies = [
         study,
+        load(measured),
         load(synthetic.write_study(tmp_path / "odd", seeds=1, **names)),
         load(synthetic.write_factorial(tmp_path / "factorial", seeds=2)),
         load(synthetic.write_tuned(tmp_path / "tuned")),

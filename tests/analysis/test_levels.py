@@ -12,7 +12,8 @@ import pytest
 from analysis import Study, figures
 from analysis.judging import comparison, tuning
 from analysis.judging.levels import text
-from analysis.loading import load, published
+from analysis.loading import published
+from analysis.loading.load import load
 from mpdit.disk.rundir import RunDir
 from tests.helpers import synthetic
 
@@ -121,7 +122,7 @@ def test_none_and_lists_can_be_tuned(tmp_path: Path) -> None:
     assert [tick.get_text() for tick in betas.get_xticklabels()] == ["0.9, 0.99", "0.9, 0.95"]
     curve = next(line for line in clip.lines if len(line.get_xdata()) == 2)
     assert list(curve.get_xdata()) == [0, 1]
-    assert not any("best at the end" in said for said in tuning.remarks(study))
+    assert not any("at the edge" in said for said in tuning.remarks(study))
 
 
 def test_an_interval_that_leaves_the_tuning_curve_ends_in_an_arrow(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from analysis import NothingToShow, Study
-from analysis.loading import load
+from analysis.loading.load import load
 from mpdit.catalogue import PAPERS_FLAGS
 from mpdit.disk.rundir import RunDir, RunState
 from mpdit.errors import ConfigError

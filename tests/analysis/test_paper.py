@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from analysis import figures, tables
 from analysis.__main__ import main
 from analysis.loading import published
 from analysis.loading.load import load
-from analysis.report import captions, paper
+from analysis.report import paper
 from mpdit.grid.plan import load_plan
 from tests.helpers import ROOT, synthetic
 
@@ -20,32 +21,31 @@ def few(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Drawing is what takes long."""
 
     def keep(*names: str) -> None:
-        drawn = {name: figures.FIGURES[name] for name in names}
-        parts = tuple(
-            paper.Part(
-                p.study, p.about, p.tables, {k: v for k, v in p.figures.items() if v in drawn}
-            )
-            for p in paper.PARTS
+        sections = tuple(
+            replace(s, figures={k: v for k, v in s.figures.items() if v.name in names})
+            for s in paper.SECTIONS
         )
-        monkeypatch.setattr(paper, "PARTS", parts)
+        monkeypatch.setattr(paper, "SECTIONS", sections)
 
     return keep
 
 
-def test_parts_are_of_studies_tables_and_figures_that_exist() -> None:
-    for part in paper.PARTS:
-        grid = ROOT / "experiments" / f"{part.study}.yaml"
-        assert load_plan(grid).study == part.study
-        assert str(grid.relative_to(ROOT)) in part.command
-        assert set(part.tables.values()) <= set(tables.TABLES)
-        assert set(part.figures.values()) <= set(figures.FIGURES)
-    names = [name for part in paper.PARTS for name in (*part.tables, *part.figures)]
+def test_sections_are_of_studies_tables_and_figures_that_exist() -> None:
+    for section in paper.SECTIONS:
+        grid = ROOT / "experiments" / f"{section.study}.yaml"
+        assert load_plan(grid).study == section.study
+        assert str(grid.relative_to(ROOT)) in section.command
+        assert set(section.tables.values()) <= set(tables.TABLES.values())
+        assert set(section.figures.values()) <= set(figures.FIGURES.values())
+    names = [name for section in paper.SECTIONS for name in (*section.tables, *section.figures)]
     assert len(names) == len(set(names))
 
 
-def test_every_figure_has_a_title_and_a_caption() -> None:
-    assert set(captions.TITLES) == set(figures.FIGURES)
-    assert set(captions.CAPTIONS) == set(figures.FIGURES)
+def test_an_unknown_table_or_figure_is_an_error_with_the_nearest_name() -> None:
+    with pytest.raises(KeyError, match=r"no table 'laddre'\. Did you mean 'ladder'"):
+        paper.Chapter.of("study", "", "ladder laddre", "")
+    with pytest.raises(KeyError, match=r"no figure 'distence'\. Did you mean 'distance'"):
+        paper.Chapter.of("study", "", "", "distence")
 
 
 def test_what_is_there_is_shown_and_what_is_not_has_its_command(
@@ -62,12 +62,12 @@ def test_what_is_there_is_shown_and_what_is_not_has_its_command(
     assert "ladder: 14 of 14 runs done" in said
     assert "quickstart: 13 of 14 runs done" in said
     command = "python launch.py submit experiments/modulation.yaml"
-    assert f"modulation: missing; it is made by: {command}" in said
+    assert f"modulation: missing; make it with: {command}" in said
     out = results / "paper"
     page = (out / "paper.md").read_text()
     assert said.splitlines()[-1] == f"paper: {out / 'paper.md'}"
-    assert f"Missing. It is made by `{command}`." in page
-    assert "Of 1 run something is missing;" in page
+    assert f"Missing. Make it with `{command}`." in page
+    assert "1 run is incomplete; `python launch.py submit" in page
     assert "python launch.py submit experiments/quickstart.yaml" in page
     assert "31.00 ± 12.71" in (out / "tables/table1-in-full.md").read_text()
     assert "31.00 ± 12.71" in page

@@ -10,7 +10,8 @@ import pytest
 from analysis import NothingToShow, Study, figures, tables
 from analysis.__main__ import main
 from analysis.judging import conclusions
-from analysis.loading import load, published
+from analysis.loading import published
+from analysis.loading.load import load
 from mpdit.catalogue import PAPERS_FLAGS
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import ConfigError

@@ -8,12 +8,13 @@ import pytest
 
 from analysis import NothingToShow, Study, tables
 from analysis.judging import literature
-from analysis.loading import load
+from analysis.loading.load import load
 from mpdit.catalogue import PAPERS_FLAGS
 from mpdit.config import make_run
 from mpdit.disk.rundir import RunDir
 from mpdit.flops import total_parameters
 from mpdit.grid.names import slug
+from mpdit.modelconfig import ModelConfig
 from tests.helpers import synthetic
 
 LADDER = dict(zip(("A", "B", "C", "D", "E"), (0, 1, 2, 3, 8), strict=True))
@@ -155,3 +156,20 @@ def test_runs_on_other_devices_are_not_held_against_each_other(tmp_path: Path) -
     assert math.isnan(last["relative_low"])
     # modulations are held against the ladder's last step
     assert table.loc["E-all_rotation", "baseline"] == "E-all"
+
+
+def test_a_ninth_flag_changes_no_published_row() -> None:
+    """The rows name their flags; ``all`` is the paper's eight."""
+    run = {"data.name": literature.DATA, "model.conditioning": "adaln", "model": "DiT-XS/2"}
+    found = literature.ladder({**run, "flags": PAPERS_FLAGS})
+    assert found is not None
+    assert found.relative == -0.128
+    assert literature.ladder({**run, "flags": (*PAPERS_FLAGS, "ninth")}) is None
+
+
+def test_results_that_lack_a_later_field_keep_their_published_count() -> None:
+    model = ModelConfig.model_validate({"name": "DiT-XS/2"}).model_dump(mode="json")
+    run = {"data.name": literature.DATA, **{f"model.{key}": value for key, value in model.items()}}
+    assert literature.parameters(run) == 7_608_832
+    del run["model.mp_attention"]
+    assert literature.parameters(run) == 7_608_832

@@ -10,7 +10,7 @@ from rich.console import Console
 import analysis.report.page
 from analysis import figures
 from analysis.__main__ import main
-from analysis.loading import load
+from analysis.loading.load import load
 from analysis.report import terminal
 
 Own = Callable[..., Path]
@@ -56,12 +56,12 @@ class Page(HTMLParser):
 @pytest.fixture
 def one_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing is what takes long."""
-    monkeypatch.setattr(analysis.report.page, "FIGURES", {"loss": figures.loss})
+    monkeypatch.setattr(analysis.report.page, "FIGURES", {"loss": figures.FIGURES["loss"]})
 
 
 @pytest.fixture(scope="module")
 def page(quickstart: Path) -> Path:
-    return analysis.report.page.write(quickstart)
+    return analysis.report.page.write(load(quickstart))
 
 
 def test_the_page_is_well_formed_and_needs_nothing_from_elsewhere(page: Path) -> None:
@@ -112,7 +112,7 @@ def test_the_page_says_what_may_be_concluded_and_of_what(page: Path) -> None:
 def test_the_same_results_give_the_same_bytes(page: Path, quickstart: Path) -> None:
     files = [page, *(page.parent / "figures").iterdir(), *(page.parent / "tables").iterdir()]
     before = {file: file.read_bytes() for file in files}
-    analysis.report.page.write(quickstart)
+    analysis.report.page.write(load(quickstart))
     assert {file: file.read_bytes() for file in files} == before
 
 
@@ -124,7 +124,7 @@ def test_what_users_wrote_is_text_not_markup(own: Own) -> None:
     (run / "evaluation.jsonl").unlink()
     state = {"stage": "train", "step": 1, "steps": 2, "error": "<img src=x onerror=alert(2)>"}
     (run / "state.json").write_text(json.dumps(state))
-    html = analysis.report.page.write(path).read_text()
+    html = analysis.report.page.write(load(path)).read_text()
     parsed = Page(html)
     tags = [tag for tag, _ in parsed.tags]
     assert "img" not in tags
@@ -140,7 +140,7 @@ def test_missing_runs_and_differing_environments_are_named(own: Own) -> None:
     (run / "evaluation.jsonl").unlink()
     other = next(path.glob("E-all_s0*")) / "provenance.json"
     other.write_text(other.read_text().replace("laptop", "cluster"))
-    text = " ".join(Page(analysis.report.page.write(path).read_text()).text.split())
+    text = " ".join(Page(analysis.report.page.write(load(path)).read_text()).text.split())
     assert "13 of 14 runs done" in text
     assert f"{run.name}: unfinished (done, step 1,000 of 1,000)" in text
     assert f"host cluster: 1 run ({other.parent.name})" in text
@@ -153,7 +153,7 @@ def test_a_study_that_has_just_begun_has_a_report(own: Own) -> None:
     for file in path.glob("*_s0-*/*"):
         if file.is_file() and file.name != "config.yaml":
             file.unlink()
-    text = " ".join(Page(analysis.report.page.write(path).read_text()).text.split())
+    text = " ".join(Page(analysis.report.page.write(load(path)).read_text()).text.split())
     assert "0 of 7 runs done" in text
     assert "No run has been evaluated yet." in text
     assert text.count("not started") == 7
@@ -168,7 +168,7 @@ def test_files_that_no_longer_apply_are_removed(own: Own) -> None:
         (old / name).write_text("old")
     for file in path.glob("*/evaluation.jsonl"):
         file.unlink()
-    analysis.report.page.write(path)
+    analysis.report.page.write(load(path))
     assert {file.stem for file in (old / "tables").iterdir()} == {"mine", "overhead", "inventory"}
     assert not (old / "figures" / "distance.png").exists()
     assert (old / "figures" / "loss.png").exists()

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from analysis import NothingToShow, figures
-from analysis.loading import load, published
+from analysis.loading import published
+from analysis.loading.load import load
 from mpdit.disk.rundir import RunDir
 
 Own = Callable[..., Path]

@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from analysis import NothingToShow, Study, tables
-from analysis.judging import comparison, conclusions, paired, statistics
-from analysis.loading import load
+from analysis.judging import comparison, conclusions, distances, paired, statistics
+from analysis.loading.load import load
+from analysis.tables import cells, origins
 from mpdit.disk.rundir import RunDir, RunState
 from tests.helpers import synthetic
 
@@ -118,8 +119,8 @@ def test_the_conclusion_names_its_interval_and_says_when_it_includes_zero(own: O
         "E-all has FD-digits@1000 lower by 10.5 [4.44, 16.5] than A-none (24.9 % ["
     )
     assert first.endswith(
-        "]; 95 % intervals, 2 seeds): the interval excludes zero, but among 6 comparisons one may "
-        "by chance (p = 0.17, Holm), so it is no conclusion."
+        "]; 95 % intervals, 2 seeds): the interval excludes zero, but one of 6 comparisons may do "
+        "so by chance (p = 0.17, Holm), so it is not conclusive."
     )
     assert "E-all_rotation has FD-digits@1000 higher by " in second
     assert second.endswith("the interval includes zero, so these seeds do not tell the two apart.")
@@ -138,10 +139,10 @@ def test_only_inception_features_are_called_fid(own: Own) -> None:
     path = own()
     for file in path.glob("*/evaluation.jsonl"):
         file.write_text(file.read_text().replace("FD-digits@1000", "FID@1000"))
-    assert comparison.title(load(path)) == "FD-digits@1000"
+    assert distances.title(load(path)) == "FD-digits@1000"
     for file in path.glob("*/evaluation.jsonl"):
         file.write_text(file.read_text().replace('"digits", "weights"', '"inception", "weights"'))
-    assert comparison.title(load(path)) == "FID@1000"
+    assert distances.title(load(path)) == "FID@1000"
 
 
 def test_distances_that_may_not_stand_beside_each_other_are_called_out(own: Own) -> None:
@@ -165,8 +166,8 @@ def test_a_tuned_axis_shows_each_variant_at_its_own_best(tmp_path: Path) -> None
     entries = []
     found = {("a", 1e-3): (9.0, 11.0), ("a", 1e-2): (20.0, 22.0), ("b", 1e-3): (12.0, 14.0)}
     found[("b", 1e-2)] = (7.0, 9.0)
-    for (variant, rate), distances in found.items():
-        for seed, distance in enumerate(distances):
+    for (variant, rate), values in found.items():
+        for seed, distance in enumerate(values):
             flags = {"cosine_attention": variant == "b"}
             run = synthetic.config(flags, seed, learning_rate=rate)
             folder = RunDir(tmp_path / f"{variant}_s{seed}-{run.id}")
@@ -184,7 +185,7 @@ def test_differences_between_runs_are_named(own: Own) -> None:
     path = own()
     file = next(path.glob("A-none_s0*")) / "provenance.json"
     file.write_text(file.read_text().replace("abc1234", "def5678").replace("2.9.0", "2.8.0"))
-    found = tables.differences(load(path))
+    found = origins.differences(load(path))
     assert {(row.what, row.value): len(row.runs) for row in found.itertuples()} == {
         ("code", "abc1234"): 13,
         ("code", "def5678"): 1,
@@ -210,7 +211,7 @@ def test_pretty_tables_read_as_in_print(study: Study) -> None:
     ],
 )
 def test_durations(seconds: float | None, text: str) -> None:
-    assert tables.duration(seconds) == text
+    assert cells.duration(seconds) == text
 
 
 def test_writers_escape_names_and_keep_every_digit(study: Study, tmp_path: Path) -> None:
@@ -278,7 +279,7 @@ def test_of_many_comparisons_none_is_called_conclusive_that_the_correction_is_no
     assert list(table["p_holm"][1:]) == pytest.approx(list(statistics.holm(table["p"][1:])))
     assert "p, Holm" in tables.pretty(table)
     said = conclusions.statements(study)
-    assert any("so it is no conclusion." in sentence for sentence in said)
+    assert any("so it is not conclusive." in sentence for sentence in said)
     assert not any(sentence.endswith("seeds).") for sentence in said)
 
 

@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from analysis import NothingToShow, Study, tables
-from analysis.judging import comparison, statistics, tuning
-from analysis.loading import load
+from analysis.judging import comparison, paired, statistics, tuning
+from analysis.loading.load import load
 from mpdit.disk.rundir import RunDir
 from tests.helpers import synthetic
 
@@ -51,9 +51,9 @@ def test_each_seed_is_taken_at_the_point_that_is_best_by_the_others(tmp_path: Pa
     # seed 0: means 6 and 9; seed 1: 5.5 and 8.5; seed 2: 10.5 and 8.5
     assert dict(a["value"]) == {0: 10, 1: 11, 2: 9}
     assert list(a["tuned"].str[-5:]) == ["0.001", "0.001", " 0.01"]
-    assert list(comparison.values(table, "b")) == [5, 6, 7]
-    paired = comparison.paired(table, "b", "a")
-    assert statistics.difference(*paired).value == pytest.approx(-4)
+    assert list(paired.values(table, "b")) == [5, 6, 7]
+    found = paired.paired(table, "b", "a")
+    assert statistics.difference(*found).value == pytest.approx(-4)
     points = tuning.curve(study)
     assert list(points["mean"]) == pytest.approx([22 / 3, 26 / 3, 6, 7])
     assert list(points["best"]) == [True, False, True, False]
@@ -80,7 +80,7 @@ def test_a_point_at_which_a_seed_failed_is_not_the_best(tmp_path: Path) -> None:
             ("b", 1e-3): (5.0, 6.0, 7.0),
         },
     )
-    assert list(comparison.values(comparison.distances(study), "a")) == [10, 11, 12]
+    assert list(paired.values(comparison.distances(study), "a")) == [10, 11, 12]
     points = tuning.curve(study)
     assert list(points["best"]) == [True, False, True]
     assert list(points["seeds"]) == [3, 2, 3]
@@ -96,8 +96,8 @@ def test_with_one_seed_other_samples_of_the_run_choose(tmp_path: Path) -> None:
     assert table.loc["a", "value"] == 9  # lucky samples made it 8 at 1e-2
     assert table.loc["b", "value"] == 6
     said = tuning.remarks(study)
-    assert said[0].startswith("train.learning_rate of a is what is best by other samples")
-    assert said[1].startswith("train.learning_rate of b is what is best by the very distances")
+    assert said[0].startswith("train.learning_rate of a was chosen on other samples")
+    assert said[1].startswith("train.learning_rate of b was chosen on the compared distances")
     assert "too low" in said[1]
     assert math.isnan(tables.ladder(study)["low"].iloc[1])
 
@@ -115,10 +115,10 @@ def test_the_remarks_name_what_was_done_and_who_is_at_the_edge(tmp_path: Path) -
         },
     )
     assert tuning.remarks(study) == [
-        "train.learning_rate of every variant is for each seed what is best by the other seeds; "
+        "train.learning_rate of every variant was chosen for each seed on the other seeds; "
         "intervals of differences are up to 1.4 times as wide for it",
-        "a: the best is at the end of what was tried (train.learning_rate 0.01), "
-        "something better may lie beyond",
+        "a: the best point is at the edge of the tried range (train.learning_rate 0.01), "
+        "a better one may lie beyond",
     ]
 
 
@@ -128,9 +128,9 @@ def test_a_variant_that_is_not_tuned_yet_is_named(tmp_path: Path) -> None:
     found |= {("b", rate): (None, None) for rate in rates}
     found["b", 1e-4] = (4.0, 4.1)
     assert tuning.remarks(tuned_study(tmp_path, found)) == [
-        "train.learning_rate of a is for each seed what is best by the other seeds; "
+        "train.learning_rate of a was chosen for each seed on the other seeds; "
         "intervals of differences are up to 1.4 times as wide for it",
-        "b: a distance at 1 of 3 points of train.learning_rate, the best may be yet to come",
+        "b: evaluated at 1 of 3 points of train.learning_rate, the best may still be missing",
     ]
 
 
@@ -213,11 +213,11 @@ def test_the_tables_of_a_tuned_study_are_widened(tmp_path: Path) -> None:
     )
     distances = comparison.distances(study)
     row = tables.ladder(study).set_index("variant").loc["b"]
-    plain = statistics.difference(*comparison.paired(distances, "b", "a"))
+    plain = statistics.difference(*paired.paired(distances, "b", "a"))
     factor = tuning.widening(3, 2, 2)
     assert 1.2 < factor < 1.4
     assert (row["high"] - row["low"]) / 2 == pytest.approx(factor * plain.half_width)
-    mean = statistics.mean(comparison.values(distances, "b"))
+    mean = statistics.mean(paired.values(distances, "b"))
     assert row["half_width"] == pytest.approx(tuning.widening(3, 2, 0) * mean.half_width)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from analysis.loading import load, published
+from analysis.loading import published
+from analysis.loading.load import load
 from tests.helpers import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

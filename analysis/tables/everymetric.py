@@ -1,0 +1,70 @@
+"""Every metric that the runs were evaluated by, beside each other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.judging import comparison, distances, paired
+from analysis.study import NothingToShow, Study
+from analysis.tables.cells import DASH, decimals, number
+from analysis.tables.compare import MEAN
+from analysis.tables.table import table
+
+ARROWS = {"lower": " ↓", "higher": " ↑"}
+
+
+def pretty(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a variant, a column a metric; an arrow shows the better direction where it is known."""
+    text = pd.DataFrame({"variant": table["variant"].unique()})
+    for metric, rows in table.groupby("metric", sort=False):
+        places = decimals(rows["mean"])
+        found = {
+            row["variant"]: number(row["mean"], places, row["half_width"])
+            for row in rows.to_dict("records")
+        }
+        arrow = ARROWS.get(rows["better"].iloc[0], "")
+        text[f"{metric}{arrow}"] = [found.get(variant, DASH) for variant in text["variant"]]
+    return text
+
+
+@table(
+    title="Every metric",
+    caption=f"{MEAN} ↓: lower is better, ↑: higher is better. A tuned variant is at its best point "
+    "by the metric that the study is judged by.",
+    text=pretty,
+    place=100,
+)
+def metrics(study: Study) -> pd.DataFrame:
+    """Every metric of the runs' own samples, one row a variant and metric.
+
+    ``variant``, ``metric`` (its label), ``better`` (lower, higher, or empty where it is unknown),
+    ``mean``, ``half_width`` (over seeds; half of the 95 % t interval), ``seeds``. The runs of a
+    tuned variant are those that the comparing tables have.
+
+    Raises:
+        NothingToShow: while the runs have no metric but the one that the study is judged by.
+    """
+    better = distances.better(study)
+    runs = comparison.distances(study) if study.tune else study.runs.assign(points=1)
+    rows = distances.own(study).merge(runs[["run", "points"]], on="run")
+    rows = rows[np.isfinite(rows["value"].astype(float))].astype({"variant": str})
+    names = list(rows["metric"].unique())
+    if not names or (len(names) == 1 and better.get(names[0]) == "lower"):
+        raise NothingToShow("the runs have no metric but the one that the study is judged by")
+    found = []
+    for variant in study.variants:
+        of_variant = rows[rows["variant"] == variant]
+        for name in [name for name in names if name in set(of_variant["metric"])]:
+            average = paired.average(of_variant[of_variant["metric"] == name], variant)
+            found.append(
+                {
+                    "variant": variant,
+                    "metric": distances.title(study, name),
+                    "better": better.get(name, ""),
+                    "mean": average.value,
+                    "half_width": average.half_width,
+                    "seeds": average.n,
+                }
+            )
+    return pd.DataFrame(found)

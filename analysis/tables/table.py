@@ -1,0 +1,44 @@
+"""The decorator that makes a function a table of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+
+from analysis.exhibits import Exhibit, Exhibits
+from analysis.study import Study
+from analysis.tables import cells
+
+Make = TypeVar("Make", bound=Callable[[Study], pd.DataFrame])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableExhibit(Exhibit[pd.DataFrame]):
+    """A table.
+
+    Attributes:
+        text: the numbers → what people read.
+    """
+
+    text: Callable[[pd.DataFrame], pd.DataFrame]
+
+    def save(self, study: Study, stem: Path) -> pd.DataFrame:
+        """Make the table and write it as `cells.save` does. Returns the text."""
+        numbers = self(study)
+        text = self.text(numbers)
+        cells.save(numbers, text, stem)
+        return text
+
+
+TABLES = Exhibits("table", TableExhibit)
+
+
+def table(
+    *, title: str, caption: str, text: Callable[[pd.DataFrame], pd.DataFrame], place: int
+) -> Callable[[Make], Make]:
+    """Register a function ``Study`` → tidy DataFrame of numbers (see `TableExhibit`)."""
+    return lambda make: TABLES.register(make, title=title, caption=caption, text=text, place=place)
