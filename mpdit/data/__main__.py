@@ -10,9 +10,9 @@ from pathlib import Path
 from mpdit.data.foldercheck import check_images, describe, read_all
 from mpdit.data.images import ImageFolder
 from mpdit.data.latents import Manifest, read_manifest, verify
+from mpdit.data.progress import Progress
 from mpdit.disk.rundir import explain_os_error
 from mpdit.errors import ConfigError
-from mpdit.runtime.progress import Progress
 
 DEFAULT_VAE = "stabilityai/sd-vae-ft-mse"
 MOST_LINES = 50

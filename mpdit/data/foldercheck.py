@@ -16,8 +16,8 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from mpdit.data.images import ImageFolder, check_shape, summary, to_mode, unreadable
+from mpdit.data.progress import Progress
 from mpdit.errors import ConfigError
-from mpdit.runtime.progress import Progress
 
 AT_ONCE = 1024
 """Images that wait in the threads' queue."""

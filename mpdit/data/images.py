@@ -268,7 +268,8 @@ def _listing(root: Path) -> tuple[dict[str, list[str]], list[str]]:
 
 def _entries(folder: Path, problems: list[str]) -> tuple[list[str], list[str]]:
     """The images and the folders in a folder, sorted, without hidden ones (macOS's ``._x.png``)."""
-    images, folders = [], []
+    images: list[str] = []
+    folders: list[str] = []
     try:
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             if entry.name.startswith("."):

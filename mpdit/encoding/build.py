@@ -30,8 +30,8 @@ from mpdit.data.latents import (
     checksum,
     shard_name,
 )
+from mpdit.data.progress import Progress
 from mpdit.errors import ConfigError
-from mpdit.runtime.progress import Progress
 
 PLAN = "encoding.json"
 _SETTINGS = [key for kind in (Plan, Source) for key in kind.model_fields if key != "source"]
