@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from mpdit.config import RunConfig
-from mpdit.data.datasets import check_available
+from mpdit.data.datasets import check_available, class_names
 from mpdit.data.preflight import check_evaluable
 from mpdit.disk.files import write_atomic
 from mpdit.disk.lease import BusyError, Lease, share
@@ -211,7 +211,7 @@ def _place(start: dict[str, Any]) -> str:
 
 
 def _describe(config: RunConfig, run: RunDir) -> None:
-    """Write model.json."""
+    """Write model.json, and classes.json where the classes have names."""
     model, spec = config.model, config.data.spec
     description = {
         "name": model.name,
@@ -220,6 +220,8 @@ def _describe(config: RunConfig, run: RunDir) -> None:
         "flops": forward_flops(model, spec),
     }
     write_atomic(run.path / "model.json", json.dumps(description, indent=1))
+    if names := class_names(config.data):
+        write_atomic(run.path / "classes.json", json.dumps(names, indent=1, ensure_ascii=False))
 
 
 def main() -> int:

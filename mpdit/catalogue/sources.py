@@ -93,7 +93,7 @@ DATASETS = Registry(
             name="folder",
             does="a folder of images, a sub-folder per class",
             kind="folder",
-            check=f"{_HERE}:image_folder",
+            check=f"{_HERE}:check_folder",
         ),
     ],
 )

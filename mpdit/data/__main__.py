@@ -1,4 +1,4 @@
-"""Make and check latent stores: ``python -m mpdit.data encode SOURCE STORE``."""
+"""Check folders of images, make and verify latent stores: ``python -m mpdit.data COMMAND``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ import os
 import sys
 from pathlib import Path
 
+from mpdit.data.foldercheck import check_images, describe, read_all
+from mpdit.data.images import ImageFolder
 from mpdit.data.latents import Manifest, read_manifest, verify
 from mpdit.errors import ConfigError, explain_os_error
-from mpdit.runtime.progress import Progress
+from mpdit.progress import Progress
 
 DEFAULT_VAE = "stabilityai/sd-vae-ft-mse"
+MOST_LINES = 50
+"""Problems of a folder that are listed."""
+
+STOPPED = {"encode": "stopped; the same command goes on from the last whole shard"}
 
 ENCODE = """\
 Encode images, each as it is and mirrored, into a latent store that a run reads
@@ -56,11 +62,24 @@ def _parser() -> argparse.ArgumentParser:
         "--batch-size", type=int, default=64, metavar="N", help="images at once (default: 64)"
     )
     check = commands.add_parser(
+        "check",
+        help="read every image of a folder and list what is wrong",
+        description="Read every image of a folder once. Print what is wrong with it, and its "
+        "classes, modes and sizes. The exit status is 2 when something is wrong.",
+    )
+    check.add_argument("folder", metavar="FOLDER", type=Path)
+    check.add_argument(
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="the side that a run scales images to: also report images too thin for it",
+    )
+    whole = commands.add_parser(
         "verify",
         help="compare every file of a latent store with its checksum",
         description="Read a whole latent store and compare every file with its checksum.",
     )
-    check.add_argument("store", metavar="STORE", type=Path)
+    whole.add_argument("store", metavar="STORE", type=Path)
     return parser
 
 
@@ -70,7 +89,13 @@ def _encode(arguments: argparse.Namespace) -> str:
     import torch
 
     from mpdit.encoding.build import Encoder, build_store
-    from mpdit.encoding.encoders import OFFICIAL, OfficialLatents, VaeEncoder, open_pictures
+    from mpdit.encoding.encoders import (
+        OFFICIAL,
+        FolderPictures,
+        OfficialLatents,
+        VaeEncoder,
+        open_pictures,
+    )
 
     rank, processes, local = (
         int(os.environ.get(key, default))
@@ -81,15 +106,28 @@ def _encode(arguments: argparse.Namespace) -> str:
         encoder = OfficialLatents(Path(arguments.source), arguments.vae)
     else:
         device = torch.device(f"cuda:{local}" if torch.cuda.is_available() else "cpu")
-        encoder = VaeEncoder(
-            open_pictures(arguments.source),
-            arguments.vae,
-            arguments.size,
-            arguments.batch_size,
-            device,
-        )
+        pictures = open_pictures(arguments.source)
+        encoder = VaeEncoder(pictures, arguments.vae, arguments.size, arguments.batch_size, device)
+        if isinstance(pictures, FolderPictures):
+            check_images(pictures.folder, arguments.size)
     manifest = build_store(encoder, arguments.store, rank, processes)
     return f"{arguments.store}: {_describe(manifest)}" if manifest else ""
+
+
+def _check(arguments: argparse.Namespace) -> str:
+    if arguments.size is not None and arguments.size < 1:
+        raise ConfigError("--size has to be at least 1")
+    folder, problems = ImageFolder.survey(arguments.folder)
+    with Progress("check", len(folder.names)) as progress:
+        report = read_all(folder, arguments.size, progress.advance)
+    print(describe(folder, report))
+    if problems := problems + report.problems:
+        listed = problems[:MOST_LINES]
+        if len(problems) > MOST_LINES:
+            listed.append(f"and {len(problems) - MOST_LINES:,} more")
+        count = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
+        raise ConfigError("\n  ".join([f"{count} in {arguments.folder}:", *listed]))
+    return f"\n{arguments.folder}: every image can be read"
 
 
 def _verify(arguments: argparse.Namespace) -> str:
@@ -111,14 +149,14 @@ def _describe(manifest: Manifest) -> str:
 def main() -> int:
     arguments = _parser().parse_args()
     try:
-        said = {"encode": _encode, "verify": _verify}[arguments.command](arguments)
+        said = {"encode": _encode, "check": _check, "verify": _verify}[arguments.command](arguments)
     except (ConfigError, OSError) as error:
         # a config's key (data.path) is none of this command's words
         said = error.message if isinstance(error, ConfigError) else explain_os_error(error)
         print(f"error: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last whole shard", file=sys.stderr)
+        print(STOPPED.get(arguments.command, "stopped"), file=sys.stderr)
         return 130
     if said:
         print(said)

@@ -17,6 +17,7 @@ from jaxtyping import Float32, Int64, UInt8
 
 from mpdit.catalogue import DATASETS, load_code
 from mpdit.config import DataConfig
+from mpdit.data.foldercheck import check_images
 from mpdit.data.images import MODES, ImageFolder, Split
 from mpdit.data.latents import LatentStore
 from mpdit.errors import ConfigError
@@ -51,7 +52,7 @@ def to_uint8(
 
 
 def check_available(data: DataConfig) -> None:
-    """Whether the data can be read on this machine, without reading it.
+    """Whether the data can be read on this machine. Image files are all read, others are not.
 
     Raises:
         ConfigError: saying what to install, or where to put it.
@@ -112,6 +113,26 @@ def image_folder(data: DataConfig) -> ImageFolder:
             "data.classes",
         )
     return folder
+
+
+def check_folder(data: DataConfig) -> None:
+    """Whether every image file can be read, of both splits; files are read once, then remembered.
+
+    Raises:
+        ConfigError: naming the first that cannot be; as `image_folder` does.
+    """
+    check_images(image_folder(data), data.spec.size)
+
+
+def class_names(data: DataConfig) -> tuple[str, ...] | None:
+    """The classes' names by label, where the data has them.
+
+    Raises:
+        ConfigError: when the data is missing or damaged.
+    """
+    if is_latents(data):
+        return latent_store(data).manifest.class_names
+    return image_folder(data).class_names if DATASETS.find(data.name).kind == "folder" else None
 
 
 def place(data: DataConfig) -> Path:

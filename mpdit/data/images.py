@@ -13,12 +13,22 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Int64, UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
+from mpdit.disk.cachefolder import cache_folder
+from mpdit.disk.stamp import Stamp
 from mpdit.errors import ConfigError
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MODES = {1: "L", 3: "RGB"}
+VIA = {"LAB": "RGB", "La": "LA", "RGBa": "RGBA"}
+"""Pillow's modes that it converts to grey and RGB in two steps."""
+EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", *VIA)
+"""Those that it converts, dropping alpha."""
+SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
+MOST_PIXELS = 2**25
+"""Of an image that has been scaled and not yet cropped; Pillow takes 4 bytes a pixel."""
 
 Split = Literal["train", "test"]
 
@@ -44,20 +54,31 @@ class ImageFolder:
         """List a folder with a sub-folder per class, or a flat one.
 
         Raises:
-            ConfigError: when there is no such folder, or no image in it.
+            ConfigError: when there is no such folder, no image in it, or a file without a class.
+        """
+        folder, problems = cls.survey(root)
+        if problems:
+            raise ConfigError(summary(problems, root), "data.path")
+        return folder
+
+    @classmethod
+    def survey(cls, root: Path) -> tuple[ImageFolder, list[str]]:
+        """List a folder, with a line for each thing that is wrong with it.
+
+        Raises:
+            ConfigError: when there is no such folder, or nothing in it.
         """
         if not root.is_dir():
             raise ConfigError(f"there is no folder {root}", "data.path")
-        folders = sorted(e.name for e in os.scandir(root) if e.is_dir() and e.name[0] != ".")
-        found = {name: _image_names(root / name) for name in folders or [""]}
-        found = {name: images for name, images in found.items() if images}
-        if not found:
+        found, problems = _listing(root)
+        counts = [len(images) for images in found.values()]
+        if not problems and not any(counts):
             raise ConfigError(
                 f"no images ({', '.join(SUFFIXES)}) in {root} or the folders in it", "data.path"
             )
         names = tuple(os.path.join(c, name) for c, images in found.items() for name in images)  # noqa: PTH118
-        counts = [len(images) for images in found.values()]
-        return cls(root, names, np.repeat(np.arange(len(counts)), counts), tuple(found))
+        labels = np.repeat(np.arange(len(counts)), counts)
+        return cls(root, names, labels, tuple(found)), problems
 
     def split(self, split: Split) -> ImageFolder:
         """Every tenth image of each class is for testing, the others are for training."""
@@ -71,10 +92,35 @@ class ImageFolder:
         names = tuple(self.names[i] for i in rows)
         return ImageFolder(self.root, names, self.labels[rows], self.classes)
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The classes' names; None for a flat folder."""
+        return None if self.classes == ("",) else self.classes
+
     @cached_property
     def hash(self) -> str:
         """Sixteen hex digits of the SHA-256 of the names, in their order."""
         return hashlib.sha256("\n".join(self.names).encode()).hexdigest()[:16]
+
+    def cache_file(self, kind: str, about: str = "") -> Path | None:
+        """Where something computed from these files is cached, until a name or `Stamp` changes.
+
+        Args:
+            kind: the beginning of the file's name.
+            about: what else the cached value depends on.
+
+        Returns:
+            the file; None where an image has only just changed.
+        """
+        root = self.root.resolve()
+        digest = hashlib.sha256(f"{root}\0{about}".encode())
+        for name in self.names:
+            stamp = Stamp.of((root / name).stat())
+            if not stamp.settled:
+                return None
+            digest.update(f"{name}\0{' '.join(map(str, stamp))}\n".encode())
+        digest.update(self.labels.tobytes())
+        return cache_folder() / f"{kind}-{digest.hexdigest()[:16]}.txt"
 
     def pixels(
         self, index: int, size: int, channels: int
@@ -88,8 +134,8 @@ class ImageFolder:
         try:
             with Image.open(file) as image:
                 return to_array(image, size, channels)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ConfigError(f"{file} cannot be read as an image: {error}") from None
+        except Exception as error:  # Pillow raises errors of any kind on damaged files
+            raise ConfigError(unreadable(file, error)) from None
 
 
 class ImageReader:
@@ -115,12 +161,71 @@ class ImageReader:
         self._decoders.shutdown()
 
 
+def unreadable(file: Path, error: Exception) -> str:
+    """The message for an image file that could not be read."""
+    if isinstance(error, UnidentifiedImageError):
+        why = "its format is unknown"
+    else:
+        why = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    return f"{file} cannot be read as an image: {why}"
+
+
+def summary(problems: list[str], root: Path) -> str:
+    """The first of several problems, and how to list the others."""
+    if len(problems) == 1:
+        return problems[0]
+    others = f"{len(problems) - 1:,} more problem{'s' if len(problems) > 2 else ''}"
+    return f"{problems[0]} ({others}; to list them: python -m mpdit.data check {root})"
+
+
 def to_array(
     image: Image.Image, size: int, channels: int
 ) -> UInt8[np.ndarray, "channels size size"]:
-    """Grey (1 channel) or RGB (3), cropped."""
-    pixels = np.asarray(centre_crop(image.convert(MODES[channels]), size))
+    """Grey (1 channel) or RGB (3), cropped.
+
+    Raises:
+        ValueError: when the image's mode has no 8-bit counterpart, or it is too thin.
+        Exception: of any kind, when the file is damaged.
+    """
+    check_shape(image.size, size)
+    pixels = np.asarray(centre_crop(to_mode(image, MODES[channels]), size))
     return np.ascontiguousarray(pixels.reshape(size, size, channels).transpose(2, 0, 1))
+
+
+def check_shape(shape: tuple[int, int], size: int) -> None:
+    """Whether an image of this width and height can be scaled to a side of ``size`` pixels.
+
+    Raises:
+        ValueError: when it is so thin that its long side would become too long.
+    """
+    long = round(size * max(shape) / min(shape))
+    if long * size > MOST_PIXELS:
+        raise ValueError(
+            f"{shape[0]}×{shape[1]} pixels are too thin: with the short side scaled to {size}, "
+            f"the long one has {long:,} (at most {MOST_PIXELS // size:,})"
+        )
+
+
+def to_mode(image: Image.Image, mode: str) -> Image.Image:
+    """The image's first frame in mode ``L`` or ``RGB``. Alpha is dropped; 16-bit grey is v >> 8.
+
+    Raises:
+        ValueError: when the image's mode has no 8-bit counterpart.
+        Exception: of any kind, when the file is damaged.
+    """
+    if image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        if isinstance(image, TiffImageFile):
+            tags = image.tag_v2
+            if tags.get(BITSPERSAMPLE) != (16,) or tags.get(PHOTOMETRIC_INTERPRETATION) != 1:
+                # Pillow opens both in mode I;16, neither scaled nor inverted
+                raise ValueError(f"mode {image.mode}, but of 12 bits, or with 0 as white")
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert(mode)
+    if image.mode not in EIGHT_BITS:
+        raise ValueError(f"mode {image.mode} has no fixed range: save it as 8- or 16-bit grey")
+    image.info.pop("transparency", None)  # it changes no pixel, and makes Pillow warn
+    if image.mode in VIA:
+        image = image.convert(VIA[image.mode])
+    return image.convert(mode)
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
@@ -138,5 +243,55 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def _image_names(folder: Path) -> list[str]:
-    return sorted(e.name for e in os.scandir(folder) if e.name.lower().endswith(SUFFIXES))
+def _listing(root: Path) -> tuple[dict[str, list[str]], list[str]]:
+    """The names of each class's images, and a line for each thing that is wrong."""
+    problems: list[str] = []
+    images, folders = _entries(root, problems)
+    if not folders:
+        return {"": images}, problems
+    if images:
+        problems.append(
+            f"{root / images[0]} lies beside sub-folders ({folders[0]}), which are the classes: "
+            f"{len(images):,} image{'s have' if len(images) > 1 else ' has'} no class"
+        )
+    found = {}
+    for name in folders:
+        before = len(problems)
+        found[name], nested = _entries(root / name, problems)
+        deeper = [image for sub in nested if (image := _first_image(root / name / sub, problems))]
+        if deeper:
+            problems.append(f"{deeper[0]} lies too deep: a class is one folder ({root / name})")
+        if not found[name] and len(problems) == before:
+            problems.append(f"the class {root / name} has no images ({', '.join(SUFFIXES)})")
+    return found, problems
+
+
+def _entries(folder: Path, problems: list[str]) -> tuple[list[str], list[str]]:
+    """The images and the folders in a folder, sorted, without hidden ones (macOS's ``._x.png``)."""
+    images: list[str] = []
+    folders: list[str] = []
+    try:
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            if entry.name.startswith("."):
+                continue
+            kind = folders if entry.is_dir() else images
+            if kind is images and not entry.name.lower().endswith(SUFFIXES):
+                continue
+            if os.fsencode(entry.name).decode(errors="ignore") != entry.name:
+                problems.append(f"{os.fsencode(entry.path)!r}: the name is not UTF-8")
+            elif kind is images and not entry.is_file():
+                problems.append(f"{entry.path} is neither a file nor a link to one")
+            else:
+                kind.append(entry.name)
+    except OSError as error:
+        problems.append(f"the folder {folder} cannot be read: {error.strerror}")
+    return images, folders
+
+
+def _first_image(folder: Path, problems: list[str]) -> Path | None:
+    """An image in a folder or below it."""
+    images, folders = _entries(folder, problems)
+    if images:
+        return folder / images[0]
+    deeper = (_first_image(folder / name, problems) for name in folders)
+    return next((image for image in deeper if image), None)

@@ -96,6 +96,8 @@ class Manifest(Plan):
     """Per channel, of latents drawn from the posteriors, both orientations alike."""
     sha256: dict[str, str]
     """Of every other file."""
+    class_names: tuple[str, ...] | None = None
+    """By label; None where the source has none, and in stores of version 0.1."""
 
 
 def shard_name(shard: int) -> str:

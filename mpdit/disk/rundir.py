@@ -13,6 +13,7 @@ metrics.jsonl       step, loss, mse, vlb, grad_norm, learning_rate, images_per_s
 tensorboard/        the same as events, where train.tensorboard is set
 magnitudes.jsonl    the probe: step, site (mpdit.training.probe), blocks (one magnitude a block)
 model.json          parameters in all and by part, forward FLOPs of one image
+classes.json        the classes' names by label, where the data has them
 checkpoints/, ema/  resumable state; EMA snapshots as safetensors
 samples/            samples.npz (arr_0: uint8 N,H,W,C; arr_1: labels), grid.png; other sets as
                     NAME.npz, NAME.png; NAME.shards/ while a set is drawn
@@ -92,6 +93,14 @@ class RunDir:
     @property
     def samples(self) -> Path:
         return self.path / "samples"
+
+    def class_names(self) -> list[str] | None:
+        """The classes' names by label; None where the data has none."""
+        try:
+            names: list[str] = json.loads((self.path / "classes.json").read_bytes())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return names
 
     def write_config(self, config: RunConfig) -> None:
         """Create the folder, its config.yaml, and its copies of the extensions that it uses."""

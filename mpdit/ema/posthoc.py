@@ -25,7 +25,7 @@ from mpdit.disk.rundir import RunDir
 from mpdit.ema.power import posthoc_errors, posthoc_weights, snapshot_file, write_snapshot
 from mpdit.errors import EXIT_DONE, ConfigError, say
 from mpdit.model import DiT
-from mpdit.runtime.progress import Progress
+from mpdit.progress import Progress
 from mpdit.runtime.session import log
 
 WIDEST = 0.28

@@ -31,7 +31,7 @@ from mpdit.data.latents import (
     shard_name,
 )
 from mpdit.errors import ConfigError
-from mpdit.runtime.progress import Progress
+from mpdit.progress import Progress
 
 PLAN = "encoding.json"
 _SETTINGS = [key for kind in (Plan, Source) for key in kind.model_fields if key != "source"]
@@ -50,6 +50,8 @@ class Encoder(ABC):
     labels: Int64[np.ndarray, " images"]
     statistics: Statistics | None = None
     """Those that come with the source."""
+    class_names: tuple[str, ...] | None = None
+    """By label, where the source has them."""
 
     @abstractmethod
     def moments(
@@ -208,7 +210,8 @@ def _finish(encoder: Encoder, path: Path) -> Manifest:
     means, stds = encoder.statistics or computed
     sums = {shard_name(shard): part.sha256 for shard, part in enumerate(done)}
     sums[LABELS] = checksum(path / LABELS)
-    manifest = Manifest(**dict(plan), mean=means, std=stds, sha256=sums)
+    names = encoder.class_names
+    manifest = Manifest(**dict(plan), mean=means, std=stds, sha256=sums, class_names=names)
     _write(path / MANIFEST, json.dumps(manifest.model_dump(), indent=1))
     LatentStore(path)
     return manifest

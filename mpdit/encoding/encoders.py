@@ -34,6 +34,8 @@ class Pictures(ABC):
     hash: str
     labels: Int64[np.ndarray, " images"]
     classes: int
+    class_names: tuple[str, ...] | None = None
+    """By label."""
 
     @abstractmethod
     def pixels(self, index: int, size: int) -> UInt8[np.ndarray, "3 size size"]:
@@ -49,6 +51,7 @@ class FolderPictures(Pictures):
         self.folder = ImageFolder.scan(root)
         self.hash, self.labels = self.folder.hash, self.folder.labels
         self.classes = len(self.folder.classes)
+        self.class_names = self.folder.class_names
 
     def pixels(self, index: int, size: int) -> UInt8[np.ndarray, "3 size size"]:
         return self.folder.pixels(index, size, channels=3)
@@ -86,11 +89,12 @@ class HuggingFacePictures(Pictures):
         self.title, self.hash = f"hf:{name}:{split}", self.data._fingerprint
         self.labels = np.asarray(self.data[label], np.int64)
         self.classes = features[label].num_classes
+        self.class_names = tuple(features[label].names)
 
     def pixels(self, index: int, size: int) -> UInt8[np.ndarray, "3 size size"]:
         try:
             return to_array(self.data[index][self.column], size, channels=3)
-        except (OSError, SyntaxError, ValueError) as error:
+        except Exception as error:  # Pillow raises errors of any kind on damaged files
             raise ConfigError(f"image {index} of {self.title} cannot be read: {error}") from None
 
 
@@ -121,6 +125,7 @@ class VaeEncoder(Encoder):
             ConfigError: when diffusers or the weights are not there, or the size does not fit them.
         """
         self.pictures, self.labels, self.size = pictures, pictures.labels, size
+        self.class_names = pictures.class_names
         self.batch_size, self.device = batch_size, device
         self.vae = load_vae(vae_name).to(device)
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)

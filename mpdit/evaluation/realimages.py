@@ -18,9 +18,7 @@ from mpdit.data import datasets
 from mpdit.data.images import ImageReader, Split
 from mpdit.data.latents import checksum
 from mpdit.disk import npz
-from mpdit.disk.cachefolder import cache_folder
 from mpdit.disk.files import write_atomic
-from mpdit.disk.stamp import Stamp
 
 Batch = UInt8[np.ndarray, "batch height width channels"]
 Record = dict[str, str | int | None]
@@ -106,15 +104,7 @@ class _Files(RealImages):
     @cached_property
     def _memory(self) -> Path | None:
         """The file that remembers the hash; None where an image has only just changed."""
-        root = self._folder.root.resolve()
-        digest = hashlib.sha256(f"{root}\0{self._spec.channels} {self._spec.size}".encode())
-        for name in self._folder.names:
-            stamp = Stamp.of((root / name).stat())
-            if not stamp.settled:
-                return None
-            digest.update(f"{name}\0{' '.join(map(str, stamp))}\n".encode())
-        digest.update(self._folder.labels.tobytes())
-        return cache_folder() / f"folder-{digest.hexdigest()[:16]}.txt"
+        return self._folder.cache_file("folder", f"{self._spec.channels} {self._spec.size}")
 
     @property
     def hash(self) -> str | None:

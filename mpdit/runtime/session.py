@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from mpdit.disk.rundir import RunDir, RunState
+from mpdit.progress import Progress
 from mpdit.runtime import signals
-from mpdit.runtime.progress import Progress
 
 HEARTBEAT_S = 2.0
 

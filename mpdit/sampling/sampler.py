@@ -72,7 +72,7 @@ def draw_set(
     shards.check(world)
     if world.largest(world.main and file.exists()):
         if world.main and shards.folder.exists():  # what wrote the set was killed
-            shards.finish(file)
+            shards.finish(file, session.run.class_names())
         return file
     shards.claim(world)
     mine = shards.batches[world.rank :: world.size]
@@ -99,7 +99,7 @@ def draw_set(
     if stop := world.largest(session.stop_signal):
         raise Interrupted(stop)
     if world.main:
-        shards.join(file)
+        shards.join(file, session.run.class_names())
     return file
 
 

@@ -131,6 +131,14 @@ def test_a_damaged_manifest_says_what_is_wrong(tmp_path: Path) -> None:
         file.write_text(text)
 
 
+def test_a_manifest_from_before_class_names_is_read(tmp_path: Path) -> None:
+    file = make_store(tmp_path, 50) / "manifest.json"
+    older = json.loads(file.read_text())
+    del older["class_names"]
+    file.write_text(json.dumps(older))
+    assert read_manifest(tmp_path).class_names is None
+
+
 def test_verify_finds_a_single_changed_byte(tmp_path: Path) -> None:
     make_store(tmp_path, 50)
     seen: list[int] = []

@@ -64,12 +64,25 @@ def test_a_store_holds_what_the_vae_says_of_every_image_and_its_mirror(
             assert np.allclose(stored[0], posterior.mean[0], rtol=2e-3, atol=1e-4)
             assert np.allclose(stored[1], posterior.std[0], rtol=2e-3, atol=1e-4)
     assert store.manifest.source.vae_hash
+    assert store.manifest.class_names == ("ant", "bee", "cat")
     assert run(monkeypatch, "verify", tmp_path / "store") == 0
 
 
-def test_an_image_that_cannot_be_read_is_named_and_what_was_done_is_kept(
+def test_an_image_that_cannot_be_read_is_named_before_anything_is_encoded(
     tmp_path, pictures, vae, monkeypatch, capsys
 ):
+    broken = pictures / "cat" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:500])
+    arguments = ("encode", pictures, tmp_path / "store", "--vae", vae, "--size", SIZE)
+    assert run(monkeypatch, *arguments) == 2
+    assert f"error: {broken} cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
+def test_an_image_that_breaks_after_the_check_is_named_and_what_was_done_is_kept(
+    tmp_path, pictures, vae, monkeypatch, capsys
+):
+    monkeypatch.setattr(command, "check_images", lambda *_: None)
     broken = pictures / "cat" / "3.png"
     whole = broken.read_bytes()
     broken.write_bytes(whole[:500])
@@ -154,6 +167,7 @@ def test_a_hugging_face_data_set_makes_the_store_that_its_images_in_a_folder_mak
     )
     assert first.sha256 == other.sha256
     assert first.source.data == "hf:some/animals:train"
+    assert first.class_names == other.class_names == ("ant", "bee", "cat")
 
 
 @pytest.fixture
@@ -179,6 +193,7 @@ def test_official_latents_are_taken_over_with_their_own_statistics(tmp_path, off
     assert (moments[:, 1] == 0.25).all()
     assert (store.manifest.mean, store.manifest.std) == ((0, 1, 2, 3), (1, 2, 3, 4))
     assert (store.manifest.flips, store.manifest.classes) == (1, 5)
+    assert store.manifest.class_names is None
 
 
 @pytest.mark.parametrize("name", encoders.OFFICIAL[1:])

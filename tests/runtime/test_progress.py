@@ -8,8 +8,8 @@ import re
 import pytest
 from rich.console import Console
 
-from mpdit.runtime import progress
-from mpdit.runtime.progress import Progress
+from mpdit import progress
+from mpdit.progress import Progress
 
 
 @pytest.fixture

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mpdit.disk.files import read_rows
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import EXIT_BUSY, EXIT_FAILED, EXIT_USAGE
+from mpdit.sampling.sampleset import CAPTION_PIXELS
 from tests.helpers.interrupted import finish, fork, science_of, start
 from tests.helpers.tiny import make
 
@@ -65,6 +67,46 @@ def test_another_seed_gives_other_numbers(uninterrupted: RunDir, tmp_path: Path)
     other = make(tmp_path / "other", seed=1)
     finish(other)
     assert science_of(other)["samples"] != science_of(uninterrupted)["samples"]
+
+
+@pytest.fixture
+def folder_run(tmp_path: Path) -> RunDir:
+    """A run of a folder of two classes of 30 grey images each."""
+    random = np.random.default_rng(0)
+    for name in ("ant", "bee"):
+        (tmp_path / "insects" / name).mkdir(parents=True)
+        for number in range(30):
+            pixels = random.integers(0, 256, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "insects" / name / f"{number:02}.png")
+    shape = {"channels": 1, "size": 8, "classes": 2}
+    data = {"name": "folder", "path": str(tmp_path / "insects"), **shape}
+    return make(tmp_path / "run", data=data, evaluate={"extractor": "digits"})
+
+
+def test_a_run_of_a_folder_keeps_the_names_of_its_classes(folder_run: RunDir) -> None:
+    finish(folder_run)
+    assert json.loads((folder_run.path / "classes.json").read_text()) == ["ant", "bee"]
+    with Image.open(folder_run.samples / "grid.png") as grid:
+        tiles = 5 * 40  # rows of 8 pixels and a margin of 2, enlarged four times
+        assert grid.height == tiles + 5 * CAPTION_PIXELS
+        captions = np.asarray(grid)[40 : 40 + CAPTION_PIXELS].reshape(CAPTION_PIXELS, 10, 40)
+    assert captions.any((0, 2)).all()
+    assert (captions[:, 0] == captions[:, 2]).all()  # labels take turns
+    assert (captions[:, 0] != captions[:, 1]).any()
+
+
+def test_a_broken_image_of_the_test_split_stops_a_run_before_it_trains(
+    folder_run: RunDir,
+) -> None:
+    broken = folder_run.path.parent / "insects" / "bee" / "29.png"  # every tenth
+    broken.write_bytes(broken.read_bytes()[:50])
+    process = start(folder_run)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == EXIT_FAILED, said
+    state = folder_run.state()
+    assert state is not None
+    assert str(broken) in str(state.error)
+    assert not folder_run.checkpoints.exists()
 
 
 def test_a_torn_evaluation_is_neither_done_nor_in_the_way(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from mpdit.config import DataConfig
 from mpdit.data import datasets
 from mpdit.evaluation.extractors.classifier import Classifier, weights_file
-from mpdit.runtime.progress import Progress
+from mpdit.progress import Progress
 from mpdit.runtime.randomness import generator
 
 
