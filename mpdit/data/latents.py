@@ -32,7 +32,7 @@ MANIFEST = "manifest.json"
 LABELS = "labels.npy"
 
 
-class Source(BaseModel):
+class LatentSource(BaseModel):
     """Where latents come from."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
@@ -49,7 +49,7 @@ class Source(BaseModel):
     """Sixteen hex digits of the SHA-256 of the VAE's weights."""
 
 
-class Plan(BaseModel):
+class StorePlan(BaseModel):
     """What a store will hold, known before anything is encoded."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
@@ -62,7 +62,7 @@ class Plan(BaseModel):
     """The side of a latent."""
     flips: Literal[1, 2]
     shard_images: int
-    source: Source
+    source: LatentSource
 
     @property
     def row_shape(self) -> tuple[int, int, int, int]:
@@ -88,7 +88,7 @@ class Plan(BaseModel):
         return start, min(start + self.shard_images, self.images)
 
 
-class Manifest(Plan):
+class Manifest(StorePlan):
     """What a store holds."""
 
     mean: tuple[float, ...]

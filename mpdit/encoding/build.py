@@ -23,10 +23,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mpdit.data.latents import (
     LABELS,
     MANIFEST,
+    LatentSource,
     LatentStore,
     Manifest,
-    Plan,
-    Source,
+    StorePlan,
     checksum,
     shard_name,
 )
@@ -34,7 +34,9 @@ from mpdit.errors import ConfigError
 from mpdit.runtime.progress import Progress
 
 PLAN = "encoding.json"
-_SETTINGS = [key for kind in (Plan, Source) for key in kind.model_fields if key != "source"]
+_SETTINGS = [
+    key for kind in (StorePlan, LatentSource) for key in kind.model_fields if key != "source"
+]
 SHARDS = 256
 SMALLEST_SHARD = 1024
 
@@ -46,7 +48,7 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 class Encoder(ABC):
     """What a store is made from."""
 
-    plan: Plan
+    plan: StorePlan
     labels: Int64[np.ndarray, " images"]
     statistics: Statistics | None = None
     """Those that come with the source."""
@@ -119,13 +121,13 @@ def _begin(encoder: Encoder, path: Path) -> None:
     if PLAN not in there:
         _write(path / PLAN, encoder.plan.model_dump_json(indent=1))
     try:
-        begun = Plan.model_validate_json((path / PLAN).read_bytes())
+        begun = StorePlan.model_validate_json((path / PLAN).read_bytes())
     except ValidationError:
         raise ConfigError(f"{path / PLAN} is damaged: delete {path} and begin again") from None
     _check_same(begun, encoder.plan, path)
 
 
-def _check_same(there: Plan, here: Plan, path: Path) -> None:
+def _check_same(there: StorePlan, here: StorePlan, path: Path) -> None:
     """Refuse to go on with other settings."""
     old, new = ({**dict(plan), **dict(plan.source)} for plan in (there, here))
     differing = [
@@ -138,7 +140,7 @@ def _check_same(there: Plan, here: Plan, path: Path) -> None:
         )
 
 
-def _check_space(path: Path, plan: Plan, images: int) -> None:
+def _check_space(path: Path, plan: StorePlan, images: int) -> None:
     """Say now what would fail hours later."""
     need = images * plan.flips * plan.row_bytes
     free = shutil.disk_usage(path).free

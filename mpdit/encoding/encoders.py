@@ -19,7 +19,7 @@ from jaxtyping import Float16, Int64, UInt8
 from torch import Tensor, nn
 
 from mpdit.data.images import ImageFolder, to_array
-from mpdit.data.latents import Plan, Source
+from mpdit.data.latents import LatentSource, StorePlan
 from mpdit.encoding.build import Encoder, shard_images
 from mpdit.errors import ConfigError
 
@@ -127,14 +127,14 @@ class VaeEncoder(Encoder):
         if size % factor:
             raise ConfigError(f"--size {size} is no multiple of {factor}, as {vae_name} needs")
         images = len(self.labels)
-        self.plan = Plan(
+        self.plan = StorePlan(
             images=images,
             classes=pictures.classes,
             channels=self.vae.config.latent_channels,
             size=size // factor,
             flips=2,
             shard_images=shard_images(images),
-            source=Source(
+            source=LatentSource(
                 data=pictures.title,
                 hash=pictures.hash,
                 pixels=size,
@@ -217,14 +217,14 @@ class OfficialLatents(Encoder):
                 f"for {images} latents of {channels} channels"
             )
         self.statistics = tuple(per_channel[0]), tuple(per_channel[1])
-        self.plan = Plan(
+        self.plan = StorePlan(
             images=images,
             classes=int(self.labels.max()) + 1,
             channels=channels,
             size=size,
             flips=1,
             shard_images=shard_images(images),
-            source=Source(
+            source=LatentSource(
                 data="official",
                 hash=hashlib.sha256(self.labels.tobytes()).hexdigest()[:16],
                 pixels=None,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mpdit.catalogue import Dataset
-from mpdit.data.latents import LatentStore, Plan, read_manifest, verify
+from mpdit.data.latents import LatentStore, StorePlan, read_manifest, verify
 from mpdit.encoding import build
 from mpdit.encoding.build import build_store
 from mpdit.errors import ConfigError
@@ -172,7 +172,7 @@ print(before, peak() - before)
 
 def test_reading_all_of_a_store_takes_no_memory(tmp_path: Path) -> None:
     """A store of 1 GB (a file with holes), ten times what the process holds."""
-    plan = Plan(
+    plan = StorePlan(
         images=2048, classes=3, channels=16, size=64, flips=2, shard_images=1024, source=SOURCE
     )
     SPARSE["sparse_store"](tmp_path, plan)
