@@ -7,7 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from mpdit.data.latents import Manifest, read_manifest, verify
+import numpy as np
+
+from mpdit.data.latents import LatentStore, read_manifest, verify
 from mpdit.disk.rundir import explain_os_error
 from mpdit.errors import ConfigError
 from mpdit.runtime.progress import Progress
@@ -70,8 +72,10 @@ def _encode(arguments: argparse.Namespace) -> str:
         raise ConfigError("--size and --batch-size have to be at least 1")
     import torch
 
-    from mpdit.encoding.build import Encoder, build_store
-    from mpdit.encoding.encoders import OFFICIAL, OfficialLatents, VaeEncoder, open_pictures
+    from mpdit.encoding.build import build_store
+    from mpdit.encoding.encoders import VaeEncoder, open_pictures
+    from mpdit.encoding.officiallatents import OFFICIAL, OfficialLatents
+    from mpdit.encoding.shards import Encoder
 
     rank, processes, local = (
         int(os.environ.get(key, default))
@@ -90,21 +94,24 @@ def _encode(arguments: argparse.Namespace) -> str:
             device,
         )
     manifest = build_store(encoder, arguments.store, rank, processes)
-    return f"{arguments.store}: {_describe(manifest)}" if manifest else ""
+    return f"{arguments.store}: {_describe(arguments.store)}" if manifest else ""
 
 
 def _verify(arguments: argparse.Namespace) -> str:
     images = read_manifest(arguments.store).images
     with Progress("verify", images) as progress:
         verify(arguments.store, progress.advance)
-    return f"{arguments.store} is whole: {_describe(read_manifest(arguments.store))}"
+    return f"{arguments.store} is whole: {_describe(arguments.store)}"
 
 
-def _describe(manifest: Manifest) -> str:
+def _describe(path: Path) -> str:
+    store = LatentStore(path)
+    manifest, unused = store.manifest, store.manifest.classes - len(np.unique(store.labels))
+    without = f" ({unused:,} without images)" if unused else ""
     shape = f"{manifest.channels}×{manifest.size}×{manifest.size}"
     flips = "both orientations" if manifest.flips == 2 else "one orientation"
     return (
-        f"{manifest.images:,} images of {manifest.classes:,} classes, latents {shape}, "
+        f"{manifest.images:,} images of {manifest.classes:,} classes{without}, latents {shape}, "
         f"{flips}, {manifest.bytes / 1e6:,.1f} MB"
     )
 

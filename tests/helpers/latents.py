@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from mpdit.data.latents import LatentSource, StorePlan
-from mpdit.encoding.build import Encoder, build_store
+from mpdit.encoding.build import build_store
+from mpdit.encoding.shards import Encoder
 
 SOURCE = LatentSource(data="made up", hash="0" * 16, pixels=64, vae="none", vae_hash=None)
 
@@ -27,6 +28,9 @@ class MadeUp(Encoder):
         self.made.append(start)
         advance(stop - start)
         return self.all[start:stop]
+
+    def content(self, start, stop):
+        return str(hash(self.all[start:stop].tobytes()))
 
 
 def make_store(path: Path, images: int) -> Path:
