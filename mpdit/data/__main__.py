@@ -1,4 +1,4 @@
-"""Make and check latent stores: ``python -m mpdit.data encode SOURCE STORE``."""
+"""Make and check latent stores, and make files of real images to compare samples with."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,20 @@ SOURCE is one of
 
 Stopped at any moment, the same command goes on. On several GPUs:
   torchrun --nproc-per-node 8 -m mpdit.data encode SOURCE STORE
+"""
+
+
+REFERENCE = """\
+Write real images into a file of ADM's layout: arr_0 (uint8 N, H, W, C), arr_1 (labels) and, with
+--extractor, mu and sigma. A run on latents is compared with STORE/reference.npz:
+
+  python -m mpdit.data reference STORE/reference.npz --data FOLDER --store STORE
+
+--data is one of
+  a data set's name       digits or fashion-mnist: their train split
+  a folder of images      their train split, in colour and of --size; with --store, all of them, as
+                          they were encoded
+  hf:NAME[:SPLIT]         a Hugging Face data set (split: train unless said otherwise)
 """
 
 
@@ -64,7 +79,23 @@ def _parser() -> argparse.ArgumentParser:
         description="Read a whole latent store and compare every file with its checksum.",
     )
     check.add_argument("store", metavar="STORE", type=Path)
+    _add_reference(commands)
     return parser
+
+
+def _add_reference(commands: Any) -> None:
+    reference = commands.add_parser(
+        "reference",
+        help="make a file of real images to compare samples with",
+        description=REFERENCE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = reference.add_argument
+    add("out", metavar="OUT.npz", type=Path, help="the file to make")
+    add("--data", required=True, metavar="NAME|FOLDER", help="where the images come from")
+    add("--store", type=Path, metavar="STORE", help="the latent store that was encoded from them")
+    add("--size", type=int, metavar="PIXELS", help="side of the square that images are cropped to")
+    add("--extractor", metavar="NAME", help="add the mean and covariance of its features")
 
 
 def _encode(arguments: argparse.Namespace) -> str:
@@ -104,6 +135,15 @@ def _verify(arguments: argparse.Namespace) -> str:
     return f"{arguments.store} is whole: {_describe(arguments.store)}"
 
 
+def _reference(arguments: argparse.Namespace) -> str:
+    from mpdit.evaluation.referencefile import Request, make_reference
+
+    request = Request(arguments.data, arguments.size, arguments.store, arguments.extractor)
+    count, height, width, channels = make_reference(arguments.out, request)
+    more = f", mu and sigma of {arguments.extractor}" if arguments.extractor else ""
+    return f"{arguments.out}: {count:,} images of {height}×{width}×{channels}{more}"
+
+
 def _describe(path: Path) -> str:
     store = LatentStore(path)
     manifest, unused = store.manifest, store.manifest.classes - len(np.unique(store.labels))
@@ -119,14 +159,17 @@ def _describe(path: Path) -> str:
 def main() -> int:
     arguments = _parser().parse_args()
     try:
-        said = {"encode": _encode, "verify": _verify}[arguments.command](arguments)
+        commands = {"encode": _encode, "verify": _verify, "reference": _reference}
+        said = commands[arguments.command](arguments)
     except (ConfigError, OSError) as error:
         # a config's key (data.path) is none of this command's words
         said = error.message if isinstance(error, ConfigError) else explain_os_error(error)
         print(f"error: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last whole shard", file=sys.stderr)
+        kept = "the same command goes on from the last whole shard"
+        left = kept if arguments.command == "encode" else "nothing was written"
+        print(f"stopped; {left}", file=sys.stderr)
         return 130
     if said:
         print(said)

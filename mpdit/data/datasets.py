@@ -72,8 +72,8 @@ def load(data: DataConfig, split: Split) -> Images:
         ConfigError: when it is missing or damaged, or not what its row promises.
     """
     row, spec = DATASETS.find(data.name), data.spec
-    images = Images(*row.load()(data, split))
-    pixels, labels, what = images.pixels, images.labels, f"the {split} split of {row.name}"
+    pixels, labels = row.load()(data, split)
+    what = f"the {split} split of {row.name}"
     if labels.ndim != 1 or labels.dtype != np.int64 or not len(labels):
         held = f"{labels.dtype} {labels.shape}"
         raise ConfigError(f"{what}: labels are {held}, not int64 (images)", "data.name")
@@ -88,7 +88,7 @@ def load(data: DataConfig, split: Split) -> Images:
         )
     if not np.abs(pixels).max() <= 1:
         raise ConfigError(f"{what}: pixels are not all in [-1, 1]", "data.name")
-    return images
+    return Images(pixels, labels)
 
 
 def latent_store(data: DataConfig) -> LatentStore:

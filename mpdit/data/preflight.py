@@ -186,11 +186,12 @@ def check_resolution(file: Path, held: npz.Contents, data: DataConfig) -> None:
     Raises:
         ConfigError: naming both shapes.
     """
-    side = read_manifest(datasets.place(data)).pixels
+    store = datasets.place(data)
+    side = read_manifest(store).pixels
     if held.usable and held.shape[1:] != (side, side, 3):
         there = "×".join(map(str, held.shape[1:]))
         raise ConfigError(
             f"arr_0 of {file} holds images of {there}, but the run's are {side}×{side}×3. Make it "
-            f"anew: python -m mpdit.data reference OUT.npz --data FOLDER --size {side}",
+            f"anew: python -m mpdit.data reference OUT.npz --data FOLDER --store {store}",
             "data.path",
         )

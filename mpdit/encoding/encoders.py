@@ -54,10 +54,10 @@ class FolderPictures(Pictures):
 
     title = "folder"
 
-    def __init__(self, root: Path) -> None:
-        self.folder = ImageFolder.scan(root)
-        self.hash, self.labels = self.folder.hash, self.folder.labels
-        self.classes = len(self.folder.classes)
+    def __init__(self, folder: ImageFolder) -> None:
+        self.folder = folder
+        self.hash, self.labels = folder.hash, folder.labels
+        self.classes = len(folder.classes)
 
     def pixels(self, index: int, size: int) -> UInt8[np.ndarray, "3 size size"]:
         return self.folder.pixels(index, size, channels=3)
@@ -152,7 +152,7 @@ def open_pictures(source: str) -> Pictures:
     if source.startswith("hf:"):
         name, _, split = source.removeprefix("hf:").partition(":")
         return HuggingFacePictures(name, split or "train")
-    return FolderPictures(Path(source))
+    return FolderPictures(ImageFolder.scan(Path(source)))
 
 
 class VaeEncoder(Encoder):
