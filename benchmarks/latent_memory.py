@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from mpdit.config import make_run
-from mpdit.data.latents import LABELS, MANIFEST, Manifest, Plan, Source, shard_name
+from mpdit.data.latents import LABELS, MANIFEST, LatentSource, Manifest, StorePlan, shard_name
 from mpdit.disk.rundir import RunDir
 
 SMALL_IMAGES = 1024
@@ -28,7 +28,7 @@ STEPS = 1500  # 64 KiB an image: 1.5 GB
 PROMISED = 1.05
 
 
-def sparse_store(path: Path, plan: Plan) -> None:
+def sparse_store(path: Path, plan: StorePlan) -> None:
     """A store of zeros whose files are holes, and whose checksums are not true."""
     path.mkdir(exist_ok=True)
     for shard in range(plan.shards):
@@ -41,10 +41,10 @@ def sparse_store(path: Path, plan: Plan) -> None:
     (path / MANIFEST).write_text(manifest.model_dump_json())
 
 
-def plan_of(images: int) -> Plan:
+def plan_of(images: int) -> StorePlan:
     """Latents of 512 × 512 images: 128 KiB an image."""
-    source = Source(data="none", hash="", pixels=512, vae="none", vae_hash=None)
-    return Plan(
+    source = LatentSource(data="none", hash="", pixels=512, vae="none", vae_hash=None)
+    return StorePlan(
         images=images,
         classes=10,
         channels=4,

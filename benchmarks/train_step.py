@@ -28,7 +28,7 @@ from latent_memory import sparse_store
 
 from mpdit.catalogue import PAPERS_FLAGS
 from mpdit.config import RunConfig, make_run
-from mpdit.data.latents import Plan, Source
+from mpdit.data.latents import LatentSource, StorePlan
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import ConfigError
 from mpdit.runtime.devices import prepare
@@ -39,14 +39,14 @@ from mpdit.training.trainer import Trainer
 
 PARTS = ("forward", "backward", "optimizer", "ema")
 WARM_UP = 3
-LATENTS = Plan(
+LATENTS = StorePlan(
     images=1024,
     classes=1000,
     channels=4,
     size=16,
     flips=2,
     shard_images=1024,
-    source=Source(data="none", hash="", pixels=128, vae="none", vae_hash=None),
+    source=LatentSource(data="none", hash="", pixels=128, vae="none", vae_hash=None),
 )
 
 

@@ -41,6 +41,7 @@ from mpdit.section import HOW, How, Later, SameAs, Section, marks
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, le=10)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Std = Annotated[
     float, Field(gt=0, lt=0.28)
 ]  # the EMA profile's relative width: γ > 0 needs σ < 12^-½
@@ -97,7 +98,7 @@ class TrainConfig(Section):
     gain_learning_rate: Annotated[Rate | None, Later(as_before=SameAs("learning_rate"))] = None
     """For learned gains; None: as ``mp_learning_rate``. A model without weight normalization has no
     gains, and this is its ``learning_rate``."""
-    adam_betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.99)
+    adam_betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.99)
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
     """Linear warm-up; None: steps / 150."""
     constant_steps: Positive | None = None
@@ -129,6 +130,13 @@ class TrainConfig(Section):
     log_every: Annotated[Positive, HOW] = 50
     probe_every: Annotated[Positive | None, HOW] = None
     """Steps between magnitude probes; None: steps / 20."""
+
+    @field_validator("adam_betas", mode="before")
+    @classmethod
+    def _two(cls, betas: Any) -> Any:
+        if not isinstance(betas, list | tuple) or len(betas) != 2:
+            raise ValueError(f"should be two numbers, each in [0, 1), not {betas!r}")
+        return betas
 
     @field_validator("objective")
     @classmethod

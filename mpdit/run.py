@@ -38,7 +38,7 @@ from mpdit.errors import (
     explain_os_error,
     say,
 )
-from mpdit.evaluation import extractors
+from mpdit.evaluation import extractors, references
 from mpdit.evaluation.evaluation import evaluate_run
 from mpdit.flops import count_parameters, forward_flops, total_parameters
 from mpdit.runtime.devices import prepare
@@ -186,7 +186,9 @@ def _work(config: RunConfig, session: Session, world: World) -> None:
     device = prepare(config.train.precision, world.local_rank)
     # what comes after the training is opened before it: a damaged file is said now
     open_decoder(config.data, torch.device("cpu"))
-    extractors.load(config.evaluate, torch.device("cpu"))
+    extractor = extractors.load(config.evaluate, torch.device("cpu"))
+    if world.main:
+        references.check(config.data, config.evaluate, extractor)
     keep_freed_memory()
     threads = torch.get_num_threads()
     if world.main:

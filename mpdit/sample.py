@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mpdit.catalogue import SOLVERS
 from mpdit.config import RunConfig, make_run
+from mpdit.data.preflight import check_labels_trained
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError, say
 from mpdit.runtime.devices import prepare
@@ -72,6 +73,7 @@ def _wanted(run: RunDir, given: argparse.Namespace) -> tuple[RunConfig, Drawing]
     except ConfigError as error:
         option = error.key.rpartition(".")[2].replace("_", "-")
         raise ConfigError(error.message, f"--{option}") from None
+    check_labels_trained(config)
     drawing = replace(Drawing.of_run(config), run=own)
     if given.classes is not None:
         classes = _classes(given.classes, own.data.spec.classes)

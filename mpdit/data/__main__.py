@@ -1,4 +1,4 @@
-"""Check folders of images, make and verify latent stores: ``python -m mpdit.data COMMAND``."""
+"""Check images, make latent stores and reference files: ``python -m mpdit.data COMMAND``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from mpdit.data.foldercheck import check_images, describe, read_all
 from mpdit.data.images import ImageFolder
-from mpdit.data.latents import Manifest, read_manifest, verify
+from mpdit.data.latents import LatentStore, read_manifest, verify
 from mpdit.errors import ConfigError, explain_os_error
 from mpdit.progress import Progress
 
@@ -31,6 +34,20 @@ SOURCE is one of
 
 Stopped at any moment, the same command goes on. On several GPUs:
   torchrun --nproc-per-node 8 -m mpdit.data encode SOURCE STORE
+"""
+
+
+REFERENCE = """\
+Write real images into a file of ADM's layout: arr_0 (uint8 N, H, W, C), arr_1 (labels) and, with
+--extractor, mu and sigma. A run on latents is compared with STORE/reference.npz:
+
+  python -m mpdit.data reference STORE/reference.npz --data FOLDER --store STORE
+
+--data is one of
+  a data set's name       digits or fashion-mnist: their train split
+  a folder of images      their train split, in colour and of --size; with --store, all of them, as
+                          they were encoded
+  hf:NAME[:SPLIT]         a Hugging Face data set (split: train unless said otherwise)
 """
 
 
@@ -80,7 +97,23 @@ def _parser() -> argparse.ArgumentParser:
         description="Read a whole latent store and compare every file with its checksum.",
     )
     whole.add_argument("store", metavar="STORE", type=Path)
+    _add_reference(commands)
     return parser
+
+
+def _add_reference(commands: Any) -> None:
+    reference = commands.add_parser(
+        "reference",
+        help="make a file of real images to compare samples with",
+        description=REFERENCE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = reference.add_argument
+    add("out", metavar="OUT.npz", type=Path, help="the file to make")
+    add("--data", required=True, metavar="NAME|FOLDER", help="where the images come from")
+    add("--store", type=Path, metavar="STORE", help="the latent store that was encoded from them")
+    add("--size", type=int, metavar="PIXELS", help="side of the square that images are cropped to")
+    add("--extractor", metavar="NAME", help="add the mean and covariance of its features")
 
 
 def _encode(arguments: argparse.Namespace) -> str:
@@ -88,14 +121,10 @@ def _encode(arguments: argparse.Namespace) -> str:
         raise ConfigError("--size and --batch-size have to be at least 1")
     import torch
 
-    from mpdit.encoding.build import Encoder, build_store
-    from mpdit.encoding.encoders import (
-        OFFICIAL,
-        FolderPictures,
-        OfficialLatents,
-        VaeEncoder,
-        open_pictures,
-    )
+    from mpdit.encoding.build import build_store
+    from mpdit.encoding.encoders import FolderPictures, VaeEncoder, open_pictures
+    from mpdit.encoding.officiallatents import OFFICIAL, OfficialLatents
+    from mpdit.encoding.shards import Encoder
 
     rank, processes, local = (
         int(os.environ.get(key, default))
@@ -111,7 +140,7 @@ def _encode(arguments: argparse.Namespace) -> str:
         if isinstance(pictures, FolderPictures):
             check_images(pictures.folder, arguments.size)
     manifest = build_store(encoder, arguments.store, rank, processes)
-    return f"{arguments.store}: {_describe(manifest)}" if manifest else ""
+    return f"{arguments.store}: {_describe(arguments.store)}" if manifest else ""
 
 
 def _check(arguments: argparse.Namespace) -> str:
@@ -134,14 +163,26 @@ def _verify(arguments: argparse.Namespace) -> str:
     images = read_manifest(arguments.store).images
     with Progress("verify", images) as progress:
         verify(arguments.store, progress.advance)
-    return f"{arguments.store} is whole: {_describe(read_manifest(arguments.store))}"
+    return f"{arguments.store} is whole: {_describe(arguments.store)}"
 
 
-def _describe(manifest: Manifest) -> str:
+def _reference(arguments: argparse.Namespace) -> str:
+    from mpdit.evaluation.referencefile import Request, make_reference
+
+    request = Request(arguments.data, arguments.size, arguments.store, arguments.extractor)
+    count, height, width, channels = make_reference(arguments.out, request)
+    more = f", mu and sigma of {arguments.extractor}" if arguments.extractor else ""
+    return f"{arguments.out}: {count:,} images of {height}×{width}×{channels}{more}"
+
+
+def _describe(path: Path) -> str:
+    store = LatentStore(path)
+    manifest, unused = store.manifest, store.manifest.classes - len(np.unique(store.labels))
+    without = f" ({unused:,} without images)" if unused else ""
     shape = f"{manifest.channels}×{manifest.size}×{manifest.size}"
     flips = "both orientations" if manifest.flips == 2 else "one orientation"
     return (
-        f"{manifest.images:,} images of {manifest.classes:,} classes, latents {shape}, "
+        f"{manifest.images:,} images of {manifest.classes:,} classes{without}, latents {shape}, "
         f"{flips}, {manifest.bytes / 1e6:,.1f} MB"
     )
 
@@ -149,14 +190,15 @@ def _describe(manifest: Manifest) -> str:
 def main() -> int:
     arguments = _parser().parse_args()
     try:
-        said = {"encode": _encode, "check": _check, "verify": _verify}[arguments.command](arguments)
+        commands = {"check": _check, "encode": _encode, "reference": _reference, "verify": _verify}
+        said = commands[arguments.command](arguments)
     except (ConfigError, OSError) as error:
         # a config's key (data.path) is none of this command's words
         said = error.message if isinstance(error, ConfigError) else explain_os_error(error)
         print(f"error: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(STOPPED.get(arguments.command, "stopped"), file=sys.stderr)
+        print(STOPPED.get(arguments.command, "stopped; nothing was written"), file=sys.stderr)
         return 130
     if said:
         print(said)

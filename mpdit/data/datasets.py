@@ -5,7 +5,6 @@ Pixel values are float32 in [-1, 1]; every data set has a train and a test split
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from jaxtyping import Float32, Int64, UInt8
 
 from mpdit.catalogue import DATASETS, load_code
 from mpdit.config import DataConfig
+from mpdit.data import idx
 from mpdit.data.foldercheck import check_images
 from mpdit.data.images import MODES, ImageFolder, Split
 from mpdit.data.latents import LatentStore
@@ -73,16 +73,23 @@ def load(data: DataConfig, split: Split) -> Images:
         ConfigError: when it is missing or damaged, or not what its row promises.
     """
     row, spec = DATASETS.find(data.name), data.spec
-    images = Images(*row.load()(data, split))
-    shape = (len(images.labels), spec.channels, spec.size, spec.size)
-    if images.pixels.shape != shape or images.pixels.dtype != np.float32:
-        held = f"{images.pixels.dtype} {images.pixels.shape}"
-        raise ConfigError(f"{row.name}: pixels are {held}, not float32 {shape}", "data.name")
-    if not shape[0] or not 0 <= images.labels.min() <= images.labels.max() < spec.classes:
-        raise ConfigError(f"{row.name}: labels are not of {spec.classes} classes", "data.name")
-    if not np.abs(images.pixels).max() <= 1:
-        raise ConfigError(f"{row.name}: pixels are not all in [-1, 1]", "data.name")
-    return images
+    pixels, labels = row.load()(data, split)
+    what = f"the {split} split of {row.name}"
+    if labels.ndim != 1 or labels.dtype != np.int64 or not len(labels):
+        held = f"{labels.dtype} {labels.shape}"
+        raise ConfigError(f"{what}: labels are {held}, not int64 (images)", "data.name")
+    shape = (len(labels), spec.channels, spec.size, spec.size)
+    if pixels.shape != shape or pixels.dtype != np.float32:
+        held = f"{pixels.dtype} {pixels.shape}"
+        raise ConfigError(f"{what}: pixels are {held}, not float32 {shape}", "data.name")
+    if not 0 <= labels.min() <= labels.max() < spec.classes:
+        span = f"{labels.min()} to {labels.max()}"
+        raise ConfigError(
+            f"{what}: labels go from {span}, but there are {spec.classes} classes", "data.name"
+        )
+    if not np.abs(pixels).max() <= 1:
+        raise ConfigError(f"{what}: pixels are not all in [-1, 1]", "data.name")
+    return Images(pixels, labels)
 
 
 def latent_store(data: DataConfig) -> LatentStore:
@@ -167,21 +174,23 @@ def load_digits(_data: DataConfig, split: Split) -> tuple[np.ndarray, np.ndarray
 
 def load_fashion(data: DataConfig, split: Split) -> tuple[np.ndarray, np.ndarray]:
     """Fashion-MNIST, 28×28, 60,000 and 10,000 images, from its IDX files."""
-    images, labels = (_read_idx(_fashion_file(data, name)) for name in FASHION_FILES[split])
-    if images.ndim != 3 or len(images) != len(labels):
-        raise ConfigError(f"{FASHION_FILES[split]} do not belong together", "data.path")
-    return (images[:, None] / 127.5 - 1).astype(np.float32), labels.astype(np.int64)
+    images, labels = _read_fashion(data, split)
+    return (images[:, None] / 127.5 - 1).astype(np.float32), labels
 
 
 def check_fashion(data: DataConfig) -> None:
-    """Whether its four files are there.
+    """Whether its four files are there and whole.
 
     Raises:
         ConfigError: naming the first that is not.
     """
-    for names in FASHION_FILES.values():
-        for name in names:
-            _fashion_file(data, name)
+    for split in FASHION_FILES:
+        _read_fashion(data, split)
+
+
+def _read_fashion(data: DataConfig, split: str) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = (_fashion_file(data, name) for name in FASHION_FILES[split])
+    return idx.read_split(images, labels, data.spec.size, data.spec.classes)
 
 
 def _fashion_file(data: DataConfig, name: str) -> Path:
@@ -197,16 +206,3 @@ def _fashion_file(data: DataConfig, name: str) -> Path:
         "(or MPDIT_DATA to the folder that holds fashion-mnist/)",
         "data.path",
     )
-
-
-def _read_idx(file: Path) -> UInt8[np.ndarray, "*axes"]:
-    """An IDX file of unsigned bytes: two zeros, type 8, rank, big-endian sizes, the bytes."""
-    try:
-        raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-        if raw[:3] != b"\0\0\x08":
-            raise ValueError("it is no IDX file of bytes")
-        rank = raw[3]
-        shape = np.frombuffer(raw, ">u4", rank, offset=4)
-        return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape)
-    except (OSError, EOFError, ValueError) as error:
-        raise ConfigError(f"{file} is damaged: {error}", "data.path") from None

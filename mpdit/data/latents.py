@@ -19,20 +19,22 @@ import os
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from jaxtyping import Float16, Int64
-from pydantic import BaseModel, ConfigDict, ValidationError
+from jaxtyping import Bool, Float16, Int64
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from mpdit.catalogue import Dataset
 from mpdit.errors import ConfigError
 
 MANIFEST = "manifest.json"
 LABELS = "labels.npy"
+SAMPLE = 256
+"""Rows that are looked at when a store is opened; `verify` looks at all of them."""
 
 
-class Source(BaseModel):
+class LatentSource(BaseModel):
     """Where latents come from."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
@@ -41,28 +43,37 @@ class Source(BaseModel):
     """What was encoded: ``folder``, ``hf:NAME:SPLIT``, or ``official`` (latents of the official
     code)."""
     hash: str
-    """Sixteen hex digits of the SHA-256 of the images' names, or the data set's fingerprint."""
+    """Sixteen hex digits of the SHA-256 of the images' names (of the official code's latents: of
+    their labels), or the data set's fingerprint."""
     pixels: int | None
     """The side to which the images were cropped (ADM's centre crop)."""
     vae: str
     vae_hash: str | None
     """Sixteen hex digits of the SHA-256 of the VAE's weights."""
+    content: str | None = None
+    """Of the official code's latents, sixteen hex digits of the SHA-256 of all that their files
+    hold. None of images, and in stores that were made before there was such a hash."""
 
 
-class Plan(BaseModel):
+class StorePlan(BaseModel):
     """What a store will hold, known before anything is encoded."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     format: Literal[1] = 1
-    images: int
-    classes: int
-    channels: int
-    size: int
+    images: PositiveInt
+    classes: PositiveInt
+    channels: PositiveInt
+    size: PositiveInt
     """The side of a latent."""
     flips: Literal[1, 2]
-    shard_images: int
-    source: Source
+    shard_images: PositiveInt
+    source: LatentSource
+
+    @property
+    def pixels(self) -> int:
+        """The side of the images: as they were encoded, or what Stable Diffusion's VAEs decode."""
+        return self.source.pixels or 8 * self.size
 
     @property
     def row_shape(self) -> tuple[int, int, int, int]:
@@ -88,16 +99,23 @@ class Plan(BaseModel):
         return start, min(start + self.shard_images, self.images)
 
 
-class Manifest(Plan):
+class Manifest(StorePlan):
     """What a store holds."""
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
+    std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
     """Per channel, of latents drawn from the posteriors, both orientations alike."""
     sha256: dict[str, str]
     """Of every other file."""
     class_names: tuple[str, ...] | None = None
     """By label; None where the source has none, and in stores of version 0.1."""
+
+    @model_validator(mode="after")
+    def _per_channel(self) -> Manifest:
+        if not len(self.mean) == len(self.std) == self.channels:
+            held = f"{len(self.mean)} means and {len(self.std)} standard deviations"
+            raise ValueError(f"{held} for {self.channels} channels")
+        return self
 
 
 def shard_name(shard: int) -> str:
@@ -107,7 +125,8 @@ def shard_name(shard: int) -> str:
 class LatentStore:
     """A store that has been looked over: its files are there, and of the sizes they should have.
 
-    The labels (8 bytes an image) are held in memory, the moments are not. Threads may read at once.
+    All labels and a sample of the moments are what they should be. The labels (8 bytes an image)
+    are held in memory, the moments are not. Threads may read at once.
     """
 
     def __init__(self, path: Path) -> None:
@@ -131,8 +150,8 @@ class LatentStore:
             headers.append(moments.offset)
             self._files.append(os.open(file, os.O_RDONLY))
         self._headers = np.array(headers)  # bytes before each shard's first row
-        if self.labels.shape != (manifest.images,) or self.labels.max() >= manifest.classes:
-            raise _damaged(path / LABELS, path, "its labels are not those of the manifest")
+        self._check_labels()
+        self._check_sample()
 
     def read(
         self, images: Int64[np.ndarray, " batch"], flips: Int64[np.ndarray, " batch"]
@@ -155,6 +174,24 @@ class LatentStore:
         """All of a shard."""
         moments: np.ndarray = np.load(self.path / shard_name(shard))
         return moments
+
+    def _check_labels(self) -> None:
+        plan, labels, file = self.manifest, self.labels, self.path / LABELS
+        if labels.shape != (plan.images,) or labels.dtype != np.int64:
+            held = f"{labels.dtype} of shape {labels.shape}"
+            raise _damaged(file, self.path, f"it holds {held}, not int64 of ({plan.images},)")
+        wrong = np.flatnonzero((labels < 0) | (labels >= plan.classes))
+        if len(wrong):
+            what = f"image {wrong[0]} has label {labels[wrong[0]]}"
+            raise _damaged(file, self.path, f"{what}, but there are {plan.classes} classes")
+
+    def _check_sample(self) -> None:
+        """Look at rows of all shards, evenly; one at a time, as they may be large."""
+        plan = self.manifest
+        for row in np.unique(np.linspace(0, plan.images - 1, SAMPLE).astype(np.int64)):
+            if broken_rows(self.read(row[None], row[None] % plan.flips)).any():
+                file = self.path / shard_name(int(row) // plan.shard_images)
+                raise _damaged(file, self.path, f"image {row}: {NOT_MOMENTS}")
 
     def check_fits(self, spec: Dataset) -> None:
         """Whether a run on latents of this shape can read the store.
@@ -194,22 +231,39 @@ def read_manifest(path: Path) -> Manifest:
         raise _damaged(path / MANIFEST, path, f"{where}: {first['msg']}") from None
 
 
+NOT_MOMENTS = "its means or standard deviations are not finite, or a standard deviation is negative"
+
+
+def broken_rows(
+    moments: Float16[np.ndarray, "rows *flips 2 channels size size"],
+) -> Bool[np.ndarray, " rows"]:
+    """Which rows hold what no posterior has: a value that is not finite, or a negative std."""
+    whole = np.isfinite(moments).all(axis=tuple(range(1, moments.ndim)))
+    stds = moments[..., 1, :, :, :]
+    broken: np.ndarray = ~whole | (stds < 0).any(axis=tuple(range(1, stds.ndim)))
+    return broken
+
+
 def verify(path: Path, advance: Callable[[int], None]) -> None:
-    """Read a whole store and compare every file with its checksum.
+    """Read a whole store: compare every file with its checksum, and look at all moments.
 
     Args:
-        advance: called with the number of images of each shard that was found whole.
+        advance: called with the number of images of each shard that was read.
 
     Raises:
         ConfigError: naming the damaged files.
     """
-    manifest = LatentStore(path).manifest
+    store = LatentStore(path)
+    manifest = store.manifest
     damaged = []
     for shard, name in enumerate([*map(shard_name, range(manifest.shards)), LABELS]):
         if checksum(path / name) != manifest.sha256.get(name):
             damaged.append(name)
         if name != LABELS:
             start, stop = manifest.shard_range(shard)
+            wrong = np.flatnonzero(broken_rows(store.read_shard(shard)))
+            if len(wrong) and name not in damaged:  # it was made so
+                raise _damaged(path / name, path, f"image {start + wrong[0]}: {NOT_MOMENTS}")
             advance(stop - start)
     if damaged:
         raise ConfigError(

@@ -12,6 +12,7 @@ from pathlib import Path
 from mpdit.catalogue import DATASETS, EXTRACTORS, METRICS
 from mpdit.config import DataConfig, EvaluateConfig, RunConfig
 from mpdit.data import datasets
+from mpdit.data.latents import read_manifest
 from mpdit.disk import npz
 from mpdit.errors import ConfigError
 
@@ -29,6 +30,7 @@ def check_evaluable(config: RunConfig) -> None:
     Raises:
         ConfigError: saying which file to put where, or what to change.
     """
+    check_labels_trained(config)
     evaluate, spec = config.evaluate, config.data.spec
     if evaluate.extractor == "inception":
         inception_weights(evaluate)
@@ -39,11 +41,36 @@ def check_evaluable(config: RunConfig) -> None:
             "evaluate.extractor",
         )
     if datasets.is_latents(config.data):
-        check_reference(reference_file(config.data), evaluate)
+        file = reference_file(config.data)
+        check_resolution(file, check_reference(file, evaluate), config.data)
+    elif DATASETS.find(config.data.name).kind == "folder":
+        folder = datasets.image_folder(config.data)
+        check_enough(len(folder.split("train").labels), str(folder.root), evaluate)
     for metric in evaluate.metrics:
         least = METRICS.find(metric).least
         if config.sample.count < least:
             raise ConfigError(f"{metric} needs at least {least} samples", "sample.count")
+
+
+def check_labels_trained(config: RunConfig) -> None:
+    """Whether training reaches the label embeddings that sampling asks for.
+
+    Raises:
+        ConfigError: when samples would be drawn from rows that keep their initial values.
+    """
+    dropout, guidance = config.train.label_dropout, config.sample.guidance
+    if dropout == 0 and guidance != 1:
+        raise ConfigError(
+            f"guidance {guidance:g} needs the model without a label, which label_dropout 0 never "
+            "trains: set sample.guidance to 1, or train.label_dropout above 0",
+            "train.label_dropout",
+        )
+    if dropout == 1 and guidance != 0:
+        raise ConfigError(
+            f"guidance {guidance:g} needs the model with labels, which label_dropout 1 never "
+            "trains: set sample.guidance to 0, or train.label_dropout below 1",
+            "train.label_dropout",
+        )
 
 
 def inception_weights(evaluate: EvaluateConfig) -> Path:
@@ -85,7 +112,8 @@ def reference_file(data: DataConfig) -> Path:
     source = (
         f"Download it from {row.reference_url}"
         if row.reference_url
-        else "It is an .npz of arr_0 (the real images, uint8 N, H, W, C), or of mu and sigma"
+        else f"Make it from the images that were encoded: python -m mpdit.data reference "
+        f"{places[0]} --data FOLDER --store {places[0].parent}"
     )
     raise ConfigError(
         f"{data.name} needs real images to compare with: there is no "
@@ -99,17 +127,41 @@ def needs_features(evaluate: EvaluateConfig) -> bool:
     return any(METRICS.find(metric).needs_features for metric in evaluate.metrics)
 
 
+def check_enough(count: int, where: str, evaluate: EvaluateConfig) -> None:
+    """Whether real images are as many as the metrics need.
+
+    Raises:
+        ConfigError: saying how many there are, and how many are needed.
+    """
+    rows = [METRICS.find(metric) for metric in evaluate.metrics]
+    needed = {"the distance's covariance": 2} | {r.name: r.least for r in rows if r.needs_features}
+    what, least = max(needed.items(), key=lambda item: item[1])
+    if count < least:
+        raise ConfigError(
+            f"{where}: {what} needs at least {least} real images to compare with, not {count}",
+            "data.path",
+        )
+
+
 def check_reference(file: Path, evaluate: EvaluateConfig) -> npz.Contents:
-    """Look into a reference file without reading its arrays.
+    """Look into a reference file: at its statistics, and at all but the pixels of its images.
 
     Raises:
         ConfigError: when it is damaged, or does not hold what the metrics need.
     """
     try:
         held = npz.contents(file)
+        has_statistics = {"mu", "sigma"} <= held.arrays
+        if has_statistics:
+            npz.statistics(file)
+            made_by = npz.extractor(file)
     except npz.DamagedError as error:
         raise ConfigError(str(error), "data.path") from None
-    has_statistics = {"mu", "sigma"} <= held.arrays
+    if has_statistics and made_by and made_by[0] != evaluate.extractor:
+        raise ConfigError(
+            f"the mu and sigma of {file} are features of {made_by[0]}, not of {evaluate.extractor}",
+            "evaluate.extractor",
+        )
     if has_statistics and not needs_features(evaluate):
         return held
     key = "evaluate.metrics" if has_statistics else "data.path"
@@ -124,4 +176,22 @@ def check_reference(file: Path, evaluate: EvaluateConfig) -> npz.Contents:
             "(N, H, W, C), row by row",
             key,
         )
+    check_enough(held.shape[0], str(file), evaluate)
     return held
+
+
+def check_resolution(file: Path, held: npz.Contents, data: DataConfig) -> None:
+    """Whether the images of a reference file are like those that latents are decoded to.
+
+    Raises:
+        ConfigError: naming both shapes.
+    """
+    store = datasets.place(data)
+    side = read_manifest(store).pixels
+    if held.usable and held.shape[1:] != (side, side, 3):
+        there = "×".join(map(str, held.shape[1:]))
+        raise ConfigError(
+            f"arr_0 of {file} holds images of {there}, but the run's are {side}×{side}×3. Make it "
+            f"anew: python -m mpdit.data reference OUT.npz --data FOLDER --store {store}",
+            "data.path",
+        )

@@ -7,6 +7,7 @@ at once. No torch.
 from __future__ import annotations
 
 import errno
+import math
 import struct
 import zipfile
 import zlib
@@ -24,6 +25,10 @@ DAMAGES = (
     *(zipfile.BadZipFile, zlib.error, struct.error, ValueError, EOFError),
     *(KeyError, RuntimeError),  # a name that is not there; what seems to be encrypted
 )
+EXTRACTOR = "extractor"
+"""The array, of ours alone, that names the extractor of mu and sigma."""
+SYMMETRIC = 1e-6
+"""By how much of its largest value a covariance may differ from its transpose."""
 Images = UInt8[np.ndarray, "images height width channels"]
 
 
@@ -56,11 +61,14 @@ def contents(file: Path) -> Contents:
         held = frozenset(name.removesuffix(".npy") for name in archive.namelist())
         if "arr_0" not in held:
             return Contents(held)
-        checksum = archive.getinfo("arr_0.npy").CRC
-        with archive.open("arr_0.npy") as array:
+        entry = archive.getinfo("arr_0.npy")
+        with archive.open(entry) as array:
             shape, by_columns, dtype = _header(array)
-    usable = dtype == np.uint8 and len(shape) == 4 and not by_columns
-    return Contents(held, shape, str(dtype), checksum, usable)
+            header = array.tell()
+        usable = dtype == np.uint8 and len(shape) == 4 and not by_columns
+        if usable and (size := entry.file_size - header) != math.prod(shape):
+            raise ValueError(f"arr_0 has {size} bytes, but its shape is {shape}")
+    return Contents(held, shape, str(dtype), entry.CRC, usable)
 
 
 def images(file: Path, at_once: int) -> Iterator[Images]:
@@ -84,10 +92,53 @@ def statistics(
     """The mean and covariance of a file that has them.
 
     Raises:
-        DamagedError: when they cannot be read.
+        DamagedError: when they cannot be read, or are no mean and covariance of one space.
     """
     with _whole(file), np.load(file) as arrays:
-        return arrays["mu"].astype(np.float64), arrays["sigma"].astype(np.float64)
+        mean, covariance = (arrays[name].astype(np.float64) for name in ("mu", "sigma"))
+        if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+            raise ValueError(f"mu has shape {mean.shape}, sigma {covariance.shape}")
+        if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+            raise ValueError("mu or sigma is not finite")
+        largest = np.abs(covariance).max(initial=0)
+        if np.abs(covariance - covariance.T).max(initial=0) > SYMMETRIC * largest:
+            raise ValueError("sigma is not symmetric")
+        if (np.diag(covariance) < 0).any():
+            raise ValueError("sigma has negative variances")
+    return mean, covariance
+
+
+def extractor(file: Path) -> tuple[str, str] | None:
+    """Whose mean and covariance a file has: an extractor's name and the hash of its weights.
+
+    None where it does not say, as ADM's do not.
+
+    Raises:
+        DamagedError: when it cannot be read.
+    """
+    with _whole(file), np.load(file) as arrays:
+        if EXTRACTOR not in arrays:
+            return None
+        name, weights = arrays[EXTRACTOR].tolist()
+    return name, weights
+
+
+def add_statistics(
+    file: Path,
+    mean: Float64[np.ndarray, " features"],
+    covariance: Float64[np.ndarray, "features features"],
+    extractor: tuple[str, str],
+) -> None:
+    """Put the statistics of its images into a file, and whose they are.
+
+    Raises:
+        OSError: when there is no room.
+    """
+    added = {"mu": mean, "sigma": covariance, EXTRACTOR: np.array(extractor)}
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
+        for name, values in added.items():
+            with archive.open(f"{name}.npy", "w") as array:
+                np.lib.format.write_array(array, values, allow_pickle=False)
 
 
 def labels(file: Path) -> Int64[np.ndarray, " images"]:

@@ -6,8 +6,11 @@ last :data:`SETTLED` seconds is not to be remembered at all.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
+from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 SETTLED = 3.0
@@ -32,3 +35,20 @@ class Stamp(NamedTuple):
     @property
     def settled(self) -> bool:
         return time.time() - max(self.modified, self.changed) / 1e9 > SETTLED
+
+
+def stamps(files: Iterable[Path]) -> str | None:
+    """Sixteen hex digits of the SHA-256 of files' stamps, in their order.
+
+    None where one of them has only just changed.
+
+    Raises:
+        OSError: when a file is gone.
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        stamp = Stamp.of(file.stat())
+        if not stamp.settled:
+            return None
+        digest.update(f"{file.name} {' '.join(map(str, stamp))}\n".encode())
+    return digest.hexdigest()[:16]

@@ -1,73 +1,41 @@
 """Making a latent store: shard by shard, by several processes, in as many attempts as it takes.
 
-A shard is written aside, synced, summed up in ``moments-00000.json`` and then counts as done; what
-is done is never made again. Each process makes every ``processes``-th shard, and the first one
-writes the manifest when all shards are there. They do not talk to each other otherwise.
+A shard is written aside, synced, summed up in ``moments-00000.json`` and then counts as done, as
+long as its images are those that were encoded. Each process makes every ``processes``-th shard, and
+the first one writes the manifest when all shards are there. They do not talk to each other
+otherwise.
 """
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import shutil
+import sys
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float16, Int64
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from mpdit.data.latents import (
     LABELS,
     MANIFEST,
     LatentStore,
     Manifest,
-    Plan,
-    Source,
+    StorePlan,
     checksum,
     shard_name,
 )
+from mpdit.encoding.shards import Done, Encoder, done, make_shard, record, record_file, write
 from mpdit.errors import ConfigError
 from mpdit.progress import Progress
 
 PLAN = "encoding.json"
-_SETTINGS = [key for kind in (Plan, Source) for key in kind.model_fields if key != "source"]
+_IMAGES = {"images", "classes", "hash", "content"}
+"""What the images decide of a plan. A store of other images that was begun is restarted."""
 SHARDS = 256
 SMALLEST_SHARD = 1024
-
-
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and standard deviation per channel."""
-
-
-class Encoder(ABC):
-    """What a store is made from."""
-
-    plan: Plan
-    labels: Int64[np.ndarray, " images"]
-    statistics: Statistics | None = None
-    """Those that come with the source."""
-    class_names: tuple[str, ...] | None = None
-    """By label, where the source has them."""
-
-    @abstractmethod
-    def moments(
-        self, start: int, stop: int, advance: Callable[[int], None]
-    ) -> Float16[np.ndarray, "images flips 2 channels size size"]:
-        """Those of images ``start`` to ``stop``; ``advance`` hears how many were done."""
-
-
-class _Done(BaseModel):
-    """What is kept beside a finished shard: its checksum, and sums over its sampled latents."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
-    sha256: str
-    total: tuple[float, ...]
-    squares: tuple[float, ...]
 
 
 def shard_images(images: int) -> int:
@@ -82,65 +50,124 @@ def build_store(encoder: Encoder, path: Path, rank: int, processes: int) -> Mani
         the finished store's manifest, in the first process.
 
     Raises:
-        ConfigError: when the folder holds a store that was made with other settings, or latents
-            are not finite.
+        ConfigError: when the folder holds a store that was made with other settings or of other
+            images, when latents are not finite, and when images are changed meanwhile.
         OSError: when the disk is full.
     """
-    plan = encoder.plan
     if (path / MANIFEST).exists():
         manifest = LatentStore(path).manifest
-        _check_same(manifest, plan, path)
+        _check_finished(encoder, manifest, path, range(rank, manifest.shards, processes))
         return manifest if rank == 0 else None
-    _begin(encoder, path)
+    plan = _begin(encoder, path)
     mine = range(rank, plan.shards, processes)
-    todo = [shard for shard in mine if _done(path, shard) is None]
+    todo = [shard for shard in mine if done(encoder, plan, path, shard) is None]
+    for shard in todo:
+        record_file(path, shard).unlink(missing_ok=True)  # of other images
     sizes = {shard: stop - start for shard in mine for start, stop in [plan.shard_range(shard)]}
     _check_space(path, plan, sum(sizes[shard] for shard in todo) * processes)
-    done = sum(sizes.values()) - sum(sizes[shard] for shard in todo)
+    already = sum(sizes.values()) - sum(sizes[shard] for shard in todo)
     title = "encode" if processes == 1 else f"encode, process {rank} of {processes}"
-    with Progress(title, sum(sizes.values()), done) as progress:
+    with Progress(title, sum(sizes.values()), already) as progress:
         for shard in todo:
-            start, stop = plan.shard_range(shard)
-            moments = encoder.moments(start, stop, progress.advance)
-            broken = np.flatnonzero(~np.isfinite(moments).all(axis=(1, 2, 3, 4, 5)))
-            if len(broken):
-                raise ConfigError(
-                    f"the latents of image {start + broken[0]} (of {len(broken)} in shard {shard}) "
-                    "are not finite in float16: the images, the VAE or the latents are broken"
-                )
-            _write_shard(path, shard, moments)
-    return _finish(encoder, path) if rank == 0 else None
+            make_shard(encoder, plan, path, shard, progress.advance)
+    return _finish(encoder, plan, path) if rank == 0 else None
 
 
-def _begin(encoder: Encoder, path: Path) -> None:
-    """Make the folder, or check that it was begun with the same settings."""
+def _begin(encoder: Encoder, path: Path) -> StorePlan:
+    """Make the folder, or see what was begun in it.
+
+    Returns:
+        the plan, with shards of the size that was begun.
+    """
     path.mkdir(parents=True, exist_ok=True)
     there = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")}
     if there and PLAN not in there:
         raise ConfigError(f"{path} holds other things: a latent store needs a folder of its own")
     if PLAN not in there:
-        _write(path / PLAN, encoder.plan.model_dump_json(indent=1))
+        write(path / PLAN, encoder.plan.model_dump_json(indent=1))
     try:
-        begun = Plan.model_validate_json((path / PLAN).read_bytes())
+        begun = StorePlan.model_validate_json((path / PLAN).read_bytes())
     except ValidationError:
         raise ConfigError(f"{path / PLAN} is damaged: delete {path} and begin again") from None
-    _check_same(begun, encoder.plan, path)
+    differing = _differing(begun, encoder.plan)
+    if not differing:
+        return begun
+    if not differing.keys() <= _IMAGES:
+        raise ConfigError(
+            f"{path} was begun with other settings ({'; '.join(differing.values())}). "
+            "Use them again, or another folder"
+        )
+    plan = encoder.plan.model_copy(update={"shard_images": begun.shard_images})
+    _restart(encoder, begun, plan, path)
+    return plan
 
 
-def _check_same(there: Plan, here: Plan, path: Path) -> None:
-    """Refuse to go on with other settings."""
-    old, new = ({**dict(plan), **dict(plan.source)} for plan in (there, here))
-    differing = [
-        f"{key} {old[key]} there, {new[key]} here" for key in _SETTINGS if old[key] != new[key]
+def _restart(encoder: Encoder, begun: StorePlan, plan: StorePlan, path: Path) -> None:
+    """Keep those shards of a store that was begun whose images are the same.
+
+    Raises:
+        ConfigError: when there are shards, and none can be kept: it may be another data set.
+    """
+    there = [shard for shard in range(begun.shards) if record(path, shard) is not None]
+    kept = [
+        shard
+        for shard in there
+        if shard < plan.shards
+        and (found := done(encoder, plan, path, shard)) is not None
+        and found.images is not None
     ]
+    images = f"{begun.images:,} there, {plan.images:,} here"
+    if there and not kept:
+        raise ConfigError(
+            f"{path} was begun with other images ({images}), and none of its finished shards is of "
+            f"these. Use another folder, or delete {path} and run the same command again"
+        )
+    for shard in set(there) - set(kept):
+        record_file(path, shard).unlink(missing_ok=True)
+    write(path / PLAN, plan.model_dump_json(indent=1))
+    print(
+        f"{path}: the images have changed since it was begun ({images}); "
+        f"{len(kept)} of {len(there)} finished shards are of unchanged images and kept",
+        file=sys.stderr,
+    )
+
+
+def _check_finished(
+    encoder: Encoder, manifest: Manifest, path: Path, shards: Iterable[int]
+) -> None:
+    """Refuse a finished store that is not of these settings and images."""
+    differing = _differing(manifest, encoder.plan)
+    if not differing.keys() <= _IMAGES:
+        raise ConfigError(
+            f"{path} was made with other settings ({'; '.join(differing.values())}). "
+            "Use them again, or another folder"
+        )
+    changed = [s for s in shards if not differing and done(encoder, manifest, path, s) is None]
+    if changed:
+        differing = {"": f"images of shard {changed[0]} have changed"}
     if differing:
         raise ConfigError(
-            f"{path} was begun with other settings ({'; '.join(differing)}). "
-            "Use them again, or another folder"
+            f"{path} is finished, and made of other images ({'; '.join(differing.values())}). "
+            f"Use another folder; or delete {path / MANIFEST} and run the same command again, "
+            "which keeps the shards whose images are the same"
         )
 
 
-def _check_space(path: Path, plan: Plan, images: int) -> None:
+def _differing(there: StorePlan, here: StorePlan) -> dict[str, str]:
+    """Setting → its two values, of those that are not equal.
+
+    The size of shards is the store's own. What an older version did not write is not compared.
+    """
+    old, new = ({**dict(plan), **dict(plan.source)} for plan in (there, here))
+    ignored = {"source", "shard_images"} | ({"content"} if there.source.content is None else set())
+    return {
+        key: f"{key} {old[key]} there, {value} here"
+        for key, value in new.items()
+        if key not in ignored and old[key] != value
+    }
+
+
+def _check_space(path: Path, plan: StorePlan, images: int) -> None:
     """Say now what would fail hours later."""
     need = images * plan.flips * plan.row_bytes
     free = shutil.disk_usage(path).free
@@ -150,68 +177,30 @@ def _check_space(path: Path, plan: Plan, images: int) -> None:
         )
 
 
-def _done(path: Path, shard: int) -> _Done | None:
-    """The record of a finished shard."""
-    file = path / shard_name(shard)
-    try:
-        done = _Done.model_validate_json(file.with_suffix(".json").read_bytes())
-    except (FileNotFoundError, ValidationError):
-        return None
-    return done if file.exists() else None
-
-
-def _write_shard(
-    path: Path, shard: int, moments: Float16[np.ndarray, "images flips 2 channels size size"]
-) -> None:
-    file = path / shard_name(shard)
-    _write(file, moments)
-    mean, std = (moments[:, :, part].astype(np.float64) for part in (0, 1))
-    axes = (0, 1, 3, 4)
-    done = _Done(
-        sha256=checksum(file),
-        total=tuple(mean.sum(axes).tolist()),
-        squares=tuple((mean**2 + std**2).sum(axes).tolist()),  # E[x²] of x ~ N(mean, std²)
-    )
-    _write(file.with_suffix(".json"), done.model_dump_json())
-
-
-def _write(file: Path, content: str | np.ndarray) -> None:
-    """Write text, or an array as .npy, aside; sync; rename."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as handle:
-            if isinstance(content, str):
-                handle.write(content.encode())
-            else:
-                np.save(handle, content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(file)
-    except OSError as error:  # numpy's own, for a short write, says neither why nor where
-        why = error.errno or errno.ENOSPC
-        raise OSError(why, os.strerror(why), str(file)) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _finish(encoder: Encoder, path: Path) -> Manifest:
+def _finish(encoder: Encoder, plan: StorePlan, path: Path) -> Manifest:
     """Wait for all shards and write labels and manifest."""
-    plan = encoder.plan
-    while missing := [shard for shard in range(plan.shards) if _done(path, shard) is None]:
-        time.sleep(min(5.0, 0.1 * len(missing)))
-    done = [done for shard in range(plan.shards) if (done := _done(path, shard))]
-    for left in path.glob(".*.tmp"):  # of processes that were killed
-        left.unlink()
-    _write(path / LABELS, encoder.labels)
+    made: dict[int, Done] = {}
+    while missing := [shard for shard in range(plan.shards) if shard not in made]:
+        found = {shard: done(encoder, plan, path, shard) for shard in missing}
+        made |= {shard: held for shard, held in found.items() if held is not None}
+        if left := plan.shards - len(made):
+            time.sleep(min(5.0, 0.1 * left))
+    for aside in path.glob(".*.tmp"):  # of processes that were killed
+        aside.unlink()
+    write(path / LABELS, encoder.labels)
     count = plan.images * plan.flips * plan.size**2
-    mean = np.sum([part.total for part in done], axis=0) / count
-    variance = np.sum([part.squares for part in done], axis=0) / count - mean**2
+    parts = [made[shard] for shard in range(plan.shards)]
+    mean = np.sum([part.total for part in parts], axis=0) / count
+    variance = np.sum([part.squares for part in parts], axis=0) / count - mean**2
     computed = tuple(mean.tolist()), tuple(np.sqrt(variance).tolist())
     means, stds = encoder.statistics or computed
-    sums = {shard_name(shard): part.sha256 for shard, part in enumerate(done)}
+    sums = {shard_name(shard): part.sha256 for shard, part in enumerate(parts)}
     sums[LABELS] = checksum(path / LABELS)
+    for file in path.glob("moments-*"):
+        if file.with_suffix(".npy").name not in sums:  # the store was begun with more images
+            file.unlink()
     names = encoder.class_names
     manifest = Manifest(**dict(plan), mean=means, std=stds, sha256=sums, class_names=names)
-    _write(path / MANIFEST, json.dumps(manifest.model_dump(), indent=1))
+    write(path / MANIFEST, json.dumps(manifest.model_dump(), indent=1))
     LatentStore(path)
     return manifest

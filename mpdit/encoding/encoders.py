@@ -1,4 +1,4 @@
-"""What latent stores are made from: images through a VAE, or latents of the official code."""
+"""What latent stores are made from: images, and the VAE that they go through."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from jaxtyping import Float16, Int64, UInt8
 from torch import Tensor, nn
 
 from mpdit.data.images import ImageFolder, to_array
-from mpdit.data.latents import Plan, Source
-from mpdit.encoding.build import Encoder, shard_images
+from mpdit.data.latents import LatentSource, StorePlan, checksum
+from mpdit.disk.stamp import stamps
+from mpdit.encoding.build import shard_images
+from mpdit.encoding.shards import Encoder
 from mpdit.errors import ConfigError
 
-OFFICIAL = ("posterior_means.pt", "posterior_stds.pt", "labels.pt", "stats.pt")
 INSTALL = "pip install 'mpdit[latents]'"
 
 
@@ -41,30 +42,51 @@ class Pictures(ABC):
     def pixels(self, index: int, size: int) -> UInt8[np.ndarray, "3 size size"]:
         """One of them, cropped; several threads ask at once."""
 
+    def content(self, start: int, stop: int) -> str:
+        """A hash of images ``start`` to ``stop``; their files may be read."""
+        return f"{self.hash} {start} {stop}"
+
+    def stamp(self, start: int, stop: int) -> str | None:
+        """What is another when `content` may be; nothing is read. None: it cannot be relied on."""
+        return self.content(start, stop)
+
 
 class FolderPictures(Pictures):
     """Image files, a sub-folder per class."""
 
     title = "folder"
 
-    def __init__(self, root: Path) -> None:
-        self.folder = ImageFolder.scan(root)
-        self.hash, self.labels = self.folder.hash, self.folder.labels
-        self.classes = len(self.folder.classes)
-        self.class_names = self.folder.class_names
+    def __init__(self, folder: ImageFolder) -> None:
+        self.folder = folder
+        self.hash, self.labels = folder.hash, folder.labels
+        self.classes = len(folder.classes)
+        self.class_names = folder.class_names
 
     def pixels(self, index: int, size: int) -> UInt8[np.ndarray, "3 size size"]:
         return self.folder.pixels(index, size, channels=3)
 
+    def content(self, start: int, stop: int) -> str:
+        """Of the files' bytes."""
+        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as readers:
+            digests = readers.map(checksum, self._files(start, stop))
+        return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+
+    def stamp(self, start: int, stop: int) -> str | None:
+        return stamps(self._files(start, stop))
+
+    def _files(self, start: int, stop: int) -> list[Path]:
+        return [self.folder.root / name for name in self.folder.names[start:stop]]
+
 
 class HuggingFacePictures(Pictures):
-    """A split of a Hugging Face data set with a column of images and one of class labels."""
+    """A split of a Hugging Face data set with a column of images and one of labels."""
 
     def __init__(self, name: str, split: str) -> None:
         """Load it, or download it first.
 
         Raises:
-            ConfigError: when the library, the data set or one of the columns is not there.
+            ConfigError: when the library, the data set or one of the columns is not there, or when
+                an image or a label is missing.
         """
         datasets = _extra("datasets")
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -72,30 +94,58 @@ class HuggingFacePictures(Pictures):
             self.data = datasets.load_dataset(name, split=split)
         except Exception as error:  # of half a dozen libraries
             raise ConfigError(
-                f"cannot load the Hugging Face data set {name}, split {split}: {_line(error)}"
+                f"cannot load the Hugging Face data set {name}, split {split}: {first_line(error)}"
             ) from None
+        self.title, self.hash = f"hf:{name}:{split}", self.data._fingerprint
         features = self.data.features
-        columns = {
-            kind: [key for key, value in features.items() if isinstance(value, kind)]
-            for kind in (datasets.Image, datasets.ClassLabel)
-        }
-        for kind, found in columns.items():
+        images = [key for key, value in features.items() if isinstance(value, datasets.Image)]
+        label = _label_column(features, datasets.ClassLabel)
+        for kind, found in (("images (Image)", images), ("labels (ClassLabel or integer)", label)):
             if not found:
                 raise ConfigError(
-                    f"the Hugging Face data set {name} has no column of type {kind.__name__} "
-                    f"(its columns: {', '.join(features)})"
+                    f"the Hugging Face data set {name} has no column of {kind}, or several integer "
+                    f"columns of which none is called label (its columns: {', '.join(features)})"
                 )
-        self.column, label = (found[0] for found in columns.values())
-        self.title, self.hash = f"hf:{name}:{split}", self.data._fingerprint
+        self.column = images[0]
+        for column in (self.column, str(label)):
+            missing = np.flatnonzero(self.data.data.column(column).is_null().to_numpy())
+            if len(missing):
+                raise ConfigError(
+                    f"{self.title}: {len(missing)} of {len(self.data)} rows have no {column}, "
+                    f"row {missing[0]} is the first"
+                )
         self.labels = np.asarray(self.data[label], np.int64)
-        self.classes = features[label].num_classes
-        self.class_names = tuple(features[label].names)
+        known = getattr(features[label], "num_classes", None)
+        self.classes = int(self.labels.max(initial=-1)) + 1 if known is None else known
+        wrong = np.flatnonzero((self.labels < 0) | (self.labels >= self.classes))
+        if len(wrong) or not len(self.labels):
+            which = f"row {wrong[0]} has label {self.labels[wrong[0]]}" if len(wrong) else "no rows"
+            raise ConfigError(
+                f"{self.title}: {which}; labels go from 0 to {self.classes - 1} (a split without "
+                "labels has -1)"
+            )
+        names = getattr(features[label], "names", None)
+        self.class_names = tuple(names) if names else None
 
     def pixels(self, index: int, size: int) -> UInt8[np.ndarray, "3 size size"]:
         try:
             return to_array(self.data[index][self.column], size, channels=3)
         except Exception as error:  # Pillow raises errors of any kind on damaged files
             raise ConfigError(f"image {index} of {self.title} cannot be read: {error}") from None
+
+
+def _label_column(features: Mapping[str, Any], class_label: type) -> str | None:
+    """The column of class labels, else the integers called label, else the only integers."""
+    integers = [
+        key
+        for key, value in features.items()
+        if getattr(value, "dtype", "").startswith(("int", "uint"))
+        and not isinstance(value, class_label)
+    ]
+    labels = [key for key, value in features.items() if isinstance(value, class_label)]
+    named = [key for key in integers if key in ("label", "labels")]
+    candidates = labels or named or (integers if len(integers) == 1 else [])
+    return candidates[0] if candidates else None
 
 
 def open_pictures(source: str) -> Pictures:
@@ -107,7 +157,7 @@ def open_pictures(source: str) -> Pictures:
     if source.startswith("hf:"):
         name, _, split = source.removeprefix("hf:").partition(":")
         return HuggingFacePictures(name, split or "train")
-    return FolderPictures(Path(source))
+    return FolderPictures(ImageFolder.scan(Path(source)))
 
 
 class VaeEncoder(Encoder):
@@ -132,14 +182,14 @@ class VaeEncoder(Encoder):
         if size % factor:
             raise ConfigError(f"--size {size} is no multiple of {factor}, as {vae_name} needs")
         images = len(self.labels)
-        self.plan = Plan(
+        self.plan = StorePlan(
             images=images,
             classes=pictures.classes,
             channels=self.vae.config.latent_channels,
             size=size // factor,
             flips=2,
             shard_images=shard_images(images),
-            source=Source(
+            source=LatentSource(
                 data=pictures.title,
                 hash=pictures.hash,
                 pixels=size,
@@ -172,6 +222,12 @@ class VaeEncoder(Encoder):
                 advance(len(indices))
         return moments
 
+    def content(self, start: int, stop: int) -> str:
+        return self.pictures.content(start, stop)
+
+    def stamp(self, start: int, stop: int) -> str | None:
+        return self.pictures.stamp(start, stop)
+
     @torch.inference_mode()
     def _encode(
         self, pixels: UInt8[Tensor, "batch 3 height width"]
@@ -182,69 +238,6 @@ class VaeEncoder(Encoder):
             posterior = self.vae.encode(oriented).latent_dist
             orientations.append(torch.stack([posterior.mean, posterior.std], dim=1))
         return torch.stack(orientations, dim=1).half().cpu()
-
-
-class OfficialLatents(Encoder):
-    """The latents that the official code writes: posterior_means.pt and its companions.
-
-    They have one orientation and their own statistics.
-    """
-
-    def __init__(self, folder: Path, vae_name: str) -> None:
-        """Map the files.
-
-        Raises:
-            ConfigError: when one of them is missing, damaged, or of another shape than the others.
-        """
-        self.means, self.stds, labels = (_load_tensor(folder / name) for name in OFFICIAL[:3])
-        stats = _load(folder / OFFICIAL[3])
-        shape = self.means.shape
-        if len(shape) != 4 or shape[2] != shape[3] or shape != self.stds.shape or not len(labels):
-            shapes = f"{tuple(shape)} and {tuple(self.stds.shape)}"
-            raise ConfigError(f"the latents in {folder} are {shapes}, not both N×C×H×H")
-        images, channels, size, _ = shape
-        self.labels = labels.long().flatten().numpy()
-        if self.labels.min() < 0:
-            raise ConfigError(f"{folder / OFFICIAL[2]} holds labels below 0")
-        per_channel = [
-            value.double().flatten().tolist()
-            for key in ("mean", "std")
-            if isinstance(stats, dict) and isinstance(value := stats.get(key), Tensor)
-        ]
-        if len(per_channel) != 2:
-            raise ConfigError(
-                f"{folder / OFFICIAL[3]} is no dict of the tensors mean and std, per channel"
-            )
-        lengths = [len(self.labels), *map(len, per_channel)]
-        if lengths != [images, channels, channels]:
-            raise ConfigError(
-                f"{folder}: {lengths[0]} labels and statistics of {lengths[1]} channels "
-                f"for {images} latents of {channels} channels"
-            )
-        self.statistics = tuple(per_channel[0]), tuple(per_channel[1])
-        self.plan = Plan(
-            images=images,
-            classes=int(self.labels.max()) + 1,
-            channels=channels,
-            size=size,
-            flips=1,
-            shard_images=shard_images(images),
-            source=Source(
-                data="official",
-                hash=hashlib.sha256(self.labels.tobytes()).hexdigest()[:16],
-                pixels=None,
-                vae=vae_name,
-                vae_hash=None,
-            ),
-        )
-
-    def moments(
-        self, start: int, stop: int, advance: Callable[[int], None]
-    ) -> Float16[np.ndarray, "images flips 2 channels size size"]:
-        parts = [tensor[start:stop].half() for tensor in (self.means, self.stds)]
-        advance(stop - start)
-        moments: np.ndarray = torch.stack(parts, dim=1)[:, None].numpy()
-        return moments
 
 
 def load_vae(
@@ -266,7 +259,7 @@ def load_vae(
             vae = kind.from_pretrained(name, low_cpu_mem_usage=False)
     except Exception as error:  # of half a dozen libraries
         raise ConfigError(
-            f"cannot load the VAE {name}: {_line(error)}. "
+            f"cannot load the VAE {name}: {first_line(error)}. "
             f"Where the hub is out of reach, {otherwise}"
         ) from None
     return vae.eval().requires_grad_(False)
@@ -281,22 +274,6 @@ def weights_hash(vae: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _load(file: Path) -> Any:
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError:
-        raise ConfigError(f"there is no {file} (needed: {', '.join(OFFICIAL)})") from None
-    except Exception as error:  # what a damaged pickle or zip leads to
-        raise ConfigError(f"{file} is damaged: {_line(error)}") from None
-
-
-def _load_tensor(file: Path) -> Tensor:
-    loaded = _load(file)
-    if not isinstance(loaded, Tensor):
-        raise ConfigError(f"{file} holds no tensor: {type(loaded).__name__}")
-    return loaded
-
-
 def _extra(library: str) -> Any:
     """An optional library."""
     try:
@@ -305,6 +282,6 @@ def _extra(library: str) -> Any:
         raise ConfigError(f"this needs the library {library}: {INSTALL}") from None
 
 
-def _line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The first line of what an exception says."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -18,10 +18,14 @@ from mpdit.data import datasets
 from mpdit.data.images import ImageReader, Split
 from mpdit.data.latents import checksum
 from mpdit.disk import npz
+from mpdit.disk.cachefolder import cache_folder
 from mpdit.disk.files import write_atomic
+from mpdit.disk.stamp import stamps
 
 Batch = UInt8[np.ndarray, "batch height width channels"]
 Record = dict[str, str | int | None]
+CHECKED_AT_ONCE = 256
+"""Images of a reference file in memory while it is checked."""
 
 
 class RealImages(ABC):
@@ -124,9 +128,7 @@ class _Files(RealImages):
         digest.update(self._folder.labels.tobytes())
         self._hash = digest.hexdigest()[:16]
         if memory is not None:
-            with suppress(OSError):  # one is said of where the features are kept
-                memory.parent.mkdir(parents=True, exist_ok=True)
-                write_atomic(memory, self._hash)
+            _remember(memory, self._hash)
 
 
 class AdmImages(RealImages):
@@ -144,3 +146,25 @@ class AdmImages(RealImages):
 
     def batches(self, size: int) -> Iterator[Batch]:
         return npz.images(self._file, size)
+
+    def check_whole(self) -> None:
+        """Read all of them, unless the file was read so before and is still the same.
+
+        Raises:
+            DamagedError: when they cannot be read to their end.
+        """
+        stamp = stamps([self._file])
+        memory = stamp and cache_folder() / f"whole-{stamp}.txt"
+        if memory and memory.exists():
+            return
+        for _ in self.batches(CHECKED_AT_ONCE):
+            pass
+        if memory:
+            _remember(memory, "whole")
+
+
+def _remember(file: Path, text: str) -> None:
+    """Write a file of the cache, where it can be written."""
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, text)

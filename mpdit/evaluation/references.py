@@ -18,7 +18,12 @@ import numpy as np
 
 from mpdit.config import DataConfig, EvaluateConfig
 from mpdit.data import datasets
-from mpdit.data.preflight import check_reference, needs_features, reference_file
+from mpdit.data.preflight import (
+    check_enough,
+    check_reference,
+    needs_features,
+    reference_file,
+)
 from mpdit.disk import npz
 from mpdit.disk.cachefolder import cache_folder
 from mpdit.errors import ConfigError
@@ -35,6 +40,28 @@ class HeldOut:
 
     record: Record
     features: Features
+
+
+def check(data: DataConfig, evaluate: EvaluateConfig, extractor: Extractor) -> None:
+    """Look, before anything is trained, at all that is read of real images afterwards.
+
+    Of a folder's images only the number: each file is read when it is trained on or checked.
+
+    Raises:
+        ConfigError: as `load` and `held_out`, and for too few images to compare with.
+    """
+    if not datasets.is_latents(data):
+        check_enough(of_split(data, "train").count, data.name, evaluate)
+        of_split(data, "test")
+        return
+    file = reference_file(data)
+    held = check_reference(file, evaluate)
+    given = _given(file, held, extractor)
+    if given is None or needs_features(evaluate):
+        try:
+            AdmImages(file, held.shape[0]).check_whole()
+        except npz.DamagedError as error:
+            raise ConfigError(str(error), "data.path") from None
 
 
 def load(
@@ -101,19 +128,13 @@ def _from_file(
     """ADM's layout. Its statistics are of the whole data set, its images a part of it."""
     held = check_reference(file, evaluate)
     images = AdmImages(file, held.shape[0] if held.usable else 0)
+    given = _given(file, held, extractor)
     try:
-        if not {"mu", "sigma"} <= held.arrays:
+        if given is None:
             return _from_images(images, evaluate, extractor, watch)
-        given = Statistics(*npz.statistics(file))
         pooled = _features(images, extractor, watch).pooled if needs_features(evaluate) else None
     except npz.DamagedError as error:
         raise ConfigError(str(error), "data.path") from None
-    width = extractor.features(np.zeros((1, 8, 8, 1), np.uint8)).pooled.shape[1]
-    if given.mean.shape != (width,):
-        raise ConfigError(
-            f"{file} holds statistics of {len(given.mean)} features, {extractor.name} has {width}",
-            "evaluate.extractor",
-        )
     told = images.record()
     return Reference(
         {**told, "count": None, "preprocessing": "the file's own statistics"},
@@ -121,6 +142,31 @@ def _from_file(
         pooled,
         {**told, "preprocessing": extractor.preprocessing},
     )
+
+
+def _given(file: Path, held: npz.Contents, extractor: Extractor) -> Statistics | None:
+    """The statistics that a file has.
+
+    Raises:
+        ConfigError: when they are of other features than the extractor's.
+    """
+    if not {"mu", "sigma"} <= held.arrays:
+        return None
+    given = Statistics(*npz.statistics(file))
+    width = extractor.features(np.zeros((1, 8, 8, 1), np.uint8)).pooled.shape[1]
+    if given.mean.shape != (width,):
+        raise ConfigError(
+            f"{file} holds statistics of {len(given.mean)} features, {extractor.name} has {width}",
+            "evaluate.extractor",
+        )
+    made_by = npz.extractor(file)
+    if made_by not in (None, (extractor.name, extractor.weights)):
+        raise ConfigError(
+            f"{file} holds statistics of {' with weights '.join(made_by)}, "
+            f"not of {extractor.name} with weights {extractor.weights}",
+            "evaluate.extractor",
+        )
+    return given
 
 
 def _features(images: RealImages, extractor: Extractor, watch: Watch) -> Features:

@@ -75,12 +75,72 @@ def test_missing_fashion_says_which_file_where_and_what_to_install(tmp_path: Pat
     assert "train-images-idx3-ubyte" in str(caught.value)
 
 
-@pytest.mark.parametrize("damage", [b"", b"not idx at all", b"\0\0\x08\x03\0\0\0\x09"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(b"", b"\0\0\x08", b"not idx at all", b"\0\0\x08\x03\0\0\0\x09", b"\0\0\x08\xff"),
+        b"\0\0\x08\x03" + struct.pack(">III", 3, 28, 28) + b"too few",
+        b"\0\0\x08\x03" + struct.pack(">III", 2**32 - 1, 2**32 - 1, 2**32 - 1),
+    ],
+)
 def test_a_damaged_file_is_named(small_fashion: Path, damage: bytes) -> None:
     file = small_fashion / "train-images-idx3-ubyte"
     file.write_bytes(damage)
     with pytest.raises(ConfigError, match="train-images-idx3-ubyte is damaged"):
         datasets.load(fashion(small_fashion), "train")
+
+
+IMAGES, LABELS = datasets.FASHION_FILES["test"]
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        (LABELS, [4, 0, 200], f"{LABELS}: image 2 has label 200, but there are 10 classes"),
+        (LABELS, [4, 0, 9, 1], f"{LABELS} holds 4 labels, but .*{IMAGES} 3 images"),
+        (LABELS, [[4, 0, 9]], f"{LABELS} holds 1×3 labels"),
+        (IMAGES, np.zeros((3, 32, 32)), f"{IMAGES} holds 3×32×32 bytes, not N×28×28"),
+        (IMAGES, np.zeros((0, 28, 28)), f"{IMAGES} holds no images"),
+        (IMAGES, np.zeros(28), f"{IMAGES} holds 28 bytes"),
+    ],
+)
+def test_files_of_the_test_split_too_are_looked_at_before_anything_is_trained(
+    small_fashion: Path, name: str, array: object, message: str
+) -> None:
+    datasets.check_available(fashion(small_fashion))
+    write_idx(small_fashion / name, np.asarray(array))
+    with pytest.raises(ConfigError, match=message):
+        datasets.check_available(fashion(small_fashion))
+
+
+@pytest.mark.parametrize("at", [0, 40, -5])
+def test_a_compressed_file_with_a_changed_byte_is_damaged(small_fashion: Path, at: int) -> None:
+    file = small_fashion / IMAGES
+    packed = bytearray(gzip.compress(file.read_bytes()))
+    packed[at] ^= 0xFF
+    file.unlink()
+    file.with_name(f"{IMAGES}.gz").write_bytes(packed)
+    with pytest.raises(ConfigError, match=rf"{IMAGES}\.gz is damaged"):
+        datasets.check_available(fashion(small_fashion))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "labels", "message"),
+    [
+        (np.zeros((3, 1, 8, 8), np.float32), np.array([0, 1, -1]), "labels go from -1 to 1, but"),
+        (np.zeros((3, 1, 8, 8), np.float32), np.array([0, 1, 10]), "labels go from 0 to 10, but"),
+        (np.zeros((3, 1, 8, 8), np.float32), np.array([0, 1, 0.7]), "labels are float64 .3,., not"),
+        (np.zeros((0, 1, 8, 8), np.float32), np.zeros(0, np.int64), "labels are int64 .0,., not"),
+        (np.zeros((3, 1, 9, 9), np.float32), np.arange(3), "not float32 .3, 1, 8, 8"),
+        (np.full((3, 1, 8, 8), np.nan, np.float32), np.arange(3), "pixels are not all in"),
+    ],
+)
+def test_what_a_data_set_gives_is_held_against_its_row(
+    pixels: np.ndarray, labels: np.ndarray, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "load_digits", lambda _data, _split: (pixels, labels))
+    with pytest.raises(ConfigError, match=f"the test split of digits: .*{message}"):
+        datasets.load(DataConfig(name="digits"), "test")
 
 
 @pytest.mark.skipif(not datasets.FASHION_DEFAULT.exists(), reason="dataset-fashion-mnist is absent")

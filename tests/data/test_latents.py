@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from mpdit.catalogue import Dataset
-from mpdit.data.latents import LatentStore, Plan, read_manifest, verify
+from mpdit.data import latents
+from mpdit.data.latents import LatentStore, StorePlan, read_manifest, verify
 from mpdit.encoding import build
 from mpdit.encoding.build import build_store
 from mpdit.errors import ConfigError
@@ -65,13 +66,73 @@ def test_shards_that_are_done_are_never_made_again(tmp_path: Path) -> None:
     assert encoder.made == [32, 48]
 
 
+class Wider(MadeUp):
+    def __init__(self, images: int) -> None:
+        super().__init__(images)
+        self.plan = self.plan.model_copy(update={"size": 16})
+
+
 def test_other_settings_do_not_go_on_with_a_store(tmp_path: Path) -> None:
     make_store(tmp_path, 50)
-    with pytest.raises(ConfigError, match="images 50 there, 60 here"):
+    with pytest.raises(ConfigError, match=r"made of other images \(images 50 there, 60 here\)"):
         build_store(MadeUp(60), tmp_path, 0, 1)
+    with pytest.raises(ConfigError, match="size 8 there, 16 here"):
+        build_store(Wider(50), tmp_path, 0, 1)
     (tmp_path / "manifest.json").unlink()
-    with pytest.raises(ConfigError, match="images 50 there, 60 here"):
-        build_store(MadeUp(60), tmp_path, 0, 1)
+    with pytest.raises(ConfigError, match="size 8 there, 16 here"):
+        build_store(Wider(50), tmp_path, 0, 1)
+    assert build_store(MadeUp(50), tmp_path, 0, 1)
+
+
+class Without(MadeUp):
+    """All images but one."""
+
+    def __init__(self, images: int, gone: int) -> None:
+        super().__init__(images)
+        self.all, self.labels = (np.delete(held, gone, axis=0) for held in (self.all, self.labels))
+        self.plan = self.plan.model_copy(update={"images": images - 1})
+
+
+def test_a_store_goes_on_without_an_image_and_keeps_the_shards_before_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last shard, of two images, is gone with the image."""
+    make_store(tmp_path / "store", 33)
+    (tmp_path / "store" / "manifest.json").unlink()
+    encoder = Without(33, gone=20)
+    build_store(encoder, tmp_path / "store", 0, 1)
+    assert encoder.made == [16]
+    assert "1 of 3 finished shards are of unchanged images" in capsys.readouterr().err
+    assert not (tmp_path / "store" / "moments-00002.npy").exists()
+    build_store(Without(33, gone=20), tmp_path / "whole", 0, 1)
+    assert read_manifest(tmp_path / "store") == read_manifest(tmp_path / "whole")
+    verify(tmp_path / "store", lambda _: None)
+
+
+def test_a_store_of_other_images_altogether_is_left_alone(tmp_path: Path) -> None:
+    make_store(tmp_path, 50)
+    (tmp_path / "manifest.json").unlink()
+    before = (tmp_path / "moments-00000.json").read_text()
+    with pytest.raises(ConfigError, match="none of its finished shards is of these") as caught:
+        build_store(Without(50, gone=0), tmp_path, 0, 1)
+    assert "50 there, 49 here" in str(caught.value)
+    assert (tmp_path / "moments-00000.json").read_text() == before
+
+
+def test_shards_of_an_older_version_count_as_done(tmp_path: Path) -> None:
+    make_store(tmp_path, 50)
+    for file in tmp_path.glob("moments-*.json"):
+        told = json.loads(file.read_text())
+        file.write_text(json.dumps({k: told[k] for k in ("sha256", "total", "squares")}))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    del manifest["source"]["content"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert LatentStore(tmp_path).manifest.source.content is None
+    encoder = MadeUp(50)
+    build_store(encoder, tmp_path, 0, 1)
+    (tmp_path / "manifest.json").unlink()
+    build_store(encoder, tmp_path, 0, 1)
+    assert encoder.made == []
 
 
 def test_a_folder_that_holds_other_things_is_left_alone(tmp_path: Path) -> None:
@@ -123,7 +184,15 @@ def test_a_file_that_is_not_whole_is_named_when_the_store_is_opened(
 
 def test_a_damaged_manifest_says_what_is_wrong(tmp_path: Path) -> None:
     file = make_store(tmp_path, 50) / "manifest.json"
-    for damage, message in (({"format": 2}, "format"), ({"images": "many"}, "images")):
+    damages: list[tuple[dict[str, object], str]] = [
+        ({"format": 2}, "format"),
+        ({"images": "many"}, "images"),
+        ({"images": 0}, "images: Input should be greater than 0"),
+        ({"std": [1, 1, 0, 1]}, r"std\.2: Input should be greater than 0"),
+        ({"mean": [0, float("nan"), 0, 0]}, r"mean\.1: Input should be a finite number"),
+        ({"mean": [0, 0]}, ": Value error, 2 means and 4 standard deviations for 4 channels"),
+    ]
+    for damage, message in damages:
         text = file.read_text()
         file.write_text(json.dumps(json.loads(text) | damage))
         with pytest.raises(ConfigError, match=f"manifest.json: {message}"):
@@ -137,6 +206,43 @@ def test_a_manifest_from_before_class_names_is_read(tmp_path: Path) -> None:
     del older["class_names"]
     file.write_text(json.dumps(older))
     assert read_manifest(tmp_path).class_names is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.arange(50) % 3 - 1, "image 0 has label -1, but there are 3 classes"),
+        (np.arange(50) % 4, "image 3 has label 3, but there are 3 classes"),
+        (np.full(50, 0.7), "it holds float64 of shape"),
+        (np.zeros(49, np.int64), r"it holds int64 of shape \(49,\), not int64 of \(50,\)"),
+    ],
+)
+def test_labels_that_are_none_are_named_when_the_store_is_opened(
+    tmp_path: Path, labels: np.ndarray, message: str
+) -> None:
+    np.save(make_store(tmp_path, 50) / "labels.npy", labels)
+    with pytest.raises(ConfigError, match=rf"labels\.npy: {message}"):
+        LatentStore(tmp_path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.5])
+def test_moments_that_are_none_are_found_in_a_sample_or_by_verify(
+    tmp_path: Path, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = make_store(tmp_path, 50) / "moments-00001.npy"
+    moments = np.load(file)
+    moments[4, :, 1] = value
+    np.save(file, moments)
+    message = r"moments-00001\.npy: image 20: its means or standard deviations are not finite"
+    with pytest.raises(ConfigError, match=message):
+        LatentStore(tmp_path)
+    monkeypatch.setattr(latents, "SAMPLE", 2)
+    LatentStore(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["sha256"][file.name] = latents.checksum(file)  # it was made so
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ConfigError, match=message):
+        verify(tmp_path, lambda _: None)
 
 
 def test_verify_finds_a_single_changed_byte(tmp_path: Path) -> None:
@@ -166,6 +272,7 @@ READ_ALL = """
 import sys
 from pathlib import Path
 import numpy as np
+from mpdit.data import latents
 from mpdit.data.latents import LatentStore
 peak = lambda: int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 store = LatentStore(Path(sys.argv[1]))
@@ -180,7 +287,7 @@ print(before, peak() - before)
 
 def test_reading_all_of_a_store_takes_no_memory(tmp_path: Path) -> None:
     """A store of 1 GB (a file with holes), ten times what the process holds."""
-    plan = Plan(
+    plan = StorePlan(
         images=2048, classes=3, channels=16, size=64, flips=2, shard_images=1024, source=SOURCE
     )
     SPARSE["sparse_store"](tmp_path, plan)

@@ -15,7 +15,9 @@ from PIL import Image
 from mpdit.data import __main__ as command
 from mpdit.data.images import ImageFolder, centre_crop
 from mpdit.data.latents import LatentStore, read_manifest
+from mpdit.disk import stamp
 from mpdit.encoding import build, encoders
+from mpdit.encoding.officiallatents import OFFICIAL
 
 SIZE = 16
 
@@ -95,6 +97,63 @@ def test_an_image_that_breaks_after_the_check_is_named_and_what_was_done_is_kept
     assert (tmp_path / "store" / "moments-00001.npy").stat().st_mtime_ns == made
 
 
+def test_a_broken_image_that_is_deleted_keeps_the_shards_before_it(
+    tmp_path, pictures, vae, monkeypatch, capsys
+):
+    broken = pictures / "cat" / "3.png"  # image 23 of 30, in the third of four shards
+    broken.write_bytes(b"no image")
+    command_line = ("encode", pictures, tmp_path / "store", "--vae", vae, "--size", SIZE)
+    assert run(monkeypatch, *command_line) == 2
+    made = (tmp_path / "store" / "moments-00001.npy").stat().st_mtime_ns
+    broken.unlink()
+    assert run(monkeypatch, *command_line) == 0
+    said = capsys.readouterr().err
+    assert "30 there, 29 here); 2 of 2 finished shards are of unchanged images" in said
+    assert (tmp_path / "store" / "moments-00001.npy").stat().st_mtime_ns == made
+    assert LatentStore(tmp_path / "store").labels.tolist() == [0] * 10 + [1] * 10 + [2] * 9
+    assert run(monkeypatch, "verify", tmp_path / "store") == 0
+
+
+def test_replaced_pixels_under_old_names_do_not_count_as_done(
+    tmp_path, pictures, vae, monkeypatch, capsys
+):
+    command_line = ("encode", pictures, tmp_path / "store", "--vae", vae, "--size", SIZE)
+    assert run(monkeypatch, *command_line) == 0
+    file = pictures / "bee" / "2.png"  # image 12, in the second shard
+    os.utime(file)  # as it was
+    assert run(monkeypatch, *command_line) == 0
+    Image.new("RGB", (40, 30)).save(file)
+    capsys.readouterr()
+    assert run(monkeypatch, *command_line) == 2
+    assert "made of other images (images of shard 1 have changed)" in capsys.readouterr().err
+    (tmp_path / "store" / "manifest.json").unlink()
+    first, second = (tmp_path / "store" / f"moments-0000{n}.npy" for n in (0, 1))
+    before = first.stat().st_mtime_ns, second.stat().st_mtime_ns
+    assert run(monkeypatch, *command_line) == 0
+    assert first.stat().st_mtime_ns == before[0]
+    assert second.stat().st_mtime_ns > before[1]
+    assert run(monkeypatch, "encode", pictures, tmp_path / "new", *command_line[3:]) == 0
+    assert read_manifest(tmp_path / "new") == read_manifest(tmp_path / "store")
+
+
+def test_images_that_change_while_they_are_encoded_are_not_recorded(
+    tmp_path, pictures, vae, monkeypatch, capsys
+):
+    monkeypatch.setattr(stamp, "SETTLED", -1e9)
+    encode = encoders.VaeEncoder._encode
+
+    def changing(*given):
+        Image.new("RGB", (40, 30)).save(pictures / "ant" / "0.png")
+        return encode(*given)
+
+    monkeypatch.setattr(encoders.VaeEncoder, "_encode", changing)
+    command_line = ("encode", pictures, tmp_path / "store", "--vae", vae, "--size", SIZE)
+    assert run(monkeypatch, *command_line) == 2
+    assert "images 0 to 7 were changed while they were encoded" in capsys.readouterr().err
+    monkeypatch.setattr(encoders.VaeEncoder, "_encode", encode)
+    assert run(monkeypatch, *command_line) == 0
+
+
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, pictures, vae, monkeypatch):
     code = "import sys; from mpdit.encoding import build, encoders; build.SMALLEST_SHARD = 2;"
     slow = (
@@ -170,6 +229,65 @@ def test_a_hugging_face_data_set_makes_the_store_that_its_images_in_a_folder_mak
     assert first.class_names == other.class_names == ("ant", "bee", "cat")
 
 
+def hugging_face(monkeypatch, pictures, columns, **types):
+    """A data set of these columns, whatever is asked for; ``picture`` is an image's number."""
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    names = ImageFolder.scan(pictures).names
+    rows = columns | {
+        "picture": [n if n is None else str(pictures / names[n]) for n in columns["picture"]]
+    }
+    kinds = {"class": datasets.ClassLabel(names=["ant", "bee", "cat"])}
+    kinds |= {name: datasets.Value(name) for name in ("int64", "int8", "string")}
+    features = datasets.Features(
+        picture=datasets.Image(), **{name: kinds[kind] for name, kind in types.items()}
+    )
+    held = datasets.Dataset.from_dict(rows, features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: held)
+
+
+@pytest.mark.parametrize(
+    ("columns", "types", "message"),
+    [
+        ({"animal": [0, -1, 2]}, {"animal": "class"}, "row 1 has label -1; labels go from 0 to 2"),
+        ({"animal": [0, 1, None]}, {"animal": "class"}, "1 of 3 rows have no animal, row 2 is the"),
+        ({"picture": [0, None, 2], "animal": [0, 1, 2]}, {"animal": "class"}, "no picture, row 1"),
+        ({"label": [0, -1, 2]}, {"label": "int8"}, "row 1 has label -1; labels go from 0 to 2"),
+        ({"a": [0, 1, 2], "b": [5, 6, 7]}, {"a": "int64", "b": "int64"}, "none is called label"),
+        ({"animal": ["a", "b", "c"]}, {"animal": "string"}, "labels (ClassLabel or integer)"),
+    ],
+)
+def test_a_hugging_face_set_with_rows_that_cannot_be_trained_on_is_refused_at_once(
+    tmp_path, pictures, vae, monkeypatch, capsys, columns, types, message
+):
+    hugging_face(monkeypatch, pictures, {"picture": [0, 11, 22]} | columns, **types)
+    assert run(monkeypatch, "encode", "hf:animals", tmp_path / "store", "--vae", vae) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert len(said.strip().splitlines()) == 1
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("columns", "types", "classes"),
+    [
+        ({"age": [9, 8, 7], "label": [0, 3, 1]}, {"age": "int64", "label": "int64"}, 4),
+        ({"kind": [0, 1, 0]}, {"kind": "int8"}, 2),
+        ({"animal": [0, 1, 0]}, {"animal": "class"}, 3),
+    ],
+)
+def test_plain_integers_are_labels_and_classes_without_images_are_counted(
+    tmp_path, pictures, vae, monkeypatch, capsys, columns, types, classes
+):
+    hugging_face(monkeypatch, pictures, {"picture": [0, 11, 22]} | columns, **types)
+    options = ("--vae", vae, "--size", SIZE)
+    assert run(monkeypatch, "encode", "hf:animals", tmp_path / "store", *options) == 0
+    store = LatentStore(tmp_path / "store")
+    assert store.manifest.classes == classes
+    assert store.labels.tolist() == list(columns.values())[-1]
+    said = capsys.readouterr().out
+    assert (f"{classes} classes (1 without images)" in said) == (classes > 2)
+
+
 @pytest.fixture
 def official(tmp_path: Path) -> Path:
     folder = tmp_path / "official"
@@ -196,7 +314,7 @@ def test_official_latents_are_taken_over_with_their_own_statistics(tmp_path, off
     assert store.manifest.class_names is None
 
 
-@pytest.mark.parametrize("name", encoders.OFFICIAL[1:])
+@pytest.mark.parametrize("name", OFFICIAL[1:])
 @pytest.mark.parametrize("damage", ["gone", "torn"])
 def test_an_official_file_that_is_missing_or_damaged_is_named(
     tmp_path, official, monkeypatch, capsys, name, damage
@@ -215,7 +333,17 @@ def test_an_official_file_that_is_missing_or_damaged_is_named(
         ("posterior_means", {}, "posterior_means.pt holds no tensor: dict"),
         ("posterior_means", torch.zeros(20, 4, 8, 6), "(20, 4, 8, 6) and (20, 4, 8, 8), not both"),
         ("labels", [0] * 20, "labels.pt holds no tensor: list"),
-        ("labels", torch.zeros(0), "not both N×C×H×H"),
+        ("labels", torch.zeros(0), "labels.pt holds (0,) labels for 20 latents"),
+        ("labels", torch.tensor(3), "labels.pt holds () labels for 20 latents"),
+        ("labels", torch.full((20,), 0.7), "holds labels that are no integers (image 0: 0.7)"),
+        ("labels", torch.full((20,), torch.nan), "holds labels that are no integers (image 0: nan"),
+        ("stats", {"mean": torch.zeros(4), "std": torch.zeros(4)}, "standard deviations above 0"),
+        ("stats", {"mean": torch.zeros(4) / 0, "std": torch.ones(4)}, "have to be finite"),
+        ("stats", {"mean": torch.zeros(3), "std": torch.ones(4)}, "3 means and 4 standard dev"),
+        ("posterior_stds", torch.full((20, 4, 8, 8), -3.0), "image 0 has negative values: log-var"),
+        ("posterior_means", torch.full((20, 4, 8, 8), torch.nan), "means.pt: image 0 is not fin"),
+        ("posterior_means", torch.zeros(0, 4, 8, 8), "(0, 4, 8, 8) and (20, 4, 8, 8), not both"),
+        ("posterior_means", torch.zeros(20, 4, 8, 8) * 1j, "holds a tensor of torch.complex64"),
         ("labels", torch.arange(20) - 1, "labels.pt holds labels below 0"),
         ("posterior_means", torch.full((20, 4, 8, 8), 1e6), "latents of image 0 (of 8 in shard 0)"),
     ],
@@ -228,6 +356,32 @@ def test_an_official_file_that_holds_something_else_is_named(
     said = capsys.readouterr().err
     assert message in said
     assert "Traceback" not in said
+
+
+def test_official_tensors_that_require_grad_are_taken(tmp_path, official, monkeypatch):
+    means = torch.load(official / "posterior_means.pt")
+    torch.save(means.requires_grad_(), official / "posterior_means.pt")
+    torch.save(torch.arange(20.0)[:, None] % 5, official / "labels.pt")
+    assert run(monkeypatch, "encode", official, tmp_path / "store") == 0
+    assert LatentStore(tmp_path / "store").labels.tolist() == [n % 5 for n in range(20)]
+
+
+@pytest.mark.parametrize("name", ["posterior_means", "posterior_stds", "stats"])
+def test_other_official_latents_with_the_same_labels_do_not_count_as_done(
+    tmp_path, official, monkeypatch, capsys, name
+):
+    assert run(monkeypatch, "encode", official, tmp_path / "store") == 0
+    assert run(monkeypatch, "encode", official, tmp_path / "store") == 0
+    held = torch.load(official / f"{name}.pt")
+    changed = {**held, "mean": held["mean"] + 1} if name == "stats" else held + 1
+    torch.save(changed, official / f"{name}.pt")
+    capsys.readouterr()
+    assert run(monkeypatch, "encode", official, tmp_path / "store") == 2
+    said = capsys.readouterr().err
+    assert "is finished, and made of other images (content " in said
+    (tmp_path / "store" / "manifest.json").unlink()
+    assert run(monkeypatch, "encode", official, tmp_path / "store") == 2
+    assert "none of its finished shards is of these" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mpdit.config import DataConfig, EvaluateConfig, RunConfig
+from mpdit.config import DataConfig, EvaluateConfig, RunConfig, read_run
 from mpdit.data.images import ImageFolder
 from mpdit.data.preflight import check_evaluable, reference_file
 from mpdit.disk import npz, stamp
@@ -257,11 +258,25 @@ def test_a_missing_reference_is_one_message_with_the_file_and_its_place(tmp_path
     assert "https://" in str(error.value)
 
 
+IMAGES = {"arr_0": np.zeros((6, 64, 64, 3), np.uint8)}
 BAD_FILES: list[tuple[dict[str, np.ndarray], str]] = [
     ({"mu": np.zeros(64), "sigma": np.eye(64)}, "kid and precision_recall need real images"),
     ({"arr_0": np.zeros((9, 8, 8, 1))}, r"is float64 of shape \(9, 8, 8, 1\): real images are"),
     ({"arr_0": np.zeros((1, 3, 8, 9), np.uint8).T}, "real images are uint8 .* row by row"),
     ({"mu": np.zeros(64)}, "holds mu: neither mu and sigma, nor real images"),
+    ({"arr_0": np.zeros((6, 3, 64, 64), np.uint8)}, "images of 3×64×64, but the run's are 64×64×3"),
+    ({"arr_0": np.zeros((6, 32, 32, 3), np.uint8)}, "images of 32×32×3, but the run's are 64×64×3"),
+    ({"arr_0": np.zeros((6, 64, 64, 1), np.uint8)}, "images of 64×64×1, but the run's are 64×64×3"),
+    ({"arr_0": np.zeros((1, 64, 64, 3), np.uint8)}, "needs at least 2 real images .* not 1"),
+    (IMAGES | {"mu": np.zeros(64), "sigma": np.eye(63)}, r"mu has shape \(64,\), sigma \(63, 63"),
+    (IMAGES | {"mu": np.zeros(9), "sigma": np.full((9, 9), np.inf)}, "mu or sigma is not finite"),
+    (IMAGES | {"mu": np.full(9, np.nan), "sigma": np.eye(9)}, "mu or sigma is not finite"),
+    (IMAGES | {"mu": np.zeros(9), "sigma": np.tri(9)}, "sigma is not symmetric"),
+    (IMAGES | {"mu": np.zeros(9), "sigma": -np.eye(9)}, "sigma has negative variances"),
+    (
+        IMAGES | {"mu": np.zeros(9), "sigma": np.eye(9), "extractor": np.array(["digits", "ab"])},
+        "are features of digits, not of inception",
+    ),
     ({}, "is damaged"),
 ]
 
@@ -296,6 +311,84 @@ def test_a_reference_file_that_will_not_do_is_said_before_training_and_before_su
             check()
         said.append(str(error.value))
     assert said[0] == said[1]
+
+
+def test_shape_and_bytes_of_the_images_in_a_reference_file_belong_together(tmp_path: Path) -> None:
+    file = tmp_path / "x.npz"
+    with zipfile.ZipFile(file, "w") as archive, archive.open("arr_0.npy", "w") as array:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (9, 8, 8, 3)}
+        np.lib.format.write_array_header_1_0(array, header)
+        array.write(bytes(8 * 8 * 8 * 3))
+    with pytest.raises(npz.DamagedError, match=r"1536 bytes, but its shape is \(9, 8, 8, 3\)"):
+        npz.contents(file)
+
+
+def test_the_images_of_a_reference_file_are_read_to_their_end_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extractor, file = grey(), make_store(tmp_path / "store", 50) / "reference.npz"
+    images = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), np.uint8)
+    np.savez(file, arr_0=images)
+    told = {"name": "latents", "path": str(file.parent), "channels": 4, "size": 8, "classes": 3}
+    data = DataConfig.model_validate(told)
+    references.check(data, FD, extractor)
+    damaged = bytearray(file.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    file.write_bytes(damaged)
+    with pytest.raises(ConfigError, match=r"reference\.npz is damaged"):
+        references.check(data, FD, extractor)
+    np.savez(file, arr_0=images)
+    monkeypatch.setattr(stamp, "SETTLED", -1e9)
+    references.check(data, FD, extractor)
+    monkeypatch.delattr(npz, "images")
+    references.check(data, FD, extractor)  # it is known to be whole
+    mean, covariance = np.zeros(64), np.eye(64)
+    np.savez(file, arr_0=images, mu=mean, sigma=covariance)
+    references.check(data, FD, extractor)
+    np.savez(file, arr_0=images, mu=np.zeros(9), sigma=np.eye(9))
+    with pytest.raises(ConfigError, match="statistics of 9 features, digits has 64"):
+        references.check(data, FD, extractor)
+    made_by = np.array(["digits", "other"])
+    np.savez(file, arr_0=images, mu=mean, sigma=covariance, extractor=made_by)
+    with pytest.raises(ConfigError, match="digits with weights other, not of digits with weights"):
+        references.check(data, FD, extractor)
+
+
+def test_a_folder_of_too_few_images_to_compare_with_is_said_before_training(tmp_path: Path) -> None:
+    pictures(tmp_path / "one", 1)
+    pictures(tmp_path / "three", 3)
+    config = tiny_config(data=folder_data(tmp_path / "one").model_dump(), evaluate=FD.model_dump())
+    with pytest.raises(ConfigError, match=r"one: .* covariance needs at least 2 .* not 1"):
+        check_evaluable(config)
+    config = config.model_copy(update={"data": folder_data(tmp_path / "three")})
+    check_evaluable(config)
+    judge = EvaluateConfig(extractor="digits", metrics=("precision_recall",))
+    with pytest.raises(ConfigError, match=r"three: precision_recall needs at least 4 .* not 3"):
+        check_evaluable(config.model_copy(update={"evaluate": judge}))
+
+
+@pytest.mark.parametrize(
+    ("dropout", "guidance", "message"),
+    [
+        (0, 1.5, "guidance 1.5 needs the model without a label, which label_dropout 0 never"),
+        (0, 0, "guidance 0 needs the model without a label"),
+        (1, 1, "guidance 1 needs the model with labels, which label_dropout 1 never"),
+    ],
+)
+def test_guidance_needs_embeddings_that_are_trained(
+    dropout: float, guidance: float, message: str
+) -> None:
+    config = tiny_config(train={"label_dropout": dropout}, sample={"guidance": guidance})
+    assert read_run(config.resolved()).id == config.id, "an old run still loads"
+    with pytest.raises(ConfigError, match=message):
+        check_evaluable(config)
+
+
+@pytest.mark.parametrize(("dropout", "guidance"), [(0, 1), (1, 0), (0.1, 1.5)])
+def test_guidance_by_embeddings_that_are_trained_is_accepted(
+    dropout: float, guidance: float
+) -> None:
+    check_evaluable(tiny_config(train={"label_dropout": dropout}, sample={"guidance": guidance}))
 
 
 def test_what_an_evaluation_needs_can_be_looked_for_without_torch() -> None:

@@ -265,6 +265,10 @@ def test_a_merged_key_has_the_line_where_it_was_written() -> None:
         ("slurm: {memory: 16}", "should be text like '16G'"),
         ('slurm: {partition: "a\\nb"}', "slurm.partition: should"),
         ("grid: {train.batch_size: [1, 2]}\nseeds: 60_000", "120,000 combinations"),
+        ("variants: {A: {train.adam_betas: [0.9, 1]}}", r":6: .*adam_betas.*less than 1, not 1"),
+        ("variants: {A: {train.adam_betas: [-0.1, 0]}}", r"adam_betas.*greater than or equal to 0"),
+        ("variants: {A: {train.adam_betas: [0.9]}}", r"adam_betas: .*two numbers, .* not \[0\.9\]"),
+        ("variants: {A: {train.adam_betas: 0.9}}", r"adam_betas: .*two numbers, .* not 0\.9"),
         ("study: other", r":6: the key 'study' is listed twice \(first in line 1\)"),
     ],
 )

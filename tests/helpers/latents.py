@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mpdit.data.latents import Plan, Source
-from mpdit.encoding.build import Encoder, build_store
+from mpdit.data.latents import LatentSource, StorePlan
+from mpdit.encoding.build import build_store
+from mpdit.encoding.shards import Encoder
 
-SOURCE = Source(data="made up", hash="0" * 16, pixels=64, vae="none", vae_hash=None)
+SOURCE = LatentSource(data="made up", hash="0" * 16, pixels=64, vae="none", vae_hash=None)
 
 
 class MadeUp(Encoder):
@@ -15,7 +16,7 @@ class MadeUp(Encoder):
 
     def __init__(self, images: int) -> None:
         shape = {"channels": 4, "size": 8, "classes": 3, "flips": 2, "shard_images": 16}
-        self.plan = Plan(images=images, source=SOURCE, **shape)
+        self.plan = StorePlan(images=images, source=SOURCE, **shape)
         random = np.random.default_rng(0)
         self.labels = np.arange(images) % 3
         mean = random.standard_normal((images, 4, 8, 8)) * [[[[1]], [[2]], [[3]], [[4]]]]
@@ -27,6 +28,9 @@ class MadeUp(Encoder):
         self.made.append(start)
         advance(stop - start)
         return self.all[start:stop]
+
+    def content(self, start, stop):
+        return str(hash(self.all[start:stop].tobytes()))
 
 
 def make_store(path: Path, images: int) -> Path:

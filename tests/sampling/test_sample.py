@@ -15,7 +15,7 @@ from PIL import Image
 from mpdit import sample
 from mpdit.catalogue import SOLVERS
 from mpdit.config import RunConfig
-from mpdit.data.latents import Manifest, Source
+from mpdit.data.latents import LatentSource, Manifest
 from mpdit.disk.files import append_row
 from mpdit.disk.rundir import RunDir, RunState
 from mpdit.ema.posthoc import profile_error, reconstruct
@@ -421,7 +421,7 @@ def latent_run(tmp_path: Path, vae: Path) -> RunDir:
     """A run on latents; of their store only the manifest is here."""
     from mpdit.encoding.encoders import load_vae, weights_hash
 
-    source = Source(
+    source = LatentSource(
         data="folder",
         hash="0" * 16,
         pixels=16,

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 SAME_NOUN = {"evaluation", "grid", "study"}
 """grid/grid.py and evaluation/evaluation.py are the nouns of their packages; analysis/study.py is
 what mpdit/study/ left."""
-LEFTOVER_CLASSES = {"Plan"}
+LEFTOVER_CLASSES: set[str] = set()
 """Still to be renamed."""
 
 

@@ -185,6 +185,28 @@ def test_a_device_without_room_ends_the_run_in_one_message_that_says_what_takes_
     assert "Traceback" not in said.read_text()
 
 
+def break_the_test_split() -> None:
+    from mpdit.data import datasets
+
+    load = datasets.load_digits
+
+    def broken(data: object, split: str) -> tuple[np.ndarray, np.ndarray]:
+        pixels, labels = load(data, split)  # type: ignore[arg-type]
+        return pixels, labels + (split == "test")
+
+    datasets.load_digits = broken  # type: ignore[assignment]
+
+
+def test_what_is_read_after_training_is_looked_at_before(tmp_path: Path) -> None:
+    run, said = make(tmp_path / "run"), tmp_path / "said.txt"
+    process = fork(run, said, prepare=break_the_test_split)
+    process.join(timeout=60)
+    assert process.exitcode == EXIT_FAILED
+    assert "the test split of digits: labels go from 1 to 10, but there are 10" in said.read_text()
+    assert "Traceback" not in said.read_text()
+    assert not (run.path / "metrics.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
