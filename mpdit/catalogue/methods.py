@@ -7,11 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpdit.catalogue.registry import Row, Table, decorator
+from mpdit.catalogue.respacing import respacing_matters
 
 
 @dataclass(frozen=True, kw_only=True)
 class SolverRow(Row):
-    """A way from noise to samples: a subclass of `mpdit.diffusion.solvers.Solver`."""
+    """A way from noise to samples: a subclass of `mpdit.diffusion.solvers.Solver`.
+
+    Attributes:
+        evenly: whether its timesteps are spaced evenly, so that ``sample.respacing`` applies.
+    """
+
+    evenly: bool = True
+
+    def depends_on_respacing(self, steps: int) -> bool:
+        """Whether the values of ``sample.respacing`` give different samples."""
+        return self.evenly and respacing_matters(steps)
 
 
 SOLVERS = Table(
@@ -34,6 +45,7 @@ SOLVERS = Table(
             name="dpm++",
             does="DPM-Solver++(2M): deterministic, of second order",
             source="arXiv:2211.01095 algorithm 2",
+            evenly=False,
             implementation="mpdit.diffusion.solvers:DPMSolver2M",
         ),
     ],
