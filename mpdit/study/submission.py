@@ -112,8 +112,12 @@ def check_plan(plan: Plan, results: Path) -> None:
     for data in dict.fromkeys(config.data for config in configs):
         check_available(data)
     judged = {(config.data, config.evaluate, config.sample.count): config for config in configs}
-    for config in judged.values():
-        check_evaluable(config)
+    try:
+        for config in judged.values():
+            check_evaluable(config)
+    except ConfigError:  # a finished run has been evaluated: it needs nothing any more
+        if missing(StudyDir((results / plan.study).absolute()), plan.runs):
+            raise
 
 
 def submit(
