@@ -211,6 +211,8 @@ class EvaluateConfig(Section):
     """Sample sets, each from a sampling seed of its own; their spread is sampling noise."""
     inception: Annotated[str | None, HOW] = None
     """Where Inception's weights lie on this machine; None: $MPDIT_INCEPTION, else torch's cache."""
+    dinov2: Annotated[str | None, HOW] = None
+    """Where DINOv2's weights lie on this machine; None: $MPDIT_DINOV2, else torch's cache."""
 
     @field_validator("extractor")
     @classmethod

@@ -154,7 +154,8 @@ def _factor(
             return lower
     values, vectors = np.linalg.eigh(covariance)
     kept = values > least * values[-1]
-    return vectors[:, kept] * np.sqrt(values[kept])
+    factor: np.ndarray = vectors[:, kept] * np.sqrt(values[kept])
+    return factor
 
 
 def kernel_distance(

@@ -95,8 +95,8 @@ def check_plan(plan: Plan, results: Path) -> None:
     """Whether a plan could run here, before anything is written.
 
     Raises:
-        ConfigError: when the results folder cannot be written, or data, Inception's weights or a
-            reference file is missing.
+        ConfigError: when the results folder cannot be written, or data, an extractor's weights or
+            a reference file is missing.
     """
     from mpdit.data.datasets import check_available
     from mpdit.data.preflight import check_evaluable

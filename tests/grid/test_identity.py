@@ -46,7 +46,7 @@ OTHER: dict[str, list[Any]] = {
     "sample.ema_std": [0.1],
     "sample.precision": ["bfloat16", "tf32"],
     "sample.to_uint8": ["truncate"],
-    "evaluate.extractor": ["inception"],
+    "evaluate.extractor": ["inception", "dinov2"],
     "evaluate.metrics": [["fd", "kid"], ["inception_score"]],
     "evaluate.repeats": [2],
     "seed": [1, 2**31 - 1],
@@ -66,6 +66,7 @@ ELSEWHERE: dict[str, list[Any]] = {
     "sample.batch_size": [1, 77],
     "sample.compile": [True],
     "evaluate.inception": ["/data/inception.pth"],
+    "evaluate.dinov2": ["/data/dinov2.pth"],
 }
 
 
