@@ -34,6 +34,7 @@ from mpdit.catalogue import (
     SOLVERS,
     Dataset,
 )
+from mpdit.catalogue.respacing import Respacing
 from mpdit.errors import explain
 from mpdit.extensions import Extension, reading, used
 from mpdit.modelconfig import ModelConfig
@@ -178,6 +179,8 @@ class SampleConfig(Section):
     steps: Annotated[int, Field(gt=0, le=1000)] = 250
     guidance: Annotated[float, Field(ge=0)] = 1.5
     """1 is unguided (and costs half)."""
+    respacing: Annotated[Respacing, Later(as_before="nearest")] = "dit"
+    """How the places of evenly spaced timesteps are rounded. ``nearest`` was version 0.1's."""
     ema_std: Std = 0.05
     """One of train.ema_stds as it was stored, any other by reconstruction."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
@@ -186,11 +189,30 @@ class SampleConfig(Section):
     batch_size: Annotated[Positive, HOW] = 250
     compile: Annotated[bool, HOW] = False
     """`torch.compile` of the blocks."""
+    _used_respacing: Respacing = PrivateAttr()
 
     @field_validator("solver")
     @classmethod
     def _known(cls, name: str) -> str:
         return SOLVERS.find(name).name
+
+    @model_validator(mode="after")
+    def _respacing_where_it_matters(self) -> SampleConfig:
+        matters = SOLVERS[self.solver].depends_on_respacing(self.steps)
+        self._used_respacing = self.respacing if matters else "nearest"
+        return self
+
+    @property
+    def used_respacing(self) -> Respacing:
+        """``respacing``, or ``nearest`` where its values give the same timesteps."""
+        return self._used_respacing
+
+    def identity(self) -> dict[str, Any]:
+        """The section's part of a run's identity, with `used_respacing`."""
+        tree = super().identity()
+        if self.used_respacing == "nearest":
+            tree.pop("respacing", None)
+        return tree
 
 
 class EvaluateConfig(Section):
@@ -204,6 +226,8 @@ class EvaluateConfig(Section):
     """Sample sets, each from a sampling seed of its own; their spread is sampling noise."""
     inception: Annotated[str | None, HOW] = None
     """Where Inception's weights lie on this machine; None: $MPDIT_INCEPTION, else torch's cache."""
+    dinov2: Annotated[str | None, HOW] = None
+    """Where DINOv2's weights lie on this machine; None: $MPDIT_DINOV2, else torch's cache."""
 
     @field_validator("extractor")
     @classmethod

@@ -7,10 +7,9 @@ equal to the built models' and the FLOPs equal to `torch.utils.flop_counter`'s.
 from __future__ import annotations
 
 from mpdit.catalogue import PARTS, Dataset, load_code
+from mpdit.catalogue.respacing import TIMESTEPS
 from mpdit.modelconfig import ModelConfig
 
-TIMESTEPS = 1000
-"""Steps of the diffusion process; the rows of the time table."""
 FOURIER_FEATURES = 256
 MLP_RATIO = 4
 TRAINING_PASSES = 3

@@ -27,6 +27,7 @@ class Metric(Row):
             value a label; a value is a float or a `Score`.
         least: samples that it needs.
         needs_features: whether ``real.pooled`` is needed, not only ``real.statistics``.
+        needs_classes: whether the extractor must have class logits.
         inception: what its labels are called from Inception's features, with no extractor's name.
     """
 
@@ -36,6 +37,7 @@ class Metric(Row):
     better: Better
     least: int = 2
     needs_features: bool = False
+    needs_classes: bool = False
     inception: tuple[str, ...] | None = None
 
     def named(self, extractor: str, count: int | str) -> tuple[str, ...]:
@@ -85,7 +87,8 @@ METRICS = Registry(
             labels=("IS",),
             inception=("IS",),
             better="higher",
-            least=10,
+            least=100,
+            needs_classes=True,
             does="exp of the mean KL divergence of class probabilities from their mean",
             source="Salimans et al., arXiv:1606.03498",
             implementation=f"{_MODULE}:measure_inception_score",

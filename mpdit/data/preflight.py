@@ -1,6 +1,6 @@
 """What an evaluation needs that comes with no package, looked for before anything is trained.
 
-Inception's weights, a file of real images beside latents, and enough samples. Nothing is
+An extractor's weights, a file of real images beside latents, and enough samples. Nothing is
 downloaded. No torch, so that a submission can look as well.
 """
 
@@ -16,13 +16,6 @@ from mpdit.data.latents import read_manifest
 from mpdit.disk import npz
 from mpdit.errors import ConfigError
 
-INCEPTION_URL = (
-    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
-    "weights-inception-2015-12-05-6726825d.pth"
-)
-INCEPTION_FILE = INCEPTION_URL.rpartition("/")[2]
-INCEPTION_VARIABLE = "MPDIT_INCEPTION"
-
 
 def check_evaluable(config: RunConfig) -> None:
     """Whether a run of this config can be evaluated on this machine.
@@ -32,9 +25,10 @@ def check_evaluable(config: RunConfig) -> None:
     """
     check_labels_trained(config)
     evaluate, spec = config.evaluate, config.data.spec
-    if evaluate.extractor == "inception":
-        inception_weights(evaluate)
-    elif EXTRACTORS.find(evaluate.extractor).channels not in (None, spec.channels):
+    extractor = EXTRACTORS.find(evaluate.extractor)
+    if extractor.weights is not None:
+        weights_file(evaluate)
+    elif extractor.channels not in (None, spec.channels):
         raise ConfigError(
             f"{evaluate.extractor} takes grey images, those of {config.data.name} have colours: "
             "use inception",
@@ -47,9 +41,15 @@ def check_evaluable(config: RunConfig) -> None:
         folder = datasets.image_folder(config.data)
         check_enough(len(folder.split("train").labels), str(folder.root), evaluate)
     for metric in evaluate.metrics:
-        least = METRICS.find(metric).least
-        if config.sample.count < least:
-            raise ConfigError(f"{metric} needs at least {least} samples", "sample.count")
+        row = METRICS.find(metric)
+        if config.sample.count < row.least:
+            raise ConfigError(f"{metric} needs at least {row.least} samples", "sample.count")
+        if row.needs_classes and not extractor.classes:
+            raise ConfigError(
+                f"{metric} needs the class probabilities of an extractor, and {extractor.title} "
+                "has no classes. Use inception, or leave it out",
+                "evaluate.metrics",
+            )
 
 
 def check_labels_trained(config: RunConfig) -> None:
@@ -73,19 +73,25 @@ def check_labels_trained(config: RunConfig) -> None:
         )
 
 
-def inception_weights(evaluate: EvaluateConfig) -> Path:
-    """Where Inception's weights are: evaluate.inception, $MPDIT_INCEPTION, or torch's hub cache.
+def weights_file(evaluate: EvaluateConfig) -> Path:
+    """Where the weights of the config's extractor are, which do not come with the package.
+
+    That is where evaluate.inception (or .dinov2, by the extractor's name) says, else
+    $MPDIT_INCEPTION (or _DINOV2), else torch's hub cache.
 
     Raises:
         ConfigError: saying which file to put where.
     """
-    told = evaluate.inception or os.environ.get(INCEPTION_VARIABLE)
-    file = datasets.named(told) if told else _torch_hub() / "checkpoints" / INCEPTION_FILE
+    row = EXTRACTORS.find(evaluate.extractor)
+    weights = row.weights
+    assert weights is not None, f"the weights of {row.name} come with the package"
+    told = getattr(evaluate, row.name) or os.environ.get(weights.variable)
+    file = datasets.named(told) if told else _torch_hub() / "checkpoints" / weights.file
     if not file.is_file():
         raise ConfigError(
-            f"Inception's weights are not at {file}. Download {INCEPTION_FILE} (95 MB) from "
-            f"{INCEPTION_URL} and put it there, or set evaluate.inception or {INCEPTION_VARIABLE} "
-            "to where it lies"
+            f"{row.title}'s weights are not at {file}. Download {weights.file} "
+            f"({weights.megabytes:,} MB) from {weights.url} and put it there, or set "
+            f"evaluate.{row.name} or {weights.variable} to where it lies"
         )
     return file
 

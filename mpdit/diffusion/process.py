@@ -5,13 +5,14 @@ Ho et al., arXiv:2006.11239.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mpdit.flops import TIMESTEPS
+from mpdit.catalogue.respacing import TIMESTEPS, Respacing, even_timesteps
 
 Images = Float[Tensor, "batch channels height width"]
 Outputs = Float[Tensor, "batch outputs height width"]
@@ -35,6 +36,7 @@ class Diffusion(nn.Module):
 
     Args:
         timesteps: the original steps (0 … 999, rising) that the chain is made of; None is all.
+        respacing: how `respace` rounds the places of evenly spaced timesteps.
 
     Attributes:
         timestep_map: (steps,) int64, the original timestep of each step: what the model is given.
@@ -53,8 +55,11 @@ class Diffusion(nn.Module):
     log_posterior: Tensor
     betas: Tensor
 
-    def __init__(self, timesteps: list[int] | None = None) -> None:
+    def __init__(
+        self, timesteps: Sequence[int] | None = None, respacing: Respacing = "dit"
+    ) -> None:
         super().__init__()
+        self.respacing: Respacing = respacing
         steps = torch.tensor(range(TIMESTEPS) if timesteps is None else timesteps)
         linear = torch.linspace(1e-4, 0.02, TIMESTEPS, dtype=torch.float64)
         bar = torch.cumprod(1 - linear, 0)[steps]  # ᾱ of the steps that are kept
@@ -88,10 +93,11 @@ class Diffusion(nn.Module):
     def respace(self, steps: int, spacing: Spacing = "ddpm") -> "Diffusion":
         """A shorter chain through ``steps`` of the original 1000, with the same ᾱ there.
 
-        ``ddpm`` (IDDPM, section 4) spreads them evenly from first to last; ``log_snr`` spreads them
-        evenly in log(√ᾱ / √(1 − ᾱ)), each the nearest timestep that is not taken yet; a single step
-        of either is the last, where sampling begins. ``ddim`` (DDIM, appendix D.3) takes every k-th
-        from 0: no solver here does, it is there for comparison with the official code's.
+        ``ddpm`` (IDDPM, section 4) spreads them evenly from first to last: DiT's own timesteps,
+        of which a single one is timestep 0. ``log_snr`` spreads them evenly in
+        log(√ᾱ / √(1 − ᾱ)), each the nearest timestep that is not taken yet; a single one is the
+        last. ``ddim`` (DDIM, appendix D.3) takes every k-th from 0: no solver here does, it is
+        there for comparison with the official code's.
 
         Raises:
             ValueError: when no whole stride k makes that many steps.
@@ -100,13 +106,11 @@ class Diffusion(nn.Module):
             strides = [k for k in range(1, TIMESTEPS) if len(range(0, TIMESTEPS, k)) == steps]
             if not strides:
                 raise ValueError(f"no whole stride through {TIMESTEPS} makes {steps} DDIM steps")
-            kept = list(range(0, TIMESTEPS, strides[0]))
-        elif steps == 1:
-            kept = [TIMESTEPS - 1]
+            kept: Sequence[int] = range(0, TIMESTEPS, strides[0])
         elif spacing == "log_snr":
-            kept = self._even_in_log_snr(steps)
+            kept = self._even_in_log_snr(steps) if steps > 1 else [TIMESTEPS - 1]
         else:
-            kept = [round(i * (TIMESTEPS - 1) / (steps - 1)) for i in range(steps)]
+            kept = even_timesteps(steps, self.respacing)
         return Diffusion(kept).to(self.betas.device)
 
     def _even_in_log_snr(self, steps: int) -> list[int]:

@@ -29,7 +29,8 @@ class Solver(ABC):
     spacing: ClassVar[Spacing] = "ddpm"
 
     def __init__(self, diffusion: Diffusion, steps: int) -> None:
-        self.chain = diffusion.respace(steps, self.spacing)
+        # DiT's single timestep is 0, where x is taken for an image that is nearly without noise
+        self.chain = diffusion.respace(steps, self.spacing if steps > 1 else "log_snr")
 
     @abstractmethod
     def step(self, output: Outputs, x: Images, i: int, noise: Callable[[], Images]) -> Images:

@@ -1,5 +1,7 @@
-"""Features → numbers: torch-fidelity's arithmetic, in float64.
+"""Features → numbers, in float64.
 
+Kernel distance, neighbours and scores are torch-fidelity's arithmetic; the Fréchet distance is
+computed here, from symmetric matrices.
 `mpdit.catalogue.measures` says what they are called and what each needs.
 """
 
@@ -7,18 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from torch import Tensor
-from torch_fidelity.metric_fid import (
-    KEY_METRIC_FID,
-    fid_features_to_statistics,
-    fid_statistics_to_metric,
-)
 from torch_fidelity.metric_isc import (
     KEY_METRIC_ISC_MEAN,
     KEY_METRIC_ISC_STD,
@@ -55,10 +53,14 @@ class Statistics(NamedTuple):
 
 
 class Score(NamedTuple):
-    """A mean over subsets, and the standard deviation between them."""
+    """A mean over subsets, and the standard deviation between them.
+
+    Attributes:
+        subset_std: None where a subset is a whole set of images, so that nothing of it varies.
+    """
 
     value: float
-    subset_std: float
+    subset_std: float | None
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,8 @@ class Limit(NamedTuple):
 
 def statistics(features: Float[np.ndarray, "images features"]) -> Statistics:
     """Mean and unbiased covariance, in float64."""
-    found = fid_features_to_statistics(_doubles(features))
-    return Statistics(found["mu"], found["sigma"])
+    rows = np.asarray(features, np.float64)
+    return Statistics(rows.mean(0), np.cov(rows, rowvar=False))
 
 
 def accumulate(batches: Iterable[Float32[np.ndarray, "batch features"]]) -> Statistics:
@@ -115,24 +117,66 @@ def accumulate(batches: Iterable[Float32[np.ndarray, "batch features"]]) -> Stat
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:
-    """|μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½) (Heusel et al. 2017)."""
-    pair = [{"mu": s.mean, "sigma": s.covariance} for s in (a, b)]
-    return float(fid_statistics_to_metric(*pair, verbose=False)[KEY_METRIC_FID])
+    """|μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½) (Heusel et al. 2017).
+
+    With Σ = F Fᵀ the eigenvalues of Σ₁Σ₂ are those of the symmetric F₁ᵀ Σ₂ F₁, which cost less than
+    those of a product that is not symmetric, and are never complex.
+
+    A singular covariance (fewer samples than features) is no special case: directions in which it
+    is zero to rounding take no part, so that their noise, √ε of the largest eigenvalue in each,
+    does not add up. The number is then exact for these covariances, and says as little of the
+    model as they do.
+    """
+    off = a.mean - b.mean
+    spread = np.trace(a.covariance) + np.trace(b.covariance)
+    return float(off @ off + spread - 2 * _trace_of_root(a.covariance, b.covariance))
+
+
+def _trace_of_root(
+    a: Float64[np.ndarray, "features features"], b: Float64[np.ndarray, "features features"]
+) -> float:
+    """tr (ab)^½: the sum of the singular values of F₁ᵀ F₂."""
+    product = _factor(a).T @ _factor(b)
+    if len(product) > product.shape[1]:  # the smaller Gram matrix has no more zeros than it must
+        product = product.T
+    return float(np.sqrt(np.linalg.eigvalsh(product @ product.T).clip(min=0)).sum())
+
+
+def _factor(
+    covariance: Float64[np.ndarray, "features features"],
+) -> Float64[np.ndarray, "features rank"]:
+    """F with F Fᵀ = Σ: Cholesky's, or eigenvectors where Σ is singular to rounding."""
+    least = len(covariance) * np.finfo(np.float64).eps
+    with suppress(np.linalg.LinAlgError):  # a pivot is not positive
+        lower = np.linalg.cholesky(covariance)
+        pivots = np.diag(lower) ** 2
+        if pivots.min() > least * pivots.max():
+            return lower
+    values, vectors = np.linalg.eigh(covariance)
+    kept = values > least * values[-1]
+    factor: np.ndarray = vectors[:, kept] * np.sqrt(values[kept])
+    return factor
 
 
 def kernel_distance(
     a: Float[np.ndarray, "m features"], b: Float[np.ndarray, "n features"]
 ) -> Score:
     """The unbiased MMD² of the kernel (x·y/features + 1)³, over 100 subsets of at most 1,000
-    (Bińkowski et al. 2018)."""
+    (Bińkowski et al. 2018).
+
+    Where a subset is the whole of ``a`` or of ``b``, it has no spread over that set's images:
+    none is given. Where it is the whole of both, there is one value, computed once.
+    """
+    size = min(KID_SUBSET_SIZE, len(a), len(b))
     found = kid_features_to_metric(
         _doubles(a),
         _doubles(b),
-        kid_subsets=KID_SUBSETS,
-        kid_subset_size=min(KID_SUBSET_SIZE, len(a), len(b)),
+        kid_subsets=1 if size == len(a) == len(b) else KID_SUBSETS,
+        kid_subset_size=size,
         verbose=False,
     )
-    return Score(found[KEY_METRIC_KID_MEAN], found[KEY_METRIC_KID_STD])
+    spread = None if size in (len(a), len(b)) else found[KEY_METRIC_KID_STD]
+    return Score(found[KEY_METRIC_KID_MEAN], spread)
 
 
 def precision_recall(
@@ -140,10 +184,15 @@ def precision_recall(
 ) -> tuple[float, float]:
     """The share of samples within reach of a real image, and the reverse; reach is the distance to
     the third neighbour of the same set, in the features' own precision (Kynkäänniemi et al.
-    2019)."""
+    2019).
+
+    The real images' mean is taken off first: float32's |x|² + |y|² − 2 x·y has lost the distance
+    between features that are far from zero and near one another.
+    """
+    centre = real.mean(0, dtype=np.float64).astype(real.dtype)  # any point near it does
     found = prc_features_to_metric(
-        torch.from_numpy(samples),
-        torch.from_numpy(real),
+        torch.from_numpy(samples - centre),
+        torch.from_numpy(real - centre),
         save_cpu_ram=True,
         prc_batch_size=1000,  # all 60,000² distances at once are 14 GB
         verbose=False,
@@ -152,7 +201,11 @@ def precision_recall(
 
 
 def inception_score(logits: Float[np.ndarray, "images classes"]) -> Score:
-    """exp E KL(p(y|x) ‖ p(y)) over ten splits (Salimans et al. 2016)."""
+    """exp E KL(p(y|x) ‖ p(y)) over ten splits (Salimans et al. 2016).
+
+    The score is at most the number of images in a split, as p(y) is their mean: one image a split
+    gives 1, whatever it shows. The metric's row asks for ten a split.
+    """
     found = isc_features_to_metric(_doubles(logits), splits=SCORE_SPLITS)
     return Score(found[KEY_METRIC_ISC_MEAN], found[KEY_METRIC_ISC_STD])
 
@@ -188,7 +241,14 @@ def measure(metric: str, samples: Features, real: Reference) -> list[dict[str, f
     values = [found] if isinstance(found, Score | float | int | np.floating) else list(found)
     if len(values) != len(row.labels):
         raise ConfigError(f"{metric} gave {len(values)} values for {', '.join(row.labels)}")
-    return [v._asdict() if isinstance(v, Score) else {"value": float(v)} for v in values]
+    return [_fields(value) for value in values]
+
+
+def _fields(value: Any) -> dict[str, float]:
+    """The fields of a value in its row of evaluation.jsonl."""
+    if not isinstance(value, Score):
+        return {"value": float(value)}
+    return {name: number for name, number in value._asdict().items() if number is not None}
 
 
 # Extrapolation ----------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mpdit.flops import FOURIER_FEATURES, TIMESTEPS, time_features
+from mpdit.catalogue.respacing import TIMESTEPS
+from mpdit.flops import FOURIER_FEATURES, time_features
 from mpdit.model.layers import MLP, MPEmbedding, normalize
 from mpdit.modelconfig import ModelConfig
 

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mpdit.catalogue import OBJECTIVES, SOLVERS
+from mpdit.catalogue.respacing import Respacing
 from mpdit.config import RunConfig
 from mpdit.diffusion.process import Diffusion
 from mpdit.diffusion.solvers import Solver
@@ -29,6 +30,7 @@ class Drawing:
     Attributes:
         solver, steps: of `mpdit.diffusion.solvers`.
         guidance: 1 is unguided.
+        respacing: how evenly spaced timesteps are rounded; ``nearest`` where it does not matter.
         ema_std, snapshot: the weights: relative width of the average, and its training step.
         seed, count: samples 0 … count − 1 of this sampling seed.
         precision, to_uint8: as in the config.
@@ -40,6 +42,7 @@ class Drawing:
     solver: str
     steps: int
     guidance: float
+    respacing: Respacing
     ema_std: float
     seed: int
     count: int
@@ -58,6 +61,7 @@ class Drawing:
             solver=sample.solver,
             steps=sample.steps,
             guidance=sample.guidance,
+            respacing=sample.used_respacing,
             ema_std=sample.ema_std,
             seed=repeated_seed(config.seed, repeat),
             count=sample.count,
@@ -74,16 +78,23 @@ class Drawing:
         """``samples`` or ``repeat1``, …; then what differs: ``samples_guidance2_ema0.07``."""
         own = Drawing.of_run(self.run, self.repeat)
         parts = [f"repeat{self.repeat}" if self.repeat else "samples"]
-        for key in (f.name for f in fields(self) if f.name != "run"):
+        for key in (f.name for f in fields(self) if f.name not in ("run", "respacing")):
             value = getattr(self, key)
             if value != getattr(own, key):
                 parts.append(_PREFIX.get(key, key) + _short(value))
         return "_".join(parts)
 
     def record(self) -> dict[str, Any]:
-        """How the set was drawn, for evaluation.jsonl. Labels only where they are not all."""
-        every_class = self.classes == tuple(range(self.run.data.spec.classes))
-        left_out = ("run", "repeat", "count", *(["classes"] if every_class else []))
+        """How the set was drawn, for evaluation.jsonl.
+
+        Labels only where they are not all; ``respacing`` only where it is not that of version 0.1,
+        whose records do not have it.
+        """
+        left_out = ["run", "repeat", "count"]
+        if self.classes == tuple(range(self.run.data.spec.classes)):
+            left_out.append("classes")
+        if self.respacing == "nearest":
+            left_out.append("respacing")
         record = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         return {"sampler": record.pop("solver"), **record}
 
@@ -146,7 +157,7 @@ def draw(
             return drawn.pin_memory().to(device, non_blocking=True)
         return drawn
 
-    diffusion = Diffusion().to(device)
+    diffusion = Diffusion(respacing=drawing.respacing).to(device)
     objective = OBJECTIVES.find(drawing.run.train.objective).load()(diffusion)
 
     def guided(

@@ -90,8 +90,8 @@ def check_plan(plan: Plan, results: Path) -> None:
     """Check that a plan can run here, before anything is written.
 
     Raises:
-        ConfigError: when the results folder cannot be written, or when data, Inception's weights or
-            a reference file is missing.
+        ConfigError: when the results folder cannot be written, or when data, an extractor's
+            weights or a reference file is missing.
     """
     from mpdit.data.datasets import check_available
     from mpdit.data.preflight import check_evaluable
@@ -106,8 +106,12 @@ def check_plan(plan: Plan, results: Path) -> None:
     for data in dict.fromkeys(config.data for config in configs):
         check_available(data)
     judged = {(config.data, config.evaluate, config.sample.count): config for config in configs}
-    for config in judged.values():
-        check_evaluable(config)
+    try:
+        for config in judged.values():
+            check_evaluable(config)
+    except ConfigError:  # a finished run has been evaluated: it needs nothing any more
+        if missing(StudyDir((results / plan.study).absolute()), plan.runs):
+            raise
 
 
 def submit(

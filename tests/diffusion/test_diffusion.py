@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
+from mpdit.catalogue.respacing import even_timesteps, respacing_matters
 from mpdit.diffusion.process import Diffusion, discretized_log_likelihood, normal_kl
 
 
@@ -65,6 +66,34 @@ def test_a_chain_visits_its_steps_at_the_original_noise_levels():
         assert chain.steps == steps == len(chain.timestep_map.unique())
         torch.testing.assert_close(chain.alphas_bar, whole.alphas_bar[chain.timestep_map])
     assert torch.equal(whole.respace(1000).timestep_map, whole.timestep_map)
+
+
+def timesteps_of_dit(count: int) -> list[int]:
+    """One section of guided-diffusion's respacing: a fractional stride, added up."""
+    place, stride, taken = 0.0, 999 / (count - 1) if count > 1 else 1, []
+    while len(taken) < count:
+        taken.append(round(place))
+        place = place + stride
+    return taken
+
+
+def test_evenly_spaced_timesteps_are_dits_for_every_step_count():
+    whole, another = Diffusion(), []
+    for steps in range(1, 1001):
+        expected = timesteps_of_dit(steps)
+        assert whole.respace(steps).timestep_map.tolist() == expected
+        nearest = even_timesteps(steps, "nearest")
+        assert respacing_matters(steps) == (steps > 1 and list(nearest) != expected)
+        assert max(abs(a - b) for a, b in zip(nearest, expected, strict=True)) <= 1 or steps == 1
+        another += [steps] if respacing_matters(steps) else []
+    assert (len(another), another[2:4]) == (283, [27, 35])
+    assert not {10, 15, 20, 50, 100, 128, 200, 250, 256, 500, 1000} & set(another)
+
+
+def test_a_process_keeps_the_timesteps_of_version_01_where_it_is_told_to():
+    old = Diffusion(respacing="nearest").respace(27).timestep_map.tolist()
+    assert old == [round(i * 999 / 26) for i in range(27)]
+    assert old != timesteps_of_dit(27)
 
 
 def test_no_stride_for_ddim_is_an_error():

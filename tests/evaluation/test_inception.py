@@ -21,15 +21,10 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
 )
 from torch_fidelity.utils import create_feature_extractor, extract_featuresdict_from_input_id
 
+from mpdit.catalogue.methods import INCEPTION
 from mpdit.config import EvaluateConfig, RunConfig
 from mpdit.data.latents import checksum
-from mpdit.data.preflight import (
-    INCEPTION_FILE,
-    INCEPTION_URL,
-    _torch_hub,
-    check_evaluable,
-    inception_weights,
-)
+from mpdit.data.preflight import _torch_hub, check_evaluable, weights_file
 from mpdit.disk.files import read_rows
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, ConfigError
@@ -37,7 +32,7 @@ from mpdit.evaluation import extractors
 from mpdit.evaluation.evaluation import evaluate_run
 from mpdit.evaluation.extractors import inception
 from mpdit.evaluation.extractors.extractor import Extractor, FeatureNetwork
-from mpdit.evaluation.metrics import statistics
+from mpdit.evaluation.metrics import inception_score, statistics
 from mpdit.run import execute
 from mpdit.runtime.session import Session
 from tests.helpers import ROOT
@@ -57,34 +52,34 @@ def _nothing_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_missing_weights_are_one_message_with_the_file_and_its_place(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         check_evaluable(tiny_config(evaluate={"extractor": "inception"}))
-    place = tmp_path / "torch" / "hub" / "checkpoints" / INCEPTION_FILE
-    for part in (str(place), INCEPTION_URL, "MPDIT_INCEPTION", "evaluate.inception"):
+    place = tmp_path / "torch" / "hub" / "checkpoints" / INCEPTION.file
+    for part in (str(place), INCEPTION.url, "MPDIT_INCEPTION", "evaluate.inception"):
         assert part in str(error.value)
-    assert INCEPTION_FILE == "weights-inception-2015-12-05-6726825d.pth"
-    assert INCEPTION_URL == URL_INCEPTION_V3
+    assert INCEPTION.file == "weights-inception-2015-12-05-6726825d.pth"
+    assert INCEPTION.url == URL_INCEPTION_V3
 
 
 def test_weights_are_where_the_config_says_else_the_environment_else_in_torchs_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cached = tmp_path / "torch" / "hub" / "checkpoints" / INCEPTION_FILE
+    cached = tmp_path / "torch" / "hub" / "checkpoints" / INCEPTION.file
     told, named = tmp_path / "told.pth", tmp_path / "named.pth"
     cached.parent.mkdir(parents=True)
     for file in (cached, told, named):
         file.touch()
-    assert inception_weights(NOWHERE) == cached
+    assert weights_file(NOWHERE) == cached
     monkeypatch.setenv("MPDIT_INCEPTION", str(named))
-    assert inception_weights(NOWHERE) == named
+    assert weights_file(NOWHERE) == named
     config = EvaluateConfig(extractor="inception", inception=str(told))
-    assert inception_weights(config) == told
+    assert weights_file(config) == told
     monkeypatch.setenv("HOME", str(tmp_path))
     at_home = EvaluateConfig(extractor="inception", inception="~/told.pth")
-    assert inception_weights(at_home) == told
+    assert weights_file(at_home) == told
     with pytest.raises(ConfigError, match=r"are not at ~nobody-here/told\.pth"):
-        inception_weights(EvaluateConfig(extractor="inception", inception="~nobody-here/told.pth"))
+        weights_file(EvaluateConfig(extractor="inception", inception="~nobody-here/told.pth"))
     told.unlink()
     with pytest.raises(ConfigError, match=r"are not at .*told\.pth"):
-        inception_weights(config)
+        weights_file(config)
 
 
 @pytest.mark.parametrize("variables", [{}, {"XDG_CACHE_HOME": "/x"}, {"TORCH_HOME": "~/t"}])
@@ -114,7 +109,7 @@ def test_a_submission_without_the_weights_is_refused_in_one_line_and_writes_noth
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.returncode == EXIT_USAGE
     with pytest.raises(ConfigError) as error:
-        inception_weights(NOWHERE)
+        weights_file(NOWHERE)
     assert str(error.value) in " ".join(ended.stderr.split())
     assert list(tmp_path.iterdir()) == [grid]
 
@@ -203,7 +198,7 @@ def same(ours: dict[str, Any], theirs: dict[str, float], rel: float) -> None:
 
 
 SINGULAR = 1e-3
-"""24 samples of 2,048 features: zero eigenvalues are noise of 1e-8 each in a Fréchet distance."""
+"""24 samples of 2,048 features: torch-fidelity's zero eigenvalues are noise of 1e-8 each."""
 
 
 @pytest.mark.slow
@@ -214,17 +209,20 @@ def test_a_run_on_a_folder_of_images_has_torch_fidelitys_numbers(
     data = {"name": "folder", "path": str(tmp_path / "images"), "channels": 3, "size": 16}
     config = tiny_config(
         data=data | {"classes": 1},
-        sample={"count": 24},
-        evaluate={"metrics": ALL_METRICS, "inception": str(weights)},
+        sample={"count": 24},  # too few for a score, which is taken below all the same
+        evaluate={"metrics": ALL_METRICS[:-1], "inception": str(weights)},
     )
     run = RunDir(tmp_path / "study" / "run")
     run.write_config(config)
     assert execute(run) == EXIT_DONE
     with np.load(run.samples / "samples.npz") as arrays:
-        drawn = as_files(arrays["arr_0"], tmp_path / "drawn")
+        samples = arrays["arr_0"]
+    drawn = as_files(samples, tmp_path / "drawn")
     train = noise(40)[np.arange(40) % 10 != 9]
     real = as_files(train, tmp_path / "train")
-    same(values(run, "run"), theirs(drawn, real, **with_inception(weights)), SINGULAR)
+    score = inception_score(inception.load(weights, CPU).features(samples).logits).value
+    ours = values(run, "run") | {"IS@24": score}
+    same(ours, theirs(drawn, real, **with_inception(weights)), SINGULAR)
     row = read_rows(run.path / "evaluation.jsonl")[0]
     assert (row["extractor"], row["weights"]) == ("inception", checksum(weights)[:16])
     assert (row["metric"], row["reference"]["count"]) == ("FID@24", 36)

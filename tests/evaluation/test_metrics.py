@@ -9,9 +9,13 @@ from scipy.ndimage import gaussian_filter
 from mpdit.catalogue import METRICS
 from mpdit.config import DataConfig
 from mpdit.data import datasets
+from mpdit.data.preflight import check_evaluable
+from mpdit.errors import ConfigError
 from mpdit.evaluation import metrics
 from mpdit.evaluation.extractors import classifier
-from mpdit.evaluation.metrics import frechet_distance, statistics
+from mpdit.evaluation.extractors.extractor import Features
+from mpdit.evaluation.metrics import Reference, Statistics, frechet_distance, statistics
+from tests.helpers.tiny import tiny_config
 
 CPU = torch.device("cpu")
 
@@ -49,6 +53,45 @@ def test_the_frechet_distance_equals_scipys() -> None:
     assert distance(a, a) == pytest.approx(0, abs=1e-9)
 
 
+def test_the_frechet_distance_equals_scipys_to_nine_digits_where_it_is_well_conditioned() -> None:
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        turn = np.linalg.qr(rng.normal(size=(64, 64)))[0]
+        a = rng.normal(size=(500, 64)) * rng.uniform(0.5, 2, 64)
+        b = rng.normal(size=(400, 64)) * rng.uniform(0.5, 2, 64) @ turn + 0.1
+        assert distance(a, b) == pytest.approx(scipy_distance(a, b), rel=1e-9)
+
+
+@pytest.mark.parametrize(("rank_a", "rank_b"), [(5, 12), (12, 5), (200, 5), (5, 200), (5, 5)])
+def test_the_frechet_distance_of_singular_covariances_is_exact(rank_a: int, rank_b: int) -> None:
+    """Diagonal covariances, turned: the root's trace is a sum over the axes that both have."""
+    d, rng = 200, np.random.default_rng(0)
+    turn = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    spreads = [np.zeros(d), np.zeros(d)]
+    for spread, rank in zip(spreads, (rank_a, rank_b), strict=True):
+        spread[:rank] = rng.uniform(0.5, 2, rank)
+    a, b = (Statistics(np.zeros(d), turn * spread @ turn.T) for spread in spreads)
+    exact = ((np.sqrt(spreads[0]) - np.sqrt(spreads[1])) ** 2).sum()
+    assert frechet_distance(a, b) == pytest.approx(exact, rel=1e-9, abs=1e-9)
+
+
+def test_the_frechet_distance_of_fewer_samples_than_features_is_that_of_their_span() -> None:
+    """24 and 36 images lie in 58 dimensions, where neither covariance has a root by Cholesky."""
+    d, rng = 300, np.random.default_rng(1)
+    a, b = rng.normal(size=(24, d)), rng.normal(size=(36, d))
+    centred = [x - x.mean(0) for x in (a, b)]
+    roots = [x / np.sqrt(len(x) - 1) for x in centred]
+    shared = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()  # no square root in it
+    exact = ((a.mean(0) - b.mean(0)) ** 2).sum() + sum((x**2).sum() for x in roots) - 2 * shared
+    assert distance(a, b) == pytest.approx(exact, rel=1e-10)
+    assert distance(a, a) == pytest.approx(0, abs=1e-9)
+
+
+def test_images_that_are_all_alike_have_the_distance_of_the_means() -> None:
+    same = np.ones((10, 16))
+    assert distance(same, same + 2) == pytest.approx(64)
+
+
 def test_the_kernel_distance_equals_a_direct_sum_over_pairs() -> None:
     a, b = features(0, 60), features(1, 60)  # one subset is all of them
     assert metrics.kernel_distance(a, b).value == pytest.approx(direct_mmd(a, b), rel=1e-6)
@@ -60,6 +103,36 @@ def test_float32_features_lose_nothing_in_the_arithmetic() -> None:
     assert distance(a, b) == pytest.approx(exact, rel=1e-6)
     mmd = direct_mmd(a[:50].astype(np.float64), b[:50].astype(np.float64))
     assert metrics.kernel_distance(a[:50], b[:50]).value == pytest.approx(mmd, rel=1e-6)
+
+
+def test_features_far_from_zero_lose_nothing_in_the_arithmetic() -> None:
+    a, b = (features(i, 60).astype(np.float32) + np.float32(1000) for i in range(2))
+    far = [x.astype(np.longdouble) for x in (a, b)]
+    assert metrics.kernel_distance(a, b).value == pytest.approx(direct_mmd(*far), rel=1e-6)
+    near = [x.astype(np.float64) - 1000 for x in (a, b)]  # exact, as float32 has 24 bits
+    assert distance(a, b) == pytest.approx(scipy_distance(*near), rel=1e-6)
+    batches = metrics.accumulate(a[rows] for rows in (slice(7), slice(7, 40), slice(40, 60)))
+    np.testing.assert_allclose(batches.mean, a.astype(np.float64).mean(0), rtol=1e-14)
+    np.testing.assert_allclose(batches.covariance, np.cov(near[0], rowvar=False), rtol=1e-9)
+
+
+def in_reach(points: np.ndarray, of: np.ndarray) -> float:
+    """The share of ``points`` no further from one of ``of`` than that one's third neighbour."""
+    within = np.sqrt(((of[:, None] - of) ** 2).sum(-1))
+    reach = np.sort(within, axis=1)[:, 3]  # the nearest is itself
+    between = np.sqrt(((points[:, None] - of) ** 2).sum(-1))
+    return float((between <= reach).any(axis=1).mean())
+
+
+@pytest.mark.parametrize("offset", [0, 1000, 30_000])
+def test_neighbours_far_from_zero_are_those_of_float64(offset: int) -> None:
+    rng = np.random.default_rng(0)
+    real = (rng.normal(size=(300, 8)) + offset).astype(np.float32)
+    samples = (0.8 * rng.normal(size=(250, 8)) + 0.3 + offset).astype(np.float32)
+    a, b = samples.astype(np.float64), real.astype(np.float64)
+    exact = in_reach(a, of=b), in_reach(b, of=a)
+    assert metrics.precision_recall(samples, real) == pytest.approx(exact, abs=1e-6)
+    assert 0.3 < exact[1] < exact[0] < 1
 
 
 def test_precision_and_recall_count_who_lies_within_reach() -> None:
@@ -75,6 +148,28 @@ def test_the_score_of_certain_balanced_classes_is_their_number() -> None:
     logits = 1000 * np.eye(10)[np.arange(4000) % 10]
     assert metrics.inception_score(logits).value == pytest.approx(10, rel=0.02)
     assert metrics.inception_score(np.zeros((100, 10))).value == pytest.approx(1)
+
+
+def test_no_score_is_more_than_the_images_of_a_split_so_that_ten_are_needed() -> None:
+    certain = 100 * np.eye(100)  # each its own class
+    assert metrics.inception_score(certain[:10]).value == pytest.approx(1)
+    assert metrics.inception_score(certain).value == pytest.approx(10)
+    config = tiny_config(sample={"count": 99}, evaluate={"metrics": ["inception_score"]})
+    with pytest.raises(ConfigError, match="inception_score needs at least 100 samples"):
+        check_evaluable(config)
+
+
+@pytest.mark.parametrize(("m", "n"), [(60, 60), (60, 200), (200, 60)])
+def test_a_kernel_distance_whose_subset_is_a_whole_set_has_no_spread(m: int, n: int) -> None:
+    samples = Features(features(0, m).astype(np.float32), np.zeros((m, 0), np.float32))
+    pooled = features(1, n).astype(np.float32)
+    real = Reference({}, statistics(pooled), pooled, {})
+    assert set(metrics.measure("kid", samples, real)[0]) == {"value"}
+
+
+def test_a_kernel_distance_over_real_subsets_has_their_spread() -> None:
+    a, b = features(0, 1100), features(1, 1200)
+    assert metrics.kernel_distance(a, b).subset_std > 0
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mpdit.catalogue import PAPERS_FLAGS
-from mpdit.config import OPERATIONAL, RunConfig, make_run
+from mpdit.config import OPERATIONAL, RunConfig, make_run, read_run
 from mpdit.grid.grid import grid_from_text
 from mpdit.grid.plan import make_plan
+from mpdit.sampling.drawing import Drawing
 
 OTHER: dict[str, list[Any]] = {
     "model.depth": [3, 8],
@@ -45,7 +47,7 @@ OTHER: dict[str, list[Any]] = {
     "sample.ema_std": [0.1],
     "sample.precision": ["bfloat16", "tf32"],
     "sample.to_uint8": ["truncate"],
-    "evaluate.extractor": ["inception"],
+    "evaluate.extractor": ["inception", "dinov2"],
     "evaluate.metrics": [["fd", "kid"], ["inception_score"]],
     "evaluate.repeats": [2],
     "seed": [1, 2**31 - 1],
@@ -65,6 +67,7 @@ ELSEWHERE: dict[str, list[Any]] = {
     "sample.batch_size": [1, 77],
     "sample.compile": [True],
     "evaluate.inception": ["/data/inception.pth"],
+    "evaluate.dinov2": ["/data/dinov2.pth"],
 }
 
 
@@ -104,6 +107,7 @@ def test_every_field_is_either_science_or_operation() -> None:
     together = {"model.forced_weight_normalization", *(f"data.{key}" for key in LATENTS)}
     together |= {"model.added_flags", "train.objective"}  # whose other values extensions add
     together |= {"train.gain_learning_rate"}  # where there are gains
+    together |= {"sample.respacing"}  # for some step counts only
     assert fields - operational == set(OTHER) | together
 
 
@@ -140,6 +144,37 @@ def test_latents_of_another_shape_are_another_run() -> None:
 @given(choices(ELSEWHERE))
 def test_where_and_how_a_run_is_executed_is_no_part_of_it(change: tuple[str, Any]) -> None:
     assert changed(*change).id == make_run(base()).id
+
+
+def sampled(**sample: Any) -> RunConfig:
+    return make_run(base() | {"sample": sample})
+
+
+@pytest.mark.parametrize(
+    ("solver", "steps"), [("ddpm", 250), ("ddim", 50), ("ddpm", 1), ("dpm++", 15), ("dpm++", 27)]
+)
+def test_respacing_is_no_part_of_a_run_whose_timesteps_it_leaves_as_they_are(
+    solver: str, steps: int
+) -> None:
+    one, other = (sampled(solver=solver, steps=steps, respacing=r) for r in ("dit", "nearest"))
+    assert one.id == other.id
+    assert "respacing" not in one.science()["sample"]
+    assert Drawing.of_run(one).record() == Drawing.of_run(other).record()
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "ddim"])
+def test_a_run_of_version_01_keeps_its_timesteps_and_its_id(solver: str) -> None:
+    new = sampled(solver=solver, steps=27)
+    assert new.sample.respacing == "dit"
+    written = new.resolved()
+    del written["sample"]["respacing"]
+    old = read_run(written)
+    assert old.sample.respacing == "nearest"
+    assert "respacing" not in old.science()["sample"]
+    assert old.id != new.id
+    assert "respacing" not in Drawing.of_run(old).record()  # as its records say
+    assert Drawing.of_run(new).record()["respacing"] == "dit"
+    assert Drawing.of_run(new).name == "samples"
 
 
 def test_metrics_in_another_order_or_twice_are_the_same_run() -> None:

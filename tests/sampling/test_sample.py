@@ -14,6 +14,7 @@ from PIL import Image
 
 from mpdit import sample
 from mpdit.catalogue import SOLVERS
+from mpdit.catalogue.respacing import even_timesteps
 from mpdit.config import RunConfig
 from mpdit.data.latents import LatentSource, Manifest
 from mpdit.disk.files import append_row
@@ -31,6 +32,24 @@ from tests.helpers.processes import finish, start
 from tests.helpers.tiny import tiny_config
 
 CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("respacing", ["dit", "nearest"])
+def test_a_set_is_drawn_at_the_timesteps_that_its_respacing_says(
+    respacing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def guided(_: DiT, x: torch.Tensor, t: torch.Tensor, *__: object) -> torch.Tensor:
+        asked.insert(0, int(t[0]))
+        return torch.cat((x, torch.zeros_like(x)), dim=1)
+
+    monkeypatch.setattr(DiT, "guided", guided)
+    config = tiny_config(sample={"steps": 27, "respacing": respacing})
+    draw(build_model(config, CPU), Drawing.of_run(config), range(2), CPU)
+    assert tuple(asked) == even_timesteps(27, respacing)
+
+
 LEVEL = 1 / 127.5
 """One of 256 grey levels."""
 

@@ -13,7 +13,7 @@ def load(evaluate: EvaluateConfig, device: torch.device) -> Extractor:
     """The extractor that a config names, on a device.
 
     Raises:
-        ConfigError: when Inception's weights are not there, or are no such weights.
+        ConfigError: when the extractor's weights do not exist, or are not its weights.
     """
     found: Extractor = EXTRACTORS.find(evaluate.extractor).load()(evaluate, device)
     return found

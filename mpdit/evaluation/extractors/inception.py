@@ -12,9 +12,10 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from mpdit.catalogue.methods import INCEPTION
 from mpdit.config import EvaluateConfig
 from mpdit.data.latents import checksum
-from mpdit.data.preflight import INCEPTION_URL, inception_weights
+from mpdit.data.preflight import weights_file
 from mpdit.errors import ConfigError
 from mpdit.evaluation.extractors.extractor import Extractor, FeatureNetwork
 
@@ -42,7 +43,7 @@ def of_config(evaluate: EvaluateConfig, device: torch.device) -> Extractor:
     Raises:
         ConfigError: when they are not there, or are not its weights.
     """
-    return load(inception_weights(evaluate), device)
+    return load(weights_file(evaluate), device)
 
 
 def load(file: Path, device: torch.device) -> Extractor:
@@ -59,7 +60,7 @@ def load(file: Path, device: torch.device) -> Extractor:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ConfigError(
             f"{file} does not hold Inception's weights as torch-fidelity has them "
-            f"({INCEPTION_URL}): {reason}"
+            f"({INCEPTION.url}): {reason}"
         ) from None
     return Extractor(
         name="inception",
