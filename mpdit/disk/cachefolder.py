@@ -1,4 +1,4 @@
-"""Where what was computed once is kept: deleting it costs time only. No torch is imported here."""
+"""The folder for computed files that can be deleted without loss. No torch."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """``$MPDIT_CACHE``, or ``~/.cache/mpdit``; it may not exist yet."""
+    """Return ``$MPDIT_CACHE``, or ``~/.cache/mpdit``; it may not exist yet."""
     return Path(os.environ.get("MPDIT_CACHE") or Path("~/.cache/mpdit").expanduser())

@@ -1,24 +1,23 @@
-"""Who may write into a run's folder: one process at a time, and none that has lost the right.
+"""The lease of a run: one process at a time may write into its folder.
 
-A node that fails, or is only cut off, may leave the process of its allocation running: an orphan,
-which still writes when Slurm has long begun the job again elsewhere. Hence the rules:
+A node that fails or loses its network may leave the process of its allocation running. This orphan
+still writes after Slurm has restarted the job elsewhere. Hence the rules:
 
-1.  ``lock`` names the run's owner, which holds it (flock) as long as it lives. Who takes the run
-    puts a lock of its own, already held, in the place of the old one: from then on it is the owner.
-2.  A run that nobody holds is anyone's, save an earlier allocation's of the job that had it last.
-3.  A run that is held may be taken by a later allocation of the holder's job (its restart count is
-    higher), and by any job of the same user when the holder's, of the same cluster, is not running
-    by Slurm's word (which may hide other users' jobs). To everyone else it is busy.
-4.  Before it reads anything, the new owner removes what others have written aside and not renamed.
-    A file of rows that it goes on with it replaces first, and does not append to.
-5.  Every write below the folder of a run that this process has leased asks whether it is the owner
-    still: when all is written aside, before the rename; when a file of rows is open, before the
-    row. A process that is not ends at once.
+1.  ``lock`` names the run's owner, which holds it (flock) as long as it lives. A process takes the
+    run by replacing the lock with one of its own that it already holds.
+2.  Any process may take a run that nobody holds, except an earlier allocation of its last job.
+3.  A held run may be taken by a later allocation of the holder's job (with a higher restart count).
+    Any job of the same user may take it when Slurm reports that the holder's job, of the same
+    cluster, does not run (Slurm may hide other users' jobs). For all others it is busy.
+4.  Before it reads anything, the new owner removes the files that others wrote aside and did not
+    rename. It replaces a file of rows before it appends to it.
+5.  Every write below the folder of a leased run first checks that this process is still the owner:
+    after writing aside, before the rename; after opening a file of rows, before the row. A process
+    that is not the owner exits at once.
 
-So what an orphan renames is there before the new owner reads, or never: if it asked before there
-was a new lock, then its file aside is older than rule 4. What it appends goes to the file that it
-had opened, and that the new owner has replaced. None of this needs locks across hosts: where the
-file system has none, the owner's name alone protects.
+So an orphan renames a file before the new owner reads it, or never: if it checked before the new
+lock, its file aside is older than rule 4. Its rows go to a file that the new owner has replaced.
+None of this needs locks across hosts: where the file system has none, the owner's name protects.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from mpdit.errors import ConfigError
 
 TRIES = 20
 TRY_S = 0.05
-"""A reader (is_leased) holds the lock for an instant, too."""
+"""A reader (is_held) also holds the lock for an instant."""
 
 _ASIDE = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 
@@ -57,9 +56,9 @@ class LeaseLostError(BusyError):
 
 @dataclass(frozen=True)
 class Owner:
-    """A process that has leased a run, as its lock names it.
+    """The process that has leased a run, as the run's lock names it.
 
-    ``token`` is its own, 0 is nobody's. A job's earlier allocations have lower restart counts.
+    ``token`` identifies it; 0 is nobody. Earlier allocations of a job have lower restart counts.
     """
 
     token: int = 0
@@ -71,7 +70,7 @@ class Owner:
 
     @classmethod
     def here(cls) -> Owner:
-        """This process, with a new token."""
+        """Describe this process, with a new token."""
         return cls(
             token=secrets.randbits(62) + 1,
             host=socket.gethostname(),
@@ -92,7 +91,7 @@ class Owner:
 
     def may_take_from(self, holder: Owner) -> bool:
         """Whether the holder can only be an orphan (rule 3)."""
-        from mpdit import slurm  # here: not every reader of a run has to wait for it
+        from mpdit import slurm  # slow to import, and few readers of a run need it
 
         if self.is_same_job(holder):
             return self.restart > holder.restart
@@ -101,15 +100,15 @@ class Owner:
         try:
             return not slurm.is_running(holder.job)
         except ConfigError:
-            return False  # as long as nobody knows, it may be
+            return False  # unknown: it may be running
 
 
 @dataclass
 class Lease:
-    """A run's folder, as long as this process is its owner.
+    """A run's folder that this process owns.
 
     Attributes:
-        orphan: from whom it was taken over, and who may still live.
+        orphan: the previous owner, if it may still live.
     """
 
     folder: Path
@@ -119,23 +118,23 @@ class Lease:
 
     def check(self) -> None:
         """Raises:
-        LeaseLostError: when this process is not the owner any more.
+        LeaseLostError: when this process no longer owns the run.
         """
         owner = _read_owner(self.folder)
         if owner.token != self.token:
             raise LeaseLostError(f"{self.folder.name} has been taken over by {owner}")
 
     def has_orphan_ended(self) -> bool:
-        """Whether it has let go of its lock, as far as this host can see."""
+        """Whether the orphan has released its lock, as far as this host can see."""
         return self._orphans_lock is None or try_lock(self._orphans_lock, fcntl.LOCK_EX)
 
 
 @contextmanager
 def take(folder: Path) -> Iterator[Lease]:
-    """Own the run in ``folder``; the kernel lets go of it however the process ends.
+    """Own the run in ``folder``. The kernel releases it, however the process ends.
 
     Raises:
-        BusyError: when it is another process's (rules 2, 3).
+        BusyError: when another process owns it (rules 2, 3).
     """
     me = Owner.here()
     with ExitStack() as stack:
@@ -160,7 +159,7 @@ def take(folder: Path) -> Iterator[Lease]:
 
 @contextmanager
 def share(lease: Lease) -> Iterator[Lease]:
-    """Have this process's writes ask, too; for one that works for the owner."""
+    """Check this process's writes too; for a process that works for the owner."""
     _leases.append(lease)
     try:
         yield lease
@@ -169,23 +168,23 @@ def share(lease: Lease) -> Iterator[Lease]:
 
 
 def check(path: Path) -> None:
-    """To be asked before a write to ``path`` shows (rule 5).
+    """Check the lease, if any, before a write to ``path`` takes effect (rule 5).
 
     Raises:
-        LeaseLostError: when it is in a run's folder that this process has leased, and lost.
+        LeaseLostError: when ``path`` is in a run that this process has leased and lost.
     """
     if (lease := _lease_of(path)) is not None:
         lease.check()
 
 
 def aside(file: Path) -> Path:
-    """Where to write what is to become ``file``: every owner of a run has names of his own."""
+    """Return where to write the future ``file``; the name differs for each owner of a run."""
     lease = _lease_of(file)
     return file.with_name(f".{file.name}.{f'{lease.token:016x}.' if lease else ''}tmp")
 
 
 def try_lock(file: IO[Any], kind: int) -> bool:
-    """flock without waiting; whether it was granted."""
+    """Lock without waiting, and return whether the lock was granted."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -194,7 +193,7 @@ def try_lock(file: IO[Any], kind: int) -> bool:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a living process on a host that shares this file system's locks owns it."""
+    """Whether a living process owns the run, on a host that shares this file system's locks."""
     try:
         with (folder / "lock").open("rb") as file:
             return not try_lock(file, fcntl.LOCK_SH)
@@ -208,7 +207,7 @@ def _lease_of(path: Path) -> Lease | None:
 
 
 def _open_lock(folder: Path) -> tuple[IO[bytes], bool]:
-    """The lock, and whether it was free and is this process's now."""
+    """Open the lock. The second value: whether it was free, so that this process now holds it."""
     file = folder / "lock"
     handle: IO[bytes]
     for _ in range(TRIES):
@@ -217,7 +216,7 @@ def _open_lock(folder: Path) -> tuple[IO[bytes], bool]:
         granted = try_lock(handle, fcntl.LOCK_EX)
         if granted and os.path.samestat(os.fstat(handle.fileno()), file.stat()):
             return handle, True
-        handle.close()  # it is held, or was replaced before it was granted
+        handle.close()  # another process holds it, or has replaced it
         time.sleep(TRY_S)
     return file.open("rb"), False
 
@@ -244,5 +243,5 @@ def _read_owner(folder: Path) -> Owner:
 
 
 def _parse(content: bytes) -> Owner:
-    """Nobody, of a lock that has just been made."""
+    """Read the owner from a lock's content; a lock that was just created names nobody."""
     return Owner(**json.loads(content)) if content else Owner()

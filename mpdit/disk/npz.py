@@ -178,7 +178,7 @@ def _header(array: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 @contextmanager
 def _whole(file: Path) -> Iterator[None]:
-    """Say of every way in which a file is broken that it is."""
+    """Turn any read error into DamagedError."""
     try:
         yield
     except DAMAGES as error:

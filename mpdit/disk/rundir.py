@@ -152,7 +152,7 @@ class RunDir:
             return False
 
     def is_leased(self) -> bool:
-        """Whether a living process on a host that shares this file system's locks executes it."""
+        """Whether a living process executes it, on a host that shares this file system's locks."""
         return leases.is_held(self.path)
 
     def lease(self) -> AbstractContextManager[Lease]:

@@ -1,8 +1,8 @@
-"""EMA profiles after the fact: ``python -m mpdit.ema RUN --std 0.03 0.07``.
+"""Post-hoc EMA: ``python -m mpdit.ema RUN --std 0.03 0.07``.
 
-The average of any relative width, as a least-squares combination of a run's snapshots (EDM2, Karras
-et al., arXiv:2312.02696, algorithm 3). What is made lies beside the snapshots in their form, and is
-never made from: only ``train.ema_stds`` of the run's config are.
+The average of any relative width is a least-squares combination of a run's snapshots (EDM2, Karras
+et al., arXiv:2312.02696, algorithm 3). Reconstructions are stored beside the snapshots in the same
+format and never used as inputs: those are the snapshots of the config's ``train.ema_stds``.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from mpdit.runtime.session import log
 
 WIDEST = 0.28
 TRUSTED = 0.01
-"""Relative error of the fit from which a reconstruction is called doubtful."""
+"""Relative error of the fit above which a reconstruction is called doubtful."""
 SHARES = 16
-"""The model is made in so many shares: sums in float64 take two of them, beside the result."""
+"""The model is combined in this many shards: float64 sums need two of them beside the result."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,16 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Fit:
-    """What a reconstruction is made of.
+    """The combination of snapshots that makes the wanted averages.
 
     Attributes:
         stds, step: the wanted averages.
-        snapshots: the stored ones up to that step.
-        weights: how much of each there is in each wanted one.
+        snapshots: the stored snapshots up to that step.
+        weights: the weight of each snapshot in each wanted average.
         errors: relative L² error of each combined profile (`posthoc_errors`).
-        missing: snapshots that the run should have up to that step, and has not.
-        parameters: names of what is averaged; all else is fixed tables.
-        shapes: of everything that a snapshot holds.
+        missing: snapshots that the run should have up to that step, but lacks.
+        parameters: names of the averaged tensors; all others are fixed tables.
+        shapes: the shape of each tensor in a snapshot.
     """
 
     stds: tuple[float, ...]
@@ -67,11 +67,11 @@ class Fit:
 
 
 def fit(run: RunDir, stds: Sequence[float], step: int | None = None) -> Fit:
-    """The combinations of the run's snapshots that come closest to the wanted averages.
+    """Fit combinations of the run's snapshots to the wanted averages.
 
     Args:
         stds: relative widths.
-        step: at whose end the averages are; None is the newest that is stored in every width.
+        step: the averages' last step; None is the newest step that is stored in every width.
 
     Raises:
         ConfigError: when the run has no such snapshots, one is damaged, or a width is out of range.
@@ -114,9 +114,9 @@ def fit(run: RunDir, stds: Sequence[float], step: int | None = None) -> Fit:
 def combine(
     made_of: Fit, on_read: Callable[[int], object] = lambda _: None
 ) -> list[dict[str, Tensor]]:
-    """The wanted averages, in the order of ``made_of.stds``; summed in float64.
+    """Return the wanted averages in the order of ``made_of.stds``, summed in float64.
 
-    Every byte of the snapshots is read once, however many averages are made; memory is taken by the
+    Every byte of the snapshots is read once, whatever the number of averages. Memory holds the
     results, and a sixteenth of a model in float64 for each.
 
     Args:
@@ -124,7 +124,7 @@ def combine(
     """
     with safe_open(made_of.snapshots[-1].file, "pt") as file:
         stored = {name: file.get_tensor(name) for name in made_of.shapes}
-        # all room is taken at once: pieces in turn with the sums would leave holes in memory
+        # allocated all at once: allocating in turn with the sums would fragment memory
         results = [
             {
                 name: torch.empty_like(tensor) if name in made_of.parameters else tensor.clone()
@@ -139,7 +139,7 @@ def combine(
             for _ in made_of.stds
         ]
         for snapshot, weights in zip(made_of.snapshots, made_of.weights, strict=True):
-            # a file is mapped while it is open: what was read of it is memory until then
+            # a file is mapped while it is open: its pages stay in memory until it is closed
             with safe_open(snapshot.file, "pt") as file:
                 for name in names:
                     tensor = file.get_tensor(name)
@@ -153,9 +153,9 @@ def combine(
 
 
 def reconstruct(run: RunDir, std: float, step: int | None = None) -> dict[str, Tensor]:
-    """A whole model's state dict with the average of relative width ``std`` at ``step``.
+    """Return a model's state dict with the average of relative width ``std`` at ``step``.
 
-    What is doubtful about it is logged.
+    Doubts about it are logged.
 
     Raises:
         ConfigError: as `fit`.
@@ -167,7 +167,7 @@ def reconstruct(run: RunDir, std: float, step: int | None = None) -> dict[str, T
 
 
 def profile_error(run: RunDir, std: float, step: int) -> float:
-    """Relative L² error of the average's profile (`posthoc_errors`); 0 for a stored width.
+    """Return the relative L² error of the average's profile (`posthoc_errors`); 0 if stored.
 
     Raises:
         ConfigError: as `fit`.
@@ -178,7 +178,7 @@ def profile_error(run: RunDir, std: float, step: int) -> float:
 
 
 def doubts(made_of: Fit) -> list[str]:
-    """What whoever uses a reconstruction has to know of it, a line each; mostly nothing."""
+    """Return warnings for the user of a reconstruction, one line each; usually none."""
     lines = []
     if made_of.missing:
         names = ", ".join(file.name for file in made_of.missing[:3])
@@ -195,7 +195,7 @@ def doubts(made_of: Fit) -> list[str]:
 
 
 def _stored(run: RunDir, config: RunConfig) -> list[Snapshot]:
-    """The trained snapshots by step, then width; reconstructed ones are of other widths."""
+    """List the trained snapshots by step, then width; reconstructions have other widths."""
     found = [
         Snapshot(std, int(match[1]), file)
         for std in config.train.ema_stds
@@ -206,7 +206,7 @@ def _stored(run: RunDir, config: RunConfig) -> list[Snapshot]:
 
 
 def _whole_steps(config: RunConfig, stored: list[Snapshot]) -> list[int]:
-    """The steps that are stored in every width."""
+    """Return the steps that are stored in every width."""
     steps = [snapshot.step for snapshot in stored]
     widths = config.train.ema_stds
     whole = sorted(step for step in set(steps) if steps.count(step) == len(widths))
@@ -227,19 +227,19 @@ def _missing(run: RunDir, config: RunConfig, step: int) -> list[Path]:
 
 
 def _check(file: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Refuse a snapshot that is torn, or of another model; its numbers are not read."""
+    """Refuse a snapshot that is torn or of another model, without reading its numbers."""
     try:
         with safe_open(file, "pt") as opened:
             names = opened.keys()
             held = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
     except SafetensorError as error:
-        raise ConfigError(f"{file} is damaged ({error}): delete it to do without it") from None
+        raise ConfigError(f"{file} is damaged ({error}). Delete it to go without it") from None
     if held != shapes:
-        raise ConfigError(f"{file} is not of this run's model: delete it to do without it")
+        raise ConfigError(f"{file} is not of this run's model. Delete it to go without it")
 
 
 def _shares(made_of: Fit) -> list[list[str]]:
-    """The parameters' names in groups of about a sixteenth of the model."""
+    """Group the parameters' names into shards of about a sixteenth of the model."""
     sizes = {name: int(np.prod(made_of.shapes[name])) for name in sorted(made_of.parameters)}
     limit = sum(sizes.values()) / SHARES
     shares: list[list[str]] = [[]]
@@ -277,7 +277,7 @@ def _write(run: RunDir, stds: list[float], step: int | None) -> None:
         if round(std, 3) != std:
             raise ConfigError(f"width {std:g}: files are named by three decimals")
         if std in trained:
-            raise ConfigError(f"width {std:g} was averaged in training: its snapshots are there")
+            raise ConfigError(f"width {std:g} was averaged in training: it has snapshots")
     made_of = fit(run, sorted(set(stds)), step)
     for doubt in doubts(made_of):
         print(f"warning: {doubt}", file=sys.stderr)

@@ -1,9 +1,10 @@
-"""Power-function averages of the weights, and any other profile from them afterwards.
+"""Power-function averages of the weights, and the weights of any other profile made from them.
 
 EDM2 (Karras et al., arXiv:2312.02696), section 3 and algorithm 3. The official map-dit code has
-the update the wrong way round, with β on the new weights; here it is the paper's.
+the update inverted, with β on the new weights; here it is the paper's.
 
-``python -m mpdit.ema RUN --std 0.03`` makes the average of another width (`mpdit.ema.posthoc`).
+``python -m mpdit.ema RUN --std 0.03`` reconstructs the average of another width
+(`mpdit.ema.posthoc`).
 """
 
 import errno
@@ -24,9 +25,9 @@ from mpdit.disk.files import written_aside
 
 
 def gamma_of(std: float) -> float:
-    """γ of the profile τ^γ with relative width ``std``.
+    """Return γ of the profile τ^γ with relative width ``std``.
 
-    The largest real root of γ³ + 7γ² + (16 − σ⁻²)γ + (12 − σ⁻²) = 0 (EDM2 eq. 126).
+    It is the largest real root of γ³ + 7γ² + (16 − σ⁻²)γ + (12 − σ⁻²) = 0 (EDM2 eq. 126).
     """
     inverse = std**-2
     roots = np.roots([1, 7, 16 - inverse, 12 - inverse])
@@ -34,7 +35,7 @@ def gamma_of(std: float) -> float:
 
 
 def beta(step: int, gamma: float) -> float:
-    """What the average keeps of itself at step 1, 2, …: (1 − 1/step)^(γ+1) (EDM2 eq. 127)."""
+    """Return the average's weight of itself at step 1, 2, …: (1 − 1/step)^(γ+1) (EDM2 eq. 127)."""
     return float((1 - 1 / step) ** (gamma + 1))
 
 
@@ -42,7 +43,7 @@ class PowerEMA:
     """One average of the weights for each relative width.
 
     Args:
-        parameters: the weights that are averaged, where they lie (they are read at each update).
+        parameters: the weights to average, read in place at each update.
         stds: relative widths.
 
     Attributes:
@@ -56,9 +57,9 @@ class PowerEMA:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """After optimizer step 1, 2, …: ema ← β ema + (1 − β) w."""
+        """Update after optimizer step 1, 2, …: ema ← β ema + (1 − β) w."""
         shares = [1 - beta(step, gamma) for gamma in self.gammas.values()]
-        # a weight's averages follow one another: on a CPU it is read from memory once for all
+        # all averages of a weight are adjacent: a CPU reads the weight from memory once
         averages = [a for of_weight in zip(*self.averages.values(), strict=True) for a in of_weight]
         weights = [weight for weight in self.parameters for _ in shares]
         torch._foreach_lerp_(averages, weights, shares * len(self.parameters))
@@ -74,7 +75,7 @@ class PowerEMA:
 
 
 def snapshot_file(folder: Path, std: float, step: int) -> Path:
-    """Where the EMA of relative width ``std`` after ``step`` steps is kept."""
+    """Return the file of the EMA of relative width ``std`` after ``step`` steps."""
     return folder / f"std{std:.3f}_step{step:08d}.safetensors"
 
 
@@ -82,12 +83,12 @@ def write_snapshot(file: Path, tensors: dict[str, Tensor]) -> None:
     """Replace ``file`` by a whole model's weights and tables.
 
     Raises:
-        OSError: when the disk is full; what was there is untouched.
+        OSError: when the disk is full; the old content is kept.
     """
     with written_aside(file) as temporary:
         try:
             save_file(tensors, temporary)
-        except SafetensorError as error:  # the system's error number is only in its text
+        except SafetensorError as error:  # only its text has the system's error number
             code = re.search(r"(?:os error|code:) (\d+)", str(error))
             number = int(code[1]) if code else errno.EIO
             size = sum(tensor.nbytes for tensor in tensors.values()) / 1e6
@@ -101,14 +102,14 @@ def posthoc_weights(
     out_steps: Sequence[int],
     out_stds: Sequence[float],
 ) -> Float[np.ndarray, "snapshots profiles"]:
-    """How much of each stored snapshot is in each wanted average (EDM2 algorithm 3).
+    """Return the weight of each stored snapshot in each wanted average (EDM2 algorithm 3).
 
     Args:
         in_steps, in_stds: training step and relative width of each stored snapshot.
-        out_steps, out_stds: the same of each wanted average.
+        out_steps, out_stds: the same for each wanted average.
 
     Returns:
-        The least-squares weights of the snapshots, one column a wanted average, each of sum 1.
+        The least-squares weights of the snapshots, one column for each wanted average, of sum 1.
     """
     given, wanted = _profiles(in_steps, in_stds), _profiles(out_steps, out_stds)
     weights = np.linalg.solve(_inner_products(*given, *given), _inner_products(*given, *wanted))
@@ -123,10 +124,10 @@ def posthoc_errors(
     out_steps: Sequence[int],
     out_stds: Sequence[float],
 ) -> Float[np.ndarray, " profiles"]:
-    """How far each combined profile is from the wanted one: ‖Σ wᵢ pᵢ − p‖ / ‖p‖ in L².
+    """Return each combined profile's relative L² error, ‖Σ wᵢ pᵢ − p‖ / ‖p‖.
 
-    The arguments are those of `posthoc_weights` and what it returns. Rounding hides what is below
-    about 1e-7.
+    The arguments are those of `posthoc_weights` and its result. Rounding hides errors below about
+    1e-7.
     """
     given, wanted = _profiles(in_steps, in_stds), _profiles(out_steps, out_stds)
     squared = _inner_products(*wanted, *wanted).diagonal()  # ‖p‖²
@@ -139,7 +140,7 @@ def posthoc_errors(
 def _profiles(
     steps: Sequence[int], stds: Sequence[float]
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Where profiles end, and their γ."""
+    """Return the ends of profiles, and their γ."""
     gammas = {std: gamma_of(std) for std in set(stds)}
     return np.asarray(steps, float), np.array([gammas[std] for std in stds])
 
@@ -150,7 +151,7 @@ def _inner_products(
     steps_b: Float[np.ndarray, " b"],
     gammas_b: Float[np.ndarray, " b"],
 ) -> Float[np.ndarray, "a b"]:
-    """∫ p_a p_b dτ of profiles p = (γ+1) τ^γ / t^(γ+1) on [0, t] (EDM2 eq. 151)."""
+    """Return ∫ p_a p_b dτ of profiles p = (γ+1) τ^γ / t^(γ+1) on [0, t] (EDM2 eq. 151)."""
     t_a, t_b = steps_a[:, None], steps_b[None, :]
     g_a, g_b = gammas_a[:, None], gammas_b[None, :]
     # min^(γa+γb+1) / (ta^(γa+1) tb^(γb+1)), without the large powers

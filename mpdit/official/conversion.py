@@ -1,6 +1,6 @@
-"""A run of the official map-dit code as a run of ours: weights, EMA snapshots, config.
+"""Conversion of a run of the official map-dit code into a run of ours.
 
-It reads what that code's training leaves: ``config.yaml`` (its arguments), ``checkpoints/
+It reads what the official training writes: ``config.yaml`` (its arguments), ``checkpoints/
 <step>.pt`` ({"model": …}) and ``ema/<width>_<step>.pt`` ({"std", "t", "state_dict"}, in half
 precision), with torch's safe loader only.
 """
@@ -13,7 +13,6 @@ import os
 import pickle
 import re
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,7 +29,7 @@ from mpdit.config import RunConfig, make_run
 from mpdit.disk.files import write_atomic
 from mpdit.disk.rundir import RunDir, read_config
 from mpdit.ema.power import PowerEMA, snapshot_file
-from mpdit.errors import EXIT_DONE, EXIT_USAGE, ConfigError
+from mpdit.errors import EXIT_DONE, ConfigError, say
 from mpdit.model import DiT
 from mpdit.official import tensors
 from mpdit.runtime.provenance import record_start
@@ -45,11 +44,11 @@ INVERTED = (
     "parameters): they are nearly the raw weights, not averages of their nominal width"
 )
 HOLDERS = ("state_dict", "model", "ema")
-"""Where in a .pt file the state dict may lie."""
+"""The keys that may hold the state dict in a .pt file."""
 FIXED = {"mlp_ratio": 4.0, "learn_sigma": True, "attn_scale": 0.3}
-"""Official arguments of which our model knows one value only."""
+"""Official arguments for which our model supports one value only."""
 TABLE_TOLERANCE = 2e-3
-"""Between a stored table and ours: what half precision leaves of numbers up to 2."""
+"""Largest difference of a stored table from ours: half precision's for numbers up to 2."""
 HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -63,13 +62,13 @@ class Stored:
 
 
 def convert(old: Path, new: Path) -> list[str]:
-    """Make the run directory ``new`` of the official run ``old``.
+    """Create the run directory ``new`` from the official run ``old``.
 
     Returns:
-        what a user of the new run must know, a sentence each; they are in its log.txt too.
+        notes for the user of the new run, a sentence each; its log.txt has them too.
 
     Raises:
-        ConfigError: when ``old`` is no such run, or ``new`` is there already; nothing is written.
+        ConfigError: when ``old`` is not such a run, or ``new`` exists; nothing is written.
     """
     if new.exists():
         raise ConfigError(f"{new} already exists")
@@ -118,10 +117,10 @@ def convert(old: Path, new: Path) -> list[str]:
 
 
 def run_config(official: Mapping[str, Any], kind: str, steps: int, stds: list[float]) -> RunConfig:
-    """The official arguments → our config, trained for ``steps``.
+    """Convert the official arguments into our config, trained for ``steps``.
 
     Raises:
-        ConfigError: naming the argument that is missing, or that has no counterpart.
+        ConfigError: naming the argument that is missing or has no counterpart.
     """
     for key, value in FIXED.items():
         if official.get(key, value) != value:
@@ -132,7 +131,7 @@ def run_config(official: Mapping[str, Any], kind: str, steps: int, stds: list[fl
         raise ConfigError(f"{odd[0]} has no counterpart here")
     for key in ("num_steps", "num_lin_warmup", "start_decay", "ema_snapshot_every"):
         if not isinstance(official.get(key), int | None):
-            raise ConfigError(f"{key} is no number of steps: {official[key]!r}")
+            raise ConfigError(f"{key} is not a number of steps: {official[key]!r}")
     try:
         model, data = tensors.model_options(official, kind), tensors.dataset(official)
     except KeyError as error:
@@ -171,10 +170,10 @@ def _given(official: Mapping[str, Any], key: str, otherwise: int) -> int:
 
 
 class _Converter:
-    """Official state dicts → ours, for one model.
+    """Converts official state dicts into ours, for one model.
 
     Attributes:
-        tables: names of the fixed random tables, which a snapshot holds beside the parameters.
+        tables: names of the fixed random tables that a snapshot holds beside the parameters.
     """
 
     def __init__(self, config: RunConfig, kind: str) -> None:
@@ -184,7 +183,7 @@ class _Converter:
         self.tables = self.state.keys() - dict(self.model.named_parameters()).keys()
 
     def __call__(self, file: Path, official: State) -> State:
-        """The tensors of ``file`` under our names.
+        """Return the tensors of ``file`` under our names.
 
         Raises:
             ConfigError: naming the tensor that is missing, left over, or of another shape.
@@ -223,12 +222,12 @@ def _same_table(stored: Tensor, ours: Tensor | None) -> bool:
 
 
 def _read(file: Path) -> State:
-    """The state dict of one official .pt file, without the prefixes of compilation and replicas.
+    """Read the state dict of one official .pt file, without the prefixes of compiling and replicas.
 
-    Half-precision tensors come back as float32.
+    Half-precision tensors become float32.
 
     Raises:
-        ConfigError: when it cannot be read without unpickling code, holds no state dict, or is of
+        ConfigError: when it cannot be read without unpickling code, has no state dict, or is from
             the original DiT release.
     """
     try:
@@ -260,7 +259,7 @@ def _official_config(old: Path) -> dict[str, Any]:
 
 
 def _checkpoints(old: Path) -> list[Stored]:
-    """By step.
+    """List the checkpoints by step.
 
     Raises:
         ConfigError: for a name without a step.
@@ -270,7 +269,7 @@ def _checkpoints(old: Path) -> list[Stored]:
 
 
 def _snapshots(old: Path) -> list[Stored]:
-    """By step, then width.
+    """List the snapshots by step, then width.
 
     Raises:
         ConfigError: for a name without a width and a step.
@@ -282,14 +281,14 @@ def _snapshots(old: Path) -> list[Stored]:
 def _in_name(pattern: str, file: Path) -> tuple[str, ...]:
     match = re.search(pattern, file.stem)
     if match is None:
-        _read(file)  # what it is may be a better reason
+        _read(file)  # its content may give a better reason
         raise ConfigError(f"{file}: no step (of a snapshot: width_step) is in its name")
     return match.groups()
 
 
 @contextmanager
 def _made_whole(new: Path) -> Iterator[RunDir]:
-    """A run directory that is there under its name only when all of it has been written."""
+    """Yield a run directory that gets its final name after all of it has been written."""
     new.parent.mkdir(parents=True, exist_ok=True)
     partial = new.with_name(f".{new.name}.{os.getpid()}.partial")
     partial.mkdir()
@@ -301,7 +300,7 @@ def _made_whole(new: Path) -> Iterator[RunDir]:
 
 
 def _save_checkpoint(run: RunDir, config: RunConfig, model: DiT, weights: State) -> None:
-    """The state at the last step, so that a trainer finds nothing left to train."""
+    """Write the checkpoint of the last step, so that a trainer has nothing left to train."""
     parameters = [weights[name].float() for name, _ in model.named_parameters()]
     state = {
         "step": config.train.steps,
@@ -314,7 +313,7 @@ def _save_checkpoint(run: RunDir, config: RunConfig, model: DiT, weights: State)
 
 
 def _record(run: RunDir, old: Path, notes: list[str]) -> None:
-    """Where the run comes from, in provenance.json and log.txt."""
+    """Record the run's origin in provenance.json and log.txt."""
     entry = record_start(run, torch.device("cpu"), processes=1)
     entry |= {"converted_from": str(old.resolve()), "notes": notes}
     write_atomic(run.path / "provenance.json", json.dumps({"starts": [entry]}, indent=1))
@@ -331,8 +330,7 @@ def main() -> int:
     given = parser.parse_args()
     try:
         notes = convert(given.old, given.new)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
+    except (ConfigError, OSError) as error:
+        return say(error)
     print(*notes, sep="\n")
     return EXIT_DONE

@@ -1,9 +1,9 @@
-"""The official map-dit code's names, and where each of its tensors lies in our model.
+"""The official map-dit code's names, and the place of each of its tensors in our model.
 
 Both generations are covered: `flags` (commit 4e3b269) and `mods` (branch old-mod_opts, c799d37).
 Our fused tensors (q, k, v; all parts of a modulation) are rows of several official ones.
 
-``python -m mpdit.official convert OLD_RUN_DIR NEW_RUN_DIR`` makes an official run one of ours.
+``python -m mpdit.official convert OLD_RUN_DIR NEW_RUN_DIR`` converts an official run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SIZE = {
 
 
 def model_options(official: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """The official arguments → the options of our model.
+    """Convert the official arguments into the options of our model.
 
     Args:
         official: the constructor's `depth`, `hidden_size`, … or the command line's `model:
@@ -44,7 +44,7 @@ def model_options(official: Mapping[str, Any], kind: str) -> dict[str, Any]:
         kind: the generation, `flags` or `mods`.
 
     Raises:
-        KeyError: for a size that is not there.
+        KeyError: for a missing size.
     """
     options: dict[str, Any] = {"preset": kind}
     if "model" in official:
@@ -88,13 +88,8 @@ _TELLING = (".attn.q_proj.", ".attn.qkv_proj.", ".modulation.net.1.", ".mod_msa.
 """Parts of tensors' names that tell the generations apart."""
 
 
-def model_config(official: Mapping[str, Any], kind: str) -> ModelConfig:
-    """The same as a config."""
-    return ModelConfig.model_validate(model_options(official, kind))
-
-
 def dataset(official: Mapping[str, Any]) -> Dataset:
-    """What the official model was built for."""
+    """Return the shape of the data that the official model was built for."""
     return Dataset(
         channels=official["in_channels"],
         size=official["input_size"],
@@ -104,7 +99,7 @@ def dataset(official: Mapping[str, Any]) -> Dataset:
 
 
 def _modulation(prefix: str, sublayer: str, model: ModelConfig, gate: bool) -> list[str]:
-    """Official linear maps of one sublayer's modulation (mods generation), in our order."""
+    """Return the official linear maps of one sublayer's modulation (mods), in our order."""
     applied = [part for part in PARTS if part in model.parts and part != "gate"]
     names = {part: f"{prefix}.mod{sublayer}.mods.{i}.net.1" for i, part in enumerate(applied)}
     if gate:
@@ -113,7 +108,7 @@ def _modulation(prefix: str, sublayer: str, model: ModelConfig, gate: bool) -> l
 
 
 def parameter_sources(model: ModelConfig, kind: str) -> dict[str, list[str]]:
-    """Each of our parameters → the official ones whose rows it is made of, in order."""
+    """Map each of our parameters to the official ones whose rows it consists of, in order."""
     sources = {
         "patches": ["x_embedder"],
         "time.mlp.first": ["t_embedder.mlp.net.0"],
@@ -152,14 +147,14 @@ def parameter_sources(model: ModelConfig, kind: str) -> dict[str, list[str]]:
 
 
 def _at_least_1d(tensor: Tensor) -> Tensor:
-    """A learned gain is a scalar there and one of a vector here."""
+    """Make a vector of a learned gain, which is a scalar in the official code."""
     return tensor if tensor.ndim else tensor[None]
 
 
 def from_official(
     official: Mapping[str, Tensor], model: ModelConfig, kind: str
 ) -> dict[str, Tensor]:
-    """Official tensors (parameters, gradients, EMA weights) under our names.
+    """Return official tensors (parameters, gradients, EMA weights) under our names.
 
     Raises:
         KeyError: naming the official tensors that have no place in the model.

@@ -1,8 +1,7 @@
-"""Many processes for one run: which one this is, and what they agree on.
+"""Several processes that train one run: this one's rank, and what they exchange.
 
-Each process has one device and takes its share of every batch; what is random is drawn for the
-whole batch, so the number of processes changes the order of sums and nothing else. Process 0
-writes.
+Each process has one device and takes its rank's shard of every batch. Random numbers are drawn for
+the whole batch, so the number of processes changes only the order of sums. Rank 0 writes.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ class World:
     """The processes of a run.
 
     Attributes:
-        rank, size: this process's number, of how many; alone, it is 0 of 1.
-        local_rank: its number among those on the same machine.
+        rank, size: this process's number, and how many there are; alone, 0 of 1.
+        local_rank: its number among the processes on the same machine.
     """
 
     rank: int = 0
@@ -37,19 +36,19 @@ class World:
         return self.rank == 0
 
     def share(self, count: int) -> slice:
-        """This process's part of ``count`` things; shares differ by one at most."""
+        """Return this rank's shard of ``count`` items; shards differ by one at most."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def largest(self, value: int) -> int:
-        """The largest of all processes' values; every process has to ask."""
+        """Return the largest of all processes' values; every process must call this."""
         if self.size == 1:
             return value
-        held = torch.tensor(value)  # on the CPU: the device is not waited for
+        held = torch.tensor(value)  # on the CPU: no wait for the device
         dist.all_reduce(held, dist.ReduceOp.MAX)
         return int(held)
 
     def add_up(self, values: Tensor) -> Tensor:
-        """The sum over all processes, in place."""
+        """Sum over all processes, in place."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
@@ -57,15 +56,15 @@ class World:
 
 @contextmanager
 def join() -> Iterator[World]:
-    """This process's place, as torchrun's environment or submitit's under Slurm says; connected.
+    """Connect to the other processes that torchrun, or submitit under Slurm, has started.
 
-    Left at the end by whoever has not left before (`leave`).
+    A process that has not called `leave` before is disconnected at the end.
     """
     if os.environ.get("SUBMITIT_EXECUTOR") == "slurm" and "RANK" not in os.environ:
         place = TorchDistributedEnvironment()
         # srun runs where rank 0 does, and its address needs no name service
         place.master_addr = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", place.master_addr)
-        # all of a node's GPUs stay visible, as torchrun has it: the local rank picks one
+        # all GPUs of a node stay visible, as under torchrun: the local rank picks one
         place.export(set_cuda_visible_devices=False)
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
@@ -79,6 +78,6 @@ def join() -> Iterator[World]:
 
 
 def leave() -> None:
-    """Part from the other processes."""
+    """Disconnect from the other processes."""
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""How this process uses memory."""
+"""The C library's memory allocator."""
 
 import ctypes
 import sys
@@ -8,11 +8,11 @@ _NEVER = -1
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed for the next allocation, instead of handing it back.
+    """Let glibc keep freed memory for the next allocation instead of returning it.
 
-    Training allocates and frees the same tensors in every step. By default each large one is
-    mapped anew, and every page of it faults on first touch: several percent of a step on a CPU.
-    Does nothing where the C library is another one.
+    Training allocates and frees the same tensors in every step. By default each large tensor is
+    mapped again, and each of its pages faults on first access: several percent of a step on a CPU.
+    Does nothing with another C library.
     """
     if sys.platform != "linux":
         return

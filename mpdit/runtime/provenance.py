@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: code, packages, machine; one entry for each start."""
+"""The origin of a run's numbers: code, packages and machine, one entry for each start."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ PACKAGES = ("torch", "numpy", "torch-fidelity", "safetensors", "scikit-learn", "
 
 
 def record_start(run: RunDir, device: torch.device, processes: int) -> dict[str, Any]:
-    """Append this start to provenance.json (and keep an uncommitted diff beside it).
+    """Append this start to provenance.json, and store an uncommitted diff beside it.
 
-    The number of threads is the first start's: sums are split by thread, and a resumed run has to
-    add in the same order to come to the same bits.
+    The number of threads is that of the first start. Sums are split by thread, and a resumed run
+    must add in the same order to get the same bits.
 
     Returns:
         the entry written.
 
     Raises:
-        ConfigError: when what is there is damaged.
+        ConfigError: when the file is damaged.
     """
     file = run.path / "provenance.json"
     try:
         starts = json.loads(file.read_text())["starts"] if file.exists() else []
     except (ValueError, KeyError, TypeError):
         raise ConfigError(
-            f"{file} is damaged: it held the number of threads, without which the same bits cannot "
-            "be promised. Delete it to go on all the same"
+            f"{file} is damaged. It held the number of threads, which a resumed run needs for the "
+            "same bits. Delete the file to resume without it"
         ) from None
     threads = starts[0]["threads"] if starts else int(os.environ.get("MPDIT_THREADS", 0))
     commit, diff = _code()
@@ -69,7 +69,7 @@ def record_start(run: RunDir, device: torch.device, processes: int) -> dict[str,
 
 
 def _code() -> tuple[str | None, str]:
-    """The commit and the uncommitted diff of the checkout that this code runs from."""
+    """Return the commit and the uncommitted diff of the checkout that this code runs from."""
     root = Path(mpdit.__file__).parents[1]
 
     def git(*words: str) -> str:

@@ -1,7 +1,7 @@
-"""The signals that ask a run to stop, from its first line on.
+"""The signals that ask a run to stop, handled from its first line on.
 
-Only the standard library, so that it is there before torch, whose import takes seconds: what comes
-meanwhile is noted, instead of killing a job that Slurm is about to requeue.
+Imports the standard library only, so that it is ready before torch, whose import takes seconds. A
+signal in between is noted; it must not kill a job that Slurm is about to requeue.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from types import FrameType
 STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 noted = 0
-"""The number of the last one that came before anybody watched."""
+"""The number of the last signal that came before `watched`."""
 
 
 def note() -> None:
-    """From now on they do no more than being noted."""
+    """Only note the signals from now on."""
     for number in STOP:
         signal.signal(number, _note)
 
 
 @contextmanager
 def watched(stop: Callable[[int], None]) -> Iterator[None]:
-    """Call ``stop`` with the number of each that comes, and of the one that was noted before."""
+    """Call ``stop`` with the number of each signal, first with that of a noted one."""
 
     def call(number: int, _frame: FrameType | None) -> None:
         stop(number)
@@ -47,9 +47,9 @@ def _note(number: int, _frame: FrameType | None) -> None:
 
 
 def _leave_to_parent() -> None:
-    """In a forked helper: TERM and INT end it, and USR2, which all processes of a job get, nothing.
+    """Let TERM and INT end a forked helper. USR2, which all processes of a job get, is ignored.
 
-    What to do about them is its parent's business.
+    Its parent decides what the signals mean.
     """
     for number in STOP:
         if getattr(signal.getsignal(number), "__module__", "") == __name__:

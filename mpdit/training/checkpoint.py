@@ -1,7 +1,7 @@
-"""Resumable state on disk: written aside, synced, read back, renamed; a damaged one is passed over.
+"""Checkpoints: written aside, synced, read back, renamed. Damaged ones are skipped.
 
-Beside each ``step_00001000.pt`` lies ``step_00001000.json`` with its SHA-256. The checksum gets its
-name first, so a checkpoint that has its own name is whole, whenever the writing was broken off.
+Beside each ``step_00001000.pt`` lies ``step_00001000.json`` with its SHA-256. The checksum is
+renamed first, so a checkpoint under its final name is whole, whenever writing was interrupted.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ KEPT = 2  # the newest, and the one to fall back on when it is damaged
 
 
 def save(folder: Path, step: int, payload: dict[str, Any]) -> None:
-    """Write ``step_00001000.pt`` and its checksum, then let go of all but the newest two.
+    """Write ``step_00001000.pt`` and its checksum, then delete all but the newest two.
 
     Raises:
-        OSError: when the disk is full, or what is read back is not what was written; what was there
-            before is untouched.
+        OSError: when the disk is full, or the content read back differs from what was written;
+            older checkpoints are kept.
         LeaseLostError: likewise, when another process has taken over the run.
     """
     folder.mkdir(exist_ok=True)
@@ -38,11 +38,11 @@ def save(folder: Path, step: int, payload: dict[str, Any]) -> None:
             raise OSError(errno.EIO, "what is read back is not what was written")
         with written_aside(file.with_suffix(".json")) as checksum:
             checksum.write_text(json.dumps({"step": step, "sha256": digest}))
-    # what lies past this step was damaged, or training would not have come by here again
+    # later checkpoints are damaged, or training would not have returned to this step
     steps = sorted(other.stem for other in folder.glob("step_*.pt") if other.stem <= file.stem)
-    # what an interrupted save has left, too
+    # with the files that an interrupted save has left
     old = [other for other in folder.glob("*step_*") if other.stem not in steps[-KEPT:]]
-    lease.check(folder)  # once these are known: what a new owner will write is not among them
+    lease.check(folder)  # after listing: files that a new owner writes are not among them
     for other in old:
         other.unlink(missing_ok=True)
 
@@ -50,11 +50,11 @@ def save(folder: Path, step: int, payload: dict[str, Any]) -> None:
 def load_newest(
     folder: Path, device: torch.device, warn: Callable[[str], None]
 ) -> dict[str, Any] | None:
-    """The newest whole checkpoint, None when there is none; damaged ones are named to ``warn``."""
+    """Return the newest whole checkpoint, or None; ``warn`` gets the names of damaged ones."""
     files = sorted(folder.glob("step_*.pt"), reverse=True)
     for file in files:
         if reason := _damage(file):
-            warn(f"checkpoint {file} {reason}; it is passed over")
+            warn(f"checkpoint {file} {reason}; skipping it")
             continue
         payload: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
         return payload
@@ -64,7 +64,7 @@ def load_newest(
 
 
 def _damage(file: Path) -> str | None:
-    """Why a checkpoint cannot be used, None when it is whole."""
+    """Return why a checkpoint cannot be used, or None when it is whole."""
     try:
         expected = json.loads(file.with_suffix(".json").read_bytes())["sha256"]
         return None if _sha256(file) == expected else "is damaged: it is not what was written"
@@ -75,15 +75,15 @@ def _damage(file: Path) -> str | None:
 
 
 def _write(file: Path, payload: dict[str, Any]) -> str:
-    """Put the payload on the disk, and return the SHA-256 of what was meant to be there.
+    """Write the payload to the disk, and return the SHA-256 of the intended content.
 
     Raises:
-        OSError: saying what the payload takes.
+        OSError: with the size of the payload.
     """
     hashed = _Hashed(file.open("wb"))
     try:
         with hashed.file:
-            torch.save(payload, cast("IO[bytes]", hashed))  # it writes and flushes, no more
+            torch.save(payload, cast("IO[bytes]", hashed))  # torch only calls write and flush
             if hashed.error:
                 raise hashed.error
             hashed.file.flush()
@@ -95,9 +95,9 @@ def _write(file: Path, payload: dict[str, Any]) -> str:
 
 
 class _Hashed:
-    """A file that is hashed and counted on its way to the disk, to the end when the disk is full.
+    """A file that hashes and counts what is written, to the end even when the disk is full.
 
-    An error is kept for afterwards: torch would make a RuntimeError of it, without a number.
+    An error is stored and raised later: torch would turn it into a RuntimeError without a number.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -117,11 +117,11 @@ class _Hashed:
         return len(data)
 
     def flush(self) -> None:
-        """The file is flushed once, after the last byte."""
+        """Do nothing: the file is flushed once, after the last byte."""
 
 
 def _sha256(file: Path) -> str:
-    """Of what is on the disk, rather than of what memory still holds of it."""
+    """Hash what is on the disk, not what the page cache holds."""
     with file.open("rb") as handle:
         if hasattr(os, "posix_fadvise"):  # macOS has none
             os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,4 +1,4 @@
-"""What training measures: sums on the device between the rows of metrics.jsonl."""
+"""Training's measurements: sums on the device between the rows of metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ Row = dict[str, float | int]
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss is no number any more; the state from before is kept."""
+    """The loss is NaN or infinite; the last good checkpoint is kept."""
 
 
 class Meters:
-    """Makes the rows of metrics.jsonl: means since the last one, speed, memory.
+    """Makes the rows of metrics.jsonl: means since the last row, speed, memory.
 
     Args:
-        devices: of how many alike the speed is.
+        devices: number of identical devices the speed covers.
 
     Attributes:
-        seconds: spent in training steps, over all starts.
-        row_seconds: of them, since the last row.
+        seconds: time spent in training steps, over all starts.
+        row_seconds: the part of it since the last row.
     """
 
     def __init__(self, config: RunConfig, run: RunDir, device: torch.device, devices: int) -> None:
@@ -43,20 +43,20 @@ class Meters:
         self.flops = TRAINING_PASSES * forward_flops(config.model, config.data.spec)  # an image's
 
     def took(self, seconds: float) -> None:
-        """A step's time."""
+        """Add the time of a step."""
         self.seconds += seconds
         self.row_seconds += seconds
 
     def add(self, measures: Float[Tensor, " measures"]) -> None:
-        """One step's; the device is not waited for."""
+        """Add the measures of one step, without waiting for the device."""
         self.sums += measures
         self.summed += 1
 
     def means(self, step: int) -> dict[str, float]:
-        """The measures' means over the steps since the last row; waits for the device.
+        """Return the measures' means since the last row; waits for the device.
 
         Raises:
-            NonFiniteLossError: when they are no numbers any more.
+            NonFiniteLossError: when the loss or the gradient norm is NaN or infinite.
         """
         means = dict(zip(MEASURES, (self.sums / self.summed).tolist(), strict=True))
         for name in ("loss", "grad_norm"):
@@ -68,7 +68,7 @@ class Meters:
         return means
 
     def row(self, step: int, means: dict[str, float], learning_rate: float) -> Row:
-        """The row of metrics.jsonl for the steps since the last one; the sums begin anew."""
+        """Return the row of metrics.jsonl for the steps since the last row, and reset the sums."""
         speed = self.summed * self.config.train.batch_size / self.row_seconds
         row = {
             "step": step,
@@ -99,6 +99,6 @@ class Meters:
 
 
 def _kept(run: RunDir) -> str:
-    """What there is to go on from."""
+    """Name the checkpoint to resume from."""
     files = sorted(run.checkpoints.glob("step_*.pt"))
     return f"{files[-1]} is kept" if files else "there is no checkpoint yet"

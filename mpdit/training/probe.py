@@ -1,7 +1,7 @@
-"""The magnitude probe: what a model's activations, weights, gradients and steps measure.
+"""The magnitude probe: the sizes of a model's activations, weights, gradients and updates.
 
-Activations are those of a fixed batch at fixed timesteps, eagerly, outside the training step;
-gradients and updates are the training step's own. Nothing here changes a bit of the training.
+Activations are measured on a fixed batch at fixed timesteps, eagerly, outside the training step;
+gradients and updates in the training step itself. The probe does not change the training.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Magnitudes = dict[str, list[float]]
 
 
 class Probe:
-    """Measures models on one batch: noisy images, their original timesteps, their labels."""
+    """Measures models on one batch: noisy images x_t, their timesteps t, their labels y."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Probe:
 
     @classmethod
     def of_run(cls, config: RunConfig, batches: Batches, diffusion: Diffusion) -> Probe:
-        """On images of the train split, noised to timesteps of the whole range."""
+        """Build the probe from images of the train split, noised to timesteps of all sizes."""
         random = generator(config.seed, "probe")
         rows = torch.randperm(len(batches), generator=random)[:IMAGES]
         x0, y = batches.images(rows)
@@ -48,7 +48,7 @@ class Probe:
 
     @torch.no_grad()
     def __call__(self, model: DiT) -> Magnitudes:
-        """The activations (`mpdit.model.SITES`), and ``weight``: the RMS of a block's weights."""
+        """Measure the activations (`SITES`) and ``weight``, the RMS of a block's weights."""
         sites: Magnitudes = defaultdict(list)
 
         def record(_block: int, site: str, value: Tensor) -> None:
@@ -59,9 +59,9 @@ class Probe:
 
 
 class StepProbe:
-    """What one training step does to the weights; made between the gradients and the step.
+    """Measures how one training step changes the weights; created between backward and step.
 
-    It copies the blocks' weights, and is let go of after the step.
+    Holds a copy of the block weights; discard it after the step.
     """
 
     @torch.no_grad()
@@ -73,7 +73,7 @@ class StepProbe:
 
     @torch.no_grad()
     def after(self) -> Magnitudes:
-        """``gradient``: its RMS before clipping; ``update``: the change's RMS over the weights'."""
+        """Return ``gradient``, its RMS before clipping; ``update``: RMS of change over weights."""
         updates = [
             rms(torch._foreach_sub(block, before)) / rms(before)
             for block, before in zip(self.weights, self.before, strict=True)
@@ -82,11 +82,11 @@ class StepProbe:
 
 
 def weights_of_blocks(model: DiT) -> list[list[Tensor]]:
-    """The matrices of each block, its modulation's among them; gains are not."""
+    """Return the matrices of each block, with those of its modulation and without gains."""
     return [[p for p in block.parameters() if p.ndim > 1] for block in model.blocks]
 
 
 def rms(tensors: list[Tensor] | tuple[Tensor, ...]) -> float:
-    """Root mean square over the numbers of all of them."""
+    """Return the root mean square over all numbers of the tensors."""
     norms = torch.stack(torch._foreach_norm(tensors))
     return math.sqrt(norms.square().sum().item() / sum(tensor.numel() for tensor in tensors))

@@ -8,10 +8,10 @@ from mpdit.training.meters import Row
 
 
 class Events:
-    """Scalars under the run's ``tensorboard/``, one a column.
+    """Writes each column as a scalar under the run's ``tensorboard/``.
 
     Args:
-        step: training goes on from here; what an earlier start wrote past it is shown no more.
+        step: training resumes from here; later events of an earlier start are hidden.
 
     Raises:
         ConfigError: when TensorBoard is not installed.
@@ -27,7 +27,7 @@ class Events:
         self.writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=step + 1)
 
     def add(self, row: Row) -> None:
-        """One row of metrics."""
+        """Add one row of metrics."""
         for name in row.keys() - {"step"}:
             self.writer.add_scalar(name, row[name], row["step"])
 

@@ -240,7 +240,7 @@ def test_a_width_out_of_range_is_refused_with_the_range(own_run, monkeypatch, ca
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("--std", 0.05), "width 0.05 was averaged in training: its snapshots are there"),
+        (("--std", 0.05), "width 0.05 was averaged in training: it has snapshots"),
         (("--std", 0.0501), "named by three decimals"),
         (("--std", 0.07, "--step", 41), "at step 41; near it: 38, 40, 42"),
     ],

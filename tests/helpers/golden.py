@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from mpdit.model import DiT
-from mpdit.official.tensors import BUFFERS, dataset, from_official, model_config
+from mpdit.modelconfig import ModelConfig
+from mpdit.official.tensors import BUFFERS, dataset, from_official, model_options
 from tests.helpers import ROOT
 
 GOLDEN = Path(os.environ.get("MPDIT_GOLDEN") or ROOT / "tests" / "golden")
@@ -26,7 +27,7 @@ class Golden:
         self.arrays = {key: value for key, value in np.load(path).items() if key != "meta"}
         self.meta = json.loads(str(np.load(path)["meta"]))
         self.kind, self.arguments = self.meta["kind"], self.meta["config"]
-        self.config = model_config(self.arguments, self.kind)
+        self.config = ModelConfig.model_validate(model_options(self.arguments, self.kind))
         self.data = dataset(self.arguments)
 
     def __getitem__(self, key: str) -> torch.Tensor:
