@@ -16,12 +16,12 @@ DASH = "–"
 
 
 def minus(text: str) -> str:
-    """With the sign that is as wide as a plus."""
+    """The text with the minus sign that is as wide as a plus."""
     return text.replace("-", "−")
 
 
 def decimals(values: Iterable[float], significant: int = 4) -> int:
-    """As many as give the smallest of the values so many significant digits, up to four."""
+    """Decimals that give the smallest value so many significant digits, at most four."""
     sizes = [abs(value) for value in values if value and math.isfinite(value)]
     if not sizes:
         return 2
@@ -29,7 +29,7 @@ def decimals(values: Iterable[float], significant: int = 4) -> int:
 
 
 def decimals_of_changes(table: pd.DataFrame) -> int:
-    """For differences: by the narrowest interval, or by the differences where there is none."""
+    """Decimals of differences: by the narrowest interval, without intervals by the values."""
     if "high" not in table:
         return 2
     widths = table["high"] - table["low"]

@@ -1,17 +1,17 @@
-"""The comparing tables: one row a variant, held against its baseline.
+"""The comparing tables: one row a variant, compared with its baseline.
 
 =====================  ============================================================================
 variant, baseline      names; the baseline's own row has an empty difference
 model                  its size, ``DiT-S/2``
 metric                 the distance's own label; smaller is better
 mean, half_width       over seeds; half of the 95 % t interval (NaN for one seed)
-seeds                  how many stand behind the mean
+seeds                  the number of seeds in the mean
 limit, limit_half      the same of the distance at N → ∞ (NaN where it was not taken)
 sampling_sd            standard deviation between sample sets of one model (NaN without repeats)
 floor, floor_metric    the distance of real held-out images, and its label; mean over seeds
 difference, low, high  to the baseline, paired by seed, with its 95 % interval
 relative, …_low/_high  the same as a fraction of the baseline's mean
-pairs                  how many seeds both have
+pairs                  the number of seeds that both have
 p, p_holm              of the paired t test; corrected for all comparisons of the study (Holm)
 parameters             trainable parameters
 relative_size          parameters over the baseline's, less one
@@ -19,8 +19,8 @@ train_seconds          mean over seeds of the training time
 published_distance     the paper's, where it has one for this model, data and metric; else NaN
 published_relative     the paper's relative difference
 published_parameters   the official code's
-published_source       where the three are from
-tuned                  the point of the tune axes that was chosen, only where there are any
+published_source       the sources of the three
+tuned                  the chosen point of the tune axes; only where there are any
 =====================  ============================================================================
 """
 
@@ -49,7 +49,7 @@ CORRECTED = "p: paired t test, corrected for all comparisons of the study (Holm)
 CAPTION = f"{MEAN} {DIFFERENCES} {CORRECTED}"
 _NOTHING = statistics.Estimate(math.nan, math.nan, math.nan, 0)
 NO_DIFFERENCE = Difference(_NOTHING, _NOTHING, p=math.nan, p_holm=math.nan)
-"""A baseline's to itself."""
+"""Of a baseline to itself."""
 
 
 _PUBLISHED = {
@@ -143,7 +143,7 @@ def _compare(study: Study, groups: list[Comparison]) -> pd.DataFrame:
 
 
 def _points(tuned: pd.Series[str]) -> str:
-    """One name; of several, for how many seeds each was chosen."""
+    """The chosen point; of several, each with the number of its seeds."""
     counts = tuned.value_counts(sort=False)
     if len(counts) < 2:
         return next(iter(counts.index), DASH)
@@ -151,7 +151,7 @@ def _points(tuned: pd.Series[str]) -> str:
 
 
 class _Companions:
-    """What stands beside the distance of each variant: limit, spread, floor."""
+    """The limit, spread and floor beside each variant's distance."""
 
     def __init__(self, study: Study) -> None:
         roles = ("limit", "floor")
