@@ -36,8 +36,8 @@ def decimals_of_changes(table: pd.DataFrame) -> int:
     return decimals(widths if widths.notna().any() else table["difference"], significant=3)
 
 
-Row = Mapping[Any, Any]
-"""A row of numbers, by column."""
+Numbers = Mapping[Any, Any]
+"""A row of a table of numbers, by column."""
 Names = tuple[str, str, str]
 DIFFERENCE: Names = ("difference", "low", "high")
 RELATIVE: Names = ("relative", "relative_low", "relative_high")
@@ -57,7 +57,7 @@ def number(value: float | None, places: int, half_width: float = math.nan) -> st
     return minus(f"{value:.{places}f}{spread}")
 
 
-def change(row: Row, names: Names, scale: float, places: int) -> str:
+def change(row: Numbers, names: Names, scale: float, places: int) -> str:
     """``−11.00 [−23.71, +1.71]`` from the columns of a value and its bounds."""
     value, low, high = (scale * row[name] for name in names)
     if math.isnan(value):
@@ -95,7 +95,7 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def cell(row: Row, column: str, places: int) -> str:
+def cell(row: Numbers, column: str, places: int) -> str:
     """A value as people read it, by what its column holds; a distance with so many decimals."""
     match column:
         case "mean":
@@ -123,7 +123,7 @@ def cell(row: Row, column: str, places: int) -> str:
 
 
 def printer(
-    columns: Mapping[str, str | Callable[[Row], str]], maybe: Iterable[str] = ()
+    columns: Mapping[str, str | Callable[[Numbers], str]], maybe: Iterable[str] = ()
 ) -> Callable[[pd.DataFrame], pd.DataFrame]:
     """What prints a table of numbers: heading → its column (see `cell`), or a row → text.
 
