@@ -71,7 +71,7 @@ def _folders(path: Path) -> list[Entry]:
     found = []
     for config in path.glob("*/config.yaml"):
         name = config.parent.name
-        match = re.fullmatch(r"(.+)_s(\d+)-([0-9a-f]{8})", name)
+        match = re.fullmatch(r"(.+)_s(\d+)-([0-9a-f]{12}|[0-9a-f]{8})", name)
         variant, seed, run_id = match.groups() if match else (name, 0, "")
         found.append(Entry(name=name, id=run_id, variant=variant, seed=int(seed)))
     found.sort(key=lambda entry: (entry.variant, entry.seed, entry.name))
