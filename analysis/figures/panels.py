@@ -104,19 +104,17 @@ def interval(axes: Axes, at: float, found: Estimate, color: str, vertical: bool 
         return
     low, high = axes.get_ylim() if vertical else axes.get_xlim()
     ends = np.clip([found.low, found.high], low, high)
-    arrows = "v^" if vertical else "<>"
-    line: Any = {"color": color, "linewidth": 0.9, "solid_capstyle": "butt"}
-    for values, marker in (
+    beyond = zip(ends, (found.low, found.high), "v^" if vertical else "<>", strict=True)
+    parts = [
         (ends, ""),
-        *(
-            (ends[[i]], arrows[i])
-            for i, bound in enumerate((found.low, found.high))
-            if ends[i] != bound
-        ),
-    ):
-        where = np.full_like(values, at)
-        x, y = (where, values) if vertical else (values, where)
-        axes.plot(x, y, marker=marker, markersize=3, clip_on=not marker, **line)
+        *((np.array([end]), arrow) for end, bound, arrow in beyond if end != bound),
+    ]
+    for values, marker in parts:
+        x, y = (np.full_like(values, at), values)[:: 1 if vertical else -1]
+        axes.plot(
+            x, y, marker=marker, markersize=3, clip_on=not marker, color=color, linewidth=0.9,
+            solid_capstyle="butt",
+        )  # fmt: skip
 
 
 class VariantRow(NamedTuple):

@@ -64,29 +64,22 @@ class Factorial:
     residual_sd: float
     degrees: int
 
-    @property
-    def main(self) -> list[Effect]:
-        """The main effects.
+    def of(self, order: int) -> list[Effect]:
+        """The main effects (1), or the interactions of two factors (2).
 
         Raises:
             NothingToShow: where none can be estimated.
         """
-        return self._of(1, "no main effect can be told from the interactions")
-
-    @property
-    def interactions(self) -> list[Effect]:
-        """The interactions of two factors.
-
-        Raises:
-            NothingToShow: where none can be estimated.
-        """
-        return self._of(2, "no two axes of the grid have all their combinations")
-
-    def _of(self, order: int, nothing: str) -> list[Effect]:
         found = [effect for effect in self.effects if len(effect.factors) == order]
         if not found:
-            raise NothingToShow(nothing)
+            raise NothingToShow(_NOTHING[order])
         return found
+
+
+_NOTHING = {
+    1: "no main effect can be told from the interactions",
+    2: "no two axes of the grid have all their combinations",
+}
 
 
 def factorial(runs: pd.DataFrame, factors: Sequence[str]) -> Factorial:

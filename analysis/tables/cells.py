@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,13 @@ RELATIVE: Names = ("relative", "relative_low", "relative_high")
 def bounds(found: Estimate, names: Names) -> dict[str, float]:
     """A value and the bounds of its interval as columns."""
     return dict(zip(names, (found.value, found.low, found.high), strict=True))
+
+
+def averaged(
+    found: Estimate, names: Sequence[str] = ("mean", "half_width", "seeds")
+) -> dict[str, float]:
+    """A mean over seeds, half of its interval, and the number of seeds as columns."""
+    return dict(zip(names, (found.value, found.half_width, found.n), strict=False))
 
 
 def number(value: float | None, places: int, half_width: float = math.nan) -> str:

@@ -27,7 +27,7 @@ tuned                  the chosen point of the tune axes; only where there are a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -115,7 +115,7 @@ def _compare(study: Study, groups: list[Comparison]) -> pd.DataFrame:
     runs = comparison.chosen(study)
     seconds = runs[runs["trained"]].groupby("variant", observed=False)["train_seconds"].mean()
     parameters = runs.groupby("variant", observed=False)["parameters"].first()
-    companions = _Companions(study)
+    companions = _companions(study)
     designs: dict[Any, Any] = study.designs.to_dict("index")
     rows = []
     for group in groups:
@@ -126,10 +126,8 @@ def _compare(study: Study, groups: list[Comparison]) -> pd.DataFrame:
                 "baseline": group.baseline,
                 "model": designs[variant]["model"],
                 "metric": metric,
-                "mean": average.value,
-                "half_width": average.half_width,
-                "seeds": average.n,
-                **companions.of(variant),
+                **cells.averaged(average),
+                **companions(variant),
                 **columns_of(differences.get((variant, group.baseline), NO_DIFFERENCE)),
                 "parameters": parameters[variant],
                 "relative_size": parameters[variant] / parameters[group.baseline] - 1,
@@ -150,25 +148,22 @@ def _points(tuned: pd.Series[str]) -> str:
     return ", ".join(f"{point} ({count})" for point, count in counts.items())
 
 
-class _Companions:
-    """The limit, spread and floor beside each variant's distance."""
+def _companions(study: Study) -> Callable[[str], dict[str, Any]]:
+    """A variant → the limit, spread and floor beside its distance."""
+    limits, floors = (comparison.companions(study, role) for role in ("limit", "floor"))
+    spread = comparison.sampling_sd(study)
 
-    def __init__(self, study: Study) -> None:
-        roles = ("limit", "floor")
-        self.limits, self.floors = (comparison.companions(study, role) for role in roles)
-        self.spread = comparison.sampling_sd(study)
-
-    def of(self, variant: str) -> dict[str, Any]:
-        limits = self.limits[self.limits["variant"] == variant]
-        floors = self.floors[self.floors["variant"] == variant]
-        limit = statistics.mean(limits["value"])
+    def of(variant: str) -> dict[str, Any]:
+        limit = statistics.mean(limits["value"][limits["variant"] == variant])
+        floor = floors[floors["variant"] == variant]
         return {
-            "limit": limit.value,
-            "limit_half": limit.half_width,
-            "sampling_sd": float(self.spread.get(variant, math.nan)),
-            "floor": statistics.mean(floors["value"]).value,
-            "floor_metric": next(iter(floors["metric"]), DASH),
+            **cells.averaged(limit, ("limit", "limit_half")),
+            "sampling_sd": float(spread.get(variant, math.nan)),
+            "floor": statistics.mean(floor["value"]).value,
+            "floor_metric": next(iter(floor["metric"]), DASH),
         }
+
+    return of
 
 
 def columns_of(found: Difference) -> dict[str, Any]:
