@@ -30,8 +30,8 @@ and ``missing``.
 ``provenance``, one row a start of a run
     ``time``, ``code``, ``diff_sha``, ``python``, ``host``, ``device``, ``threads``, ``job``,
     ``packages.<name>``.
-``missing``, one row a lack
-    ``run``, ``study`` and ``what``, in words.
+``missing``, one row a problem
+    ``run``, ``study`` and ``what`` is missing or damaged, in words.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class NothingToShow(ValueError):
 
 @dataclass(frozen=True)
 class Study:
-    """A study's results, as the module says. The frames are shared: copy before changing one."""
+    """A study's results: the frames that this module describes. Copy a frame before changing it."""
 
     name: str
     path: Path
-    """Its folder; of several joined studies, the first one's."""
+    """Its folder; that of the first of several joined studies."""
     runs: pd.DataFrame
     metrics: pd.DataFrame
     magnitudes: pd.DataFrame
@@ -65,7 +65,7 @@ class Study:
     provenance: pd.DataFrame
     missing: pd.DataFrame
     tune: tuple[str, ...] = ()
-    """The columns of ``runs`` over which each variant is to be compared at its own best."""
+    """The tuned columns of ``runs``: each variant is compared at its own best point of them."""
 
     @property
     def variants(self) -> list[str]:
@@ -79,16 +79,16 @@ class Study:
         return known.drop_duplicates("variant").set_index("variant").sort_index()
 
     def folder(self, run: str) -> RunDir:
-        """Where a run lies."""
+        """A run's folder."""
         return RunDir(Path(self.runs.loc[self.runs["run"] == run, "folder"].iloc[0]))
 
     def samples(self, run: str, count: int, name: str = "samples") -> tuple[np.ndarray, np.ndarray]:
         """The first ``count`` images (uint8, count × H × W × C) and labels (count) of a run.
 
-        ``name`` is that of another sample set than the run's own, ``samples_ema0.1``.
+        ``name`` names another sample set than the run's own, such as ``samples_ema0.1``.
 
         Raises:
-            NothingToShow: when there are none, or the file is not whole.
+            NothingToShow: when the file is missing, empty or damaged.
         """
         file = self.folder(run).samples / f"{name}.npz"
         try:
@@ -99,6 +99,6 @@ class Study:
             images = next(npz.images(file, count))
             return images, npz.labels(file)[:count]
         except FileNotFoundError:
-            raise NothingToShow(f"{file} is not there") from None
+            raise NothingToShow(f"{file} is missing") from None
         except npz.DamagedError as error:
             raise NothingToShow(str(error)) from None

@@ -33,7 +33,7 @@ def main_effects(study: Study) -> Figure:
 
     A filled mark differs from zero after Holm's correction.
     """
-    effects = comparison.factorial(study).main
+    effects = comparison.factorial(study).of(1)
     figure, axes = panels.rows([_label(effect) for effect in effects])
     ends = [(effect.estimate.low, effect.estimate.high) for effect in effects]
     values = [effect.estimate.value for effect in effects]
@@ -66,12 +66,11 @@ def interactions(study: Study) -> Figure:
     A star differs from zero after Holm's correction.
     """
     fit = comparison.factorial(study)
-    both = fit.interactions
     cells = _cells(fit.effects, fit.factors)
     size = len(cells)
     values = np.full((size, size), np.nan)
     stars = np.zeros((size, size), dtype=bool)
-    for effect in both:
+    for effect in fit.of(2):
         column, row = sorted(cells.index(cell) for cell in _pairs(effect))
         values[row, column] = effect.estimate.value
         stars[row, column] = effect.p_holm < ALPHA

@@ -1,4 +1,4 @@
-"""What the figures share: which variants are drawn and how they look, axes, legends."""
+"""Shared by the figures: which variants are drawn and how they look, axes, legends."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from analysis.judging.statistics import Estimate
 from analysis.study import NothingToShow, Study
 
 ROWS = 40
-"""How many variants a figure with a row for each may have."""
+"""The most variants of a figure with a row for each."""
 LINE = 44
 """Letters of a name that fit into one line of a column."""
 
 
 def ranking(study: Study) -> list[str]:
-    """All variants in grid order; the baseline and then the best first, where they are too many."""
+    """All variants in grid order; where they are too many, the baseline and then the best first."""
     variants = study.variants
     if len(variants) <= style.SHOWN:
         return variants
@@ -42,14 +42,14 @@ def looks(study: Study) -> dict[str, style.Look]:
 
 
 def shown(study: Study, there: Iterable[str], limit: int = style.SHOWN) -> list[str]:
-    """Of the variants that have data, those that are drawn, in grid order."""
+    """Those of the variants with data that are drawn, in grid order."""
     present = set(there)
     chosen = [variant for variant in ranking(study) if variant in present][:limit]
     return [variant for variant in study.variants if variant in set(chosen)]
 
 
 def of_chosen(study: Study, data: pd.DataFrame) -> pd.DataFrame:
-    """Each variant at its own best point of the tune axes, as in the tables."""
+    """The data of runs that figures show: a tuned variant's are at its best point."""
     return data[data["run"].isin(comparison.chosen(study)["run"])]
 
 
@@ -67,7 +67,9 @@ def panels(count: int, columns: int, **shares: Any) -> tuple[Figure, list[Axes]]
     grid = figure.subplots(rows, columns, squeeze=False, **shares).ravel()
     for axes in grid[count:]:
         axes.remove()
-    for axes in grid[:count]:  # how many ticks fit is asked when it is drawn, in a notebook later
+    for axes in grid[
+        :count
+    ]:  # the number of ticks that fit is computed when drawn, in a notebook later
         axes.tick_params(axis="x", labelsize=style.RC["xtick.labelsize"])
         axes.tick_params(axis="y", labelsize=style.RC["ytick.labelsize"])
     return figure, list(grid[:count])
@@ -81,7 +83,7 @@ def name_bottom(grid: Sequence[Axes], columns: int, label: str) -> None:
 
 
 def rows(names: Sequence[str]) -> tuple[Figure, Axes]:
-    """A row a name, from the top, as high as the names need."""
+    """Axes with a row a name, from the top, as high as the names need."""
     wrapped = [style.wrap(name) for name in names]
     lines = sum(1.25 + 0.9 * text.count("\n") for text in wrapped)
     figure, axes = single(0.55 + 0.2 * lines)
@@ -102,19 +104,17 @@ def interval(axes: Axes, at: float, found: Estimate, color: str, vertical: bool 
         return
     low, high = axes.get_ylim() if vertical else axes.get_xlim()
     ends = np.clip([found.low, found.high], low, high)
-    arrows = "v^" if vertical else "<>"
-    line: Any = {"color": color, "linewidth": 0.9, "solid_capstyle": "butt"}
-    for values, marker in (
+    beyond = zip(ends, (found.low, found.high), "v^" if vertical else "<>", strict=True)
+    parts = [
         (ends, ""),
-        *(
-            (ends[[i]], arrows[i])
-            for i, bound in enumerate((found.low, found.high))
-            if ends[i] != bound
-        ),
-    ):
-        where = np.full_like(values, at)
-        x, y = (where, values) if vertical else (values, where)
-        axes.plot(x, y, marker=marker, markersize=3, clip_on=not marker, **line)
+        *((np.array([end]), arrow) for end, bound, arrow in beyond if end != bound),
+    ]
+    for values, marker in parts:
+        x, y = (np.full_like(values, at), values)[:: 1 if vertical else -1]
+        axes.plot(
+            x, y, marker=marker, markersize=3, clip_on=not marker, color=color, linewidth=0.9,
+            solid_capstyle="butt",
+        )  # fmt: skip
 
 
 class VariantRow(NamedTuple):
@@ -147,7 +147,7 @@ def row_text(axes: Axes, row: int, text: str) -> None:
 
 
 def limits(values: np.ndarray | pd.Series[float]) -> tuple[float, float]:
-    """Room for points and for intervals of about their own spread; what is measured is positive."""
+    """The axis' limits: room for points and for intervals of about their spread. Never negative."""
     span = values.max() - values.min() or abs(values.max()) or 1
     return float(max(0, values.min() - 0.4 * span)), float(values.max() + 0.4 * span)
 
@@ -155,7 +155,7 @@ def limits(values: np.ndarray | pd.Series[float]) -> tuple[float, float]:
 def lines(
     axes: Axes, data: pd.DataFrame, study: Study, x: str, y: str, markers: bool = False
 ) -> None:
-    """A line a variant, of the rows as they are."""
+    """Draw a line a variant through the rows as they are."""
     look, names = looks(study), shown(study, data["variant"].astype(str))
     if not names:
         return
@@ -197,7 +197,7 @@ def plain_log(axes: Axes) -> None:
     if decades < 1.5:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    if decades < 0.4:  # not one round number may be inside
+    if decades < 0.4:  # perhaps no round number is inside
         axes.yaxis.set_minor_formatter(short_number)
 
 

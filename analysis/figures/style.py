@@ -19,14 +19,14 @@ from mpdit.disk.files import write_atomic
 COLUMN = 3.4
 """Inches: the width of one column of a two-column paper."""
 PAPER, INK = "#ffffff", "#262626"
-"""Background; text and axes. The report puts the page's own in their place, to read in the dark."""
+"""Background; text and axes. The report replaces them by the page's own, for dark mode."""
 
 PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#56b4e9", "#949494", "#8c5a2b")
 """seaborn's colour-blind palette without its two pale colours; the last is darkened."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 DASHES: tuple[Any, ...] = ("", (4, 1.5), (1, 1.2), (4, 1, 1, 1))
 SHOWN = len(PALETTE) * 2
-"""How many variants a figure of lines or samples can tell apart."""
+"""The most variants that a reader can tell apart in a figure of lines or samples."""
 
 RC: Any = {
     "font.family": "DejaVu Sans",  # it comes with matplotlib: the same on every machine
@@ -55,7 +55,7 @@ RC: Any = {
 }
 
 METADATA: Any = {"pdf": {"CreationDate": None}, "png": {"Software": None}, "svg": {"Date": None}}
-"""Nothing that changes from one day to the next."""
+"""Without dates: the same figure is the same bytes."""
 
 P = ParamSpec("P")
 R = TypeVar("R")

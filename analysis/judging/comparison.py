@@ -21,14 +21,14 @@ from analysis.study import NothingToShow, Study
 CONDITIONING = ["model.conditioning", "model.final_conditioning"]
 SETTING = ["model", "data.name"]
 MEASURED = ("weights", "count", "reference.hash", "reference.split")
-"""With the settings of sampling what must be the same for distances to be compared ..."""
+"""Must be the same for distances to be compared, and so must the settings of sampling ..."""
 OWN = ("sampling.seed", "sampling.ema_error", "sampling.snapshot")
-"""... save what each run has of its own."""
+"""... except those that each run has for itself."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Variants in grid order, judged against the first."""
+    """Variants in grid order, compared with the first."""
 
     variants: tuple[str, ...]
 
@@ -57,7 +57,7 @@ def modulation(study: Study) -> list[Comparison]:
 
 
 def others(study: Study) -> list[Comparison]:
-    """What neither of the two takes up, judged against the study's first variant."""
+    """The variants in neither of the two, compared with the study's first variant."""
     designs = study.designs
     seen = {v for group in ladder(study) + modulation(study) for v in group.variants}
     rest = [v for v in designs.index if v not in seen]
@@ -65,12 +65,12 @@ def others(study: Study) -> list[Comparison]:
 
 
 def groups(study: Study) -> list[Comparison]:
-    """All of the three."""
+    """All comparisons of the study."""
     return [*ladder(study), *modulation(study), *others(study)]
 
 
 def pairs(study: Study) -> list[tuple[str, str]]:
-    """Every variant and each baseline that it is held against, in the tables' order."""
+    """Every variant and each baseline that it is compared with, in the tables' order."""
     found = [(v, group.baseline) for group in groups(study) for v in group.variants[1:]]
     return list(dict.fromkeys(found))
 
@@ -78,7 +78,7 @@ def pairs(study: Study) -> list[tuple[str, str]]:
 def steps(group: Comparison, flags: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:
     """(before, after) for each step of a ladder: a variant with all flags of the last, and more.
 
-    Variants that add to none before them are no step; nothing where fewer than two steps are.
+    Variants that do not add to the last step are skipped. Fewer than two steps are no ladder.
     """
     chain = [group.baseline]
     for variant in group.variants[1:]:
@@ -149,9 +149,9 @@ def floor_statement(study: Study) -> str:
 def distances(study: Study) -> pd.DataFrame:
     """One row a variant and seed: ``run``, ``variant``, ``seed``, ``metric``, ``value``, ``tuned``.
 
-    Where the study tunes an axis, the run is at the variant's own best point, which ``tuned`` names
-    and which was chosen among ``points`` (1: no choice), without this distance wherever that can
-    be (:mod:`analysis.judging.tuning`).
+    In a tuned study the run is at the variant's own best point, which ``tuned`` names and which was
+    chosen among ``points`` (1: no choice), if possible without this distance
+    (:mod:`analysis.judging.tuning`).
     """
     picked = tuning.choose(study).rename(columns={"point": "tuned"})
     picked = picked.assign(metric=label(study))
@@ -175,7 +175,7 @@ def chosen(study: Study) -> pd.DataFrame:
 
 
 def incomparable(study: Study) -> list[str]:
-    """Why some distances may not stand beside each other, in words; nothing when all may."""
+    """Why some distances cannot be compared, in words; empty where all can."""
     name, distance = label(study), judged(study)
     infinite = ~np.isfinite(distance["value"].astype(float))
     return [
@@ -193,7 +193,7 @@ def incomparable(study: Study) -> list[str]:
 
 
 def differing(study: Study) -> dict[str, list[str]]:
-    """In which settings of measuring the runs' distances differ, and the values."""
+    """The settings of measuring in which the runs' distances differ, with their values."""
     rows = judged(study)
     settings = [key for key in map(str, rows) if key in MEASURED or key.startswith("sampling.")]
     found = {key: list(rows[key].map(levels.text).unique()) for key in settings if key not in OWN}

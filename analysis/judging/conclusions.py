@@ -48,7 +48,7 @@ def effect_statements(found: effects.Factorial, name: str) -> list[str]:
     Raises:
         NothingToShow: where no main effect can be estimated.
     """
-    main = found.main
+    main = found.of(1)
     both = found.effects[len(main) :]
     clear = [effect for effect in main if effect.is_conclusive]
     clear.sort(key=lambda effect: -abs(effect.estimate.value))

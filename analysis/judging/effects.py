@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -65,29 +64,22 @@ class Factorial:
     residual_sd: float
     degrees: int
 
-    @property
-    def main(self) -> list[Effect]:
-        """The main effects.
+    def of(self, order: int) -> list[Effect]:
+        """The main effects (1), or the interactions of two factors (2).
 
         Raises:
             NothingToShow: where none can be estimated.
         """
-        return self._of(1, "no main effect can be told from the interactions")
-
-    @property
-    def interactions(self) -> list[Effect]:
-        """The interactions of two factors.
-
-        Raises:
-            NothingToShow: where none can be estimated.
-        """
-        return self._of(2, "no two axes of the grid have all their combinations")
-
-    def _of(self, order: int, nothing: str) -> list[Effect]:
         found = [effect for effect in self.effects if len(effect.factors) == order]
         if not found:
-            raise NothingToShow(nothing)
+            raise NothingToShow(_NOTHING[order])
         return found
+
+
+_NOTHING = {
+    1: "no main effect can be told from the interactions",
+    2: "no two axes of the grid have all their combinations",
+}
 
 
 def factorial(runs: pd.DataFrame, factors: Sequence[str]) -> Factorial:
@@ -97,9 +89,7 @@ def factorial(runs: pd.DataFrame, factors: Sequence[str]) -> Factorial:
         runs: one row a run: ``value``, ``seed``, and a column a factor. A factor's levels are
             in the order of its categories, or else of their first appearance.
     """
-    # these take most of a second to import
-    from statsmodels.api import OLS
-    from statsmodels.tools.sm_exceptions import SingularMatrixWarning
+    from statsmodels.api import OLS  # takes most of a second to import
 
     values = {key: _categorical(runs[key]) for key in ("seed", *factors)}
     levels = {key: list(column.cat.categories) for key, column in values.items()}
@@ -111,25 +101,25 @@ def factorial(runs: pd.DataFrame, factors: Sequence[str]) -> Factorial:
             pairs.remove((a, b))
             cell = levels[a][empty[0, 0]], levels[b][empty[0, 1]]
             left_out.append(f"{a} × {b}: no run has {name((a, b), cell)}")
-    of_effects = [*((factor,) for factor in factors), *pairs]
-    terms = [(), ("seed",), *of_effects]
+    asked = [*((factor,) for factor in factors), *pairs]
+    terms = [(), ("seed",), *asked]
     design = np.hstack([_columns([ones[key] for key in term], len(runs)) for term in terms])
-    with warnings.catch_warnings():
-        # the parameters are not unique: which of their sums are is looked at below
-        warnings.simplefilter("ignore", SingularMatrixWarning)
-        fit = OLS(runs["value"].to_numpy(dtype=float), design).fit()
-    spanned = np.linalg.pinv(design) @ design
+    # the coefficients are not unique: fit the combinations of them that the runs determine
+    _, spread, directions = np.linalg.svd(design, full_matrices=False)
+    basis = directions[spread > 1e-10 * spread[0]]
+    fit = OLS(runs["value"].to_numpy(dtype=float), design @ basis.T).fit()
     sizes = {key: len(found) for key, found in levels.items()}
     effects = []
-    for factors_of in of_effects:
-        for index in itertools.product(*(range(1, sizes[key]) for key in factors_of)):
-            at = dict(zip(factors_of, index, strict=True))
-            of_levels = tuple(levels[key][i] for key, i in at.items())
-            contrast = np.concatenate([_contrast(term, at, sizes) for term in terms])
-            if np.allclose(contrast @ spanned, contrast, atol=1e-8):
-                effects.append(_effect(fit, contrast, factors_of, of_levels))
+    for term in asked:
+        for index in itertools.product(*(range(1, sizes[key]) for key in term)):
+            at = dict(zip(term, index, strict=True))
+            level = tuple(levels[key][i] for key, i in at.items())
+            contrast = np.concatenate([_contrast(other, at, sizes) for other in terms])
+            determined = contrast @ basis.T
+            if np.allclose(determined @ basis, contrast, atol=1e-8):
+                effects.append(_effect(fit, determined, term, level))
             else:
-                left_out.append(f"{name(factors_of, of_levels)} cannot be told from other effects")
+                left_out.append(f"{name(term, level)} cannot be told from other effects")
     degrees = int(fit.df_resid)
     return Factorial(
         factors=tuple(factors),

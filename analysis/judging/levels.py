@@ -1,4 +1,4 @@
-"""The values of a grid's axes as levels: text, whatever their type, in the grid's order."""
+"""The values of a grid's axes as levels: text in the grid's order."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def text(value: Any) -> str:
 
 
 def levels(column: pd.Series[Any]) -> pd.Series[Any]:
-    """An axis of the grid as a categorical: False before True, all else as text.
+    """An axis of the grid as a categorical: False before True, other values as text.
 
-    The text's order is that of the rows, which are in the grid's.
+    The categories are in the order of the rows, which is the grid's.
     """
     if set(map(type, column)) == {bool}:
         return column.astype(pd.CategoricalDtype([False, True]))
@@ -30,7 +30,7 @@ def levels(column: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def positions(column: pd.Series[Any]) -> pd.Series[Any]:
-    """A tuned axis as it can be drawn: numbers as they are; where one value is none, text."""
+    """A tuned axis as it can be drawn: as numbers, or as text where a value is not a number."""
     if column.map(lambda value: type(value) in (int, float) and value == value).all():
         return column.astype(float)
     return column.map(text)

@@ -79,9 +79,14 @@ def parameters(run: Mapping[Any, Any]) -> int | None:
     for count, options in PARAMETERS:
         fields = ModelConfig.model_validate(options).model_dump(mode="json")
         # results of an older version lack the fields that came later
-        if all(run.get(f"model.{key}", value) == value for key, value in fields.items()):
+        if all(_plain(run.get(f"model.{k}", v)) == _plain(v) for k, v in fields.items()):
             return count
     return None
+
+
+def _plain(value: Any) -> Any:
+    """A sequence as a list: it is a tuple in a config, a list in a file."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def ladder(run: Mapping[Any, Any]) -> PublishedStep | None:

@@ -17,8 +17,8 @@ class Difference:
 
     Attributes:
         absolute, relative: with 95 % intervals, widened where a variant was tuned.
-        p: of the paired t test, which rejects just where ``absolute`` excludes zero.
-        p_holm: corrected for the comparisons that it is one of.
+        p: of the paired t test, which rejects exactly where ``absolute`` excludes zero.
+        p_holm: corrected for all comparisons made together.
     """
 
     absolute: Estimate
@@ -55,7 +55,7 @@ def average(distances: pd.DataFrame, variant: str) -> Estimate:
 
 
 def differences(distances: pd.DataFrame, pairs: list[tuple[str, str]]) -> list[Difference]:
-    """Each (variant, baseline) of ``comparison.distances``; p corrected for all of these."""
+    """The difference of each pair (variant, baseline); p is corrected for all of them."""
     found = []
     for variant, baseline in pairs:
         ours, theirs = paired(distances, variant, baseline)
@@ -75,5 +75,5 @@ def differences(distances: pd.DataFrame, pairs: list[tuple[str, str]]) -> list[D
 
 
 def _points(distances: pd.DataFrame, variant: str) -> int:
-    """Among how many points of the tune axes the variant was put at its best."""
+    """The number of points of the tune axes among which the variant's best was chosen."""
     return max(distances.loc[distances["variant"] == variant, "points"], default=1)

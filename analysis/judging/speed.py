@@ -12,8 +12,8 @@ from analysis.study import NothingToShow, Study
 def of_runs(study: Study) -> pd.DataFrame:
     """One row a run: ``run``, ``variant``, ``seed``, ``images_per_s``, the median over logged rows.
 
-    A run's first row is left out where there are others: it has the warm-up in it. Of tuned
-    variants, those at their best point.
+    A run's first row contains the warm-up and is left out where there are others. A tuned variant
+    has the runs at its best point.
 
     Raises:
         NothingToShow: before a run has logged its speed.
@@ -29,9 +29,9 @@ def of_runs(study: Study) -> pd.DataFrame:
 
 
 def side_by_side(study: Study) -> set[str]:
-    """The runs that trained while another run of the study did on the same host.
+    """The runs that trained while another run of the study trained on the same host.
 
-    Of each start its time, and at most the run's training time from then on.
+    A start covers its time and at most the run's training time from then on.
     """
     starts = study.provenance[["run", "host", "time"]].astype({"run": str})
     begin = pd.to_datetime(starts["time"], utc=True)

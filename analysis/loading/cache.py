@@ -1,9 +1,9 @@
-"""What was parsed of many runs' files is kept, and is never stale.
+"""Keeps what was parsed of many runs' files, and never returns stale rows.
 
-A file is parsed again unless its inode, its size and its times of change are what they were when it
-was read. One that has changed in the last seconds is not kept at all: the rows of a run that is
-being written always come from its file (`mpdit.disk.stamp`). What is kept lies in the cache folder,
-so that a study that cannot be written to is loaded as fast as others.
+A file is parsed again unless its inode, its size and its times of change are the same as when it
+was read. A file that changed in the last seconds is not kept: the rows of a run that is being
+written always come from its file (`mpdit.disk.stamp`). The kept rows lie in the cache folder, so a
+read-only study loads as fast as others.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Kind:
-    """What a kind of file is turned into.
+    """How a kind of file is parsed and kept.
 
     Attributes:
-        name: of the file, in every run's folder.
-        schema: the columns that there are in any case, the first ones.
+        name: the file's name in every run's folder.
+        schema: the first columns, which always exist.
         parse: the files' contents → the rows of each, None where it is damaged.
-        worth_keeping: bytes; where less was parsed anew, keeping it would save no time.
-        version: of the code of ``parse``.
+        worth_keeping: bytes; keeping less than this would save no time.
+        version: version of the code of ``parse``.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Kind:
 
     @property
     def format(self) -> str:
-        """Another where the columns or the code that makes them are others."""
+        """Differs where the columns or the code that makes them differ."""
         return f"{self.version} {self.schema}"
 
 
@@ -71,7 +71,7 @@ class Rows:
 
 
 def read(study: Path, runs: Sequence[str], kind: Kind) -> Rows:
-    """The rows of one file of each run, as they are now; a missing file has none."""
+    """The current rows of one file of each run; a missing file has none."""
     store = _store(study, kind)
     kept = _open(store, kind)
     pieces: dict[int, Piece] = {}
@@ -80,7 +80,7 @@ def read(study: Path, runs: Sequence[str], kind: Kind) -> Rows:
     for index, run in enumerate(runs):
         file = study / run / kind.name
         with suppress(FileNotFoundError, NotADirectoryError), file.open("rb") as handle:
-            # before the content: what is appended meanwhile must not pass for what was read
+            # before the content: rows appended meanwhile must not count as read
             stamp = Stamp.of(os.fstat(handle.fileno()))
             known, piece = kept.get(run, (None, None))
             if piece is not None and known == stamp:
@@ -124,12 +124,12 @@ def _store(study: Path, kind: Kind) -> Path:
 
 
 def _open(store: Path, kind: Kind) -> Mapping[str, tuple[Stamp, Piece]]:
-    """What is kept: a run's name → its file's stamp when it was read, and its rows."""
+    """The kept rows: a run's name → its file's stamp when it was read, and its rows."""
     try:
         table = pa.ipc.open_file(pa.py_buffer(store.read_bytes())).read_all()
         kept = json.loads(table.schema.metadata[b"files"])
     except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
-        return {}  # not there, cut short, or none of ours
+        return {}  # missing, cut short, or not written by this module
     if kept["format"] != kind.format:
         return {}
     table = table.replace_schema_metadata(None)
@@ -141,7 +141,7 @@ def _open(store: Path, kind: Kind) -> Mapping[str, tuple[Stamp, Piece]]:
 
 
 def _keep(store: Path, kind: Kind, table: pa.Table, files: list[tuple[str, Stamp, int]]) -> None:
-    """Replace what is kept, where the cache can be written to."""
+    """Replace the kept rows, if the cache is writable."""
     metadata = {b"files": json.dumps({"format": kind.format, "files": files}).encode()}
     table = table.combine_chunks().replace_schema_metadata(metadata)
     with suppress(OSError):

@@ -19,20 +19,22 @@ LABELLED = ("runs", "metrics", "magnitudes", "evaluations", "provenance")
 def join(studies: Sequence[Study]) -> Study:
     """All runs of the studies, told apart by the column ``study``.
 
-    A variant that has one name and one design in several studies is one variant, so that seeds
-    which were trained elsewhere stand beside the others; where the designs differ, its name is put
-    behind its study's. A run that is in several studies counts once, where it has come furthest
-    (of equals, where it is first), and ``missing`` says so.
+    Variants with the same name and design are one variant, so that seeds trained elsewhere join the
+    others. Where the designs differ, the study's name is put before the variant's. A run that is in
+    several studies counts once, where it has come furthest (among equals the first), and
+    ``missing`` says so.
 
     Raises:
-        ConfigError: where two runs that are not the same have one name.
+        ConfigError: when two different runs have the same name.
     """
     studies = _each_run_once(_distinct_variants(_distinctly_named(studies)))
     names = [run for study in studies for run in study.runs["run"]]
     for name, count in Counter(names).items():
         if count > 1:
             where = " and ".join(s.name for s in studies if name in set(s.runs["run"]))
-            raise ConfigError(f"{name} is one run in {where}, and another: rename a folder")
+            raise ConfigError(
+                f"two different runs are named {name}, in {where}: rename one of the folders"
+            )
     variants = dict.fromkeys(variant for study in studies for variant in study.variants)
     kinds: dict[str, Any] = {
         "variant": pd.CategoricalDtype(list(variants), ordered=True),
@@ -52,13 +54,13 @@ def join(studies: Sequence[Study]) -> Study:
 
 
 def _stack(frames: list[pd.DataFrame], kinds: dict[str, Any]) -> pd.DataFrame:
-    """One below the other; a frame without rows has no say in the columns' types."""
+    """The frames one below the other; frames without rows do not affect the columns' types."""
     full = [frame for frame in frames if len(frame)] or frames[:1]
     return pd.concat([frame.astype(kinds) for frame in full])
 
 
 def _distinctly_named(studies: Sequence[Study]) -> list[Study]:
-    """Studies of one name go by their folders."""
+    """Studies with the same name are named by their folders."""
     names = Counter(study.name for study in studies)
     return [study if names[study.name] == 1 else _by_its_folder(study) for study in studies]
 
@@ -71,7 +73,7 @@ def _by_its_folder(study: Study) -> Study:
 
 
 def _distinct_variants(studies: list[Study]) -> list[Study]:
-    """Variants of one name and several designs get their studies' names."""
+    """Variants with the same name and different designs get their studies' names."""
     designs = defaultdict(set)
     for study in studies:
         for variant, design in study.designs["design"].items():
@@ -101,7 +103,7 @@ def _each_run_once(studies: list[Study]) -> list[Study]:
             if number != best:
                 spare[number].append(other["run"])
                 what = (
-                    f"is in {studies[best].name} too ({_progress(studies[best], run)}), and here "
+                    f"also in {studies[best].name} ({_progress(studies[best], run)}), here "
                     f"{_progress(studies[number], other)}: left out"
                 )
                 said[number].append(

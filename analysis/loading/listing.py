@@ -1,4 +1,4 @@
-"""Which runs a study has: study.json, or without one the folders' names."""
+"""The runs of a study: from study.json, or without one from the folders' names."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def entries(path: Path) -> tuple[str, list[Entry]]:
     """The study's name and its runs in grid order.
 
     Raises:
-        ConfigError: when ``path`` is no folder of runs, or its study.json is damaged.
+        ConfigError: when ``path`` is not a folder of runs, or its study.json is damaged.
     """
     if not path.is_dir():
         raise ConfigError(f"there is no folder {path}.{_nearest_folder(path)}")

@@ -1,4 +1,4 @@
-"""Run directories → :class:`~analysis.study.Study`: what is on disk now, and what is not there."""
+"""Run directories → :class:`~analysis.study.Study`: what is on disk now, and what is missing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def load(study: str | Path | Sequence[str | Path]) -> Study:
     """Everything that ``results/<study>/`` holds now, finished or not; of several, joined.
 
     Raises:
-        ConfigError: when ``study`` is no folder of runs.
+        ConfigError: when ``study`` is not a folder of runs.
     """
     if not isinstance(study, str | Path):
         return join([load(one) for one in study])
@@ -53,7 +53,7 @@ def load(study: str | Path | Sequence[str | Path]) -> Study:
 
 
 def load_run(run: RunDir) -> Study:
-    """A study of this run alone, whether its study lists it or not.
+    """A study that has this run only, whether study.json lists it or not.
 
     Raises:
         ConfigError: when the study's study.json is damaged.
@@ -118,7 +118,7 @@ class _Reader:
         return rows
 
     def _configs(self) -> list[RunConfig | None]:
-        """Each run's."""
+        """Each run's config; None where there is none."""
         found = cache.read(self.path, [entry.name for entry in self.entries], parse.CONFIGS)
         trees = iter(found.table["tree"].to_pylist())
         return [
@@ -149,7 +149,7 @@ class _Reader:
         model = self._json(run, "model.json")
         state, word = self._state(run, done)
         if done and not (run.samples / "samples.npz").is_file():
-            self.lacks(run.name, "its samples are gone: it is not in the sample grid")
+            self.lacks(run.name, "its samples are missing: left out of the figure of samples")
         return {
             "run": run.name,
             "id": entry.id or (config.id if config else ""),
@@ -176,7 +176,7 @@ class _Reader:
         }
 
     def _state(self, run: RunDir, done: bool) -> tuple[RunState | None, str]:
-        """What the run says of itself, and the one word for it; what is unfinished is missing."""
+        """The run's own state, and one word for it. An unfinished run is noted as missing."""
         state = run.state()
         if done:
             return state, "done"
@@ -194,7 +194,7 @@ class _Reader:
         return state, "unfinished"
 
     def _evaluations(self, run: RunDir) -> list[dict[str, Any]]:
-        """Of what was measured again, as against a reference that had changed, the last."""
+        """The rows, each number once: the last where it was measured again."""
         try:
             rows = read_rows(run.path / "evaluation.jsonl")
         except ValueError:
@@ -214,7 +214,7 @@ class _Reader:
         return data if isinstance(data, dict) else {}
 
     def _magnitudes(self, rows: cache.Rows, runs: pd.DataFrame) -> pd.DataFrame:
-        """One row a block, of one row a probe and site."""
+        """One row a block, from one row a probe and site."""
         blocks = rows.table["blocks"].combine_chunks()
         sizes = pc.list_value_length(blocks).to_numpy(zero_copy_only=False)
         starts = np.cumsum(sizes) - sizes
@@ -236,7 +236,7 @@ class _Reader:
         return self._tidy({name: frame[name].array for name in frame.columns}, at, runs)
 
     def _tidy(self, columns: Mapping[str, Any], at: np.ndarray, runs: pd.DataFrame) -> pd.DataFrame:
-        """The columns behind those that say whose the rows are: those of run number ``at``."""
+        """The columns, after those that name the run of each row, run number ``at``."""
         labels = {
             "run": pd.Categorical.from_codes(at, categories=pd.Index(runs["run"])),
             "variant": runs["variant"].array[at],
@@ -247,12 +247,12 @@ class _Reader:
 
 
 def _hashable(value: Any) -> Any:
-    """A value of an axis, by which rows can be grouped."""
+    """An axis' value as one that pandas can group by."""
     return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 def _design(config: RunConfig, tuned: Iterable[str]) -> str:
-    """The same for all seeds and tuned values of a variant, in whatever study."""
+    """A hash that all seeds and tuned values of a variant share, in every study."""
     science = _flat(config.science())
     for key in ("seed", *tuned):
         science.pop(key, None)
@@ -264,7 +264,7 @@ def _columns(table: pa.Table) -> dict[str, np.ndarray]:
 
 
 def _repeat(counts: list[int]) -> np.ndarray:
-    """Each row's run, by number."""
+    """The run's number for each row."""
     return np.arange(len(counts)).repeat(counts)
 
 

@@ -1,9 +1,8 @@
 """A study's results in a few hundred kilobytes, to be kept under version control.
 
-``results/published/<study>/`` has the frames of `analysis.study.Study` as Parquet files of their
-own names, ``published.json``, and each run's first images in ``<run>/samples/``.
-``analysis.load`` reads it like the study itself, so that tables, figures, report and notebooks can
-be made again without training.
+``results/published/<study>/`` has the frames of `analysis.study.Study` as Parquet files,
+``published.json``, and each run's first images in ``<run>/samples/``. ``analysis.load`` reads it
+like the study itself, to make tables, figures, report and notebooks again without training.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from mpdit.errors import ConfigError
 
 FRAMES = ("runs", "metrics", "magnitudes", "evaluations", "provenance", "missing")
 IMAGES = 20
-"""How many of each sample set are kept."""
+"""Number of images kept of each sample set."""
 SETS = ("samples.npz", "samples_ema*.npz")
 """The runs' own sets, and those of other EMA widths."""
 
@@ -34,10 +33,10 @@ def write(study: Study, out: Path) -> Path:
     """Write the summary of ``study`` into the folder ``out``.
 
     Raises:
-        ConfigError: when it cannot be written, or is to be made of a summary.
+        ConfigError: when it cannot be written, or ``study`` is itself a summary.
     """
     if is_published(study.path):
-        raise ConfigError(f"{study.path} is a published summary itself")
+        raise ConfigError(f"{study.path} is already a published summary")
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name in FRAMES:
@@ -67,7 +66,7 @@ def read(path: Path) -> Study:
     """What :func:`write` wrote.
 
     Raises:
-        ConfigError: when a file is not there, or damaged.
+        ConfigError: when a file is missing or damaged.
     """
     try:
         about = json.loads((path / "published.json").read_bytes())
@@ -76,11 +75,11 @@ def read(path: Path) -> Study:
         frames["runs"] = frames["runs"].assign(folder=folders)
         return Study(about["study"], path, **frames, tune=tuple(about["tune"]))
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{path} is no whole published summary: {error}") from None
+        raise ConfigError(f"{path} is not a complete published summary: {error}") from None
 
 
 def _frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """With sequences as tuples again, not arrays."""
+    """The frame with its sequences as tuples, not arrays."""
     for column in [name for name in frame if pd.api.types.is_object_dtype(frame[name])]:
         frame[column] = [_tuples(value) for value in frame[column]]
     return frame

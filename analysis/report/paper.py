@@ -62,7 +62,7 @@ def _named(study: str, exhibits: Exhibits[E], words: str) -> dict[str, E]:
 
 _TABLES = "ladder contributions modulation evidence overhead inventory"
 _FIGURES = "distance distance_parameters magnitude_depth samples"
-SECTIONS = (
+CHAPTERS = (
     Chapter.of(
         "ladder",
         "Magnitude preservation, step by step (Table 1)",
@@ -101,27 +101,27 @@ def write(results: Path, out: Path, say: Callable[[str], object] = print) -> Pat
         ConfigError: when none of the studies exists, or ``out`` cannot be written.
     """
     found = {
-        section.study: folder for section in SECTIONS if (folder := find(results, section.study))
+        chapter.study: folder for chapter in CHAPTERS if (folder := find(results, chapter.study))
     }
     if not found:
-        first = SECTIONS[-1]
+        first = CHAPTERS[-1]
         raise ConfigError(
-            f"{results} has none of the paper's studies ({', '.join(p.study for p in SECTIONS)}); "
+            f"{results} has none of the paper's studies ({', '.join(p.study for p in CHAPTERS)}); "
             f"make the smallest with: {first.command}"
         )
     lines = ["# The paper's tables and figures", ""]
     try:
         for kind in ("tables", "figures"):
             (out / kind).mkdir(parents=True, exist_ok=True)
-        for section in SECTIONS:
-            lines += [f"## {section.about}", ""]
-            if section.study in found:
-                study = load(found[section.study])
-                say(f"{section.study}: {_state(study)} ({study.path})")
-                lines += _lines(section, study, out)
+        for chapter in CHAPTERS:
+            lines += [f"## {chapter.about}", ""]
+            if chapter.study in found:
+                study = load(found[chapter.study])
+                say(f"{chapter.study}: {_state(study)} ({study.path})")
+                lines += _lines(chapter, study, out)
             else:
-                say(f"{section.study}: missing; make it with: {section.command}")
-                lines += [f"Missing. Make it with `{section.command}`.", ""]
+                say(f"{chapter.study}: missing; make it with: {chapter.command}")
+                lines += [f"Missing. Make it with `{chapter.command}`.", ""]
         write_atomic(out / "paper.md", "\n".join(lines))
     except OSError as error:
         raise ConfigError(f"cannot write to {out}: {error.strerror}") from None
@@ -141,18 +141,18 @@ def _state(study: Study) -> str:
     return f"{done} of {len(study.runs)} runs done"
 
 
-def _lines(section: Chapter, study: Study, out: Path) -> Iterator[str]:
+def _lines(chapter: Chapter, study: Study, out: Path) -> Iterator[str]:
     """The lines of paper.md on one study; its tables and figures are written on the way."""
-    yield f"Study `{section.study}`: {_state(study)}."
+    yield f"Study `{chapter.study}`: {_state(study)}."
     if len(study.missing):
         runs = study.missing["run"].nunique()
         are = "runs are" if runs > 1 else "run is"
-        yield f"{runs} {are} incomplete; `{section.command}` runs what is missing."
+        yield f"{runs} {are} incomplete; `{chapter.command}` runs what is missing."
     yield ""
     yield from (f"- {said}" for said in conclusions.statements(study))
     yield from (f"- Note: {said}." for said in words.warnings(study))
     yield from ("", words.explanation(study), "")
-    for name, table in section.tables.items():
+    for name, table in chapter.tables.items():
         try:
             text = table.save(study, out / "tables" / name)
         except NothingToShow as nothing:
@@ -160,7 +160,7 @@ def _lines(section: Chapter, study: Study, out: Path) -> Iterator[str]:
             continue
         yield f"**{name}.** {table.title}. {table.caption}\n"
         yield cells.markdown(text)
-    for name, figure in section.figures.items():
+    for name, figure in chapter.figures.items():
         try:
             figure.save(study, out / "figures" / name)
         except NothingToShow as nothing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ DASH = "–"
 
 
 def minus(text: str) -> str:
-    """With the sign that is as wide as a plus."""
+    """The text with the minus sign that is as wide as a plus."""
     return text.replace("-", "−")
 
 
 def decimals(values: Iterable[float], significant: int = 4) -> int:
-    """As many as give the smallest of the values so many significant digits, up to four."""
+    """Decimals that give the smallest value so many significant digits, at most four."""
     sizes = [abs(value) for value in values if value and math.isfinite(value)]
     if not sizes:
         return 2
@@ -29,15 +29,15 @@ def decimals(values: Iterable[float], significant: int = 4) -> int:
 
 
 def decimals_of_changes(table: pd.DataFrame) -> int:
-    """For differences: by the narrowest interval, or by the differences where there is none."""
+    """Decimals of differences: by the narrowest interval, without intervals by the values."""
     if "high" not in table:
         return 2
     widths = table["high"] - table["low"]
     return decimals(widths if widths.notna().any() else table["difference"], significant=3)
 
 
-Row = Mapping[Any, Any]
-"""A row of numbers, by column."""
+Numbers = Mapping[Any, Any]
+"""A row of a table of numbers, by column."""
 Names = tuple[str, str, str]
 DIFFERENCE: Names = ("difference", "low", "high")
 RELATIVE: Names = ("relative", "relative_low", "relative_high")
@@ -49,6 +49,13 @@ def bounds(found: Estimate, names: Names) -> dict[str, float]:
     return dict(zip(names, (found.value, found.low, found.high), strict=True))
 
 
+def averaged(
+    found: Estimate, names: Sequence[str] = ("mean", "half_width", "seeds")
+) -> dict[str, float]:
+    """A mean over seeds, half of its interval, and the number of seeds as columns."""
+    return dict(zip(names, (found.value, found.half_width, found.n), strict=False))
+
+
 def number(value: float | None, places: int, half_width: float = math.nan) -> str:
     """``31.00``, or with half of its interval ``31.00 ± 12.71``."""
     if value is None or math.isnan(value):
@@ -57,7 +64,7 @@ def number(value: float | None, places: int, half_width: float = math.nan) -> st
     return minus(f"{value:.{places}f}{spread}")
 
 
-def change(row: Row, names: Names, scale: float, places: int) -> str:
+def change(row: Numbers, names: Names, scale: float, places: int) -> str:
     """``−11.00 [−23.71, +1.71]`` from the columns of a value and its bounds."""
     value, low, high = (scale * row[name] for name in names)
     if math.isnan(value):
@@ -95,7 +102,7 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def cell(row: Row, column: str, places: int) -> str:
+def cell(row: Numbers, column: str, places: int) -> str:
     """A value as people read it, by what its column holds; a distance with so many decimals."""
     match column:
         case "mean":
@@ -123,7 +130,7 @@ def cell(row: Row, column: str, places: int) -> str:
 
 
 def printer(
-    columns: Mapping[str, str | Callable[[Row], str]], maybe: Iterable[str] = ()
+    columns: Mapping[str, str | Callable[[Numbers], str]], maybe: Iterable[str] = ()
 ) -> Callable[[pd.DataFrame], pd.DataFrame]:
     """What prints a table of numbers: heading → its column (see `cell`), or a row → text.
 

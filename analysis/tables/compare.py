@@ -1,17 +1,17 @@
-"""The comparing tables: one row a variant, held against its baseline.
+"""The comparing tables: one row a variant, compared with its baseline.
 
 =====================  ============================================================================
 variant, baseline      names; the baseline's own row has an empty difference
 model                  its size, ``DiT-S/2``
 metric                 the distance's own label; smaller is better
 mean, half_width       over seeds; half of the 95 % t interval (NaN for one seed)
-seeds                  how many stand behind the mean
+seeds                  the number of seeds in the mean
 limit, limit_half      the same of the distance at N → ∞ (NaN where it was not taken)
 sampling_sd            standard deviation between sample sets of one model (NaN without repeats)
 floor, floor_metric    the distance of real held-out images, and its label; mean over seeds
 difference, low, high  to the baseline, paired by seed, with its 95 % interval
 relative, …_low/_high  the same as a fraction of the baseline's mean
-pairs                  how many seeds both have
+pairs                  the number of seeds that both have
 p, p_holm              of the paired t test; corrected for all comparisons of the study (Holm)
 parameters             trainable parameters
 relative_size          parameters over the baseline's, less one
@@ -19,15 +19,15 @@ train_seconds          mean over seeds of the training time
 published_distance     the paper's, where it has one for this model, data and metric; else NaN
 published_relative     the paper's relative difference
 published_parameters   the official code's
-published_source       where the three are from
-tuned                  the point of the tune axes that was chosen, only where there are any
+published_source       the sources of the three
+tuned                  the chosen point of the tune axes; only where there are any
 =====================  ============================================================================
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -49,7 +49,7 @@ CORRECTED = "p: paired t test, corrected for all comparisons of the study (Holm)
 CAPTION = f"{MEAN} {DIFFERENCES} {CORRECTED}"
 _NOTHING = statistics.Estimate(math.nan, math.nan, math.nan, 0)
 NO_DIFFERENCE = Difference(_NOTHING, _NOTHING, p=math.nan, p_holm=math.nan)
-"""A baseline's to itself."""
+"""Of a baseline to itself."""
 
 
 _PUBLISHED = {
@@ -115,7 +115,7 @@ def _compare(study: Study, groups: list[Comparison]) -> pd.DataFrame:
     runs = comparison.chosen(study)
     seconds = runs[runs["trained"]].groupby("variant", observed=False)["train_seconds"].mean()
     parameters = runs.groupby("variant", observed=False)["parameters"].first()
-    companions = _Companions(study)
+    companions = _companions(study)
     designs: dict[Any, Any] = study.designs.to_dict("index")
     rows = []
     for group in groups:
@@ -126,10 +126,8 @@ def _compare(study: Study, groups: list[Comparison]) -> pd.DataFrame:
                 "baseline": group.baseline,
                 "model": designs[variant]["model"],
                 "metric": metric,
-                "mean": average.value,
-                "half_width": average.half_width,
-                "seeds": average.n,
-                **companions.of(variant),
+                **cells.averaged(average),
+                **companions(variant),
                 **columns_of(differences.get((variant, group.baseline), NO_DIFFERENCE)),
                 "parameters": parameters[variant],
                 "relative_size": parameters[variant] / parameters[group.baseline] - 1,
@@ -143,32 +141,29 @@ def _compare(study: Study, groups: list[Comparison]) -> pd.DataFrame:
 
 
 def _points(tuned: pd.Series[str]) -> str:
-    """One name; of several, for how many seeds each was chosen."""
+    """The chosen point; of several, each with the number of its seeds."""
     counts = tuned.value_counts(sort=False)
     if len(counts) < 2:
         return next(iter(counts.index), DASH)
     return ", ".join(f"{point} ({count})" for point, count in counts.items())
 
 
-class _Companions:
-    """What stands beside the distance of each variant: limit, spread, floor."""
+def _companions(study: Study) -> Callable[[str], dict[str, Any]]:
+    """A variant → the limit, spread and floor beside its distance."""
+    limits, floors = (comparison.companions(study, role) for role in ("limit", "floor"))
+    spread = comparison.sampling_sd(study)
 
-    def __init__(self, study: Study) -> None:
-        roles = ("limit", "floor")
-        self.limits, self.floors = (comparison.companions(study, role) for role in roles)
-        self.spread = comparison.sampling_sd(study)
-
-    def of(self, variant: str) -> dict[str, Any]:
-        limits = self.limits[self.limits["variant"] == variant]
-        floors = self.floors[self.floors["variant"] == variant]
-        limit = statistics.mean(limits["value"])
+    def of(variant: str) -> dict[str, Any]:
+        limit = statistics.mean(limits["value"][limits["variant"] == variant])
+        floor = floors[floors["variant"] == variant]
         return {
-            "limit": limit.value,
-            "limit_half": limit.half_width,
-            "sampling_sd": float(self.spread.get(variant, math.nan)),
-            "floor": statistics.mean(floors["value"]).value,
-            "floor_metric": next(iter(floors["metric"]), DASH),
+            **cells.averaged(limit, ("limit", "limit_half")),
+            "sampling_sd": float(spread.get(variant, math.nan)),
+            "floor": statistics.mean(floor["value"]).value,
+            "floor_metric": next(iter(floor["metric"]), DASH),
         }
+
+    return of
 
 
 def columns_of(found: Difference) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def main_effects(study: Study) -> pd.DataFrame:
     ``effect``; ``metric``; ``difference``, ``low``, ``high`` (of the distance, 95 % interval);
     ``p``, ``p_holm`` (corrected for all main effects); ``runs``.
     """
-    return _effects(study, comparison.factorial(study).main)
+    return _effects(study, 1)
 
 
 @table(
@@ -41,10 +41,11 @@ def main_effects(study: Study) -> pd.DataFrame:
 )
 def interactions(study: Study) -> pd.DataFrame:
     """What two factors do together beyond what each does alone; columns as of main effects."""
-    return _effects(study, comparison.factorial(study).interactions)
+    return _effects(study, 2)
 
 
-def _effects(study: Study, found: list[effects.Effect]) -> pd.DataFrame:
+def _effects(study: Study, order: int) -> pd.DataFrame:
+    found = comparison.factorial(study).of(order)
     metric = distances.title(study)
     return pd.DataFrame(
         {

@@ -1,4 +1,4 @@
-"""Where each number comes from: the runs, their code and their machines."""
+"""The origin of each number: the runs, their code and their machines."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def inventory(study: Study) -> pd.DataFrame:
     """Every run of the grid, done or not.
 
     ``run``, ``study``, ``variant``, ``seed``, ``id``, ``state``, ``step`` of ``steps``,
-    ``parameters``, ``train_seconds``; ``distance`` (NaN where it has none); of its last start
+    ``parameters``, ``train_seconds``; ``distance`` (NaN where there is none); of the last start
     ``code`` (commit), ``diff_sha`` (of an uncommitted diff), ``python``, ``packages.torch``,
-    ``host``, ``device``, ``processes``, ``threads``; ``starts`` (how many), ``began`` (the first
-    one's time), ``jobs`` (of Slurm).
+    ``host``, ``device``, ``processes``, ``threads``; ``starts`` (their number), ``began`` (the
+    first start's time), ``jobs`` (Slurm's).
     """
     runs = study.runs[[*FROM_RUNS, "train_seconds"]]
     try:

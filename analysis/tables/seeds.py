@@ -9,19 +9,19 @@ import pandas as pd
 
 from analysis.judging import comparison, distances, paired, statistics
 from analysis.study import NothingToShow, Study
-from analysis.tables.cells import DASH, Row, bounds, printer
+from analysis.tables.cells import DASH, Numbers, bounds, printer
 from analysis.tables.compare import CORRECTED, DIFFERENCES, columns_of
 from analysis.tables.table import table
 
 IMPROVEMENT = ("improvement", "improvement_low", "improvement_high")
 
 
-def _chance(row: Row) -> str:
+def _chance(row: Numbers) -> str:
     value, low, high = (row[name] for name in IMPROVEMENT)
     return DASH if math.isnan(value) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def _seeds(row: Row) -> str:
+def _seeds(row: Numbers) -> str:
     needed = row["seeds_needed"]
     if math.isnan(needed):
         return DASH

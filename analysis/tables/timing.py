@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.judging import comparison, literature, speed, statistics
 from analysis.study import NothingToShow, Study
-from analysis.tables.cells import DASH, RELATIVE, bounds, number, printer
+from analysis.tables.cells import DASH, RELATIVE, averaged, bounds, number, printer
 from analysis.tables.table import table
 
 MACHINE = ["device", "threads", "processes"]
@@ -63,9 +63,7 @@ def overhead(study: Study) -> pd.DataFrame:
             rows[variant] = {
                 "variant": variant,
                 "baseline": group.baseline,
-                "step_seconds": average.value,
-                "half_width": average.half_width,
-                "seeds": average.n,
+                **averaged(average, ("step_seconds", "half_width", "seeds")),
                 **_relative(times, variant, group.baseline),
                 "published_relative": _published(designs[variant], designs[group.baseline]),
                 "device": ", ".join(dict.fromkeys(own["device"].dropna())),

@@ -122,4 +122,4 @@ def test_several_studies_have_one_report_where_it_is_told_to_go(
     assert main([str(first), str(second), "--out", str(tmp_path / "report")]) == 0
     page = (tmp_path / "report" / "report.html").read_text()
     assert "14 of 14 runs done" in page
-    assert "is in own too" in page
+    assert "also in own (" in page

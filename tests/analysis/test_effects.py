@@ -57,6 +57,20 @@ def test_the_pilot_plants_effects_are_the_books() -> None:
     assert temperature.n == 16
 
 
+def test_every_effect_of_eight_flags_is_a_difference_of_means() -> None:
+    noise = np.random.default_rng(3)
+    settings = list(itertools.product(range(3), *[(False, True)] * 8))
+    runs = pd.DataFrame(settings, columns=["seed", *"abcdefgh"])
+    runs["value"] = noise.normal(size=len(runs))
+    found = factorial(runs, list("abcdefgh"))
+    assert (len(found.effects), found.left_out) == (8 + 28, ())
+    assert found.degrees == 768 - (3 + 8 + 28)
+    for effect in found.effects:
+        signs = np.prod([2 * runs[factor] - 1 for factor in effect.factors], axis=0)
+        means = [runs["value"][signs == sign].mean() for sign in (1, -1)]
+        assert effect.estimate.value == pytest.approx(means[0] - means[1])
+
+
 def test_a_factor_of_three_levels_agrees_with_r() -> None:
     runs = pd.DataFrame(
         {"value": value, "wool": wool, "tension": tension, "seed": 0}

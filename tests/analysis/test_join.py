@@ -59,9 +59,9 @@ def test_a_run_of_two_studies_counts_where_it_has_come_furthest(tmp_path: Path) 
     assert len(study.evaluations) == 7
     said = study.missing.set_index("run")["what"]
     assert said[cut.name] == (
-        "is in two too (done, FD-digits@1000 40), and here unfinished, step 300: left out"
+        "also in two (done, FD-digits@1000 40), here unfinished, step 300: left out"
     )
-    assert sum("is in one too (done, FD-digits@1000" in what for what in said) == 6
+    assert sum("also in one (done, FD-digits@1000" in what for what in said) == 6
     assert tables.ladder(study)["mean"].notna().all()
 
 
@@ -85,7 +85,7 @@ def test_two_runs_under_one_name_are_an_error(tmp_path: Path) -> None:
         folder = RunDir(tmp_path / name / "same")
         synthetic.write_run(folder, run, 9.0)
         synthetic.write_listing(tmp_path / name, [synthetic.entry(folder, run, "a")])
-    with pytest.raises(ConfigError, match="same is one run in one and two, and another"):
+    with pytest.raises(ConfigError, match="two different runs are named same, in one and two"):
         load([tmp_path / "one", tmp_path / "two"])
 
 

@@ -54,6 +54,8 @@ def test_frames_are_tidy_and_in_grid_order(study: Study) -> None:
 def test_without_study_json_the_folders_names_and_configs_say_it(own: Own) -> None:
     path = own()
     (path / "study.json").unlink()
+    short = folder_of(path, "A-none_s0").path
+    short.rename(path / "A-none_s0-0123456789ab")  # ids have 12 digits, older ones 8
     study = load(path)
     assert study.variants == sorted(synthetic.VARIANTS)
     assert sorted(study.runs["seed"].unique()) == [0, 1]

@@ -21,23 +21,23 @@ def few(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Drawing is what takes long."""
 
     def keep(*names: str) -> None:
-        sections = tuple(
+        chapters = tuple(
             replace(s, figures={k: v for k, v in s.figures.items() if v.name in names})
-            for s in paper.SECTIONS
+            for s in paper.CHAPTERS
         )
-        monkeypatch.setattr(paper, "SECTIONS", sections)
+        monkeypatch.setattr(paper, "CHAPTERS", chapters)
 
     return keep
 
 
 def test_sections_are_of_studies_tables_and_figures_that_exist() -> None:
-    for section in paper.SECTIONS:
-        grid = ROOT / "experiments" / f"{section.study}.yaml"
-        assert load_plan(grid).study == section.study
-        assert str(grid.relative_to(ROOT)) in section.command
-        assert set(section.tables.values()) <= set(tables.TABLES.values())
-        assert set(section.figures.values()) <= set(figures.FIGURES.values())
-    names = [name for section in paper.SECTIONS for name in (*section.tables, *section.figures)]
+    for chapter in paper.CHAPTERS:
+        grid = ROOT / "experiments" / f"{chapter.study}.yaml"
+        assert load_plan(grid).study == chapter.study
+        assert str(grid.relative_to(ROOT)) in chapter.command
+        assert set(chapter.tables.values()) <= set(tables.TABLES.values())
+        assert set(chapter.figures.values()) <= set(figures.FIGURES.values())
+    names = [name for chapter in paper.CHAPTERS for name in (*chapter.tables, *chapter.figures)]
     assert len(names) == len(set(names))
 
 

@@ -58,18 +58,18 @@ def test_the_commands_publish_and_read_it(own: Own, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == f"published: {summary}\n"
     assert sum(file.stat().st_size for file in summary.rglob("*.*")) < 300_000
     assert main(["publish", str(summary)]) == 2
-    assert "is a published summary itself" in capsys.readouterr().err
+    assert "is already a published summary" in capsys.readouterr().err
     (summary / "metrics.parquet").unlink()
     assert main([str(summary)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert "no whole published summary" in error
+    assert "not a complete published summary" in error
 
 
 def test_a_torn_summary_is_one_message(study: Study, tmp_path: Path) -> None:
     out = published.write(study, tmp_path / "summary")
     (out / "runs.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ConfigError, match="no whole published summary"):
+    with pytest.raises(ConfigError, match="not a complete published summary"):
         load(out)
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.judging import comparison, distances, paired
 from analysis.study import NothingToShow, Study
-from analysis.tables.cells import DASH, decimals, number
+from analysis.tables.cells import DASH, averaged, decimals, number
 from analysis.tables.compare import MEAN
 from analysis.tables.table import table
 
@@ -62,9 +62,7 @@ def metrics(study: Study) -> pd.DataFrame:
                     "variant": variant,
                     "metric": distances.title(study, name),
                     "better": better.get(name, ""),
-                    "mean": average.value,
-                    "half_width": average.half_width,
-                    "seeds": average.n,
+                    **averaged(average),
                 }
             )
     return pd.DataFrame(found)
