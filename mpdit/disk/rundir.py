@@ -28,17 +28,20 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
 import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from mpdit import extensions
 from mpdit.config import RunConfig, read_run
@@ -46,6 +49,8 @@ from mpdit.disk import lease as leases
 from mpdit.disk.lease import Lease
 from mpdit.errors import ConfigError, nearest
 from mpdit.extensions import Extension
+
+log = logging.getLogger("mpdit")
 
 STAGES = ("train", "sample", "evaluate", "done")
 
@@ -141,15 +146,25 @@ class RunDir:
         return config
 
     def state(self) -> RunState | None:
-        """The last state written, None before the first."""
+        """The last state written; None before the first, or with a warning when it is damaged."""
+        file = self.path / "state.json"
         try:
-            data = json.loads((self.path / "state.json").read_bytes())
-        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+            content = file.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        return RunState(**{key: data[key] for key in _STATE_KEYS if key in data})
+        except OSError as error:
+            warn_once(f"{file} cannot be read ({error.strerror}); it counts as absent")
+            return None
+        try:
+            return _STATE.validate_json(content)
+        except ValidationError:
+            warn_once(f"{file} is damaged; it counts as absent")
+            return None
 
-    def write_state(self, state: RunState) -> None:
-        write_atomic(self.path / "state.json", json.dumps(asdict(state)))
+    def write_state(self, state: RunState, *, sync: bool = False) -> None:
+        """Replace state.json; with ``sync`` it survives a power failure."""
+        with written_aside(self.path / "state.json", sync=sync) as temporary:
+            temporary.write_text(json.dumps(asdict(state)))
 
     def is_done(self) -> bool:
         """Whether its evaluation is there: at least one whole row."""
@@ -157,6 +172,9 @@ class RunDir:
             with (self.path / "evaluation.jsonl").open("rb") as file:
                 return file.readline().endswith(b"\n")
         except (FileNotFoundError, NotADirectoryError):
+            return False
+        except PermissionError as error:  # another user's
+            warn_once(f"{error.filename} cannot be read ({error.strerror}); it counts as absent")
             return False
 
     def is_leased(self) -> bool:
@@ -222,7 +240,13 @@ class _SafeDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignor
     """libyaml's, likewise."""
 
 
-_STATE_KEYS = {field.name for field in fields(RunState)}
+_STATE = TypeAdapter(RunState)
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Log a warning the first time that this process has it: readers look again and again."""
+    log.warning(message)
 
 
 def write_extensions(folder: Path, used: Iterable[Extension]) -> None:
@@ -328,12 +352,41 @@ def explain_os_error(error: OSError) -> str:
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """All whole rows of a JSON-lines file, without a torn last line; none when it is missing."""
+    """All whole rows of a JSON-lines file, without a torn last line; none when it is missing.
+
+    Lines that are damaged are left out with a warning.
+    """
+    rows, damaged = scan_rows(file)
+    if damaged:
+        warn_once(f"{file}: {said_of(damaged)} damaged and counted as absent")
+    return rows
+
+
+def scan_rows(file: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The whole rows of a JSON-lines file, and the numbers of the lines that are none."""
     try:
         text = file.read_bytes()
     except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+        return [], []
+    rows, damaged = [], []
+    for number, line in enumerate(text[: text.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            damaged.append(number)
+    return rows, damaged
+
+
+def said_of(damaged: list[int]) -> str:
+    """``line 3 is``, ``lines 3, 7, 8 and 12 more are``."""
+    if len(damaged) == 1:
+        return f"line {damaged[0]} is"
+    more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
+    return f"lines {', '.join(map(str, damaged[:3]))}{more} are"
 
 
 def keep_rows(file: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 
@@ -14,13 +14,10 @@ from jaxtyping import Int64, UInt8
 
 from mpdit.catalogue import DATASETS
 from mpdit.config import DataConfig
-from mpdit.data import datasets
+from mpdit.data import content, datasets
 from mpdit.data.images import ImageReader, Split
 from mpdit.data.latents import checksum
 from mpdit.disk import npz
-from mpdit.disk.cachefolder import cache_folder
-from mpdit.disk.rundir import write_atomic
-from mpdit.disk.stamp import Stamp
 
 Batch = UInt8[np.ndarray, "batch height width channels"]
 Record = dict[str, str | int | None]
@@ -90,9 +87,7 @@ class _InMemory(RealImages):
 class _Files(RealImages):
     """Image files, of which only a batch is in memory.
 
-    Their content is hashed while they are read. It is remembered beside the other things that are
-    cached, until the folder or a file has another name, or a file another `Stamp` (as git's index
-    does it).
+    Their content is hashed while they are read, and remembered (`content.memory_of`).
     """
 
     def __init__(self, data: DataConfig, split: Split, most: int | None) -> None:
@@ -105,22 +100,12 @@ class _Files(RealImages):
 
     @cached_property
     def _memory(self) -> Path | None:
-        """The file that remembers the hash; None where an image has only just changed."""
-        root = self._folder.root.resolve()
-        digest = hashlib.sha256(f"{root}\0{self._spec.channels} {self._spec.size}".encode())
-        for name in self._folder.names:
-            stamp = Stamp.of((root / name).stat())
-            if not stamp.settled:
-                return None
-            digest.update(f"{name}\0{' '.join(map(str, stamp))}\n".encode())
-        digest.update(self._folder.labels.tobytes())
-        return cache_folder() / f"folder-{digest.hexdigest()[:16]}.txt"
+        return content.memory_of(self._folder, f"{self._spec.channels} {self._spec.size}")
 
     @property
     def hash(self) -> str | None:
-        if self._hash is None and self._memory is not None:
-            with suppress(OSError):
-                self._hash = self._memory.read_text() or None
+        if self._hash is None:
+            self._hash = content.recall(self._memory)
         return self._hash
 
     def batches(self, size: int) -> Iterator[Batch]:
@@ -133,10 +118,7 @@ class _Files(RealImages):
                 yield np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
         digest.update(self._folder.labels.tobytes())
         self._hash = digest.hexdigest()[:16]
-        if memory is not None:
-            with suppress(OSError):  # one is said of where the features are kept
-                memory.parent.mkdir(parents=True, exist_ok=True)
-                write_atomic(memory, self._hash)
+        content.remember(memory, self._hash)
 
 
 class AdmImages(RealImages):

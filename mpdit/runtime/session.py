@@ -14,12 +14,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cached_property
 
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from mpdit.disk.rundir import RunDir, RunState
+from mpdit.disk.identity import Identity
+from mpdit.disk.rundir import RunDir, RunState, explain_os_error
 from mpdit.runtime import signals
 
 HEARTBEAT_S = 2.0
@@ -44,6 +46,8 @@ class Session:
 
     Attributes:
         stop_signal: the number of the signal that asked to stop; 0 before.
+        identity: what files of the run are marked with, and compared with. It names the data once
+            `mpdit.run` has read them.
     """
 
     def __init__(self, run: RunDir, main: bool = True, recorded: bool = True) -> None:
@@ -62,6 +66,10 @@ class Session:
         self._beat = self._logged = 0.0
         self._mark = (0.0, 0)
 
+    @cached_property
+    def identity(self) -> Identity:
+        return Identity.of(self.run.config())
+
     def stage(self, stage: str, step: int, steps: int) -> None:
         """Enter a stage at ``step`` of ``steps``."""
         self.state = replace(
@@ -69,7 +77,7 @@ class Session:
         )
         self._mark = (time.monotonic(), step)
         self._logged = time.monotonic()
-        self._write()
+        self._write(sync=True)
         if self._bar is not None:
             if self._task is not None:
                 self._bar.remove_task(self._task)
@@ -108,13 +116,13 @@ class Session:
         """Say how the work ended, in state.json."""
         stage = self.state.stage if error or stopped else "done"
         self.state = replace(self.state, stage=stage, error=error, stopped=stopped, eta=None)
-        self._write()
+        self._write(sync=True)
 
-    def _write(self) -> None:
+    def _write(self, *, sync: bool = False) -> None:
         self._beat = time.monotonic()
         self.state = replace(self.state, heartbeat=time.time())
         if self.main and self.recorded:
-            self.run.write_state(self.state)
+            self.run.write_state(self.state, sync=sync)
 
 
 @contextmanager
@@ -131,13 +139,19 @@ def open_session(run: RunDir, main: bool = True, recorded: bool = True) -> Itera
     if watched:  # lines go above the bar, which shows the progress itself
         handlers = [RichHandler(console=console, show_level=False, show_path=False)]
         handlers[0].addFilter(lambda record: record.funcName != Session.advance.__name__)
+    unopened: OSError | None = None
     if recorded and not _is_log(run):  # a launcher has sent stderr there already
-        handlers.append(_LogFile(run.log))
+        try:
+            handlers.append(_LogFile(run.log))
+        except OSError as error:
+            unopened = error
     for handler in handlers:
         if not isinstance(handler, RichHandler):  # it has a column for the time
             handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
         log.addHandler(handler)
     log.setLevel(logging.INFO if main else logging.ERROR)
+    if unopened is not None:
+        log.error("cannot write the log: %s", explain_os_error(unopened))
 
     def request_stop(number: int) -> None:
         session.stop_signal = number
