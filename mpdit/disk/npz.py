@@ -60,6 +60,8 @@ def contents(file: Path) -> Contents:
     with _whole(file), zipfile.ZipFile(file) as archive:
         held = frozenset(name.removesuffix(".npy") for name in archive.namelist())
         mark = parse_mark(archive.comment)
+        if archive.comment.startswith(b"{") and not mark:
+            raise ValueError("its comment is torn")  # zipfile passes over the missing end
         if "arr_0" not in held:
             return Contents(held)
         checksum = archive.getinfo("arr_0.npy").CRC

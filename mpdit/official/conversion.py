@@ -23,13 +23,13 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mpdit.catalogue import DATASETS, PAPERS_FLAGS
 from mpdit.config import RunConfig, make_run
+from mpdit.disk.identity import Identity
 from mpdit.disk.rundir import EXIT_DONE, EXIT_USAGE, RunDir, write_atomic
-from mpdit.ema.power import PowerEMA, snapshot_file
+from mpdit.ema.power import PowerEMA, snapshot_file, write_snapshot
 from mpdit.errors import ConfigError
 from mpdit.model import DiT
 from mpdit.official import tensors
@@ -100,12 +100,13 @@ def convert(old: Path, new: Path) -> list[str]:
         run.write_config(config)
         shutil.copyfile(old / "config.yaml", run.path / "official.yaml")
         run.ema.mkdir()
+        mark = Identity.of(config).mark()
         for snapshot in snapshots:
             average = converter(snapshot.file, _read(snapshot.file))
             average |= {name: weights[name] for name in converter.tables}
-            save_file(average, snapshot_file(run.ema, snapshot.std, snapshot.step))
+            write_snapshot(snapshot_file(run.ema, snapshot.std, snapshot.step), average, mark)
         if not snapshots:
-            save_file(weights, snapshot_file(run.ema, stds[0], last.step))
+            write_snapshot(snapshot_file(run.ema, stds[0], last.step), weights, mark)
         _save_checkpoint(run, config, converter.model, weights)
         _record(run, old, notes)
     return notes
@@ -294,7 +295,7 @@ def _save_checkpoint(run: RunDir, config: RunConfig, model: DiT, weights: State)
         "optimizer": torch.optim.Adam(parameter_groups(model, config.train)).state_dict(),
         "ema": PowerEMA(parameters, config.train.ema_stds).state_dict(),
     }
-    checkpoint.save(run.checkpoints, config.train.steps, state)
+    checkpoint.save(run.checkpoints, config.train.steps, state, Identity.of(config).mark())
 
 
 def _record(run: RunDir, old: Path, notes: list[str]) -> None:
