@@ -93,7 +93,8 @@ class _Reader:
             runs.append(self._run(run, entry, configs[i], last_row.get(i, {}), done=bool(scores)))
             evaluations += [{"at": i, "role": "run", **_flat(row)} for row in scores]
             begun = self._json(run, "provenance.json").get("starts", [])
-            for line in [line for start in begun for line in start.pop("missing_rows", ())]:
+            missing = [line for start in begun for line in start.pop("missing_rows", ())]
+            for line in dict.fromkeys(missing):
                 self.lacks(run.name, line)
             starts += [{"at": i, **_flat(row)} for row in begun]
         variants = list(dict.fromkeys(entry.variant for entry in self.entries))

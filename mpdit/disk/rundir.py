@@ -20,7 +20,9 @@ evaluation.jsonl    one row a number; a run is done when its first row is there
 lock                the process that is executing the run, which holds it (see ``lease``)
 ==================  ===============================================================================
 
-Writes are atomic, or append-only with a torn last line tolerated by the readers.
+Writes are atomic, or append-only with a torn last line tolerated by the readers. Checkpoints,
+snapshots, sample sets, features and rows of evaluation.jsonl name the run and the data that they
+belong to (see ``identity``).
 """
 
 from __future__ import annotations

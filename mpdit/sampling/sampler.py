@@ -178,12 +178,13 @@ def load_average(run: RunDir, std: float, step: int, device: torch.device) -> Di
                 Identity.of(config).check(snapshot.mark, file, "was trained")
                 state = snapshot.read_all()
         except DamagedError as error:
-            newest = checkpoint.load_newest(run.checkpoints, device, log.warning)
-            if newest is None or newest["step"] != step or str(std) not in newest["ema"]:
+            newest = checkpoint.load_newest(run.checkpoints, device, log.warning) or {}
+            average = newest.get("ema", {}).get(str(std))
+            if average is None or newest["step"] != step or not checkpoint.has_averages(newest):
                 raise ConfigError(f"{error}. Draw from another --step") from None
             log.warning("%s; the average is taken from the checkpoint of step %d", error, step)
             model.load_state_dict(newest["model"])
-            state = whole_model(model, newest["ema"][str(std)])
+            state = whole_model(model, average)
     else:
         log.info("reconstructing the average of width %g from the snapshots", std)
         state = reconstruct(run, std, step)

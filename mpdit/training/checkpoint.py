@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, cast
@@ -61,6 +61,11 @@ def sweep(folder: Path, step: int) -> None:
     steps = _kept(folder, last)
     found = folder.glob("step_*")
     _remove(folder, [other for other in found if other.stem <= last and other.stem not in steps])
+
+
+def has_averages(state: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's averages are those of its run: training wrote it, not a conversion."""
+    return "rows" in state
 
 
 def newest_mark(folder: Path) -> tuple[Path, Mark] | None:

@@ -314,7 +314,7 @@ class Trainer:
         self._resume_rows(state)
         if state is not None:
             checkpoint.sweep(self.run.checkpoints, self.step)
-            if self._due():
+            if self._due() and checkpoint.has_averages(state):
                 self._mend_snapshots()
 
     def _resume_rows(self, state: dict[str, Any] | None) -> None:

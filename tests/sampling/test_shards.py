@@ -202,7 +202,10 @@ def test_a_damaged_snapshot_is_replaced_by_the_checkpoints_average(
         load_average(run, 0.05, 24, CPU)
     averages = {"0.05": list(model.parameters())}
     state = {"step": 24, "model": model.state_dict(), "ema": averages}
-    checkpoint.save(run.checkpoints, 24, state)
+    checkpoint.save(run.checkpoints, 24, state)  # as a conversion writes it: of the raw weights
+    with pytest.raises(ConfigError, match="is damaged"):
+        load_average(run, 0.05, 24, CPU)
+    checkpoint.save(run.checkpoints, 24, {**state, "rows": {}})
     again = load_average(run, 0.05, 24, CPU).state_dict()
     assert all(torch.equal(again[name], tensor) for name, tensor in model.state_dict().items())
     assert f"{file} is damaged" in caplog.text
