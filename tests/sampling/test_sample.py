@@ -15,7 +15,6 @@ from PIL import Image
 from mpdit import sample
 from mpdit.catalogue import SOLVERS
 from mpdit.catalogue.respacing import even_timesteps
-from mpdit.config import RunConfig
 from mpdit.data.latents import LatentSource, Manifest
 from mpdit.disk.files import append_row
 from mpdit.disk.rundir import RunDir, RunState
@@ -30,6 +29,7 @@ from mpdit.sampling.sampleset import to_uint8
 from mpdit.training.trainer import build_model
 from tests.helpers.processes import finish, start
 from tests.helpers.tiny import tiny_config
+from tests.helpers.trained import talking_model, trained
 
 CPU = torch.device("cpu")
 
@@ -52,26 +52,6 @@ def test_a_set_is_drawn_at_the_timesteps_that_its_respacing_says(
 
 LEVEL = 1 / 127.5
 """One of 256 grey levels."""
-
-
-def talking_model(config: RunConfig, seed: int = 0) -> DiT:
-    """At initialization the output is zero: it is given something to say."""
-    model = build_model(config, CPU)
-    random = torch.Generator().manual_seed(seed)
-    torch.nn.init.normal_(model.final.linear.weight, std=0.1, generator=random)
-    return model
-
-
-def trained(folder: Path, **changes: object) -> RunDir:
-    """A run of 24 steps with its four snapshots, and nothing else."""
-    run, config = RunDir(folder), tiny_config(**changes)
-    run.write_config(config)
-    run.ema.mkdir()
-    for seed, step in enumerate((12, 24)):
-        for std in config.train.ema_stds:
-            state = talking_model(config, seed).state_dict()
-            write_snapshot(snapshot_file(run.ema, std, step), state)
-    return run
 
 
 @pytest.fixture
