@@ -179,6 +179,9 @@ class SampleConfig(Section):
     steps: Annotated[int, Field(gt=0, le=1000)] = 250
     guidance: Annotated[float, Field(ge=0)] = 1.5
     """1 is unguided (and costs half)."""
+    labels: Annotated[Literal["data", "even", "uniform"], Later(as_before="even")] = "data"
+    """``data``: in the train split's proportions; ``even``: each in turn, as version 0.1 did;
+    ``uniform``: each sample's drawn at random, all as likely, as for the official code's FID."""
     respacing: Annotated[Respacing, Later(as_before="nearest")] = "dit"
     """How the places of evenly spaced timesteps are rounded. ``nearest`` was version 0.1's."""
     ema_std: Std = 0.05

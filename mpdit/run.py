@@ -24,7 +24,7 @@ import torch
 
 from mpdit.config import RunConfig
 from mpdit.data.content import content_hash
-from mpdit.data.datasets import check_available, class_names
+from mpdit.data.datasets import check_available, class_names, images_by_class
 from mpdit.data.preflight import check_evaluable
 from mpdit.disk.files import write_atomic
 from mpdit.disk.identity import RESTORE, Identity, same_id
@@ -236,7 +236,7 @@ def _place(start: dict[str, Any]) -> str:
 
 
 def _describe(config: RunConfig, run: RunDir) -> None:
-    """Write model.json, and classes.json where the classes have names."""
+    """Write model.json, images.json, and classes.json where the classes have names."""
     model, spec = config.model, config.data.spec
     description = {
         "name": model.name,
@@ -245,6 +245,7 @@ def _describe(config: RunConfig, run: RunDir) -> None:
         "flops": forward_flops(model, spec),
     }
     write_atomic(run.path / "model.json", json.dumps(description, indent=1))
+    write_atomic(run.path / "images.json", json.dumps(images_by_class(config.data)))
     if names := class_names(config.data):
         write_atomic(run.path / "classes.json", json.dumps(names, indent=1, ensure_ascii=False))
 

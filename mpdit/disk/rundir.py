@@ -14,6 +14,7 @@ tensorboard/        the same as events, where train.tensorboard is set
 magnitudes.jsonl    the probe: step, site (mpdit.training.probe), blocks (one magnitude a block)
 model.json          parameters in all and by part, forward FLOPs of one image
 classes.json        the classes' names by label, where the data has them
+images.json         how many images of each class it is trained on
 checkpoints/, ema/  resumable state; EMA snapshots as safetensors
 samples/            samples.npz (arr_0: uint8 N,H,W,C; arr_1: labels), grid.png; other sets as
                     NAME.npz, NAME.png; NAME.shards/ while a set is drawn
@@ -104,6 +105,13 @@ class RunDir:
         except (FileNotFoundError, ValueError):
             return None
         return names
+
+    def images_by_class(self) -> tuple[int, ...] | None:
+        """How many images of each class the run is trained on; None in runs of version 0.1."""
+        try:
+            return tuple(json.loads((self.path / "images.json").read_bytes()))
+        except (FileNotFoundError, ValueError):
+            return None
 
     def write_config(self, config: RunConfig) -> None:
         """Create the folder, its config.yaml, and its copies of the extensions that it uses."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from mpdit.config import RunConfig
+from mpdit.data.datasets import images_by_class
 from mpdit.disk import npz
 from mpdit.disk.identity import Identity
 from mpdit.disk.npz import DamagedError
@@ -71,6 +73,7 @@ def draw_set(
         NonFiniteSamplesError: when samples are no numbers; the batches before are kept.
     """
     file = out or samples_file(session.run, drawing.name)
+    drawing = replace(drawing, images=_images_by_class(session.run, drawing))
     identity = _identity(session, drawing)
     shards = Shards(shards_folder(file), drawing, config.sample.batch_size, identity)
     shards.check(world)
@@ -105,6 +108,17 @@ def draw_set(
     if world.main:
         shards.join(file, session.run.class_names())
     return file
+
+
+def _images_by_class(run: RunDir, drawing: Drawing) -> tuple[int, ...] | None:
+    """As the run's training has noted them; else of the data at hand, where labels follow it.
+
+    Raises:
+        ConfigError: when the data are missing or damaged, or no class can be drawn.
+    """
+    if noted := run.images_by_class():
+        return noted
+    return images_by_class(drawing.run.data) if drawing.labels == "data" else None
 
 
 def _identity(session: Session, drawing: Drawing) -> Identity:

@@ -28,7 +28,7 @@ from mpdit.sampling.drawing import Drawing, labels
 GRID_COLUMNS = 10
 GRID_ROWS = 8
 CAPTION_PIXELS = 13
-KNOWN = {"run", "data", "count", "sampler", *(field.name for field in fields(Drawing))}
+KNOWN = {"run", "data", "count", "sampler", *(field.name for field in fields(Drawing))} - {"images"}
 """The keys of set.json."""
 
 
@@ -149,9 +149,8 @@ class Shards:
             DamagedError: when a batch is; the same command draws it again.
         """
         batches = map(self.read, self.batches)
-        classes = labels(range(self.drawing.count), self.drawing.classes).numpy()
         with written_aside(out) as temporary:
-            npz.write(temporary, batches, classes, self.identity.mark())
+            npz.write(temporary, batches, labels(self.drawing), self.identity.mark())
         self.finish(out, names)
 
     def finish(self, out: Path, names: Sequence[str] | None = None) -> None:
