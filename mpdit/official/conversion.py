@@ -304,11 +304,12 @@ def _made_whole(new: Path) -> Iterator[RunDir]:
 def _save_checkpoint(run: RunDir, config: RunConfig, model: DiT, weights: State) -> None:
     """The state at the last step, so that a trainer finds nothing left to train."""
     parameters = [weights[name].float() for name, _ in model.named_parameters()]
+    groups, betas = parameter_groups(model, config.train), config.train.adam_betas
     state = {
         "step": config.train.steps,
         "meters": Meters(config, run, torch.device("cpu"), devices=1).state_dict(),
         "model": weights,
-        "optimizer": torch.optim.Adam(parameter_groups(model, config.train)).state_dict(),
+        "optimizer": torch.optim.Adam(groups, betas=betas).state_dict(),
         "ema": PowerEMA(parameters, config.train.ema_stds).state_dict(),
     }
     checkpoint.save(run.checkpoints, config.train.steps, state, Identity.of(config).mark())

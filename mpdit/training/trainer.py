@@ -349,11 +349,15 @@ class Trainer:
             record_missing_rows(self.run, lines)
 
     def _check_betas(self, state: dict[str, Any]) -> None:
-        """Adam takes them from its state, whatever the config says.
+        """Compare the checkpoint's betas, which Adam takes over, with the config's.
+
+        The last step's are used no more. Converted runs of version 0.1 have torch's own there.
 
         Raises:
             ConfigError: when they differ, as they may where a checkpoint has no mark.
         """
+        if state["step"] == self.config.train.steps:
+            return
         used, told = state["optimizer"]["param_groups"][0]["betas"], self.config.train.adam_betas
         if tuple(used) != tuple(told):
             raise ConfigError(

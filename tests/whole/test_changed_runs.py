@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mpdit.disk.rundir import EXIT_FAILED, RunDir
+from mpdit.disk.rundir import RunDir
+from mpdit.errors import EXIT_FAILED
 from mpdit.runtime.session import Session
 from mpdit.training import checkpoint
 from tests.helpers.interrupted import finish_forked, fork
