@@ -260,6 +260,8 @@ class RunConfig(Section):
     @classmethod
     def _with_extensions(cls, data: Any, build: ModelWrapValidatorHandler[RunConfig]) -> RunConfig:
         given = data.get("extensions", ()) if isinstance(data, Mapping) else ()
+        if not isinstance(given, list | tuple):
+            raise ValueError(f"extensions should be a list, not {given!r}")
         listed = [Extension.model_validate(one) for one in given]
         with reading(listed):
             return build({**data, "extensions": listed} if listed else data)
@@ -322,6 +324,7 @@ SECTIONS = tuple(
     for name, field in RunConfig.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
 )
+FLAGS.reserve((*SECTIONS, "seed", "extensions"), "a section or an option of the config")
 """The parts of a run's config that are mappings."""
 
 OPERATIONAL: dict[str, set[str]] = {
