@@ -47,6 +47,7 @@ OTHER: dict[str, list[Any]] = {
     "sample.solver": ["ddim", "dpm++"],
     "sample.ema_std": [0.1],
     "sample.precision": ["bfloat16", "tf32"],
+    "sample.labels": ["even", "uniform"],
     "sample.to_uint8": ["truncate"],
     "evaluate.extractor": ["inception", "dinov2"],
     "evaluate.metrics": [["fd", "kid"], ["inception_score"]],
