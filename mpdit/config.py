@@ -179,6 +179,9 @@ class SampleConfig(Section):
     steps: Annotated[int, Field(gt=0, le=1000)] = 250
     guidance: Annotated[float, Field(ge=0)] = 1.5
     """1 is unguided (and costs half)."""
+    labels: Annotated[Literal["data", "even", "uniform"], Later(as_before="even")] = "data"
+    """``data``: in the train split's proportions; ``even``: each in turn, as version 0.1 did;
+    ``uniform``: each sample's drawn at random, all as likely, as for the official code's FID."""
     respacing: Annotated[Respacing, Later(as_before="nearest")] = "dit"
     """How the places of evenly spaced timesteps are rounded. ``nearest`` was version 0.1's."""
     ema_std: Std = 0.05
@@ -257,6 +260,8 @@ class RunConfig(Section):
     @classmethod
     def _with_extensions(cls, data: Any, build: ModelWrapValidatorHandler[RunConfig]) -> RunConfig:
         given = data.get("extensions", ()) if isinstance(data, Mapping) else ()
+        if not isinstance(given, list | tuple):
+            raise ValueError(f"extensions should be a list, not {given!r}")
         listed = [Extension.model_validate(one) for one in given]
         with reading(listed):
             return build({**data, "extensions": listed} if listed else data)
@@ -319,6 +324,7 @@ SECTIONS = tuple(
     for name, field in RunConfig.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
 )
+FLAGS.reserve((*SECTIONS, "seed", "extensions"), "a section or an option of the config")
 """The parts of a run's config that are mappings."""
 
 OPERATIONAL: dict[str, set[str]] = {

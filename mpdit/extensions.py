@@ -109,7 +109,7 @@ def _execute(file: Path, source: bytes, name: str) -> None:
     except ConfigError as error:
         where = f"{file}:{_line(file, error)}: "
         raise ConfigError(str(error) if str(file) in str(error) else where + str(error)) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         kind = type(error).__name__
         raise ConfigError(f"{file}:{_line(file, error)}: {kind}: {error}") from None
 

@@ -118,7 +118,7 @@ class ModelConfig(Section):
             raise ValueError("expected a mapping of model options")
         data = dict(data)
         preset = data.pop("preset", "flags")
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             raise ValueError(f"unknown preset {preset!r}. Known: {', '.join(PRESETS)}")
         if (name := data.pop("name", None)) is not None:
             size, patch = parse_model_name(name)
@@ -170,6 +170,11 @@ class ModelConfig(Section):
         return f"DiT-{known or 'x'.join(map(str, size))}/{self.patch_size}"
 
 
+FLAGS.reserve(
+    {*ModelConfig.model_fields, "preset", "name"} - {*PAPERS_FLAGS}, "an option of the model"
+)
+
+
 def _split(mode: str) -> tuple[str, ...]:
     """The parts of a mode in its canonical spelling."""
     return MODES[mode] if mode in MODES else tuple(mode.split("+"))
@@ -177,7 +182,10 @@ def _split(mode: str) -> tuple[str, ...]:
 
 def _gather_flags(data: dict[str, Any]) -> dict[str, Any]:
     """Flags that are no fields of their own, into ``added_flags``."""
-    on = set(data.get("added_flags", ()))
+    given = data.get("added_flags", ())
+    if not isinstance(given, list | tuple) or not all(isinstance(name, str) for name in given):
+        raise ValueError(f"added_flags should be a list of flags, not {given!r}")
+    on = set(given)
     for name in [name for name in data if name in FLAGS and name not in PAPERS_FLAGS]:
         if not isinstance(value := data.pop(name), bool):
             raise ValueError(f"{name} should be a valid boolean, not {value!r}")

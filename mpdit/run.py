@@ -23,11 +23,13 @@ from typing import Any
 import torch
 
 from mpdit.config import RunConfig
-from mpdit.data.datasets import check_available, class_names
+from mpdit.data.content import content_hash
+from mpdit.data.datasets import check_available, class_names, images_by_class
 from mpdit.data.preflight import check_evaluable
 from mpdit.disk.files import write_atomic
+from mpdit.disk.identity import RESTORE, Identity, same_id
 from mpdit.disk.lease import BusyError, Lease, share
-from mpdit.disk.rundir import RunDir
+from mpdit.disk.rundir import RunDir, id_in
 from mpdit.encoding.decoder import open_decoder
 from mpdit.errors import (
     EXIT_BUSY,
@@ -47,6 +49,7 @@ from mpdit.runtime.memory import keep_freed_memory
 from mpdit.runtime.provenance import record_start
 from mpdit.runtime.session import Interrupted, Session, log, open_session
 from mpdit.sampling.sampler import sample_run, samples_file
+from mpdit.training import checkpoint
 from mpdit.training.meters import NonFiniteLossError
 from mpdit.training.trainer import Trainer
 
@@ -178,6 +181,9 @@ def _work(config: RunConfig, session: Session, world: World) -> None:
     run = session.run
     check_available(config.data)
     check_evaluable(config)
+    if world.main:
+        session.identity = Identity.of(config, content_hash(config.data, session.check_stop))
+        _check_identity(run, session.identity)
     if config.train.batch_size < world.size:
         raise ConfigError(
             f"a batch of {config.train.batch_size} cannot be shared by {world.size} processes",
@@ -207,13 +213,30 @@ def _work(config: RunConfig, session: Session, world: World) -> None:
     log.info("done: %s = %.3f", record["metric"], record["value"])
 
 
+def _check_identity(run: RunDir, own: Identity) -> None:
+    """Compare the newest checkpoint and the folder's name with the config and the data.
+
+    Raises:
+        ConfigError: saying what differs.
+    """
+    if (newest := checkpoint.newest_mark(run.checkpoints)) is not None:
+        file, mark = newest
+        own.check(mark, f"{run.path}: {file.relative_to(run.path)}", "was trained")
+    named = id_in(run.name)
+    if named and not same_id(named, own.run):
+        raise ConfigError(
+            f"{run.path}: the folder's name ends in the id {named}, config.yaml describes the run "
+            f"{own.run}. {RESTORE}"
+        )
+
+
 def _place(start: dict[str, Any]) -> str:
     count = start["processes"]
     return f"{start['device']} of {start['host']}" + (f", {count} processes" if count > 1 else "")
 
 
 def _describe(config: RunConfig, run: RunDir) -> None:
-    """Write model.json, and classes.json where the classes have names."""
+    """Write model.json, images.json, and classes.json where the classes have names."""
     model, spec = config.model, config.data.spec
     description = {
         "name": model.name,
@@ -222,6 +245,7 @@ def _describe(config: RunConfig, run: RunDir) -> None:
         "flops": forward_flops(model, spec),
     }
     write_atomic(run.path / "model.json", json.dumps(description, indent=1))
+    write_atomic(run.path / "images.json", json.dumps(images_by_class(config.data)))
     if names := class_names(config.data):
         write_atomic(run.path / "classes.json", json.dumps(names, indent=1, ensure_ascii=False))
 

@@ -19,7 +19,7 @@ from analysis.loading.join import join
 from analysis.loading.listing import Entry, entries
 from analysis.study import Study
 from mpdit.config import RunConfig, read_run
-from mpdit.disk.files import read_rows
+from mpdit.disk.files import said_of, scan_rows
 from mpdit.disk.rundir import RunDir, RunState
 from mpdit.errors import ConfigError
 
@@ -94,6 +94,9 @@ class _Reader:
             runs.append(self._run(run, entry, configs[i], last_row.get(i, {}), done=bool(scores)))
             evaluations += [{"at": i, "role": "run", **_flat(row)} for row in scores]
             begun = self._json(run, "provenance.json").get("starts", [])
+            missing = [line for start in begun for line in start.pop("missing_rows", ())]
+            for line in dict.fromkeys(missing):
+                self.lacks(run.name, line)
             starts += [{"at": i, **_flat(row)} for row in begun]
         variants = list(dict.fromkeys(entry.variant for entry in self.entries))
         frame = _frame(runs, RUNS).astype(dict.fromkeys(MAYBE_MISSING, float))
@@ -180,6 +183,9 @@ class _Reader:
         state = run.state()
         if done:
             return state, "done"
+        if state is None and (run.path / "state.json").exists():
+            self.lacks(run.name, "unfinished (its state.json is damaged)")
+            return state, "unfinished"
         if state is None:
             self.lacks(run.name, "not started")
             return state, "planned"
@@ -195,11 +201,9 @@ class _Reader:
 
     def _evaluations(self, run: RunDir) -> list[dict[str, Any]]:
         """The rows, each number once: the last where it was measured again."""
-        try:
-            rows = read_rows(run.path / "evaluation.jsonl")
-        except ValueError:
-            self.lacks(run.name, "evaluation.jsonl is damaged: left out")
-            return []
+        rows, damaged = scan_rows(run.path / "evaluation.jsonl")
+        if damaged:
+            self.lacks(run.name, f"evaluation.jsonl: {said_of(damaged)} damaged: left out")
         same = ("metric", "role", "weights", "sampling")
         return list({json.dumps([row.get(key) for key in same]): row for row in rows}.values())
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from mpdit.catalogue.registry import Registry, Row, decorator
+from mpdit.catalogue.registry import NAME, Registry, Row, decorator
 from mpdit.errors import ConfigError
 
 PAPER = "arXiv:2505.19122"
@@ -109,11 +109,21 @@ def flag(
     """Register a function ``(model: DiT) -> None`` that changes a built model in place as a flag.
 
     Raises:
-        ConfigError: when the name or the code is taken.
+        ConfigError: when the name or the code is taken, or cannot be one; when ``needs`` is not a
+            mapping of flags.
     """
     if taken := [row.name for row in FLAGS.values() if row.code == code]:
-        raise ConfigError(f"the flag {name!r}: its code {code!r} is that of {taken[0]!r}")
-    return decorator(FLAGS, name=name, code=code, does=does, source=source, needs=needs or {})
+        raise ConfigError(
+            f"the flag {name!r}: the code {code!r} is taken by {taken[0]!r}. Choose another"
+        )
+    if not NAME.fullmatch(code):
+        raise ConfigError(f"the flag {name!r}: the code {code!r} is not of letters, digits, _, -")
+    needs = {} if needs is None else needs
+    if not isinstance(needs, Mapping):
+        raise ConfigError(f"the flag {name!r}: needs should be a mapping of flags to reasons")
+    for other in needs:
+        FLAGS.find(other, f"the flag {name!r}: needs")
+    return decorator(FLAGS, name=name, code=code, does=does, source=source, needs=needs)
 
 
 def code_of(name: str) -> str:

@@ -7,11 +7,13 @@ without an extractor's name are only what Inception measures.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from mpdit.catalogue.registry import Registry, Row, decorator
+from mpdit.errors import ConfigError
 
 Better = Literal["lower", "higher"]
 
@@ -112,8 +114,16 @@ def metric(
     ``samples.pooled`` and ``real.pooled`` are float32 (images, features).
 
     Raises:
-        ConfigError: when the name is taken.
+        ConfigError: when the name or the label is taken, or cannot be one.
     """
+    for other in METRICS.values():
+        if label in (*other.labels, *(other.inception or ())):
+            raise ConfigError(
+                f"the metric {name!r}: the label {label!r} is taken by {other.name!r}. "
+                "Choose another"
+            )
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", label):
+        raise ConfigError(f"the metric {name!r}: the label {label!r} is not of letters, digits, _")
     return decorator(
         METRICS,
         name=name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mpdit.catalogue.registry import Registry, Row, decorator
 from mpdit.catalogue.respacing import respacing_matters
@@ -17,6 +17,8 @@ class SolverRow(Row):
     Attributes:
         evenly: whether its timesteps are spaced evenly, so that ``sample.respacing`` applies.
     """
+
+    facts: ClassVar[tuple[str, ...]] = ("evenly",)
 
     evenly: bool = True
 
@@ -161,13 +163,13 @@ EXTRACTORS = Registry(
 )
 
 
-def solver(name: str, *, does: str, source: str = "") -> Callable[[Any], Any]:
-    """Register a subclass of `mpdit.diffusion.solvers.Solver` as a solver.
+def solver(name: str, *, does: str, source: str = "", evenly: bool = True) -> Callable[[Any], Any]:
+    """Register a subclass of `mpdit.diffusion.solvers.Solver` as a solver (see `SolverRow`).
 
     Raises:
         ConfigError: when the name is taken.
     """
-    return decorator(SOLVERS, name=name, does=does, source=source)
+    return decorator(SOLVERS, name=name, does=does, source=source, evenly=evenly)
 
 
 def objective(name: str, *, does: str, source: str = "") -> Callable[[Any], Any]:

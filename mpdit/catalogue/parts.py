@@ -74,6 +74,8 @@ MODES = {
 }
 """The named conditioning modes; any other subset is written by its parts, ``scale+gate``."""
 
+PARTS.reserve(MODES, "a conditioning mode")
+
 
 def in_order(parts: set[str]) -> tuple[str, ...]:
     """Parts in the order of application: as their rows are, the gate last."""

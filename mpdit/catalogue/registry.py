@@ -8,8 +8,9 @@ follows from the row. Rows are added by the package's own tables and by a user's
 from __future__ import annotations
 
 import importlib
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -68,13 +69,19 @@ class Row:
 
 R = TypeVar("R", bound=Row)
 
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+"""Names end up in keys of YAML, in run names and in folders."""
+
 _declared: ContextVar[Mapping[str, Mapping[str, Row]]] = ContextVar(
     "declared", default=MappingProxyType({})
 )
 
 
 class Registry(Generic[R], Mapping[str, R]):
-    """The rows of one kind, by name, in their order.
+    """The rows of one kind, by name: the package's in their order, then the others by name.
+
+    The order of what extensions add must not depend on the order in which they are loaded: it is
+    that of flags and metrics in a run's identity, and of conditioning parts in the model.
 
     Args:
         kind: what a row is, in words.
@@ -83,13 +90,15 @@ class Registry(Generic[R], Mapping[str, R]):
 
     def __init__(self, kind: str, row_type: type[R], rows: list[R]) -> None:
         self.kind, self.row_type = kind, row_type
-        self._rows: dict[str, R] = {}
-        for row in rows:
-            self.add(row)
+        self._own = {row.name: row for row in rows}
+        self._added: dict[str, R] = {}
+        self._reserved: dict[str, str] = {}
 
     def _all(self) -> Mapping[str, R]:
         declared: Mapping[str, Any] = _declared.get().get(self.kind, {})
-        return {**self._rows, **declared} if declared else self._rows
+        if not (declared or self._added):
+            return self._own
+        return {**self._own, **dict(sorted({**self._added, **declared}.items()))}
 
     def __getitem__(self, name: str) -> R:
         return self._all()[name]
@@ -112,21 +121,36 @@ class Registry(Generic[R], Mapping[str, R]):
             raise ConfigError(f"{name!r} is not one of {', '.join(rows)}.{hint}", key)
         return rows[name]
 
+    def reserve(self, names: Iterable[str], what: str) -> None:
+        """Keep names from rows to come: they mean ``what`` already where a row would be named."""
+        self._reserved.update(dict.fromkeys(names, what))
+
     def add(self, row: R) -> None:
-        """Add a row.
+        """Add a row to the package's.
 
         Raises:
-            ConfigError: when the name is taken, naming both origins.
+            ConfigError: when the name is no name, or means something else; when it is taken, naming
+                both origins.
         """
-        if (other := self._rows.get(row.name)) is not None:
+        if not NAME.fullmatch(row.name):
+            raise ConfigError(
+                f"{row.origin}: {row.name!r} cannot name a {self.kind}: use letters, digits, "
+                "'_' and '-', a letter first"
+            )
+        if (meaning := self._reserved.get(row.name)) is not None:
+            raise ConfigError(
+                f"{row.origin}: the {self.kind} cannot be named {row.name!r}, which is {meaning}. "
+                "Choose another name"
+            )
+        if (other := {**self._own, **self._added}.get(row.name)) is not None:
             raise ConfigError(
                 f"{row.origin}: the {self.kind} {row.name!r} exists already (from {other.origin}). "
                 "Choose another name"
             )
-        self._rows[row.name] = row
+        self._added[row.name] = row
 
     def remove(self, name: str) -> None:
-        del self._rows[name]
+        del self._added[name]
 
 
 @dataclass

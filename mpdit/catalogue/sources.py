@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
+from mpdit.catalogue.methods import EXTRACTORS
 from mpdit.catalogue.registry import Code, Registry, Row, decorator
 
 
@@ -112,7 +113,8 @@ def dataset(
     """Register a function ``(data, split) -> (pixels, labels)`` as a data set (see `DatasetRow`).
 
     Raises:
-        ConfigError: when the name is taken.
+        ConfigError: when the name is taken, or the extractor unknown.
     """
+    EXTRACTORS.find(extractor, f"the data set {name!r}: extractor")
     shape = Dataset(channels, size, classes, extractor)
     return decorator(DATASETS, name=name, does=does, source=source, shape=shape)

@@ -142,6 +142,21 @@ def class_names(data: DataConfig) -> tuple[str, ...] | None:
     return image_folder(data).class_names if DATASETS.find(data.name).kind == "folder" else None
 
 
+def images_by_class(data: DataConfig) -> tuple[int, ...]:
+    """How many images of the train split each class has.
+
+    Raises:
+        ConfigError: when the data is missing or damaged.
+    """
+    if is_latents(data):
+        labels = latent_store(data).labels
+    elif DATASETS.find(data.name).kind == "folder":
+        labels = image_folder(data).split("train").labels
+    else:
+        labels = load(data, "train").labels
+    return tuple(np.bincount(labels, minlength=data.spec.classes).tolist())
+
+
 def place(data: DataConfig) -> Path:
     """Where a data set lies that comes from no package."""
     if data.path:

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mpdit.disk import lease as leases
+
+log = logging.getLogger("mpdit")
 
 
 @contextmanager
@@ -93,12 +97,47 @@ def _naming(file: Path) -> Iterator[None]:
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """Read the rows of a JSON-lines file, without a torn last line. A missing file has none."""
+    """Read the rows of a JSON-lines file, without a torn last line. A missing file has none.
+
+    Damaged lines are left out, with a warning.
+    """
+    rows, damaged = scan_rows(file)
+    if damaged:
+        warn_once(f"{file}: {said_of(damaged)} damaged and counted as absent")
+    return rows
+
+
+def scan_rows(file: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """Read the rows of a JSON-lines file, and the numbers of its damaged lines."""
     try:
         text = file.read_bytes()
     except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+        return [], []
+    rows, damaged = [], []
+    for number, line in enumerate(text[: text.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            damaged.append(number)
+    return rows, damaged
+
+
+def said_of(damaged: list[int]) -> str:
+    """Return ``line 3 is``, or ``lines 3, 7, 8 and 12 more are``."""
+    if len(damaged) == 1:
+        return f"line {damaged[0]} is"
+    more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
+    return f"lines {', '.join(map(str, damaged[:3]))}{more} are"
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Log a warning the first time only: readers read the same file many times."""
+    log.warning(message)
 
 
 def keep_rows(file: Path, rows: Iterable[dict[str, Any]]) -> None:

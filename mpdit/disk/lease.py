@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import re
 import secrets
@@ -35,13 +36,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from mpdit.errors import ConfigError
 
 TRIES = 20
 TRY_S = 0.05
 """A reader (is_held) also holds the lock for an instant."""
 
-_ASIDE = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
+_LEFT = re.compile(r"\.(.+\.[0-9a-f]{16}\.tmp|lock\.[0-9a-f]{16}|.+\.safetensors\.[a-z0-9_]{8})")
+"""What killed processes leave: files written aside, locks, features as version 0.1 wrote them."""
+
+log = logging.getLogger("mpdit")
 
 _leases: list[Lease] = []  # this process's
 
@@ -103,6 +109,9 @@ class Owner:
             return False  # unknown: it may be running
 
 
+_OWNER = TypeAdapter(Owner)
+
+
 @dataclass
 class Lease:
     """A run's folder that this process owns.
@@ -140,14 +149,17 @@ def take(folder: Path) -> Iterator[Lease]:
     with ExitStack() as stack:
         lock, free = _open_lock(folder)
         stack.enter_context(lock)
-        holder = _parse(lock.read())
+        content = lock.read()
+        holder = _parse(content)
+        if content and not holder.token:
+            log.warning("%s is damaged; it counts as nobody's", folder / "lock")
         late = me.is_same_job(holder) and me.restart < holder.restart
         mine = os.fstat(lock.fileno()).st_uid == os.getuid()
         if late or not (free or (mine and me.may_take_from(holder))):
             raise BusyError(f"{folder.name} is being executed by {holder}")
         stack.enter_context(_replace_lock(folder, me))
-        for left in folder.rglob(".*.tmp"):
-            if _ASIDE.fullmatch(left.name):
+        for left in folder.rglob(".*"):
+            if _LEFT.fullmatch(left.name):
                 left.unlink(missing_ok=True)
         lease = Lease(folder, me.token)
         if free:
@@ -229,9 +241,12 @@ def _replace_lock(folder: Path, owner: Owner) -> IO[bytes]:
         temporary.unlink(missing_ok=True)
         error.filename = str(lock)
         raise
-    handle = temporary.open("r+b")
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    temporary.replace(lock)
+    try:
+        handle = temporary.open("r+b")
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        temporary.replace(lock)
+    except FileNotFoundError:  # removed by a process that has taken the run in this moment
+        raise BusyError(f"{folder.name} has just been taken by {_read_owner(folder)}") from None
     return handle
 
 
@@ -243,5 +258,11 @@ def _read_owner(folder: Path) -> Owner:
 
 
 def _parse(content: bytes) -> Owner:
-    """Read the owner from a lock's content; a lock that was just created names nobody."""
-    return Owner(**json.loads(content)) if content else Owner()
+    """Read the owner from a lock's content: nobody where it was just created or is damaged.
+
+    What a newer version has added is ignored.
+    """
+    try:
+        return _OWNER.validate_json(content)
+    except ValidationError:
+        return Owner()

@@ -7,6 +7,7 @@ at once. No torch.
 from __future__ import annotations
 
 import errno
+import json
 import math
 import struct
 import zipfile
@@ -14,11 +15,13 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
+from mpdit.disk.identity import Mark, parse_mark
 from mpdit.errors import ConfigError
 
 DAMAGES = (
@@ -42,6 +45,7 @@ class Contents(NamedTuple):
     Attributes:
         checksum: the CRC-32 that the file keeps of its images.
         usable: whether the images are what they should be: uint8 (N, H, W, C), row by row.
+        mark: which run and data they belong to; empty where the file does not say.
     """
 
     arrays: frozenset[str]
@@ -49,6 +53,7 @@ class Contents(NamedTuple):
     dtype: str = ""
     checksum: int = 0
     usable: bool = False
+    mark: Mark = MappingProxyType({})
 
 
 def contents(file: Path) -> Contents:
@@ -59,6 +64,9 @@ def contents(file: Path) -> Contents:
     """
     with _whole(file), zipfile.ZipFile(file) as archive:
         held = frozenset(name.removesuffix(".npy") for name in archive.namelist())
+        mark = parse_mark(archive.comment)
+        if archive.comment.startswith(b"{") and not mark:
+            raise ValueError("its comment is torn")  # zipfile passes over the missing end
         if "arr_0" not in held:
             return Contents(held)
         entry = archive.getinfo("arr_0.npy")
@@ -68,7 +76,7 @@ def contents(file: Path) -> Contents:
         usable = dtype == np.uint8 and len(shape) == 4 and not by_columns
         if usable and (size := entry.file_size - header) != math.prod(shape):
             raise ValueError(f"arr_0 has {size} bytes, but its shape is {shape}")
-    return Contents(held, shape, str(dtype), entry.CRC, usable)
+    return Contents(held, shape, str(dtype), entry.CRC, usable, mark)
 
 
 def images(file: Path, at_once: int) -> Iterator[Images]:
@@ -152,13 +160,23 @@ def labels(file: Path) -> Int64[np.ndarray, " images"]:
     return found
 
 
-def write(file: Path, batches: Iterable[Images], labels: Int64[np.ndarray, " images"]) -> None:
+def write(
+    file: Path,
+    batches: Iterable[Images],
+    labels: Int64[np.ndarray, " images"],
+    mark: Mark | None = None,
+) -> None:
     """Write images that come in batches, and their labels, compressed.
+
+    Args:
+        mark: which run and data they belong to; kept as the archive's comment.
 
     Raises:
         OSError: when there is no room.
     """
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        if mark:
+            archive.comment = json.dumps(mark).encode()
         with archive.open("arr_0.npy", "w", force_zip64=True) as array:
             for number, batch in enumerate(batches):
                 if not number:

@@ -14,6 +14,7 @@ tensorboard/        the same as events, where train.tensorboard is set
 magnitudes.jsonl    the probe: step, site (mpdit.training.probe), blocks (one magnitude a block)
 model.json          parameters in all and by part, forward FLOPs of one image
 classes.json        the classes' names by label, where the data has them
+images.json         how many images of each class it is trained on
 checkpoints/, ema/  resumable state; EMA snapshots as safetensors
 samples/            samples.npz (arr_0: uint8 N,H,W,C; arr_1: labels), grid.png; other sets as
                     NAME.npz, NAME.png; NAME.shards/ while a set is drawn
@@ -21,7 +22,9 @@ evaluation.jsonl    one row a number; a run with a row is done
 lock                names the process that executes the run, which holds it (see ``lease``)
 ==================  ===============================================================================
 
-Writes are atomic, or append-only with a torn last line tolerated by the readers.
+Writes are atomic, or append-only with a torn last line tolerated by the readers. Checkpoints,
+snapshots, sample sets, features and rows of evaluation.jsonl name the run and the data that they
+belong to (see ``identity``).
 """
 
 from __future__ import annotations
@@ -30,15 +33,16 @@ import json
 import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from mpdit import extensions
 from mpdit.config import RunConfig, read_run
 from mpdit.disk import lease as leases
-from mpdit.disk.files import write_atomic
+from mpdit.disk.files import warn_once, write_atomic, written_aside
 from mpdit.disk.lease import Lease
 from mpdit.disk.yamlfile import YamlText, parse, read_text
 from mpdit.errors import ConfigError, nearest
@@ -98,9 +102,16 @@ class RunDir:
         """The classes' names by label; None where the data has none."""
         try:
             names: list[str] = json.loads((self.path / "classes.json").read_bytes())
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, ValueError):
             return None
         return names
+
+    def images_by_class(self) -> tuple[int, ...] | None:
+        """How many images of each class the run is trained on; None in runs of version 0.1."""
+        try:
+            return tuple(json.loads((self.path / "images.json").read_bytes()))
+        except (FileNotFoundError, ValueError):
+            return None
 
     def write_config(self, config: RunConfig) -> None:
         """Create the folder, its config.yaml, and its copies of the extensions that it uses."""
@@ -133,15 +144,25 @@ class RunDir:
         return config
 
     def state(self) -> RunState | None:
-        """Return the last state written, or None before the first."""
+        """Return the last state written. None before the first, or when it is damaged."""
+        file = self.path / "state.json"
         try:
-            data = json.loads((self.path / "state.json").read_bytes())
-        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+            content = file.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        return RunState(**{key: data[key] for key in _STATE_KEYS if key in data})
+        except OSError as error:
+            warn_once(f"{file} cannot be read ({error.strerror}); it counts as absent")
+            return None
+        try:
+            return _STATE.validate_json(content)
+        except ValidationError:
+            warn_once(f"{file} is damaged; it counts as absent")
+            return None
 
-    def write_state(self, state: RunState) -> None:
-        write_atomic(self.path / "state.json", json.dumps(asdict(state)))
+    def write_state(self, state: RunState, *, sync: bool = False) -> None:
+        """Replace state.json; with ``sync`` it survives a power failure."""
+        with written_aside(self.path / "state.json", sync=sync) as temporary:
+            temporary.write_text(json.dumps(asdict(state)))
 
     def is_done(self) -> bool:
         """Whether its evaluation has been written: at least one whole row."""
@@ -149,6 +170,9 @@ class RunDir:
             with (self.path / "evaluation.jsonl").open("rb") as file:
                 return file.readline().endswith(b"\n")
         except (FileNotFoundError, NotADirectoryError):
+            return False
+        except PermissionError as error:  # another user's
+            warn_once(f"{error.filename} cannot be read ({error.strerror}); it counts as absent")
             return False
 
     def is_leased(self) -> bool:
@@ -212,7 +236,7 @@ def read_config(folder: Path) -> YamlText:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from None
 
 
-_STATE_KEYS = {field.name for field in fields(RunState)}
+_STATE = TypeAdapter(RunState)
 
 
 def write_extensions(folder: Path, used: Iterable[Extension]) -> None:

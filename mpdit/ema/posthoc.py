@@ -10,19 +10,27 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mpdit.config import RunConfig
+from mpdit.disk.identity import Identity, Mark
+from mpdit.disk.npz import DamagedError
 from mpdit.disk.rundir import RunDir
-from mpdit.ema.power import posthoc_errors, posthoc_weights, snapshot_file, write_snapshot
+from mpdit.ema.power import (
+    SnapshotFile,
+    posthoc_errors,
+    posthoc_weights,
+    snapshot_file,
+    write_snapshot,
+)
 from mpdit.errors import EXIT_DONE, ConfigError, say
 from mpdit.model import DiT
 from mpdit.progress import Progress
@@ -54,6 +62,7 @@ class Fit:
         missing: snapshots that the run should have up to that step, but lacks.
         parameters: names of the averaged tensors; all others are fixed tables.
         shapes: the shape of each tensor in a snapshot.
+        mark: which run and data the snapshots belong to.
     """
 
     stds: tuple[float, ...]
@@ -64,6 +73,7 @@ class Fit:
     missing: list[Path]
     parameters: frozenset[str]
     shapes: dict[str, tuple[int, ...]]
+    mark: Mark
 
 
 def fit(run: RunDir, stds: Sequence[float], step: int | None = None) -> Fit:
@@ -74,7 +84,8 @@ def fit(run: RunDir, stds: Sequence[float], step: int | None = None) -> Fit:
         step: the averages' last step; None is the newest step that is stored in every width.
 
     Raises:
-        ConfigError: when the run has no such snapshots, one is damaged, or a width is out of range.
+        ConfigError: when the run has no such snapshots, one is damaged or of another run, or a
+            width is out of range.
     """
     for std in stds:
         if not 0 < std < WIDEST:
@@ -94,8 +105,8 @@ def fit(run: RunDir, stds: Sequence[float], step: int | None = None) -> Fit:
     with torch.device("meta"):
         model = DiT(config.model, config.data.spec)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    for snapshot in snapshots:
-        _check(snapshot.file, shapes)
+    own = Identity.of(config)
+    mark = [_check(snapshot.file, shapes, own) for snapshot in snapshots][-1]
     given = [s.step for s in snapshots], [s.std for s in snapshots]
     wanted = [step] * len(stds), list(stds)
     weights = posthoc_weights(*given, *wanted)
@@ -108,6 +119,7 @@ def fit(run: RunDir, stds: Sequence[float], step: int | None = None) -> Fit:
         _missing(run, config, step),
         frozenset(name for name, _ in model.named_parameters()),
         shapes,
+        mark,
     )
 
 
@@ -121,9 +133,12 @@ def combine(
 
     Args:
         on_read: called with the number of bytes read.
+
+    Raises:
+        ConfigError: when a snapshot is damaged.
     """
-    with safe_open(made_of.snapshots[-1].file, "pt") as file:
-        stored = {name: file.get_tensor(name) for name in made_of.shapes}
+    with _opened(made_of.snapshots[-1].file) as file:
+        stored = {name: file.read(name) for name in made_of.shapes}
         # allocated all at once: allocating in turn with the sums would fragment memory
         results = [
             {
@@ -140,9 +155,9 @@ def combine(
         ]
         for snapshot, weights in zip(made_of.snapshots, made_of.weights, strict=True):
             # a file is mapped while it is open: its pages stay in memory until it is closed
-            with safe_open(snapshot.file, "pt") as file:
+            with _opened(snapshot.file) as file:
                 for name in names:
-                    tensor = file.get_tensor(name)
+                    tensor = file.read(name)
                     for of_one, weight in zip(sums, weights, strict=True):
                         of_one[name].add_(tensor, alpha=float(weight))
                     on_read(tensor.nbytes)
@@ -226,16 +241,22 @@ def _missing(run: RunDir, config: RunConfig, step: int) -> list[Path]:
     return [file for file in files if not file.exists()]
 
 
-def _check(file: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Refuse a snapshot that is torn or of another model, without reading its numbers."""
+def _check(file: Path, shapes: dict[str, tuple[int, ...]], own: Identity) -> Mark:
+    """Refuse a snapshot that is torn or of another run, without reading its numbers."""
+    with _opened(file) as snapshot:
+        own.check(snapshot.mark, file, "was trained")
+        if snapshot.shapes() != shapes:
+            raise ConfigError(f"{file} is not of this run's model. Delete it to go without it")
+        return snapshot.mark
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[SnapshotFile]:
     try:
-        with safe_open(file, "pt") as opened:
-            names = opened.keys()
-            held = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
-    except SafetensorError as error:
-        raise ConfigError(f"{file} is damaged ({error}). Delete it to go without it") from None
-    if held != shapes:
-        raise ConfigError(f"{file} is not of this run's model. Delete it to go without it")
+        with SnapshotFile(file) as snapshot:
+            yield snapshot
+    except DamagedError as error:
+        raise ConfigError(f"{error}. Delete it to go without it") from None
 
 
 def _shares(made_of: Fit) -> list[list[str]]:
@@ -286,7 +307,7 @@ def _write(run: RunDir, stds: list[float], step: int | None) -> None:
         results = combine(made_of, lambda size: progress.advance(size / 1e6))
     for std, error, result in zip(made_of.stds, made_of.errors, results, strict=True):
         file = snapshot_file(run.ema, std, made_of.step)
-        write_snapshot(file, result)
+        write_snapshot(file, result, made_of.mark)
         print(f"{file}  relative error of the profile {error:.1e}")
 
 

@@ -7,21 +7,30 @@ the update inverted, with β on the new weights; here it is the paper's.
 (`mpdit.ema.posthoc`).
 """
 
+from __future__ import annotations
+
 import errno
+import hashlib
+import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mpdit.disk.files import written_aside
+from mpdit.disk.identity import Mark, parse_mark
+from mpdit.disk.npz import DamagedError
+
+METADATA = "mpdit"
+"""The key of a snapshot's metadata: JSON of its tensors' checksums and its mark."""
 
 
 def gamma_of(std: float) -> float:
@@ -74,26 +83,105 @@ class PowerEMA:
             torch._foreach_copy_(average, state[str(std)])
 
 
+def whole_model(model: torch.nn.Module, average: Sequence[Tensor]) -> dict[str, Tensor]:
+    """A model's state with an average in the place of its parameters: only its tables remain."""
+    names = [name for name, _ in model.named_parameters()]
+    return {**model.state_dict(), **dict(zip(names, average, strict=True))}
+
+
 def snapshot_file(folder: Path, std: float, step: int) -> Path:
     """Return the file of the EMA of relative width ``std`` after ``step`` steps."""
     return folder / f"std{std:.3f}_step{step:08d}.safetensors"
 
 
-def write_snapshot(file: Path, tensors: dict[str, Tensor]) -> None:
-    """Replace ``file`` by a whole model's weights and tables.
+def write_snapshot(file: Path, tensors: dict[str, Tensor], mark: Mark | None = None) -> None:
+    """Replace ``file`` by a whole model's weights and tables, with their checksums.
+
+    Args:
+        mark: which run and data they belong to.
 
     Raises:
         OSError: when the disk is full; the old content is kept.
     """
+    tensors = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+    about: dict[str, Any] = {"sha256": {name: _digest(t) for name, t in tensors.items()}}
+    if mark:
+        about["identity"] = mark
+    # one key: safetensors writes several in any order, and the same snapshot is the same bytes
+    metadata = {METADATA: json.dumps(about, sort_keys=True)}
     with written_aside(file) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the umask has it: what safetensors makes is 0600
         try:
-            save_file(tensors, temporary)
+            save_file(tensors, temporary, metadata)
         except SafetensorError as error:  # only its text has the system's error number
             code = re.search(r"(?:os error|code:) (\d+)", str(error))
             number = int(code[1]) if code else errno.EIO
             size = sum(tensor.nbytes for tensor in tensors.values()) / 1e6
             reason = f"{os.strerror(number)}; a snapshot takes {size:,.1f} MB"
             raise OSError(number, reason) from None
+        temporary.chmod(mode)
+
+
+class SnapshotFile:
+    """An opened snapshot; a tensor is compared with its checksum when it is read.
+
+    Those of version 0.1 have no checksums. The file is mapped until it is closed.
+
+    Attributes:
+        mark: which run and data it belongs to; empty where it does not say.
+
+    Raises:
+        DamagedError: when it is torn.
+    """
+
+    _opened: Any
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        try:
+            self._opened = safe_open(file, "pt")
+        except SafetensorError as error:
+            raise DamagedError(f"{file} is damaged ({error})") from None
+        about = parse_mark((self._opened.metadata() or {}).get(METADATA))
+        self._sums: Mapping[str, str] = about.get("sha256", {})
+        self.mark: Mark = about.get("identity", {})
+
+    def __enter__(self) -> SnapshotFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.__exit__(None, None, None)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every tensor, by name; none is read."""
+        names = self._opened.keys()
+        return {name: tuple(self._opened.get_slice(name).get_shape()) for name in names}
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, on the CPU.
+
+        Raises:
+            DamagedError: when it is not what was written.
+        """
+        tensor: Tensor = self._opened.get_tensor(name)
+        if self._sums and _digest(tensor) != self._sums.get(name):
+            raise DamagedError(f"{self.file} is damaged ({name} is not what was written)")
+        return tensor
+
+    def read_all(self) -> dict[str, Tensor]:
+        """A whole model's weights and tables, on the CPU.
+
+        Raises:
+            DamagedError: as `read`.
+        """
+        return {name: self.read(name) for name in self.shapes()}
+
+
+def _digest(tensor: Tensor) -> str:
+    """Sixteen hex digits of the SHA-256 of a tensor on the CPU."""
+    numbers = tensor.contiguous().flatten().view(torch.uint8).numpy()
+    return hashlib.sha256(numbers.data).hexdigest()[:16]
 
 
 def posthoc_weights(

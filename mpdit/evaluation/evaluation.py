@@ -29,7 +29,10 @@ from pydantic import BaseModel
 
 from mpdit.catalogue import METRICS
 from mpdit.config import RunConfig, SampleConfig
+from mpdit.disk import npz
 from mpdit.disk.files import keep_rows, read_rows
+from mpdit.disk.identity import same_id
+from mpdit.disk.npz import DamagedError
 from mpdit.ema.posthoc import profile_error
 from mpdit.evaluation import extractors, features, metrics, references
 from mpdit.evaluation.extractors.extractor import Extractor, Features
@@ -111,14 +114,21 @@ class Evaluation:
             log.warning("the reference is another than that of %s: measured again", names)
         file = draw_set(self.config, self.session, drawing, self.device)
         set_precision("float32", "evaluate")  # drawing has left its own
-        samples = features.of_samples(file, self.extractor, self._watch)
+        try:
+            samples = features.of_samples(file, self.extractor, self._watch)
+        except DamagedError as damage:
+            log.warning("%s; it is drawn again", damage)
+            file = draw_set(self.config, self.session, drawing, self.device, again=True)
+            set_precision("float32", "evaluate")
+            samples = features.of_samples(file, self.extractor, self._watch)
         rows = list(self._rows(lacking, samples, role))
         if role == "run":
             rows += self._limit(lacking, samples, file)
         sampling = drawing.record()
         if error := profile_error(self.session.run, drawing.ema_std, drawing.snapshot):
             sampling["ema_error"] = error
-        rows = [{**row, "sampling": sampling} for row in rows]
+        whose = self.session.identity.filled(npz.contents(file).mark).short()
+        rows = [{**row, "sampling": sampling, "identity": whose} for row in rows]
         return rows + list(self._floor(lacking)) if role == "run" else rows
 
     def append(self, rows: list[Row]) -> None:
@@ -180,8 +190,10 @@ class Evaluation:
         """Rows of older versions say less of the sampling, and count when that agrees."""
         record = json.loads(json.dumps(drawing.record()))
         told = {"snapshot": self.config.train.steps, **row.get("sampling", {})}
+        own = self.session.identity.run
         return (
             "sampling" in row  # the floor is of no sample set
+            and same_id(row.get("identity", {}).get("run", own), own)
             and row["count"] == drawing.count
             and row["weights"] == self.extractor.weights
             and all(record.get(key) == told[key] for key in told if key != "ema_error")

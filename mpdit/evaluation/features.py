@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from mpdit.disk import lease, npz
-from mpdit.errors import ConfigError
 from mpdit.evaluation.extractors.extractor import Extractor, Features
 from mpdit.evaluation.realimages import Batch
 
@@ -28,24 +27,23 @@ def of_samples(file: Path, extractor: Extractor, watch: Watch) -> Features:
     """The features of a sample set, from the file beside it when they are there.
 
     That is ``samples/<name>.<extractor>-<weights>.safetensors``: float32, of exactly these images
-    (by the checksum that the .npz itself keeps of them) and these weights.
+    (by the checksum that the .npz itself keeps of them, and its mark) and these weights.
 
     Raises:
-        ConfigError: when the sample set cannot be read.
+        DamagedError: when the sample set cannot be read.
     """
     kept = file.with_name(f"{file.stem}.{extractor.name}-{extractor.weights}.safetensors")
-    try:
-        held = npz.contents(file)
-        if not held.usable:
-            raise npz.DamagedError(f"{file} is damaged: it holds no images")
+    held = npz.contents(file)
+    if not held.usable:
+        raise npz.DamagedError(f"{file} is damaged: it holds no images")
+    whose = {name: held.mark[name] for name in ("run", "data") if name in held.mark}
 
-        def extract() -> Arrays:
-            batches = watch(npz.images(file, extractor.batch_size), held.shape[0])
-            return Features.join(extractor.look(batches))._asdict()
+    def extract() -> Arrays:
+        batches = watch(npz.images(file, extractor.batch_size), held.shape[0])
+        return Features.join(extractor.look(batches))._asdict()
 
-        return Features(**recall(kept, {**identity(extractor), "crc32": held.checksum}, extract))
-    except npz.DamagedError as error:
-        raise ConfigError(f"{error}. Delete it to draw it again") from None
+    key = {**identity(extractor), **whose, "crc32": held.checksum}
+    return Features(**recall(kept, key, extract))
 
 
 def identity(extractor: Extractor) -> dict[str, str | int | None]:
@@ -81,18 +79,16 @@ def keep(file: Path, key: Key, arrays: Arrays) -> None:
     """
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     metadata = {"key": _text(key), "sha256": _digest(whole)}
-    with tempfile.NamedTemporaryFile(
-        dir=file.parent, prefix=f".{file.name}.", delete=False
-    ) as handle:
-        temporary = Path(handle.name)
-        try:
+    # a name that the next start of a run looks for (`lease.take`), and the umask's mode
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as handle:
             handle.write(save(whole, metadata))
-            lease.check(file)
-        except (OSError, lease.LeaseLostError):
-            temporary.unlink()
-            raise
-    temporary.chmod(0o644)  # a temporary file is its owner's alone; a cache may be shared
-    temporary.replace(file)
+        lease.check(file)
+        temporary.replace(file)
+    except (OSError, lease.LeaseLostError):
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read(file: Path, key: Key) -> dict[str, np.ndarray] | None:

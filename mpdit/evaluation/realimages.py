@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 
@@ -14,12 +14,11 @@ from jaxtyping import Int64, UInt8
 
 from mpdit.catalogue import DATASETS
 from mpdit.config import DataConfig
-from mpdit.data import datasets
+from mpdit.data import content, datasets
 from mpdit.data.images import ImageReader, Split
 from mpdit.data.latents import checksum
 from mpdit.disk import npz
 from mpdit.disk.cachefolder import cache_folder
-from mpdit.disk.files import write_atomic
 from mpdit.disk.stamp import stamps
 
 Batch = UInt8[np.ndarray, "batch height width channels"]
@@ -92,9 +91,7 @@ class _InMemory(RealImages):
 class _Files(RealImages):
     """Image files, of which only a batch is in memory.
 
-    Their content is hashed while they are read. It is remembered beside the other things that are
-    cached, until the folder or a file has another name, or a file another `Stamp` (as git's index
-    does it).
+    Their content is hashed while they are read, and remembered (`ImageFolder.cache_file`).
     """
 
     def __init__(self, data: DataConfig, split: Split, most: int | None) -> None:
@@ -112,9 +109,8 @@ class _Files(RealImages):
 
     @property
     def hash(self) -> str | None:
-        if self._hash is None and self._memory is not None:
-            with suppress(OSError):
-                self._hash = self._memory.read_text() or None
+        if self._hash is None:
+            self._hash = content.recall(self._memory)
         return self._hash
 
     def batches(self, size: int) -> Iterator[Batch]:
@@ -127,8 +123,7 @@ class _Files(RealImages):
                 yield np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
         digest.update(self._folder.labels.tobytes())
         self._hash = digest.hexdigest()[:16]
-        if memory is not None:
-            _remember(memory, self._hash)
+        content.remember(memory, self._hash)
 
 
 class AdmImages(RealImages):
@@ -154,17 +149,9 @@ class AdmImages(RealImages):
             DamagedError: when they cannot be read to their end.
         """
         stamp = stamps([self._file])
-        memory = stamp and cache_folder() / f"whole-{stamp}.txt"
+        memory = cache_folder() / f"whole-{stamp}.txt" if stamp else None
         if memory and memory.exists():
             return
         for _ in self.batches(CHECKED_AT_ONCE):
             pass
-        if memory:
-            _remember(memory, "whole")
-
-
-def _remember(file: Path, text: str) -> None:
-    """Write a file of the cache, where it can be written."""
-    with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, text)
+        content.remember(memory, "whole")

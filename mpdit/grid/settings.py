@@ -98,6 +98,9 @@ def _check_key(key: str, node: Setting) -> None:
         raise node.error("should be a value, not a mapping")
 
 
+FLAGS.reserve(("variant", "from", "reason", "slurm"), "a key of a grid")
+
+
 def fold(layers: Iterable[Layer]) -> Layer:
     """Later layers over earlier ones."""
     folded: Layer = {}

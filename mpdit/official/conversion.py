@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mpdit.catalogue import DATASETS, PAPERS_FLAGS, PARTS
 from mpdit.config import RunConfig, make_run
 from mpdit.disk.files import write_atomic
+from mpdit.disk.identity import Identity
 from mpdit.disk.rundir import RunDir, read_config
-from mpdit.ema.power import PowerEMA, snapshot_file
+from mpdit.ema.power import PowerEMA, snapshot_file, write_snapshot
 from mpdit.errors import EXIT_DONE, ConfigError, say
 from mpdit.model import DiT
 from mpdit.official import tensors
@@ -105,12 +105,13 @@ def convert(old: Path, new: Path) -> list[str]:
         run.write_config(config)
         shutil.copyfile(old / "config.yaml", run.path / "official.yaml")
         run.ema.mkdir()
+        mark = Identity.of(config).mark()
         for snapshot in snapshots:
             average = converter(snapshot.file, _read(snapshot.file))
             average |= {name: weights[name] for name in converter.tables}
-            save_file(average, snapshot_file(run.ema, snapshot.std, snapshot.step))
+            write_snapshot(snapshot_file(run.ema, snapshot.std, snapshot.step), average, mark)
         if not snapshots:
-            save_file(weights, snapshot_file(run.ema, stds[0], last.step))
+            write_snapshot(snapshot_file(run.ema, stds[0], last.step), weights, mark)
         _save_checkpoint(run, config, converter.model, weights)
         _record(run, old, notes)
     return notes
@@ -302,14 +303,15 @@ def _made_whole(new: Path) -> Iterator[RunDir]:
 def _save_checkpoint(run: RunDir, config: RunConfig, model: DiT, weights: State) -> None:
     """Write the checkpoint of the last step, so that a trainer has nothing left to train."""
     parameters = [weights[name].float() for name, _ in model.named_parameters()]
+    groups, betas = parameter_groups(model, config.train), config.train.adam_betas
     state = {
         "step": config.train.steps,
         "meters": Meters(config, run, torch.device("cpu"), devices=1).state_dict(),
         "model": weights,
-        "optimizer": torch.optim.Adam(parameter_groups(model, config.train)).state_dict(),
+        "optimizer": torch.optim.Adam(groups, betas=betas).state_dict(),
         "ema": PowerEMA(parameters, config.train.ema_stds).state_dict(),
     }
-    checkpoint.save(run.checkpoints, config.train.steps, state)
+    checkpoint.save(run.checkpoints, config.train.steps, state, Identity.of(config).mark())
 
 
 def _record(run: RunDir, old: Path, notes: list[str]) -> None:

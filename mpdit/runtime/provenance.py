@@ -39,13 +39,13 @@ def record_start(run: RunDir, device: torch.device, processes: int) -> dict[str,
     """
     file = run.path / "provenance.json"
     try:
-        starts = json.loads(file.read_text())["starts"] if file.exists() else []
+        starts = json.loads(file.read_bytes())["starts"] if file.exists() else []
+        threads = int(starts[0]["threads"] if starts else os.environ.get("MPDIT_THREADS", 0))
     except (ValueError, KeyError, TypeError):
         raise ConfigError(
             f"{file} is damaged. It held the number of threads, which a resumed run needs for the "
             "same bits. Delete the file to resume without it"
         ) from None
-    threads = starts[0]["threads"] if starts else int(os.environ.get("MPDIT_THREADS", 0))
     commit, diff = _code()
     diff_sha = hashlib.sha256(diff.encode()).hexdigest()[:16] if diff else None
     if diff_sha:
@@ -63,9 +63,26 @@ def record_start(run: RunDir, device: torch.device, processes: int) -> dict[str,
         "threads": threads or torch.get_num_threads(),
         "job": os.environ.get("SLURM_JOB_ID"),
     }
-    with written_aside(file) as temporary:
-        temporary.write_text(json.dumps({"starts": [*starts, entry]}, indent=1))
+    _write(file, [*starts, entry])
     return entry
+
+
+def record_missing_rows(run: RunDir, lines: list[str]) -> None:
+    """Note in provenance.json, at the newest start, which rows were found missing at a resume.
+
+    Nothing is noted of a run that `record_start` has not begun.
+    """
+    file = run.path / "provenance.json"
+    if not file.exists():
+        return
+    starts = json.loads(file.read_bytes())["starts"]
+    starts[-1]["missing_rows"] = [*starts[-1].get("missing_rows", ()), *lines]
+    _write(file, starts)
+
+
+def _write(file: Path, starts: list[dict[str, Any]]) -> None:
+    with written_aside(file) as temporary:
+        temporary.write_text(json.dumps({"starts": starts}, indent=1))
 
 
 def _code() -> tuple[str | None, str]:

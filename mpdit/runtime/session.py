@@ -14,11 +14,14 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import cached_property
 
 from rich.console import Console
 from rich.logging import RichHandler
 
+from mpdit.disk.identity import Identity
 from mpdit.disk.rundir import RunDir, RunState
+from mpdit.errors import explain_os_error
 from mpdit.progress import Progress
 from mpdit.runtime import signals
 
@@ -45,6 +48,8 @@ class Session:
     Attributes:
         stop_signal: the number of the signal that asked to stop; 0 before.
         shown: closes the bar of the present stage.
+        identity: what files of the run are marked with, and compared with. It names the data once
+            `mpdit.run` has read them.
     """
 
     def __init__(
@@ -64,12 +69,16 @@ class Session:
         self.shown = ExitStack()
         self._beat = 0.0
 
+    @cached_property
+    def identity(self) -> Identity:
+        return Identity.of(self.run.config())
+
     def stage(self, stage: str, step: int, steps: int) -> None:
         """Enter a stage at ``step`` of ``steps``."""
         self.state = replace(
             self.state, stage=stage, step=step, steps=steps, rate=None, eta=None, loss=None
         )
-        self._write()
+        self._write(sync=True)
         self.shown.close()
         progress = Progress(stage, steps, step, console=self.console, log=log.info)
         self._progress = self.shown.enter_context(progress)
@@ -98,13 +107,13 @@ class Session:
         """Record in state.json how the work ended."""
         stage = self.state.stage if error or stopped else "done"
         self.state = replace(self.state, stage=stage, error=error, stopped=stopped, eta=None)
-        self._write()
+        self._write(sync=True)
 
-    def _write(self) -> None:
+    def _write(self, *, sync: bool = False) -> None:
         self._beat = time.monotonic()
         self.state = replace(self.state, heartbeat=time.time())
         if self.main and self.recorded:
-            self.run.write_state(self.state)
+            self.run.write_state(self.state, sync=sync)
 
 
 @contextmanager
@@ -120,13 +129,19 @@ def open_session(run: RunDir, main: bool = True, recorded: bool = True) -> Itera
     if watched:  # lines go above the bar, which shows the progress itself
         handlers = [RichHandler(console=session.console, show_level=False, show_path=False)]
         handlers[0].addFilter(lambda record: record.funcName != Progress.show.__name__)
+    unopened: OSError | None = None
     if recorded and not _is_log(run):  # a launcher has sent stderr there already
-        handlers.append(_LogFile(run.log))
+        try:
+            handlers.append(_LogFile(run.log))
+        except OSError as error:
+            unopened = error
     for handler in handlers:
         if not isinstance(handler, RichHandler):  # it has a column for the time
             handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
         log.addHandler(handler)
     log.setLevel(logging.INFO if main else logging.ERROR)
+    if unopened is not None:
+        log.error("cannot write the log: %s", explain_os_error(unopened))
 
     def request_stop(number: int) -> None:
         session.stop_signal = number

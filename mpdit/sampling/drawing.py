@@ -1,14 +1,15 @@
 """What a sample set is, and the drawing of a batch of it.
 
-Sample i of a set has the label classes[i mod classes], and its noise depends on (seed, i) alone.
+The label of sample i and its noise depend on i alone: not on the count, nor on the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -34,9 +35,11 @@ class Drawing:
         ema_std, snapshot: the weights: relative width of the average, and its training step.
         seed, count: samples 0 … count − 1 of this sampling seed.
         precision, to_uint8: as in the config.
-        classes: the labels, in turn.
+        labels: as in the config.
+        classes: those that samples are drawn of.
         run: the run whose model it is.
         repeat: which of the run's own sets this one differs from.
+        images: of each class, that the run was trained on; None: as many of each.
     """
 
     solver: str
@@ -49,9 +52,11 @@ class Drawing:
     precision: Literal["float32", "tf32", "bfloat16"]
     to_uint8: Literal["round", "truncate"]
     snapshot: int
+    labels: Literal["data", "even", "uniform"]
     classes: tuple[int, ...]
     run: RunConfig = field(repr=False)
     repeat: int = 0
+    images: tuple[int, ...] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of_run(cls, config: RunConfig, repeat: int = 0) -> Drawing:
@@ -68,6 +73,7 @@ class Drawing:
             precision=sample.precision,
             to_uint8=sample.to_uint8,
             snapshot=config.train.steps,
+            labels=sample.labels,
             classes=tuple(range(config.data.spec.classes)),
             run=config,
             repeat=repeat,
@@ -78,7 +84,7 @@ class Drawing:
         """``samples`` or ``repeat1``, …; then what differs: ``samples_guidance2_ema0.07``."""
         own = Drawing.of_run(self.run, self.repeat)
         parts = [f"repeat{self.repeat}" if self.repeat else "samples"]
-        for key in (f.name for f in fields(self) if f.name not in ("run", "respacing")):
+        for key in (f.name for f in fields(self) if f.name not in ("run", "respacing", "images")):
             value = getattr(self, key)
             if value != getattr(own, key):
                 parts.append(_PREFIX.get(key, key) + _short(value))
@@ -87,14 +93,16 @@ class Drawing:
     def record(self) -> dict[str, Any]:
         """How the set was drawn, for evaluation.jsonl.
 
-        Labels only where they are not all; ``respacing`` only where it is not that of version 0.1,
-        whose records do not have it.
+        Classes only where they are not all; ``respacing`` and ``labels`` only where they are not
+        those of version 0.1, whose records do not have them.
         """
-        left_out = ["run", "repeat", "count"]
+        left_out = ["run", "repeat", "count", "images"]
         if self.classes == tuple(range(self.run.data.spec.classes)):
             left_out.append("classes")
         if self.respacing == "nearest":
             left_out.append("respacing")
+        if self.labels == "even":
+            left_out.append("labels")
         record = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         return {"sampler": record.pop("solver"), **record}
 
@@ -126,9 +134,31 @@ def repeated_seed(seed: int, repeat: int) -> int:
     return generator(seed, "repeat", repeat).initial_seed() % 2**31 if repeat else seed
 
 
-def labels(indices: range, classes: Sequence[int]) -> Int64[Tensor, " batch"]:
-    """Every class equally often."""
-    return torch.tensor([classes[i % len(classes)] for i in indices])
+def labels(drawing: Drawing) -> Int64[np.ndarray, " count"]:
+    """The label of every sample of a set; never one of a class without images.
+
+    Those of ``data`` follow the classes' proportions in every first part of the set as nearly as
+    whole numbers can (Sainte-Laguë's method): in turn, where all have as many images.
+
+    Raises:
+        ConfigError: when none of the classes has images.
+    """
+    images = drawing.images
+    classes = np.array([c for c in drawing.classes if images is None or images[c]])
+    if not len(classes):
+        chosen = ", ".join(map(str, drawing.classes))
+        raise ConfigError(f"the training data have no image of class {chosen}", "--classes")
+    if drawing.labels == "uniform":
+        random = generator(drawing.seed, "labels", 0)
+        places = torch.randint(len(classes), (drawing.count,), generator=random)
+        return np.take(classes, places.numpy())
+    if drawing.labels == "even" or images is None:
+        return np.resize(classes, drawing.count)
+    share = np.array(images)[classes] / np.array(images)[classes].sum()
+    copies = np.ceil(drawing.count * share).astype(np.int64) + 1
+    due = np.concatenate([(np.arange(n) + 0.5) / s for n, s in zip(copies, share, strict=True)])
+    order = np.argsort(due, kind="stable")[: drawing.count]
+    return np.take(np.repeat(classes, copies), order)
 
 
 @torch.inference_mode()
@@ -149,7 +179,7 @@ def draw(
     spec = drawing.run.data.spec
     shape = (spec.channels, spec.size, spec.size)
     randoms = [generator(drawing.seed, "sample", i) for i in indices]
-    y = labels(indices, drawing.classes).to(device)
+    y = torch.from_numpy(labels(drawing)[indices.start : indices.stop]).to(device)
 
     def noise() -> Float[Tensor, "batch channels height width"]:
         drawn = torch.stack([torch.randn(shape, generator=random) for random in randoms])

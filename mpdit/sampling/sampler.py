@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from mpdit.config import RunConfig
-from mpdit.disk.rundir import (
-    RunDir,
-)
+from mpdit.data.datasets import images_by_class
+from mpdit.disk import npz
+from mpdit.disk.identity import Identity
+from mpdit.disk.npz import DamagedError
+from mpdit.disk.rundir import RunDir
 from mpdit.ema.posthoc import reconstruct
-from mpdit.ema.power import snapshot_file
+from mpdit.ema.power import SnapshotFile, snapshot_file, whole_model
 from mpdit.encoding.decoder import open_decoder
 from mpdit.errors import ConfigError
 from mpdit.model import DiT
@@ -23,6 +25,7 @@ from mpdit.runtime.distributed import World
 from mpdit.runtime.session import Interrupted, Session, log
 from mpdit.sampling.drawing import Drawing, NonFiniteSamplesError, draw
 from mpdit.sampling.sampleset import Shards, shards_folder, to_uint8
+from mpdit.training import checkpoint
 from mpdit.training.trainer import build_model
 
 ALONE = World()
@@ -48,15 +51,17 @@ def draw_set(
     device: torch.device,
     world: World = ALONE,
     out: Path | None = None,
+    again: bool = False,
 ) -> Path:
     """Write a sample set and a grid of its first images, going on after the last whole batch.
 
     Batches are kept in a folder beside the set until all are there; several processes take them in
-    turns. A set that is there already is left as it is.
+    turns. A set that is there already is left as it is, unless its file is damaged.
 
     Args:
         config: says the batch size, and whether to compile.
         out: the file to write; None is the run's own `samples_file` of the drawing's name.
+        again: whether to draw a set that is there once more.
 
     Returns:
         the file.
@@ -64,19 +69,21 @@ def draw_set(
     Raises:
         Interrupted: when a signal asked to stop; whole batches are kept.
         ConfigError: when the weights or the VAE are not to be had, or the folder of batches is of
-            another set.
+            another set, or the file or the weights are of another run.
         NonFiniteSamplesError: when samples are no numbers; the batches before are kept.
     """
     file = out or samples_file(session.run, drawing.name)
-    shards = Shards(shards_folder(file), drawing, config.sample.batch_size)
+    drawing = replace(drawing, images=_images_by_class(session.run, drawing))
+    identity = _identity(session, drawing)
+    shards = Shards(shards_folder(file), drawing, config.sample.batch_size, identity)
     shards.check(world)
-    if world.largest(world.main and file.exists()):
+    if world.largest(not again and _is_drawn(file, identity)):
         if world.main and shards.folder.exists():  # what wrote the set was killed
             shards.finish(file, session.run.class_names())
         return file
     shards.claim(world)
     mine = shards.batches[world.rank :: world.size]
-    pending = [indices for indices in mine if not shards.file(indices).exists()]
+    pending = [indices for indices in mine if not shards.is_drawn(indices)]
     steps, size = drawing.steps, config.sample.batch_size
     done = (len(mine) - len(pending)) * steps
     if done:
@@ -101,6 +108,46 @@ def draw_set(
     if world.main:
         shards.join(file, session.run.class_names())
     return file
+
+
+def _images_by_class(run: RunDir, drawing: Drawing) -> tuple[int, ...] | None:
+    """As the run's training has noted them; else of the data at hand, where labels follow it.
+
+    Raises:
+        ConfigError: when the data are missing or damaged, or no class can be drawn.
+    """
+    if noted := run.images_by_class():
+        return noted
+    return images_by_class(drawing.run.data) if drawing.labels == "data" else None
+
+
+def _identity(session: Session, drawing: Drawing) -> Identity:
+    """The run's, with the data that the snapshots were trained on where nobody has read any."""
+    identity = session.identity
+    if identity.data is None:
+        for file in sorted(session.run.ema.glob(f"std*_step{drawing.snapshot:08d}.safetensors")):
+            with suppress(DamagedError, OSError), SnapshotFile(file) as snapshot:
+                return identity.filled(snapshot.mark)
+    return identity
+
+
+def _is_drawn(file: Path, identity: Identity) -> bool:
+    """Whether a set is there; of a damaged one that is said. Its images are not read.
+
+    Raises:
+        ConfigError: when it is of another run.
+    """
+    if not file.exists():
+        return False
+    try:
+        held = npz.contents(file)
+        if not held.usable:
+            raise DamagedError(f"{file} is damaged: it holds no images")
+    except DamagedError as error:
+        log.warning("%s; it is drawn again", error)
+        return False
+    identity.check(held.mark, file, "was drawn")
+    return True
 
 
 def _draw_batches(
@@ -128,11 +175,12 @@ def _draw_batches(
 def load_average(run: RunDir, std: float, step: int, device: torch.device) -> DiT:
     """The run's model with the average of relative width ``std`` after training step ``step``.
 
-    It is read where it is stored, else reconstructed from the widths that are.
+    It is read where it is stored, else reconstructed from the widths that are. In the place of a
+    damaged file it is taken from the checkpoint of that step.
 
     Raises:
-        ConfigError: when there are no snapshots of that step, naming the newest; when one is
-            damaged.
+        ConfigError: when there are no snapshots of that step, naming the newest; when one is of
+            another run, or damaged and there is no such checkpoint.
     """
     config = run.config()
     check_snapshot(run, config, step)
@@ -140,9 +188,17 @@ def load_average(run: RunDir, std: float, step: int, device: torch.device) -> Di
     file = snapshot_file(run.ema, std, step)
     if round(std, 3) == std and file.exists():
         try:
-            state = load_file(file, device=str(device))
-        except SafetensorError as error:
-            raise ConfigError(f"{file} is damaged: {error}") from None
+            with SnapshotFile(file) as snapshot:
+                Identity.of(config).check(snapshot.mark, file, "was trained")
+                state = snapshot.read_all()
+        except DamagedError as error:
+            newest = checkpoint.load_newest(run.checkpoints, device, log.warning) or {}
+            average = newest.get("ema", {}).get(str(std))
+            if average is None or newest["step"] != step or not checkpoint.has_averages(newest):
+                raise ConfigError(f"{error}. Draw from another --step") from None
+            log.warning("%s; the average is taken from the checkpoint of step %d", error, step)
+            model.load_state_dict(newest["model"])
+            state = whole_model(model, average)
     else:
         log.info("reconstructing the average of width %g from the snapshots", std)
         state = reconstruct(run, std, step)

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from mpdit.data import datasets
-from mpdit.disk import npz
+from mpdit.disk import lease, npz
 from mpdit.disk.files import write_atomic, written_aside
+from mpdit.disk.identity import Identity, parse_mark, same_id
+from mpdit.disk.npz import DamagedError
 from mpdit.errors import ConfigError
 from mpdit.runtime.distributed import World
+from mpdit.runtime.session import log
 from mpdit.sampling.drawing import Drawing, labels
 
 GRID_COLUMNS = 10
 GRID_ROWS = 8
 CAPTION_PIXELS = 13
+KNOWN = {"run", "data", "count", "sampler", *(field.name for field in fields(Drawing))} - {"images"}
+"""The keys of set.json."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class Shards:
     folder: Path
     drawing: Drawing
     batch_size: int
+    identity: Identity
 
     @property
     def batches(self) -> list[range]:
@@ -40,44 +47,110 @@ class Shards:
         return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
     @property
-    def _description(self) -> str:
+    def _description(self) -> dict[str, Any]:
         drawing = self.drawing
-        what = {"run": drawing.run.id, "count": drawing.count, **drawing.record()}
-        return json.dumps(what, indent=1)
+        told = {**self.identity.short(), "count": drawing.count, **drawing.record()}
+        plain: dict[str, Any] = json.loads(json.dumps(told))
+        return plain
 
     def check(self, world: World) -> None:
-        """See whether the folder, if there is one, is of this set: set.json says what it is of.
+        """Compare set.json of the folder, if there is one, with this set.
+
+        Batches are removed, and that is said, when set.json is damaged or written by a newer
+        version.
 
         Raises:
-            ConfigError: in every process, when it holds batches of another set.
+            ConfigError: in every process, when the folder holds batches of another set.
         """
-        file = self.folder / "set.json"
-        other = file.exists() and json.loads(file.read_text()) != json.loads(self._description)
-        if world.largest(other):
+        if world.largest(world.main and not self._is_mine()):
             raise ConfigError(
                 f"{self.folder} holds a part of another sample set: delete it to draw this one"
             )
 
+    def _is_mine(self) -> bool:
+        file = self.folder / "set.json"
+        if not file.exists():
+            return True
+        told, mine = parse_mark(file.read_bytes()), self._description
+        if not {"run", "count"} <= told.keys():
+            return self._discard(f"{file} is damaged")
+        if added := told.keys() - KNOWN:
+            return self._discard(f"{file} has what this version does not know ({min(added)})")
+        data = told.get("data"), mine["data"]
+        return (
+            same_id(str(told["run"]), mine["run"])
+            and (None in data or data[0] == data[1])
+            and told.get("classes") == mine.get("classes")
+            # an older version told less
+            and all(mine.get(key) == told[key] for key in told.keys() - {"run", "data"})
+        )
+
+    def _discard(self, why: str) -> bool:
+        log.warning("%s: the batches beside it are drawn again", why)
+        lease.check(self.folder)
+        shutil.rmtree(self.folder)
+        return True
+
     def claim(self, world: World) -> None:
-        """Make the folder, in which what the set is stands in set.json."""
+        """Create the shard folder and write the set's description to set.json."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if world.main:
-            write_atomic(self.folder / "set.json", self._description)
+            write_atomic(self.folder / "set.json", json.dumps(self._description, indent=1))
 
     def file(self, indices: range) -> Path:
         """By both ends: the batch size may be another after a resume."""
         return self.folder / f"shard_{indices.start:08d}-{indices.stop:08d}.npy"
 
     def save(self, indices: range, images: UInt8[np.ndarray, "n height width channels"]) -> None:
-        with written_aside(self.file(indices), sync=False) as temporary, temporary.open("wb") as f:
-            np.save(f, images)
+        """Write a batch as .npy, and its SHA-256 (32 bytes) behind it, where numpy never looks."""
+        buffer = io.BytesIO()
+        np.save(buffer, images)
+        content = buffer.getvalue()
+        with written_aside(self.file(indices), sync=False) as temporary:
+            temporary.write_bytes(content + hashlib.sha256(content).digest())
+
+    def read(self, indices: range) -> UInt8[np.ndarray, "n height width channels"]:
+        """A batch; one of version 0.1 has no checksum.
+
+        Raises:
+            FileNotFoundError: when it has not been drawn.
+            DamagedError: when it is not what was written.
+        """
+        file = self.file(indices)
+        content = file.read_bytes()
+        stream = io.BytesIO(content)
+        try:
+            images: np.ndarray = np.load(stream, allow_pickle=False)
+        except (ValueError, EOFError, OSError):
+            raise DamagedError(f"{file} is damaged: it is torn") from None
+        end = stream.tell()
+        checksum = content[end:]
+        if checksum and checksum != hashlib.sha256(content[:end]).digest():
+            raise DamagedError(f"{file} is damaged: it is not what was written")
+        if images.ndim != 4 or len(images) != len(indices) or images.dtype != np.uint8:
+            raise DamagedError(f"{file} is damaged: it holds {images.dtype} {images.shape}")
+        return images
+
+    def is_drawn(self, indices: range) -> bool:
+        """Whether a batch is there and whole; of a damaged one that is said."""
+        try:
+            self.read(indices)
+        except FileNotFoundError:
+            return False
+        except DamagedError as error:
+            log.warning("%s; it is drawn again", error)
+            return False
+        return True
 
     def join(self, out: Path, names: Sequence[str] | None = None) -> None:
-        """Write the set and its grid, and remove the folder; ``names`` are the classes'."""
-        batches = (np.load(self.file(indices)) for indices in self.batches)
-        classes = labels(range(self.drawing.count), self.drawing.classes).numpy()
+        """Write the set and its grid, and remove the folder; ``names`` are the classes'.
+
+        Raises:
+            DamagedError: when a batch is; the same command draws it again.
+        """
+        batches = map(self.read, self.batches)
         with written_aside(out) as temporary:
-            npz.write(temporary, batches, classes)
+            npz.write(temporary, batches, labels(self.drawing), self.identity.mark())
         self.finish(out, names)
 
     def finish(self, out: Path, names: Sequence[str] | None = None) -> None:

@@ -1,7 +1,8 @@
 """Checkpoints: written aside, synced, read back, renamed. Damaged ones are skipped.
 
-Beside each ``step_00001000.pt`` lies ``step_00001000.json`` with its SHA-256. The checksum is
-renamed first, so a checkpoint under its final name is whole, whenever writing was interrupted.
+Beside each ``step_00001000.pt`` lies ``step_00001000.json`` with its SHA-256, and the run and data
+that it belongs to. The checksum is renamed first, so a checkpoint under its final name is whole,
+whenever writing was interrupted.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -18,12 +21,16 @@ import torch
 
 from mpdit.disk import lease
 from mpdit.disk.files import written_aside
+from mpdit.disk.identity import Mark, parse_mark
 
 KEPT = 2  # the newest, and the one to fall back on when it is damaged
 
 
-def save(folder: Path, step: int, payload: dict[str, Any]) -> None:
+def save(folder: Path, step: int, payload: dict[str, Any], mark: Mark | None = None) -> None:
     """Write ``step_00001000.pt`` and its checksum, then delete all but the newest two.
+
+    Args:
+        mark: which run and data it belongs to; it is written beside the checksum.
 
     Raises:
         OSError: when the disk is full, or the content read back differs from what was written;
@@ -37,14 +44,49 @@ def save(folder: Path, step: int, payload: dict[str, Any]) -> None:
         if _sha256(temporary) != digest:
             raise OSError(errno.EIO, "what is read back is not what was written")
         with written_aside(file.with_suffix(".json")) as checksum:
-            checksum.write_text(json.dumps({"step": step, "sha256": digest}))
+            about = {"step": step, "sha256": digest} | ({"identity": mark} if mark else {})
+            checksum.write_text(json.dumps(about))
     # later checkpoints are damaged, or training would not have returned to this step
-    steps = sorted(other.stem for other in folder.glob("step_*.pt") if other.stem <= file.stem)
+    steps = _kept(folder, file.stem)
     # with the files that an interrupted save has left
-    old = [other for other in folder.glob("*step_*") if other.stem not in steps[-KEPT:]]
+    _remove(folder, [other for other in folder.glob("*step_*") if other.stem not in steps])
+
+
+def sweep(folder: Path, step: int) -> None:
+    """Remove what an interrupted `save` has left behind the newest two checkpoints up to ``step``.
+
+    What lies past ``step`` is damaged, and stays until it is written again.
+    """
+    last = f"step_{step:08d}"
+    steps = _kept(folder, last)
+    found = folder.glob("step_*")
+    _remove(folder, [other for other in found if other.stem <= last and other.stem not in steps])
+
+
+def has_averages(state: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's averages are those of its run: training wrote it, not a conversion."""
+    return "rows" in state
+
+
+def newest_mark(folder: Path) -> tuple[Path, Mark] | None:
+    """The newest checkpoint that says which run and data it belongs to, and its mark."""
+    for file in sorted(folder.glob("step_*.pt"), reverse=True):
+        with suppress(OSError):
+            mark = parse_mark(file.with_suffix(".json").read_bytes()).get("identity")
+            if isinstance(mark, dict):
+                return file, mark
+    return None
+
+
+def _kept(folder: Path, last: str) -> list[str]:
+    """The stems of the newest two checkpoints up to that of stem ``last``."""
+    return sorted(file.stem for file in folder.glob("step_*.pt") if file.stem <= last)[-KEPT:]
+
+
+def _remove(folder: Path, old: list[Path]) -> None:
     lease.check(folder)  # after listing: files that a new owner writes are not among them
-    for other in old:
-        other.unlink(missing_ok=True)
+    for file in old:
+        file.unlink(missing_ok=True)
 
 
 def load_newest(
@@ -56,7 +98,11 @@ def load_newest(
         if reason := _damage(file):
             warn(f"checkpoint {file} {reason}; skipping it")
             continue
-        payload: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+        try:
+            payload: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+        except pickle.UnpicklingError:  # whose text recommends loading it all the same
+            warn(f"checkpoint {file} holds more than tensors and plain values; skipping it")
+            continue
         return payload
     if files:
         warn(f"no whole checkpoint is left in {folder}: training starts over")

@@ -16,17 +16,27 @@ from mpdit.catalogue import OBJECTIVES
 from mpdit.config import RunConfig, TrainConfig
 from mpdit.diffusion.objectives import Objective
 from mpdit.diffusion.process import Diffusion
-from mpdit.disk.files import append_row, keep_rows, read_rows, sync_path
-from mpdit.ema.power import PowerEMA, snapshot_file, write_snapshot
+from mpdit.disk.files import append_row, sync_path
+from mpdit.disk.identity import RESTORE
+from mpdit.disk.npz import DamagedError
+from mpdit.ema.power import (
+    PowerEMA,
+    SnapshotFile,
+    snapshot_file,
+    whole_model,
+    write_snapshot,
+)
 from mpdit.errors import ConfigError
 from mpdit.model import DiT
 from mpdit.runtime.distributed import World
+from mpdit.runtime.provenance import record_missing_rows
 from mpdit.runtime.randomness import generator
 from mpdit.runtime.session import Interrupted, Session, log
 from mpdit.training import checkpoint
 from mpdit.training.batches import Batches
 from mpdit.training.meters import Meters
 from mpdit.training.probe import Magnitudes, Probe, StepProbe
+from mpdit.training.rows import missing_rows, resume_rows
 from mpdit.training.tensorboard import Events
 
 ROWS = ("metrics.jsonl", "magnitudes.jsonl")
@@ -76,6 +86,7 @@ class Trainer:
         self.meters = Meters(config, self.run, device, world.size)
         self.probe = Probe.of_run(config, self.batches, self.diffusion)
         self.learning: Magnitudes = {}  # how the last step changed the weights, where probed
+        self.rows: dict[str, list[int]] = {name: [] for name in ROWS}  # the steps of each file's
         self.step = 0
 
     def fit(self) -> None:
@@ -85,7 +96,7 @@ class Trainer:
             Interrupted: when a signal asked to stop; the state is kept.
             NonFiniteLossError: when the loss has become infinite or NaN.
             ConfigError: when TensorBoard is asked for and not installed, or the processes do not
-                see the same checkpoints.
+                see the same checkpoints, or these were trained with other betas.
         """
         train, main = self.config.train, self.world.main
         self._resume()
@@ -107,13 +118,13 @@ class Trainer:
             if means is not None:
                 row = self.meters.row(self.step, means, self.optimizer.param_groups[0]["lr"])
                 if main:
-                    append_row(self.run.path / "metrics.jsonl", row)
+                    self._append("metrics.jsonl", row)
                 if events is not None:
                     events.add(row)
             self.session.advance(self.step, train.batch_size, means["loss"] if means else None)
             if self._probed() and main:
                 self._probe()
-            if self.step % (train.snapshot_every or 1) == 0 or last:
+            if self._due():
                 self._snapshot()
             stop = self.world.largest(self.session.stop_signal)
             if self.step % train.checkpoint_every == 0 or last or stop:
@@ -236,18 +247,39 @@ class Trainer:
         measured = {**self.probe(self.model), **self.learning}
         for site, blocks in measured.items():
             row = {"step": self.step, "site": site, "blocks": blocks}
-            append_row(self.run.path / "magnitudes.jsonl", row)
+            self._append("magnitudes.jsonl", row)
+
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        append_row(self.run.path / name, row)
+        self.rows[name].append(row["step"])
+
+    def _due(self) -> bool:
+        """Whether this step has snapshots."""
+        train = self.config.train
+        return self.step % (train.snapshot_every or 1) == 0 or self.step == train.steps
 
     def _snapshot(self) -> None:
         self._check_finite()
-        if not self.world.main:
-            return
+        if self.world.main:
+            for std in self.ema.averages:
+                self._write_snapshot(std)
+
+    def _write_snapshot(self, std: float) -> None:
         self.run.ema.mkdir(exist_ok=True)
-        names = [name for name, _ in self.model.named_parameters()]
-        fixed = self.model.state_dict()  # of which only tables remain: a snapshot is a whole model
-        for std, average in self.ema.averages.items():
+        file = snapshot_file(self.run.ema, std, self.step)
+        mark = self.session.identity.mark()
+        write_snapshot(file, whole_model(self.model, self.ema.averages[std]), mark)
+
+    def _mend_snapshots(self) -> None:
+        """Write those of this step again that are missing or damaged, from the checkpoint's."""
+        for std in self.ema.averages:
             file = snapshot_file(self.run.ema, std, self.step)
-            write_snapshot(file, {**fixed, **dict(zip(names, average, strict=True))})
+            try:
+                with SnapshotFile(file) as snapshot:
+                    snapshot.read_all()
+            except (DamagedError, FileNotFoundError) as error:
+                log.warning("%s; it is made again from the checkpoint", error)
+                self._write_snapshot(std)
 
     def _check_finite(self) -> None:
         """A broken state does not take the place of a good one.
@@ -268,15 +300,17 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict(),
+            "rows": {name: torch.tensor(steps).long() for name, steps in self.rows.items()},
         }
         for name in ROWS:  # the rows up to here are counted on from now on
             if (self.run.path / name).exists():
                 sync_path(self.run.path / name)
-        checkpoint.save(self.run.checkpoints, self.step, state)
+        checkpoint.save(self.run.checkpoints, self.step, state, self.session.identity.mark())
 
     def _resume(self) -> None:
         state = checkpoint.load_newest(self.run.checkpoints, self.device, log.warning)
         if state is not None:
+            self._check_betas(state)
             self.step = state["step"]
             self.meters.load_state_dict(state["meters"])
             self.model.load_state_dict(state["model"])
@@ -294,13 +328,42 @@ class Trainer:
             return
         for left in self.run.ema.glob(".tmp*"):  # safetensors' own, of a write that broke off
             left.unlink()
+        self._resume_rows(state)
+        if state is not None:
+            checkpoint.sweep(self.run.checkpoints, self.step)
+            if self._due() and checkpoint.has_averages(state):
+                self._mend_snapshots()
+
+    def _resume_rows(self, state: dict[str, Any] | None) -> None:
+        lost = []
         for name in ROWS:
-            file = self.run.path / name
-            rows = read_rows(file)
             # a run without a checkpoint starts over, its first probe included
-            kept = [row for row in rows if row["step"] <= self.step and state is not None]
-            if file.exists():
-                keep_rows(file, kept)
+            step = self.step if state is not None else -1
+            self.rows[name] = resume_rows(self.run.path / name, step)
+            written = (state or {}).get("rows", {}).get(name)  # version 0.1 did not record them
+            if written is not None:
+                lost.append(missing_rows(name, self.rows[name], written.tolist()))
+        if lines := [line for line in lost if line]:
+            for line in lines:
+                log.warning(line)
+            record_missing_rows(self.run, lines)
+
+    def _check_betas(self, state: dict[str, Any]) -> None:
+        """Compare the checkpoint's betas, which Adam takes over, with the config's.
+
+        The last step's are used no more. Converted runs of version 0.1 have torch's own there.
+
+        Raises:
+            ConfigError: when they differ, as they may where a checkpoint has no mark.
+        """
+        if state["step"] == self.config.train.steps:
+            return
+        used, told = state["optimizer"]["param_groups"][0]["betas"], self.config.train.adam_betas
+        if tuple(used) != tuple(told):
+            raise ConfigError(
+                f"{self.run.path}: the checkpoint of step {state['step']} was trained with "
+                f"train.adam_betas={list(used)}, config.yaml says {list(told)}. {RESTORE}"
+            )
 
 
 def replicate(model: DiT) -> DistributedDataParallel:

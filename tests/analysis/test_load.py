@@ -108,6 +108,24 @@ def test_torn_and_damaged_files_cost_only_themselves(own: Own) -> None:
         study.samples(damaged.name, 4)
 
 
+def test_missing_rows_and_damaged_states_and_rows_are_listed(own: Own) -> None:
+    path = own()
+    cut, damaged = folder_of(path, "A-none_s0"), folder_of(path, "A-none_s1")
+    provenance = json.loads((cut.path / "provenance.json").read_text())
+    line = "metrics.jsonl: 3 of its 20 rows up to the checkpoint are missing, of steps 50 to 150"
+    provenance["starts"][0]["missing_rows"] = [line]
+    (cut.path / "provenance.json").write_text(json.dumps(provenance))
+    (damaged.path / "state.json").write_bytes(b"\0" * 40)
+    (damaged.path / "evaluation.jsonl").write_bytes(b'{"metric": "\x80"}\n')
+    study = load(path)
+    assert lacks(study, "A-none_s0") == [line]
+    assert lacks(study, "A-none_s1") == [
+        "evaluation.jsonl: line 1 is damaged: left out",
+        "unfinished (its state.json is damaged)",
+    ]
+    assert len(study.runs) == 14
+
+
 def test_a_run_that_left_the_grid_is_named_and_left_out(own: Own) -> None:
     path = own()
     listing = json.loads((path / "study.json").read_text())

@@ -16,7 +16,8 @@ from mpdit.catalogue.methods import DINOV2
 from mpdit.config import EvaluateConfig
 from mpdit.data.latents import checksum
 from mpdit.data.preflight import check_evaluable, weights_file
-from mpdit.disk.rundir import RunDir, read_rows
+from mpdit.disk.files import read_rows
+from mpdit.disk.rundir import RunDir
 from mpdit.errors import ConfigError
 from mpdit.evaluation.evaluation import evaluate_run
 from mpdit.evaluation.extractors import dinov2

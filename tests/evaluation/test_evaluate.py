@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from mpdit import evaluate
 from mpdit.config import RunConfig
 from mpdit.disk import npz
 from mpdit.disk.files import append_row, read_rows
 from mpdit.disk.rundir import RunDir, RunState
 from mpdit.errors import EXIT_DONE, ConfigError
 from mpdit.evaluate import measure_again
+from mpdit.evaluation import evaluation as evaluate
 from mpdit.evaluation import extractors
 from mpdit.evaluation.evaluation import evaluate_run
 from mpdit.evaluation.extractors import classifier
@@ -124,7 +124,7 @@ def test_an_evaluation_that_was_killed_has_no_row_and_the_next_has_each_once(
     wanted = {"metrics": ["fd", "kid"], "repeats": 2}
     run, config = a_run(tmp_path, evaluate=wanted)
     session = Session(run)
-    measure = evaluate._measure
+    measure = evaluate.metrics.measure
     calls = 0
 
     def stopped_later(*arguments: Any) -> list[dict[str, Any]]:
@@ -134,7 +134,7 @@ def test_an_evaluation_that_was_killed_has_no_row_and_the_next_has_each_once(
             session.stop_signal = signal.SIGTERM
         return measure(*arguments)
 
-    monkeypatch.setattr(evaluate, "_measure", stopped_later)
+    monkeypatch.setattr(evaluate.metrics, "measure", stopped_later)
     with pytest.raises(Interrupted):
         evaluate_run(config, session, CPU)
     assert not run.is_done()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mpdit.catalogue import PAPERS_FLAGS
 from mpdit.config import OPERATIONAL, RunConfig, make_run, read_run
+from mpdit.errors import ConfigError
 from mpdit.grid.grid import grid_from_text
 from mpdit.grid.plan import make_plan
 from mpdit.sampling.drawing import Drawing
@@ -46,6 +47,7 @@ OTHER: dict[str, list[Any]] = {
     "sample.solver": ["ddim", "dpm++"],
     "sample.ema_std": [0.1],
     "sample.precision": ["bfloat16", "tf32"],
+    "sample.labels": ["even", "uniform"],
     "sample.to_uint8": ["truncate"],
     "evaluate.extractor": ["inception", "dinov2"],
     "evaluate.metrics": [["fd", "kid"], ["inception_score"]],
@@ -236,3 +238,20 @@ def test_a_named_size_and_its_numbers_are_one_run() -> None:
     named = base() | {"model": {"name": "DiT-S/2"}}
     spelled = base() | {"model": {"depth": 12, "width": 384, "heads": 6, "patch_size": 2}}
     assert make_run(named).id == make_run(spelled).id
+
+
+@pytest.mark.parametrize(
+    ("section", "value"),
+    [
+        ("model", {"added_flags": 5}),
+        ("model", {"added_flags": [[1]]}),
+        ("model", {"added_flags": "abc"}),
+        ("model", {"preset": ["mods"]}),
+        ("extensions", 5),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_one_message(section: str, value: Any) -> None:
+    tree = base()
+    tree[section] = {**tree["model"], **value} if section == "model" else value
+    with pytest.raises(ConfigError):
+        make_run(tree)

@@ -12,14 +12,18 @@ import yaml
 from safetensors.torch import load_file
 
 from mpdit.catalogue import PARTS
+from mpdit.data.latents import LatentStore
 from mpdit.disk.rundir import RunDir
 from mpdit.ema.power import snapshot_file
 from mpdit.errors import EXIT_USAGE, ConfigError
 from mpdit.model import DiT
 from mpdit.official.conversion import convert
 from mpdit.official.tensors import BUFFERS
+from mpdit.runtime.distributed import World
+from mpdit.runtime.session import Session
 from mpdit.sampling.sampler import load_average
 from mpdit.training import checkpoint
+from mpdit.training.trainer import Trainer
 from tests.helpers.golden import EXACT, MODELS, OWN_TABLES, Golden, close
 from tests.helpers.latents import make_store
 
@@ -187,6 +191,23 @@ def test_a_converted_run_is_sampled(tmp_path, golden, vae, monkeypatch):
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "some.npz") as drawn:
         assert drawn["arr_0"].shape == (4, 16, 16, 3)
+
+
+def test_a_converted_run_is_left_as_it_is_by_training(tmp_path, golden, monkeypatch):
+    make_store(tmp_path / "latents", images=32)
+    monkeypatch.setenv("MPDIT_DATA", str(tmp_path))
+    monkeypatch.setattr(LatentStore, "check_fits", lambda *_: None)  # it has three classes
+    convert(old_run(tmp_path / "old", golden), tmp_path / "new")
+    run, cpu = RunDir(tmp_path / "new"), torch.device("cpu")
+    state = checkpoint.load_newest(run.checkpoints, cpu, pytest.fail)
+    groups = state["optimizer"]["param_groups"]
+    assert {tuple(group["betas"]) for group in groups} == {run.config().train.adam_betas}
+    for group in groups:
+        group["betas"] = (0.9, 0.999)  # as version 0.1 wrote them
+    checkpoint.save(run.checkpoints, state["step"], state)
+    files = {file: file.read_bytes() for file in run.ema.iterdir()}
+    Trainer(run.config(), Session(run), cpu, World()).fit()
+    assert {file: file.read_bytes() for file in run.ema.iterdir()} == files
 
 
 def test_a_checkpoint_newer_than_the_averages_is_said(tmp_path, golden):

@@ -15,8 +15,9 @@ from PIL import Image
 from mpdit import sample
 from mpdit.catalogue import SOLVERS
 from mpdit.catalogue.respacing import even_timesteps
-from mpdit.config import RunConfig
+from mpdit.data.datasets import images_by_class
 from mpdit.data.latents import LatentSource, Manifest
+from mpdit.disk import npz
 from mpdit.disk.files import append_row
 from mpdit.disk.rundir import RunDir, RunState
 from mpdit.ema.posthoc import profile_error, reconstruct
@@ -30,6 +31,7 @@ from mpdit.sampling.sampleset import to_uint8
 from mpdit.training.trainer import build_model
 from tests.helpers.processes import finish, start
 from tests.helpers.tiny import tiny_config
+from tests.helpers.trained import talking_model, trained
 
 CPU = torch.device("cpu")
 
@@ -52,26 +54,6 @@ def test_a_set_is_drawn_at_the_timesteps_that_its_respacing_says(
 
 LEVEL = 1 / 127.5
 """One of 256 grey levels."""
-
-
-def talking_model(config: RunConfig, seed: int = 0) -> DiT:
-    """At initialization the output is zero: it is given something to say."""
-    model = build_model(config, CPU)
-    random = torch.Generator().manual_seed(seed)
-    torch.nn.init.normal_(model.final.linear.weight, std=0.1, generator=random)
-    return model
-
-
-def trained(folder: Path, **changes: object) -> RunDir:
-    """A run of 24 steps with its four snapshots, and nothing else."""
-    run, config = RunDir(folder), tiny_config(**changes)
-    run.write_config(config)
-    run.ema.mkdir()
-    for seed, step in enumerate((12, 24)):
-        for std in config.train.ema_stds:
-            state = talking_model(config, seed).state_dict()
-            write_snapshot(snapshot_file(run.ema, std, step), state)
-    return run
 
 
 @pytest.fixture
@@ -141,6 +123,7 @@ def test_a_record_says_how_the_set_was_drawn() -> None:
         "precision": "float32",
         "to_uint8": "round",
         "snapshot": 24,
+        "labels": "data",
     }
     assert own.record() == expected
     assert replace(own, classes=(1,)).record() == {**expected, "classes": (1,)}
@@ -156,21 +139,68 @@ def test_repeats_have_sampling_seeds_of_their_own() -> None:
     assert Drawing.of_run(tiny_config(seed=4)).seed == 4
 
 
-def test_labels_take_turns() -> None:
-    assert labels(range(3, 8), (5, 1, 7)).tolist() == [5, 1, 7, 5, 1]
+def of_images(how: str, images: tuple[int, ...] | None, count: int = 8) -> Drawing:
+    own = Drawing.of_run(tiny_config(sample={"labels": how, "count": count}))
+    classes = tuple(range(len(images or range(10))))
+    return replace(own, images=images, classes=classes)
+
+
+@pytest.mark.parametrize("how", ["data", "even"])
+def test_labels_take_turns_where_classes_have_as_many_images(how: str) -> None:
+    drawing = replace(of_images(how, (4,) * 10, 5), classes=(5, 1, 7))
+    assert labels(drawing).tolist() == [5, 1, 7, 5, 1]
+
+
+@pytest.mark.parametrize("images", [(90, 10), (1, 2, 3, 4), (500, 1, 0, 37, 37, 12), (7, 0, 7)])
+def test_labels_follow_the_proportions_of_the_train_split(images: tuple[int, ...]) -> None:
+    total = sum(images)
+    drawn = labels(of_images("data", images, total))
+    assert np.bincount(drawn, minlength=len(images)).tolist() == list(images)
+    for count in (1, 2, 5, 10, total // 2):
+        first = labels(of_images("data", images, count))
+        assert first.tolist() == drawn[:count].tolist()
+        part = np.bincount(first, minlength=len(images))
+        assert np.abs(part - count * np.array(images) / total).max() < 1
+
+
+@pytest.mark.parametrize("how", ["data", "even", "uniform"])
+def test_a_class_without_images_is_never_drawn(how: str) -> None:
+    drawn = labels(of_images(how, (3, 0, 2, 0, 9), 500))
+    assert set(drawn.tolist()) == {0, 2, 4}
+    nothing = replace(of_images(how, (3, 0, 2)), classes=(1,))
+    with pytest.raises(ConfigError, match="no image of class 1"):
+        labels(nothing)
+
+
+def test_uniform_labels_are_independent_of_their_number_and_as_likely() -> None:
+    drawn = labels(of_images("uniform", (1, 99, 50), 30_000))
+    assert np.abs(np.bincount(drawn) / 30_000 - 1 / 3).max() < 0.01
+    for count in (1, 7, 1000):
+        assert labels(of_images("uniform", (1, 99, 50), count)).tolist() == drawn[:count].tolist()
+
+
+def test_a_run_is_sampled_in_the_proportions_of_its_train_split(run: RunDir) -> None:
+    images = images_by_class(run.config().data)
+    assert run.config().sample.labels == "data"
+    config = run.config()
+    file = draw_set(config, Session(run, recorded=False), Drawing.of_run(config), CPU)
+    found = npz.labels(file)
+    expected = labels(replace(Drawing.of_run(run.config()), images=images))
+    assert found.tolist() == expected.tolist()
 
 
 def test_a_set_is_the_same_in_batches_of_any_size(run: RunDir) -> None:
     session = Session(run, recorded=False)
     drawing = Drawing.of_run(run.config())
-    whole = drawn(run)
+    drawing = replace(drawing, images=images_by_class(drawing.run.data))
+    whole, expected = drawn(run, images=drawing.images), labels(drawing)
     for size in (50, 7):
         config = tiny_config(sample={"batch_size": size})
         out = run.path.parent / f"{size}.npz"
         draw_set(config, session, drawing, CPU, out=out)
         images, classes = arrays(out)
         assert np.abs(images.astype(int) - whole).max() <= 1
-        assert classes.tolist() == [i % 10 for i in range(50)]
+        assert classes.tolist() == expected.tolist()
         assert not out.with_suffix(".shards").exists()
 
 

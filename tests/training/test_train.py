@@ -133,7 +133,7 @@ def test_the_rate_warms_up_stays_and_falls_with_the_root_of_the_step() -> None:
 
 
 def test_magnitude_preserving_weights_learn_at_their_own_rate(tmp_path: Path) -> None:
-    rates = {"learning_rate": 1e-4, "mp_learning_rate": 1e-2}
+    rates = {"learning_rate": 1e-4, "mp_learning_rate": 1e-2, "gain_learning_rate": 1e-4}
     config = tiny_config(model={"preset": "mods"}, train=rates)
     model = trainer(RunDir(tmp_path), config).model
     others, preserving = parameter_groups(model, config.train)
@@ -163,8 +163,9 @@ def test_clipping_bounds_the_step_s_gradient_and_not_its_measure(tmp_path: Path)
 
 def test_training_is_the_recipe_step_by_step(tmp_path: Path) -> None:
     """Forced normalization, the loss, clipping, Adam and the averages, written out plainly."""
-    rates = {"learning_rate": 1e-3, "mp_learning_rate": 1e-2, "warmup_steps": 2}
-    recipe = {**rates, "constant_steps": 3, "clip_norm": 0.5, "steps": 5, "snapshot_every": 5}
+    rates = {"learning_rate": 1e-3, "mp_learning_rate": 1e-2, "gain_learning_rate": 1e-3}
+    course = {"warmup_steps": 2, "constant_steps": 3, "steps": 5, "snapshot_every": 5}
+    recipe = {**rates, **course, "clip_norm": 0.5}
     config = tiny_config(model=ALL, train=recipe)
     started = trainer(RunDir(tmp_path), config)
     model, batches, diffusion = build_model(config, CPU), Batches(config, CPU), Diffusion()
@@ -186,7 +187,7 @@ def test_training_is_the_recipe_step_by_step(tmp_path: Path) -> None:
         diffusion.loss(output, x0, x_t, t, noise)["loss"].mean().backward()
         gradients = {name: parameter.grad for name, parameter in named.items()}
         norm = torch.cat([g.flatten() for g in gradients.values()]).norm()
-        factor = min(1, step / 2) * min(1, math.sqrt(3 / step))
+        factor = min(1, step / 2) * min(1, math.sqrt(3 / max(1, step - 1)))
         for name, parameter in named.items():
             g = gradients[name] * min(1, 0.5 / norm)
             first[name] = 0.9 * first[name] + 0.1 * g

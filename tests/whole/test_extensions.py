@@ -68,6 +68,72 @@ def launch(*words: object, cwd: Path = ROOT) -> str:
     return done.stdout
 
 
+TWO = """\
+from mpdit.catalogue import flag, metric, part
+
+@flag("{0}_flag", code="{0}f", does="nothing")
+def change(model):
+    pass
+
+@part("{0}_part", does="nothing")
+def apply(x, values):
+    return x
+
+@metric("{0}_metric", label="{0}M", better="lower", does="nothing")
+def measure(samples, real):
+    return 0.0
+"""
+
+
+def test_the_order_of_extensions_is_no_part_of_a_run(tmp_path: Path) -> None:
+    grid = GRID.replace("grid: {sigmoid_attention: [false, true]}", "variants: {both: {}}")
+    sets = ["model.a_flag=true", "model.b_flag=true", "model.conditioning=b_part+a_part"]
+    sets.append("evaluate.metrics=[b_metric, a_metric, fd]")
+    found = []
+    for files in ("a.py, b.py", "b.py, a.py", "c.py, b.py"):  # the last: a file is renamed
+        folder = tmp_path / files
+        folder.mkdir()
+        for file, name in {"a": "a", "b": "b", "c": "a"}.items():
+            (folder / f"{file}.py").write_text(TWO.format(name))
+        (folder / "grid.yaml").write_text(grid.replace("idea.py", files))
+        code = "import sys; from pathlib import Path; from mpdit.grid.plan import load_plan; "
+        code += "print(load_plan(Path(sys.argv[1]), sys.argv[2:]).runs[0].id)"
+        command = [sys.executable, "-c", code, folder / "grid.yaml", *sets]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout)
+    assert len(set(found)) == 1
+
+
+WRONG = {
+    '@flag("depth", code="x", does="")': "cannot be named 'depth', which is an option of the model",
+    '@flag("train", code="x", does="")': "which is a section or an option",
+    '@flag("reason", code="x", does="")': "which is a key of a grid",
+    '@flag("my flag", code="x", does="")': "'my flag' cannot name a flag",
+    '@flag("mine", code="a/b", does="")': "the code 'a/b' is not of letters",
+    '@flag("mine", code="cos", does="")': "the code 'cos' is taken by 'cosine_attention'",
+    '@flag("mine", code="x", does="", needs=["mp_silu"])': "needs should be a mapping",
+    '@flag("mine", code="x", does="", needs={"mp_sillu": "r"})': "Did you mean 'mp_silu'",
+    '@part("none", does="")': "which is a conditioning mode",
+    '@part("a+b", does="")': "'a+b' cannot name a conditioning part",
+    '@metric("mine", label="FD", better="lower", does="")': "the label 'FD' is taken by 'fd'",
+    '@metric("mine", label="FD-x", better="lower", does="")': "the label 'FD-x' is not of letters",
+    '@dataset("d", channels=1, size=8, classes=2, extractor="nope", does="")': "'nope' is not one",
+    "raise SystemExit(3)\n@flag('mine', code='x', does='')": "SystemExit: 3",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_a_name_that_means_something_else_is_refused_with_its_line(
+    line: str, tmp_path: Path
+) -> None:
+    text = f"from mpdit.catalogue import dataset, flag, metric, part\n\n{line}\ndef f(*_): pass\n"
+    with pytest.raises(ConfigError) as caught:
+        load_plan(write_grid(tmp_path, text))
+    assert WRONG[line] in str(caught.value)
+    assert f"{tmp_path / 'idea.py'}:3: " in str(caught.value)
+
+
 @pytest.fixture(scope="module")
 def ideas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of experiments/ideas.yaml, made short: a run of every kind of extension."""
