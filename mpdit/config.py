@@ -38,7 +38,7 @@ from mpdit.catalogue.respacing import Respacing
 from mpdit.errors import explain
 from mpdit.extensions import Extension, reading, used
 from mpdit.modelconfig import ModelConfig
-from mpdit.section import HOW, How, Later, SameAs, Section, marks
+from mpdit.section import HOW, Formerly, How, Later, SameAs, Section, marks
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, le=10)]
@@ -356,12 +356,29 @@ def known_keys() -> tuple[str, ...]:
     """Every dotted key that a grid may set, sections first."""
     keys: list[str] = ["seed"]
     for section in SECTIONS:
-        fields = RunConfig.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
+        fields = _section(section).model_fields
         keys += [
             section,
             *(f"{section}.{name}" for name in (*INPUT_ONLY.get(section, ()), *fields)),
         ]
     return (*keys, *(f"model.{name}" for name in FLAGS if name not in PAPERS_FLAGS))
+
+
+def former_keys() -> frozenset[str]:
+    """The dotted keys of renamed and removed fields, which the grids of older studies may set."""
+    return frozenset(
+        f"{section}.{name}"
+        for section in SECTIONS
+        for kind in (_section(section),)
+        for name in (*(mark.name for mark in marks(kind, Formerly).values()), *kind.retired)
+    )
+
+
+def _section(name: str) -> type[Section]:
+    kind = RunConfig.model_fields[name].annotation
+    assert isinstance(kind, type)
+    assert issubclass(kind, Section)
+    return kind
 
 
 DEFAULTS = 2

@@ -73,10 +73,12 @@ class Section(BaseModel):
         data = dict(data)
         for name, mark in formerly.items():
             if mark.name in data:
+                if name in data:
+                    raise ValueError(f"{mark.name} is the former name of {name}: give one of them")
                 data[name] = data.pop(mark.name)
         for name, value in cls.retired.items():
             if data.pop(name, value) != value:
-                raise ValueError(f"{name} is no longer an option; only {value!r} is left of it")
+                raise ValueError(f"{name} was removed; only {value!r} is still accepted")
         return data
 
     def identity(self) -> dict[str, Any]:

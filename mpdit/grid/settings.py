@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mpdit.catalogue import FLAGS
-from mpdit.config import DEFAULTS, SECTIONS, RunConfig, known_keys, make_run
+from mpdit.config import DEFAULTS, SECTIONS, RunConfig, former_keys, known_keys, make_run
 from mpdit.disk.yamlfile import Where, YamlText
 from mpdit.errors import ConfigError, nearest
 from mpdit.extensions import Extension
@@ -92,7 +92,7 @@ def _collect(layer: Layer, node: Setting, prefix: str, skip: Collection[str]) ->
 def _check_key(key: str, node: Setting) -> None:
     if key == "seed":
         raise node.error("seeds are the study's own: write 'seeds: 3' or 'seeds: [3, 5]' beside it")
-    if key not in (known := known_keys()):
+    if key not in (known := known_keys()) and key not in former_keys():
         raise node.error(f"unknown key.{nearest(key, (*known, *FLAGS))}")
     if isinstance(node.value, Mapping):
         raise node.error("should be a value, not a mapping")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import analysis
-from mpdit.config import make_run, read_run
+from mpdit.config import SampleConfig, make_run, read_run
 from mpdit.disk.files import read_rows
 from mpdit.disk.rundir import RunDir, find_run, id_in
 from mpdit.errors import ConfigError
@@ -160,8 +160,27 @@ def test_a_later_fields_other_values_are_other_runs_whatever_its_default() -> No
 
 
 def test_what_is_left_of_a_retired_field_is_one_value() -> None:
-    with pytest.raises(ValueError, match=r"depth is no longer an option; only 2 is left"):
+    with pytest.raises(ValueError, match=r"depth was removed; only 2 is still accepted"):
         After.model_validate({"depth": 3})
+
+
+def test_a_field_is_not_given_by_its_former_name_and_its_own() -> None:
+    with pytest.raises(ValueError, match=r"width is the former name of channels"):
+        After.model_validate({"width": 3, "channels": 3})
+
+
+def test_the_grid_of_an_older_study_may_set_what_was_removed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(SampleConfig, "retired", {"tiled": False})
+    grid = tmp_path / "grid.yaml"
+    text = "study: s\nbase: {data: digits, model: {name: DiT-XS/2}, train: {steps: 4}"
+    text += ", sample: {tiled: false}}\n"
+    grid.write_text(text)
+    assert load_plan(grid).runs[0].config.science()["sample"]["tiled"] is False
+    grid.write_text(text.replace("false", "true"))
+    with pytest.raises(ConfigError, match=r"tiled was removed; only False"):
+        load_plan(grid)
 
 
 def test_an_unknown_field_is_still_an_error() -> None:
