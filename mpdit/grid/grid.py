@@ -45,6 +45,8 @@ class Exclusion:
 
     conditions: dict[str, tuple[Any, ...]]
     reason: str
+    setting: Setting
+    """The whole of it, as it was written."""
 
     @property
     def text(self) -> str:
@@ -111,15 +113,6 @@ def load_grid(file: Path, set_texts: Sequence[str] = (), extensions_in: Path | N
     return parse_grid(text, source, set_texts, extensions_in)
 
 
-def grid_from_text(text: str, name: str = "grid", set_texts: Sequence[str] = ()) -> Grid:
-    """As ``load_grid``, from a text.
-
-    Raises:
-        ConfigError: as ``load_grid``.
-    """
-    return parse_grid(text, parse(text, name), set_texts)
-
-
 def parse_grid(
     text: str, source: YamlText, set_texts: Sequence[str] = (), extensions_in: Path | None = None
 ) -> Grid:
@@ -176,6 +169,8 @@ def _extensions(top: Setting, folder: Path | None) -> Iterator[Extension]:
     names: dict[str, Setting] = {}
     for child in map(node.child, range(len(node.value))):
         file = Path(child.value)
+        if file.suffix != ".py":
+            raise child.error("should be a Python file, ending in .py")
         if file.stem in names:
             line = names[file.stem].line
             raise child.error(f"an extension {file.stem!r} is listed in line {line} already")
@@ -289,7 +284,7 @@ def _exclusion(node: Setting) -> Exclusion:
     if not isinstance(reason, str):
         raise node.child("reason").error("should be text")
     listed = {k: tuple(v) if isinstance(v, list) else (v,) for k, v in conditions.items()}
-    return Exclusion(listed, " ".join(reason.split()))
+    return Exclusion(listed, " ".join(reason.split()), node)
 
 
 def _check_conflicts(grid: Grid) -> None:
@@ -309,9 +304,8 @@ def _check_conflicts(grid: Grid) -> None:
     for exclusion in grid.exclusions:
         for name in exclusion.conditions.get("variant", ()):
             if name not in names:
-                raise ConfigError(
-                    f"{grid.source.name}: exclude: there is no variant {name!r:.80}."
-                    f"{nearest(str(name), names)}"
+                raise exclusion.setting.child("variant").error(
+                    f"there is no variant {name!r:.80}.{nearest(str(name), names)}"
                 )
     for named in grid.named:
         for key in named.layer.keys() & taken.keys():

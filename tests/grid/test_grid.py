@@ -20,8 +20,8 @@ from mpdit.catalogue import PAPERS_FLAGS
 from mpdit.config import RunConfig
 from mpdit.disk.yamlfile import parse
 from mpdit.errors import ConfigError
-from mpdit.grid.grid import grid_from_text
 from mpdit.grid.plan import Plan, load_plan, make_plan
+from tests.helpers.plans import grid_from_text
 
 BASE = """\
 study: s
@@ -254,7 +254,7 @@ def test_a_merged_key_has_the_line_where_it_was_written() -> None:
         ("grid: {seed: [1, 2]}", "seeds are the study's own"),
         ("tune: {mp_silu: [true]}\ngrid: {mp_silu: [true]}", "multiplied already|multiplied"),
         ("ladder: {A: {mp_silu: true}}\ngrid: {mp_silu: [true]}", "only one can be meant"),
-        ("exclude: [{variant: X}]", "there is no variant 'X'"),
+        ("exclude:\n  - {variant: X}", r":7: exclude\.variant: there is no variant 'X'"),
         ("exclude: {mp_silu: true}", "should be a list of conditions"),
         ("exclude: [{model.depth: 4}]", "every combination is excluded"),
         ("variants: {A: {train: {steps: 1}, train.steps: 2}}", "set twice"),
