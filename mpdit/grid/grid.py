@@ -6,6 +6,7 @@ Here is what the file says, each part with its line; ``plan`` multiplies it out.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,8 +221,9 @@ def _seeds(node: Setting | None) -> tuple[int, ...]:
     if type(value) is int and 0 < value <= MAX_POINTS:
         return tuple(range(value))
     if isinstance(value, list) and value and all(type(s) is int and 0 <= s < 2**31 for s in value):
-        if len(set(value)) < len(value):
-            raise node.error("a seed is there twice")
+        seed, times = Counter(value).most_common(1)[0]
+        if times > 1:
+            raise node.error(f"seed {seed} is listed twice")
         return tuple(value)
     raise node.error(f"should be a number of seeds, or a list such as [0, 1], not {value!r:.80}")
 

@@ -44,7 +44,7 @@ def record_start(run: RunDir, device: torch.device, processes: int) -> dict[str,
     except (ValueError, KeyError, TypeError):
         raise ConfigError(
             f"{file} is damaged: it held the number of threads, without which the same bits cannot "
-            "be promised. Delete it to go on all the same"
+            "be promised. Delete it to resume all the same"
         ) from None
     commit, diff = _code()
     diff_sha = hashlib.sha256(diff.encode()).hexdigest()[:16] if diff else None
