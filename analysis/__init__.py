@@ -3,8 +3,9 @@
     study = analysis.load("results/quickstart")
     tables.ladder(study)  # from analysis import tables
 
-``load`` takes several studies too, and :func:`join` what is loaded. ``tables`` and ``comparison``
-need pandas only; ``figures`` and ``report`` draw (seaborn) and are imported by whoever draws.
+``load`` takes several studies too, and :func:`join` what is loaded. ``analysis.tables`` and
+``analysis.judging`` draw nothing; ``analysis.figures`` and ``analysis.report`` draw (seaborn) and
+are imported by whoever draws.
 """
 
 from analysis.loading.join import join

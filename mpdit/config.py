@@ -150,8 +150,8 @@ class TrainConfig(Section):
         for std in stds:
             if round(std, 3) != std:  # snapshots are named by three
                 raise ValueError(f"width {std}: at most three decimals")
-        if len(set(stds)) < len(stds):
-            raise ValueError(f"{list(stds)}: a width is there twice")
+            if stds.count(std) > 1:
+                raise ValueError(f"width {std} is listed twice")
         return stds
 
     @model_validator(mode="after")

@@ -81,7 +81,7 @@ def measure_again(
                 judged = config.model_copy(update={"evaluate": judge})
                 _sweep(Evaluation(judged, session, device), sets)
         except Interrupted as signal_name:
-            print(f"stopped by {signal_name}; the same command goes on", file=sys.stderr)
+            print(f"stopped by {signal_name}; the same command resumes", file=sys.stderr)
             return EXIT_INTERRUPTED
         finally:
             run.write_state(said)  # the run's last word stays its own

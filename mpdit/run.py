@@ -1,6 +1,6 @@
 """One run from start to end: ``python -m mpdit.run results/<study>/<run>``.
 
-Train, sample, evaluate. Whatever ended it before, the same command goes on from what is on disk,
+Train, sample, evaluate. Whatever ended it before, the same command resumes from what is on disk,
 and comes to the same bits.
 """
 
@@ -138,7 +138,7 @@ def _ended_by(error: Exception, session: Session) -> int:
     if not isinstance(error, Interrupted):
         if not session.stop_signal:
             if not session.main and (reason := _main_failed(session)):
-                log.error("a process ends with the main one, which says: %s", reason)
+                log.error("this process exits because the main process failed: %s", reason)
                 return EXIT_FAILED
             session.end(error=f"{type(error).__name__}: {error}")
             raise error
@@ -146,7 +146,7 @@ def _ended_by(error: Exception, session: Session) -> int:
         log.warning("%s: %s", type(error).__name__, error)
         error = Interrupted(session.stop_signal)
     stage, step = session.state.stage, session.state.step
-    log.info("stopped by %s at %s %d; the same command goes on", error, stage, step)
+    log.info("stopped by %s at %s %d; the same command resumes", error, stage, step)
     session.end(stopped=str(error))
     return EXIT_INTERRUPTED
 
@@ -170,7 +170,10 @@ def _outlive(lease: Lease, session: Session) -> None:
     end = time.monotonic() + PATIENCE_S
     while not lease.has_orphan_ended():
         if time.monotonic() > end:
-            log.warning("it has not ended in %d s; it can write here no more", PATIENCE_S)
+            log.warning(
+                "previous owner still alive after %d s; its writes are blocked, continuing",
+                PATIENCE_S,
+            )
             return
         session.check_stop()
         time.sleep(0.1)

@@ -31,7 +31,7 @@ a PNG grid of the first of them. Every option is the run's own unless given; the
 left as they are. Sample i has the same noise whatever the batch size or the number of processes;
 its image differs by the rounding of sums.
 
-Stopped at any moment, the same command goes on. On several GPUs:
+Stopped at any moment, the same command resumes. On several GPUs:
   torchrun --nproc-per-node 8 -m mpdit.sample RUN
 """
 
@@ -47,7 +47,7 @@ def main() -> int:
             device = prepare("float32", world.local_rank)
             draw_set(config, session, drawing, device, world, out)
     except Interrupted as signal_name:
-        print(f"stopped by {signal_name}; the same command goes on", file=sys.stderr)
+        print(f"stopped by {signal_name}; the same command resumes", file=sys.stderr)
         return EXIT_INTERRUPTED
     except (ConfigError, OSError) as error:
         status = say(error)
@@ -94,7 +94,7 @@ def _classes(text: str, known: int) -> tuple[int, ...]:
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if match is None:
-            raise ConfigError(f"{part!r} is no class and no range (as in 3,7,10-19)", "--classes")
+            raise ConfigError(f"{part!r} is not a class or a range (as in 3,7,10-19)", "--classes")
         first, last = int(match[1]), int(match[2] or match[1])
         if not first <= last < known:
             raise ConfigError(f"{part} is not among the classes 0-{known - 1}", "--classes")
@@ -111,10 +111,10 @@ def _check_out(run: RunDir, out: Path) -> None:
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"there is no folder {out.absolute().parent}", "--out")
     if (shards_folder(out) / "set.json").exists():
-        return  # goes on, once it has been seen that these are batches of the same set
+        return  # resumes, once it has been seen that these are batches of the same set
     for file in (out, grid_file(out)):
         if file.exists():
-            raise ConfigError(f"{file} is there already", "--out")
+            raise ConfigError(f"{file} already exists", "--out")
 
 
 def _parser() -> argparse.ArgumentParser:

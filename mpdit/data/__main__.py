@@ -20,7 +20,7 @@ DEFAULT_VAE = "stabilityai/sd-vae-ft-mse"
 MOST_LINES = 50
 """Problems of a folder that are listed."""
 
-STOPPED = {"encode": "stopped; the same command goes on from the last whole shard"}
+STOPPED = {"encode": "stopped; the same command resumes from the last whole shard"}
 
 ENCODE = """\
 Encode images, each as it is and mirrored, into a latent store that a run reads
@@ -32,7 +32,7 @@ SOURCE is one of
   a folder with the official code's posterior_means.pt, posterior_stds.pt, labels.pt, stats.pt,
                           which are taken over as they are
 
-Stopped at any moment, the same command goes on. On several GPUs:
+Stopped at any moment, the same command resumes. On several GPUs:
   torchrun --nproc-per-node 8 -m mpdit.data encode SOURCE STORE
 """
 

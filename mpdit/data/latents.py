@@ -221,7 +221,7 @@ def read_manifest(path: Path) -> Manifest:
         return Manifest.model_validate_json((path / MANIFEST).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(
-            f"{path} is no latent store: it has no {MANIFEST}. "
+            f"{path} is not a latent store: it has no {MANIFEST}. "
             f"Make it with: python -m mpdit.data encode IMAGES {path}",
             "data.path",
         ) from None

@@ -180,7 +180,7 @@ class VaeEncoder(Encoder):
         self.vae = load_vae(vae_name).to(device)
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         if size % factor:
-            raise ConfigError(f"--size {size} is no multiple of {factor}, as {vae_name} needs")
+            raise ConfigError(f"--size {size} is not a multiple of {factor}, as {vae_name} needs")
         images = len(self.labels)
         self.plan = StorePlan(
             images=images,

@@ -120,7 +120,7 @@ def _statistics(file: Path, channels: int) -> Statistics:
         if isinstance(stats, dict) and isinstance(value := stats.get(key), Tensor)
     ]
     if len(tensors) != 2:
-        raise ConfigError(f"{file} is no dict of the tensors mean and std, per channel")
+        raise ConfigError(f"{file} is not a dict of the tensors mean and std, per channel")
     mean, std = tensors
     if not len(mean) == len(std) == channels:
         raise ConfigError(

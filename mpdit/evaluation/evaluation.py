@@ -111,7 +111,7 @@ class Evaluation:
             return []
         if outdated := newest.keys() - there:
             names = ", ".join(sorted(outdated))
-            log.warning("the reference is another than that of %s: measured again", names)
+            log.warning("reference images changed since %s was measured; measuring again", names)
         file = draw_set(self.config, self.session, drawing, self.device)
         set_precision("float32", "evaluate")  # drawing has left its own
         try:

@@ -6,6 +6,7 @@ Here is what the file says, each part with its line; ``plan`` multiplies it out.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,8 @@ class Exclusion:
 
     conditions: dict[str, tuple[Any, ...]]
     reason: str
+    setting: Setting
+    """The whole of it, as it was written."""
 
     @property
     def text(self) -> str:
@@ -111,15 +114,6 @@ def load_grid(file: Path, set_texts: Sequence[str] = (), extensions_in: Path | N
     return parse_grid(text, source, set_texts, extensions_in)
 
 
-def grid_from_text(text: str, name: str = "grid", set_texts: Sequence[str] = ()) -> Grid:
-    """As ``load_grid``, from a text.
-
-    Raises:
-        ConfigError: as ``load_grid``.
-    """
-    return parse_grid(text, parse(text, name), set_texts)
-
-
 def parse_grid(
     text: str, source: YamlText, set_texts: Sequence[str] = (), extensions_in: Path | None = None
 ) -> Grid:
@@ -176,6 +170,8 @@ def _extensions(top: Setting, folder: Path | None) -> Iterator[Extension]:
     names: dict[str, Setting] = {}
     for child in map(node.child, range(len(node.value))):
         file = Path(child.value)
+        if file.suffix != ".py":
+            raise child.error("should be a Python file, ending in .py")
         if file.stem in names:
             line = names[file.stem].line
             raise child.error(f"an extension {file.stem!r} is listed in line {line} already")
@@ -225,8 +221,9 @@ def _seeds(node: Setting | None) -> tuple[int, ...]:
     if type(value) is int and 0 < value <= MAX_POINTS:
         return tuple(range(value))
     if isinstance(value, list) and value and all(type(s) is int and 0 <= s < 2**31 for s in value):
-        if len(set(value)) < len(value):
-            raise node.error("a seed is there twice")
+        seed, times = Counter(value).most_common(1)[0]
+        if times > 1:
+            raise node.error(f"seed {seed} is listed twice")
         return tuple(value)
     raise node.error(f"should be a number of seeds, or a list such as [0, 1], not {value!r:.80}")
 
@@ -289,7 +286,7 @@ def _exclusion(node: Setting) -> Exclusion:
     if not isinstance(reason, str):
         raise node.child("reason").error("should be text")
     listed = {k: tuple(v) if isinstance(v, list) else (v,) for k, v in conditions.items()}
-    return Exclusion(listed, " ".join(reason.split()))
+    return Exclusion(listed, " ".join(reason.split()), node)
 
 
 def _check_conflicts(grid: Grid) -> None:
@@ -309,9 +306,8 @@ def _check_conflicts(grid: Grid) -> None:
     for exclusion in grid.exclusions:
         for name in exclusion.conditions.get("variant", ()):
             if name not in names:
-                raise ConfigError(
-                    f"{grid.source.name}: exclude: there is no variant {name!r:.80}."
-                    f"{nearest(str(name), names)}"
+                raise exclusion.setting.child("variant").error(
+                    f"there is no variant {name!r:.80}.{nearest(str(name), names)}"
                 )
     for named in grid.named:
         for key in named.layer.keys() & taken.keys():

@@ -43,7 +43,7 @@ def parse_minutes(value: object) -> int:
         hours, (minutes, seconds) = 0, (*numbers, 0)[:2]
     total = (int(days or 0) * 24 + hours) * 3600 + minutes * 60 + seconds
     if total == 0:
-        raise ValueError("a time limit of nothing leaves no time")
+        raise ValueError("a time limit must be more than zero")
     return -(-total // 60)
 
 
@@ -78,11 +78,11 @@ def _no_option_of_ours(extra: dict[str, Any]) -> dict[str, Any]:
     for name, value in extra.items():
         option = name.replace("_", "-")
         if option == "gres" and str(value).startswith("gpu"):
-            raise ValueError("GPUs are said by slurm.gpus and slurm.gpu_type, not under 'extra'")
+            raise ValueError("set GPUs by slurm.gpus and slurm.gpu_type, not under 'extra'")
         if option in _OURS:
-            raise ValueError(f"{option} is said by slurm.{_OURS[option]}, and not under 'extra'")
+            raise ValueError(f"set {option} by slurm.{_OURS[option]}, not under 'extra'")
         if option in _FIXED:
-            raise ValueError(f"{option} is not for a grid to say: submission needs it")
+            raise ValueError(f"{option} cannot be set: submission sets it itself")
     return extra
 
 
@@ -141,7 +141,7 @@ def read_resources(node: Setting, inherited: Resources) -> Resources:
     if packed > 1 and (both.nodes or 1) > 1:
         raise node.error(f"runs_per_job: {packed} runs share one node, not {both.nodes}")
     if both.gpu_type and both.gpus is None:
-        raise node.error(f"gpu_type: how many {both.gpu_type}? Say gpus")
+        raise node.error("gpu_type needs gpus: how many")
     if 1 < packed < (both.gpus or 0):
         raise node.error(f"runs_per_job: {packed} runs leave {both.gpus} GPUs partly idle")
     return both

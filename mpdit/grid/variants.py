@@ -84,7 +84,7 @@ def _resolve(
         if name in known:
             origin = known[name]
         elif name in chain:
-            raise nodes[name].error(f"goes round in a circle: {' from '.join((*chain, name))}")
+            raise nodes[name].error(f"circular 'from': {' → '.join((*chain, name))}")
         else:
             chain.append(name)
             node = nodes[name]
@@ -128,7 +128,7 @@ def _full_set(node: Setting) -> Layer:
             if not all(map(_is_switch, one)):
                 raise child.error(f"{child.value!r} is no flag; give it a value, in a mapping")
             if one.keys() & full.keys():
-                raise child.error(f"{child.value!r} is there twice")
+                raise child.error(f"{child.value!r} is listed twice")
             full |= {key: child._replace(value=True) for key in one}
     else:
         full = read_layer(node.source, node.where, node.value)

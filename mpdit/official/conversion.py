@@ -158,7 +158,11 @@ def run_config(official: Mapping[str, Any], kind: str, steps: int, stds: list[fl
                 "ema_stds": stds,
                 "snapshot_every": max(1, _given(official, "ema_snapshot_every", planned // 250)),
             },
-            "sample": {"guidance": 1.0 if kind == "mods" else 1.5, "ema_std": stds[0]},
+            "sample": {
+                "guidance": 1.0 if kind == "mods" else 1.5,
+                "ema_std": stds[0],
+                "labels": "uniform",  # as the official code draws them for its FID
+            },
             "seed": official.get("seed", 0),
         }
     )

@@ -53,7 +53,7 @@ def draw_set(
     out: Path | None = None,
     again: bool = False,
 ) -> Path:
-    """Write a sample set and a grid of its first images, going on after the last whole batch.
+    """Write a sample set and a grid of its first images, resuming after the last whole batch.
 
     Batches are kept in a folder beside the set until all are there; several processes take them in
     turns. A set that is there already is left as it is, unless its file is damaged.
@@ -87,7 +87,7 @@ def draw_set(
     steps, size = drawing.steps, config.sample.batch_size
     done = (len(mine) - len(pending)) * steps
     if done:
-        log.info("going on after %d of %d batches of samples", done // steps, len(mine))
+        log.info("resuming after %d of %d batches of samples", done // steps, len(mine))
     session.stage("sample", done, len(mine) * steps)
 
     def on_step() -> None:

@@ -152,7 +152,7 @@ class StudyDir:
         try:
             data = json.loads(file.read_bytes())
         except FileNotFoundError:
-            raise ConfigError(f"{self.path} is no study: it has no study.json") from None
+            raise ConfigError(f"{self.path} is not a study: it has no study.json") from None
         except json.JSONDecodeError as error:
             raise ConfigError(f"{file} is damaged: {error}") from None
         if not isinstance(data, dict) or not isinstance(data.get("runs"), list):
@@ -347,6 +347,6 @@ def find_study(word: str, results: Path) -> StudyDir:
             return StudyDir(path.resolve())
     known = [file.parent.name for file in results.glob("*/study.json")]
     if Path(word).is_dir():
-        raise ConfigError(f"{word} is no study: it has no study.json")
+        raise ConfigError(f"{word} is not a study: it has no study.json")
     there = f"There are: {', '.join(sorted(known))}." if known else f"There is none in {results}."
     raise ConfigError(f"there is no study {word!r}.{nearest(word, known)} {there}")

@@ -316,7 +316,7 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.ema.load_state_dict(state["ema"])
-            log.info("going on from step %d", self.step)
+            log.info("resuming from step %d", self.step)
         newest = self.world.largest(self.step)
         if self.world.largest(newest - self.step):  # of another step, in any process
             raise ConfigError(

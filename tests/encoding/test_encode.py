@@ -172,7 +172,7 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, pictures, vae
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert said.strip() == "stopped; the same command goes on from the last whole shard"
+    assert said.strip() == "stopped; the same command resumes from the last whole shard"
     before = first.stat().st_mtime_ns
     monkeypatch.setattr(build, "SMALLEST_SHARD", 2)
     assert run(monkeypatch, *arguments) == 0
@@ -328,8 +328,12 @@ def test_an_official_file_that_is_missing_or_damaged_is_named(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("stats", {"average": torch.zeros(4)}, "stats.pt is no dict of the tensors mean and std"),
-        ("stats", {"mean": 0.0, "std": 1.0}, "stats.pt is no dict of the tensors mean and std"),
+        (
+            "stats",
+            {"average": torch.zeros(4)},
+            "stats.pt is not a dict of the tensors mean and std",
+        ),
+        ("stats", {"mean": 0.0, "std": 1.0}, "stats.pt is not a dict of the tensors mean and std"),
         ("posterior_means", {}, "posterior_means.pt holds no tensor: dict"),
         ("posterior_means", torch.zeros(20, 4, 8, 6), "(20, 4, 8, 6) and (20, 4, 8, 8), not both"),
         ("labels", [0] * 20, "labels.pt holds no tensor: list"),
@@ -389,7 +393,7 @@ def test_other_official_latents_with_the_same_labels_do_not_count_as_done(
     [
         ("nowhere", (), "there is no folder"),
         ("empty", (), "no images (.bmp"),
-        ("pictures", ("--size", 15), "--size 15 is no multiple of 2"),
+        ("pictures", ("--size", 15), "--size 15 is not a multiple of 2"),
         ("pictures", ("--size", 0), "have to be at least 1"),
         ("pictures", ("--vae", "empty"), "cannot load the VAE empty"),
         ("hf:nosuch", (), "cannot load the Hugging Face data set nosuch, split train: it is away"),

@@ -101,7 +101,7 @@ def test_a_run_on_latents_is_compared_with_all_images_that_were_encoded(
         (("pictures", "--size", 8, "--extractor", "digits"), "takes grey images, these have"),
         (("pictures", "--size", 8, "--extractor", "digit"), "Did you mean"),
         (("digits", "--size", 8), "digits has its own size, and no store"),
-        (("pictures", "--store", "pictures"), "pictures is no latent store"),
+        (("pictures", "--store", "pictures"), "pictures is not a latent store"),
         (("broken", "--size", 8), "bee/3.png cannot be read as an image"),
         (("one", "--size", 8), "needs at least 2 real images to compare with, not 1"),
     ],

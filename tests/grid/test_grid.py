@@ -20,8 +20,8 @@ from mpdit.catalogue import PAPERS_FLAGS
 from mpdit.config import RunConfig
 from mpdit.disk.yamlfile import parse
 from mpdit.errors import ConfigError
-from mpdit.grid.grid import grid_from_text
 from mpdit.grid.plan import Plan, load_plan, make_plan
+from tests.helpers.plans import grid_from_text
 
 BASE = """\
 study: s
@@ -233,28 +233,28 @@ def test_a_merged_key_has_the_line_where_it_was_written() -> None:
         ("grid: {mp_silu: []}", "should be a list of values"),
         ("variants: {A: {mp_silu: on}}", r":6: .*valid boolean, not 'on' \(write true or false\)"),
         ("variants: {A: {from: B}}", "there is no variant 'B'"),
-        ("variants: {A: {from: B}, B: {from: A}}", "goes round in a circle: A from B from A"),
+        ("variants: {A: {from: B}, B: {from: A}}", "circular 'from': A → B → A"),
         ("ladder: {A: {}, B: {from: A}}", "a ladder step starts from the one before it"),
         ("ladder: {A: {}}\nvariants: {A: {}}", r":7: .*the name 'A' is taken \(line 6\)"),
         ("leave_one_out: [model.depth]", "'model.depth' is no flag; give it a value"),
-        ("leave_one_out: [mp_silu, model.mp_silu]", "'model.mp_silu' is there twice"),
+        ("leave_one_out: [mp_silu, model.mp_silu]", "'model.mp_silu' is listed twice"),
         ("zip: {model.depth: [1, 2], model.width: [64]}", "equally long: .* has 2, .* has 1"),
-        ("slurm:\n  extra: {mem: 3}", r":7: slurm\.extra: mem is said by slurm\.memory"),
-        ("slurm: {extra: {signal: x}}", "signal is not for a grid to say"),
-        ("slurm: {extra: {requeue: false}}", "requeue is not for a grid to say"),
-        ("slurm: {extra: {gres: gpu:a100:2}}", "GPUs are said by slurm.gpus and slurm.gpu_type"),
-        ("slurm: {extra: {gpus_per_task: 1}}", "gpus-per-task is said by slurm.gpus"),
-        ("slurm: {extra: {ntasks-per-gpu: 1}}", "ntasks-per-gpu is not for a grid to say"),
-        ("slurm: {gpu_type: a100}", "how many a100. Say gpus"),
+        ("slurm:\n  extra: {mem: 3}", r":7: slurm\.extra: set mem by slurm\.memory"),
+        ("slurm: {extra: {signal: x}}", "signal cannot be set"),
+        ("slurm: {extra: {requeue: false}}", "requeue cannot be set"),
+        ("slurm: {extra: {gres: gpu:a100:2}}", "set GPUs by slurm.gpus and slurm.gpu_type"),
+        ("slurm: {extra: {gpus_per_task: 1}}", "set gpus-per-task by slurm.gpus"),
+        ("slurm: {extra: {ntasks-per-gpu: 1}}", "ntasks-per-gpu cannot be set"),
+        ("slurm: {gpu_type: a100}", "gpu_type needs gpus: how many"),
         ("slurm: {runs_per_job: 2, nodes: 2}", "2 runs share one node, not 2"),
         ("slurm: {runs_per_job: 2, gpus: 4}", "2 runs leave 4 GPUs partly idle"),
         ("seeds: 0", "should be a number of seeds, or a list"),
-        ("seeds: [1, 1]", "a seed is there twice"),
+        ("seeds: [1, 1]", "seed 1 is listed twice"),
         ("seeds: true", "should be a number of seeds"),
         ("grid: {seed: [1, 2]}", "seeds are the study's own"),
         ("tune: {mp_silu: [true]}\ngrid: {mp_silu: [true]}", "multiplied already|multiplied"),
         ("ladder: {A: {mp_silu: true}}\ngrid: {mp_silu: [true]}", "only one can be meant"),
-        ("exclude: [{variant: X}]", "there is no variant 'X'"),
+        ("exclude:\n  - {variant: X}", r":7: exclude\.variant: there is no variant 'X'"),
         ("exclude: {mp_silu: true}", "should be a list of conditions"),
         ("exclude: [{model.depth: 4}]", "every combination is excluded"),
         ("variants: {A: {train: {steps: 1}, train.steps: 2}}", "set twice"),

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from mpdit.catalogue import PAPERS_FLAGS
 from mpdit.config import OPERATIONAL, RunConfig, make_run, read_run
 from mpdit.errors import ConfigError
-from mpdit.grid.grid import grid_from_text
 from mpdit.grid.plan import make_plan
 from mpdit.sampling.drawing import Drawing
+from tests.helpers.plans import grid_from_text
 
 OTHER: dict[str, list[Any]] = {
     "model.depth": [3, 8],

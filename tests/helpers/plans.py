@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from mpdit.grid.grid import grid_from_text
+from collections.abc import Sequence
+
+from mpdit.disk.yamlfile import parse
+from mpdit.grid.grid import Grid, parse_grid
 from mpdit.grid.plan import Plan, make_plan
 
 BASE = """\
@@ -12,6 +15,11 @@ base:
   model: {depth: 4, width: 64, heads: 4, patch_size: 2}
   train: {steps: 10}
 """
+
+
+def grid_from_text(text: str, name: str = "grid", set_texts: Sequence[str] = ()) -> Grid:
+    """As ``load_grid``, from a text."""
+    return parse_grid(text, parse(text, name), set_texts)
 
 
 def plan(text: str, *sets: str) -> Plan:

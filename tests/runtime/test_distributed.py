@@ -77,7 +77,7 @@ def test_a_signal_to_any_process_stops_all_and_the_run_goes_on_to_the_same_bits(
     output = finish(processes, EXIT_INTERRUPTED)
     assert output.count("stopped by SIGUSR2") == 1
     finish(start([*RUN, str(broken.path)], 3))
-    assert "going on from step" in broken.log.read_text()
+    assert "resuming from step" in broken.log.read_text()
     last = [run.ema / "std0.050_step00000300.safetensors" for run in (whole, broken)]
     assert last[0].read_bytes() == last[1].read_bytes()
 
@@ -93,7 +93,7 @@ def test_what_ends_the_main_process_is_all_that_the_others_say(tmp_path: Path) -
     run = make(tmp_path)
     run.checkpoints.touch()  # no folder, to the process that writes there
     output = finish(start([*RUN, str(run.path)], 2), EXIT_FAILED)
-    assert "a process ends with the main one, which says: [Errno" in output
+    assert "this process exits because the main process failed: [Errno" in output
     assert "Traceback" not in output
 
 

@@ -228,7 +228,7 @@ def test_an_interrupted_set_goes_on_and_other_sets_keep_away(
         draw_set(config, Session(run, recorded=False), other, CPU, out=samples_file(run))
     with caplog.at_level("INFO", logger="mpdit"):
         file = draw_set(config, Session(run, recorded=False), drawing, CPU)
-    assert "going on after 2 of 3 batches" in caplog.text
+    assert "resuming after 2 of 3 batches" in caplog.text
     images, whole = arrays(file)[0], drawn(run)
     assert (images[:20] == 77).all()
     assert np.abs(images[20:].astype(int) - whole[20:]).max() <= 1
@@ -300,7 +300,7 @@ def test_ctrl_c_while_torch_is_imported_is_one_line(
         check=False,
     )
     assert ended.returncode == EXIT_INTERRUPTED
-    assert ended.stderr.splitlines()[-1] == "stopped by SIGINT; the same command goes on"
+    assert ended.stderr.splitlines()[-1] == "stopped by SIGINT; the same command resumes"
     assert "Traceback" not in ended.stderr
 
 
@@ -415,13 +415,13 @@ def test_the_command_draws_beside_the_run_and_leaves_it_as_it_is(
     ("options", "message"),
     [
         (["--classes", "3,12"], "--classes: 12 is not among the classes 0-9"),
-        (["--classes", "3,x"], "--classes: 'x' is no class"),
+        (["--classes", "3,x"], "--classes: 'x' is not a class"),
         (["--ema-std", "0.5"], "--ema-std: should be less than 0.28"),
         (["--solver", "ddmp"], "Did you mean 'ddpm'?"),
         (["--steps", "0"], "--steps: should be greater than 0"),
         (["--step", "18"], "no EMA snapshots of step 18 of 24; the newest are of --step 24"),
         (["--out", "{run}/samples/samples.npz"], "--out: {run}/samples/samples.npz is among"),
-        (["--out", "{run}/../there.npz"], "is there already"),
+        (["--out", "{run}/../there.npz"], "already exists"),
         (["--out", "{run}/../nowhere/x.npz"], "--out: there is no folder"),
         (["--out", "x.png"], "--out: x.png does not end in .npz"),
     ],

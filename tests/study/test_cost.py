@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from mpdit.grid.grid import grid_from_text
 from mpdit.grid.plan import PlannedRun, make_plan
 from mpdit.study import cost
 from mpdit.study.cost import disk_of, make_bill
@@ -19,6 +18,7 @@ from mpdit.study.studydir import StudyDir
 from mpdit.text import size_text
 from tests.helpers import ROOT
 from tests.helpers.interrupted import finish_forked
+from tests.helpers.plans import grid_from_text
 from tests.helpers.tiny import make
 
 GRID = """\

@@ -93,7 +93,7 @@ def test_a_compiled_run_goes_on_to_the_same_bits(tmp_path: Path, precision: str)
     process.send_signal(signal.SIGUSR2)
     process.communicate()
     interrupted.finish(broken)
-    assert "going on from step" in broken.log.read_text()
+    assert "resuming from step" in broken.log.read_text()
     assert interrupted.science_of(broken) == interrupted.science_of(whole)
 
 

@@ -314,6 +314,7 @@ def test_two_extensions_with_one_name_for_their_rows_are_one_message(tmp_path: P
     [
         ("extensions: idea.py", r"grid.yaml:2: extensions: should be a list"),
         ("extensions: [ideas.py]", r"grid.yaml:2: extensions: there is no file .*ideas.py"),
+        ("extensions: [idea.yaml]", r"grid.yaml:2: extensions: .*ending in \.py"),
         ("extensions: [idea.py, idea.py]", r"grid.yaml:2: extensions: .*'idea' is listed"),
     ],
 )

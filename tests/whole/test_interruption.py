@@ -79,7 +79,7 @@ def test_a_run_killed_at_random_many_times_comes_to_the_same_bits(
     stages = kill_at_random(broken, 20, working, seed=0)
     finish_forked(broken)
     assert stages.total() >= 6
-    assert "going on from step" in broken.log.read_text()
+    assert "resuming from step" in broken.log.read_text()
     assert science_of(broken) == science_of(whole)
 
 
@@ -114,7 +114,7 @@ def test_a_signal_stops_the_run_with_its_state_kept_and_it_goes_on_to_the_same_b
     assert state is not None
     assert state.stopped == number.name
     finish_forked(broken)
-    assert f"going on from step {state.step}\n" in broken.log.read_text()
+    assert f"resuming from step {state.step}\n" in broken.log.read_text()
     assert science_of(broken) == science_of(busy[0])
 
 

@@ -327,7 +327,7 @@ def test_set_values_are_kept_for_a_retry(here: Path) -> None:
         (["submit", "grid.yaml", "--set", "data=imagenet128-latents"], "imagenet128-latents"),
         (["status", "s"], "there is no study 's'. There is none in results"),
         (["logs", "A"], "there is no run 'A'"),
-        (["retry", "/"], "/ is no study"),
+        (["retry", "/"], "/ is not a study"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(here: Path, arguments: list[str], message: str) -> None:

@@ -82,9 +82,3 @@ def load(name: str, device: torch.device) -> Extractor:
         device=device,
         batch_size=500,
     )
-
-
-def stated_accuracy(name: str) -> float:
-    """The share of the test split that the shipped classifier names rightly, as its file says."""
-    with safe_open(weights_file(name), "pt") as weights:
-        return float(weights.metadata()["test_accuracy"])

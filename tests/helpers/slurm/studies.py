@@ -11,7 +11,6 @@ from pathlib import Path
 
 from mpdit.disk.files import read_rows
 from mpdit.disk.rundir import RunDir
-from mpdit.grid.grid import grid_from_text
 from mpdit.grid.plan import Plan, make_plan
 from mpdit.study.cluster.scheduler import Scheduler
 from mpdit.study.status import RunStatus, survey
@@ -19,6 +18,7 @@ from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, Submission, submit
 from tests.helpers import stand_in
 from tests.helpers.launching import LAUNCH
+from tests.helpers.plans import grid_from_text
 from tests.helpers.slurm.cluster import wait_until
 
 BASE = """\
