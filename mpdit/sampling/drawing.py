@@ -138,7 +138,8 @@ def labels(drawing: Drawing) -> Int64[np.ndarray, " count"]:
     """The label of every sample of a set; never one of a class without images.
 
     Those of ``data`` follow the classes' proportions in every first part of the set as nearly as
-    whole numbers can (Sainte-Laguë's method): in turn, where all have as many images.
+    whole numbers can (Sainte-Laguë's method): in turn, where all have as many images. A choice of
+    classes is drawn in turn, too.
 
     Raises:
         ConfigError: when none of the classes has images.
@@ -152,7 +153,7 @@ def labels(drawing: Drawing) -> Int64[np.ndarray, " count"]:
         random = generator(drawing.seed, "labels", 0)
         places = torch.randint(len(classes), (drawing.count,), generator=random)
         return np.take(classes, places.numpy())
-    if drawing.labels == "even" or images is None:
+    if drawing.labels == "even" or images is None or len(drawing.classes) < len(images):
         return np.resize(classes, drawing.count)
     share = np.array(images)[classes] / np.array(images)[classes].sum()
     copies = np.ceil(drawing.count * share).astype(np.int64) + 1

@@ -73,7 +73,6 @@ def draw_set(
         NonFiniteSamplesError: when samples are no numbers; the batches before are kept.
     """
     file = out or samples_file(session.run, drawing.name)
-    drawing = replace(drawing, images=_images_by_class(session.run, drawing))
     identity = _identity(session, drawing)
     shards = Shards(shards_folder(file), drawing, config.sample.batch_size, identity)
     shards.check(world)
@@ -81,6 +80,8 @@ def draw_set(
         if world.main and shards.folder.exists():  # what wrote the set was killed
             shards.finish(file, session.run.class_names())
         return file
+    drawing = replace(drawing, images=_images_by_class(session.run, drawing))
+    shards = replace(shards, drawing=drawing)
     shards.claim(world)
     mine = shards.batches[world.rank :: world.size]
     pending = [indices for indices in mine if not shards.is_drawn(indices)]

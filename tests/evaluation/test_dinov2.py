@@ -21,7 +21,7 @@ from mpdit.disk.rundir import RunDir
 from mpdit.errors import ConfigError
 from mpdit.evaluation.evaluation import evaluate_run
 from mpdit.evaluation.extractors import dinov2
-from mpdit.evaluation.extractors.dinov2 import Block, VisionTransformer
+from mpdit.evaluation.extractors.dinov2 import EncoderBlock, VisionTransformer
 from mpdit.runtime.session import Session
 from tests.helpers.tiny import tiny_config
 
@@ -111,7 +111,7 @@ def test_the_network_has_the_form_of_the_published_weights() -> None:
 def test_a_block_is_torchs_encoder_layer_with_the_scales_in_its_weights() -> None:
     width, _, heads = SMALL
     block = random_network().blocks[0]
-    assert isinstance(block, Block)
+    assert isinstance(block, EncoderBlock)
     theirs = torch.nn.TransformerEncoderLayer(
         width, heads, 4 * width, 0.0, "gelu", layer_norm_eps=1e-6, batch_first=True, norm_first=True
     )

@@ -246,7 +246,8 @@ def of_latents(folder: Path, extractor: Extractor) -> tuple[dict[str, Any], Path
     file = folder / "VIRTUAL_imagenet128_labeled.npz"
     np.savez(file, arr_0=real, arr_1=np.arange(40), mu=found.mean, sigma=found.covariance)
     data = {"name": "imagenet128-latents", "path": str(folder)}
-    config = tiny_config(data=data, sample={"count": 24}, evaluate={"metrics": ALL_METRICS})
+    sample = {"count": 24, "labels": "even"}
+    config = tiny_config(data=data, sample=sample, evaluate={"metrics": ALL_METRICS})
     run = evaluated(folder, config, samples)
     assert not values(run, "floor")
     return values(run, "run"), as_files(samples, folder / "a"), as_files(real, folder / "b")

@@ -493,7 +493,7 @@ def latent_run(tmp_path: Path, vae: Path) -> RunDir:
     store.mkdir()
     (store / "manifest.json").write_text(manifest.model_dump_json())
     data = {"name": "latents", "path": str(store), "channels": 4, "size": 8, "classes": 10}
-    return trained(tmp_path / "study" / "latent", data=data)
+    return trained(tmp_path / "study" / "latent", data=data, sample={"labels": "even"})
 
 
 def test_latents_are_denormalized_and_decoded(latent_run: RunDir, vae: Path) -> None:

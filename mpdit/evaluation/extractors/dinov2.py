@@ -32,7 +32,7 @@ TRAINED_GRID = 37
 """Patches along a side of the images that the position encodings were trained for (518 pixels)."""
 
 
-class Block(nn.Module):
+class EncoderBlock(nn.Module):
     """A pre-norm transformer block with a learned scale on each branch."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -72,7 +72,7 @@ class VisionTransformer(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, width))  # of training only
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + TRAINED_GRID**2, width))
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, PATCH, PATCH)})
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(EncoderBlock(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, images: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch width"]:
