@@ -89,7 +89,7 @@ def test_old_and_new_runs_are_compared_in_one_study(grid: str, tmp_path: Path) -
     study = old_study(tmp_path, grid)
     loaded = analysis.load(study.path)
     assert list(loaded.missing["what"].unique()) == [
-        "its samples are gone: it is not in the sample grid"
+        "its samples are missing: left out of the figure of samples"
     ]
     old = {read_run(row["config"]).id for row in ROWS if row["grid"] == grid}
     assert {run.id for run in plan(grid).runs} == old
