@@ -137,8 +137,8 @@ def repeated_seed(seed: int, repeat: int) -> int:
 def labels(drawing: Drawing) -> Int64[np.ndarray, " count"]:
     """The label of every sample of a set; never one of a class without images.
 
-    Those of ``data`` follow the classes' proportions in every first part of the set as nearly as
-    whole numbers can (Sainte-Laguë's method): in turn, where all have as many images. A choice of
+    Those of ``data`` follow the classes' proportions in every first part of the set, by
+    Sainte-Laguë's method: in turn, where all have as many images. A choice of
     classes is drawn in turn, too.
 
     Raises:
