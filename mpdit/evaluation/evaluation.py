@@ -23,7 +23,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from pydantic import BaseModel
 
@@ -153,8 +152,7 @@ class Evaluation:
         if "fd" not in wanted:
             return
         began = time.perf_counter()
-        with np.load(file) as arrays:
-            classes = arrays["arr_1"].astype(np.int64)
+        classes = npz.labels(file)
         limit = metrics.extrapolate(samples.pooled, classes, self.reference.statistics)
         if limit is None:
             return
