@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
@@ -32,7 +32,7 @@ EXTRACTOR = "extractor"
 """The array, of ours alone, that names the extractor of mu and sigma."""
 SYMMETRIC = 1e-6
 """By how much of its largest value a covariance may differ from its transpose."""
-MOST_PIXELS = 2**24
+MOST_PIXELS = 2**22
 """Values of one image of a file; a few bytes of zeros may stand for any number of them."""
 MOST_BYTES = 1024
 """Of one value: an extractor's name is one."""
@@ -202,19 +202,25 @@ def write(
             np.lib.format.write_array(array, labels, allow_pickle=False)
 
 
-def _read(archive: zipfile.ZipFile, name: str, most: int) -> np.ndarray:
-    """An array of at most so many values, which its header has to say before any is read.
+def read_array(stream: IO[bytes], most: int) -> np.ndarray:
+    """The array of an .npy of at most so many values, which its header says before any is read.
 
     Raises:
-        ValueError: when it has more, or holds objects.
+        ValueError: when it has more, or holds objects, or is no array.
     """
-    with archive.open(f"{name}.npy") as array:
-        shape, _, dtype = _header(array)
+    shape, _, dtype = _header(stream)
     if math.prod(shape) > most or dtype.itemsize > MOST_BYTES:
-        raise ValueError(f"{name} has shape {shape} of {dtype}: more than {most:,} values")
-    with archive.open(f"{name}.npy") as array:
-        found: np.ndarray = np.lib.format.read_array(array, allow_pickle=False)
+        raise ValueError(
+            f"an array of shape {shape} and type {dtype} has more than {most:,} values"
+        )
+    stream.seek(0)
+    found: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
     return found
+
+
+def _read(archive: zipfile.ZipFile, name: str, most: int) -> np.ndarray:
+    with archive.open(f"{name}.npy") as array:
+        return read_array(array, most)
 
 
 def _header(array: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
