@@ -81,13 +81,22 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
                 status = main(*args, **options)
                 sys.stdout.flush()  # a full disk is met here, not at the interpreter's end
             except BrokenPipeError:  # such as `plan | head`
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return EXIT_UNREAD
             except (ConfigError, OSError) as error:
                 return say(error)
+            finally:
+                _drop_unwritten()
         return status
 
     return door
+
+
+def _drop_unwritten() -> None:
+    """Send what stdout does not take to nowhere, or the interpreter's end would fail by it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(error: ConfigError | OSError) -> int:

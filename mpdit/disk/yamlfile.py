@@ -1,7 +1,7 @@
 """YAML text → plain values, and the line where each of them was written.
 
-Size, depth and what aliases stand for are bounded; duplicate keys, tags and control characters are
-refused. Anchors,
+Size, depth and what aliases stand for are bounded; duplicate keys and tags are refused, and in what
+people write control characters. Anchors,
 aliases and merge keys (``<<: *base``) are allowed. In what people write, scalars follow YAML 1.2
 where PyYAML's 1.1 differs: only ``true`` and ``false`` are booleans, ``1e-3`` is a number and
 ``1:30`` is text; besides, ``400_000`` is an integer. What PyYAML dumped is read back as it was.
@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from mpdit.errors import ConfigError, nearest
-from mpdit.text import CONTROL
+from mpdit.text import CONTROL, printable
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
@@ -148,9 +148,6 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
             raise _RefusedError(node, f"aliases nest deeper than {MAX_DEPTH}; one may hold itself")
         if node.tag not in self.tags:
             raise _RefusedError(node, f"tags ({node.tag}) are not allowed")
-        if isinstance(node, yaml.ScalarNode) and (found := CONTROL.search(node.value)):
-            code = found[0].encode("unicode_escape").decode()
-            raise _RefusedError(node, f"the control character {code} is not allowed in text")
 
     def value(self, node: Any, where: Where) -> Any:
         """Return the value of a node, and record the lines of what is in it below ``where``."""
@@ -200,6 +197,12 @@ class _PlainLoader(_Loader):
 
     def resolve(self, *_: Any) -> str:
         return ""
+
+    def visit(self, node: Any, depth: int) -> None:
+        """Refuse control characters too: a terminal would obey them, and no path may have NUL."""
+        super().visit(node, depth)
+        if isinstance(node, yaml.ScalarNode) and (found := CONTROL.search(node.value)):
+            raise _RefusedError(node, f"text holds the control character {printable(found[0])}")
 
     def scalar(self, node: Any) -> Any:
         text = node.value
