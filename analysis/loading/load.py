@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from analysis.loading import cache, parse, published
@@ -66,7 +66,8 @@ def load_run(run: RunDir) -> Study:
     return _Reader(name, run.path.parent, [entry or Entry(name=run.name, variant=run.name)]).read()
 
 
-class _Score(TypedDict, extra_items=Any):
+@with_config(ConfigDict(extra="allow"))
+class _Score(TypedDict):
     """What a row of evaluation.jsonl holds in any version, beside numbers and words of its own."""
 
     metric: str
@@ -79,7 +80,8 @@ class _Score(TypedDict, extra_items=Any):
     reference: NotRequired[dict[str, Any]]
 
 
-class _Start(TypedDict, total=False, extra_items=Any):
+@with_config(ConfigDict(extra="allow"))
+class _Start(TypedDict, total=False):
     missing_rows: list[str]
 
 

@@ -182,8 +182,9 @@ def csv(table: pd.DataFrame) -> str:
 
     named = table.rename(columns=safe)
     texts = named.select_dtypes(exclude=["number", "bool"])
-    safely = {name: texts[name].astype(object).map(safe) for name in texts}
-    return str(named.assign(**safely).to_csv(index=False))
+    for name in texts:
+        named[name] = texts[name].astype(object).map(safe)
+    return str(named.to_csv(index=False))
 
 
 def _is_number(text: str) -> bool:

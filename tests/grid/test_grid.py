@@ -291,7 +291,7 @@ def test_a_study_is_not_named_as_a_folder_that_analysis_writes(name: str) -> Non
     assert said.startswith(f"grid.yaml:1: study: {name!r} cannot name a study")
 
 
-@pytest.mark.parametrize("name", ["../x", "/abs", '""', ".hidden", '"a\\eb"', "a" * 81, "a b", "~"])
+@pytest.mark.parametrize("name", ["../x", "/abs", '""', ".hidden", "a" * 81, "a b", "~"])
 def test_a_name_that_would_leave_its_folder_is_refused(name: str) -> None:
     assert "cannot name a study" in refusal(f"study: {name}", base="")
     if name != "~":
