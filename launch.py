@@ -222,7 +222,7 @@ def logs(
     from mpdit.study.studydir import StudyDir
 
     found = find_run(run, results)
-    if reason := show_log(StudyDir(found.path.parent), found, sys.stdout.buffer, follow):
+    if reason := show_log(StudyDir(found.path.parent), found, sys.stdout, follow):
         print(reason, file=sys.stderr)
 
 
@@ -389,21 +389,26 @@ def _is_yaml(word: str) -> bool:
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; a user's mistake is one line and exit status 2."""
     gc.set_threshold(200_000, 20, 20)  # ten thousand runs are many objects and little garbage
+    from mpdit.errors import command
+
     words = _with_command(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(command(_execute)(words))
+
+
+def _execute(words: list[str]) -> int:
     try:
-        sys.exit(app(words, standalone_mode=False) or 0)
+        return app(words, standalone_mode=False) or 0
     except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # such as `plan | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        return 130
     except Exception as error:
         if hasattr(error, "format_message"):  # one of click's, on the command line
             _fail(f"{error.format_message()} (see {sys.argv[0]} --help)")
-        from mpdit.errors import ConfigError
+        from mpdit.errors import EXIT_FAILED, ConfigError, explain_os_error
 
         if isinstance(error, ConfigError):
             _fail(str(error))
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            _fail(explain_os_error(error), EXIT_FAILED)
         raise
 
 

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mpdit.errors import ConfigError, say
+from mpdit.disk.rundir import PAPER, PUBLISHED
+from mpdit.errors import ConfigError, command
 
 # Each command imports what it needs: seaborn takes seconds, and a mistyped folder must not wait.
 
@@ -36,7 +37,7 @@ def _paper(options: argparse.Namespace) -> None:
     """Write everything the paper shows, and print the commands that make its missing studies."""
     from analysis.report import paper
 
-    print(f"paper: {paper.write(options.results, options.out or options.results / 'paper')}")
+    print(f"paper: {paper.write(options.results, options.out or options.results / PAPER)}")
 
 
 def _publish(options: argparse.Namespace) -> None:
@@ -45,7 +46,7 @@ def _publish(options: argparse.Namespace) -> None:
     from analysis.loading.load import load
 
     study = load(options.study)
-    out = options.out or options.study.resolve().parent / "published" / study.name
+    out = options.out or options.study.resolve().parent / PUBLISHED / study.name
     print(f"published: {published.write(study, out)}")
 
 
@@ -90,14 +91,12 @@ def _parser(command: str) -> argparse.ArgumentParser:
     return parser
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0, 2 for what the user has to mend, 1 for a file that cannot be read."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    command = given.pop(0) if given and given[0] in COMMANDS else ""
-    try:
-        COMMANDS[command](_parser(command).parse_args(given))
-    except (ConfigError, OSError) as error:
-        return say(error)
+    name = given.pop(0) if given and given[0] in COMMANDS else ""
+    COMMANDS[name](_parser(name).parse_args(given))
     return 0
 
 

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     Field,
     ModelWrapValidatorHandler,
@@ -39,6 +40,7 @@ from mpdit.errors import explain
 from mpdit.extensions import Extension, reading, used
 from mpdit.modelconfig import ModelConfig
 from mpdit.section import HOW, Formerly, How, Later, SameAs, Section, marks
+from mpdit.text import CONTROL, printable
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, le=10)]
@@ -46,6 +48,16 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 Std = Annotated[
     float, Field(gt=0, lt=0.28)
 ]  # the EMA profile's relative width: γ > 0 needs σ < 12^-½
+
+
+def _is_path(path: str) -> str:
+    if CONTROL.search(path):
+        raise ValueError(f"{printable(path)!r} holds a control character, as no path does")
+    return path
+
+
+Place = Annotated[str, AfterValidator(_is_path)]
+"""A path on this machine."""
 
 
 class DataConfig(Section):
@@ -56,7 +68,7 @@ class DataConfig(Section):
     """
 
     name: str
-    path: Annotated[str | None, HOW] = None
+    path: Annotated[Place | None, HOW] = None
     channels: Positive | None = None
     size: Positive | None = None
     classes: Positive | None = None
@@ -227,9 +239,9 @@ class EvaluateConfig(Section):
     """Each once, in the order of their table, however they were given."""
     repeats: Positive = 1
     """Sample sets, each from a sampling seed of its own; their spread is sampling noise."""
-    inception: Annotated[str | None, HOW] = None
+    inception: Annotated[Place | None, HOW] = None
     """Where Inception's weights lie on this machine; None: $MPDIT_INCEPTION, else torch's cache."""
-    dinov2: Annotated[str | None, HOW] = None
+    dinov2: Annotated[Place | None, HOW] = None
     """Where DINOv2's weights lie on this machine; None: $MPDIT_DINOV2, else torch's cache."""
 
     @field_validator("extractor")

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec
 
 from pydantic import ValidationError
+
+from mpdit.text import printable_output
+
+P = ParamSpec("P")
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_BUSY = 75  # sysexits' EX_TEMPFAIL: another process holds the run
+EXIT_UNREAD = 141  # as a shell says of SIGPIPE: whoever read the output has ended
 EXIT_INTERRUPTED = 85  # stopped by a signal with its state kept; the same command resumes
 
 
@@ -57,6 +65,38 @@ def explain(error: ValidationError, known_keys: Iterable[str]) -> ConfigError:
         case _:
             message = first["msg"].removeprefix("Input should be ")
             return ConfigError(f"should be {message}, not {first['input']!r}", key)
+
+
+def command(main: Callable[P, int]) -> Callable[P, int]:
+    """Make ``main`` a command: its output is printable text, its errors are one message each.
+
+    Returns:
+        the function, whose exit status is that of `say` where it raises ConfigError or OSError.
+    """
+
+    @wraps(main)
+    def door(*args: P.args, **options: P.kwargs) -> int:
+        with printable_output(sys.stdout, sys.stderr):
+            try:
+                status = main(*args, **options)
+                sys.stdout.flush()  # a full disk is met here, not at the interpreter's end
+            except BrokenPipeError:  # such as `plan | head`
+                return EXIT_UNREAD
+            except (ConfigError, OSError) as error:
+                return say(error)
+            finally:
+                _drop_unwritten()
+        return status
+
+    return door
+
+
+def _drop_unwritten() -> None:
+    """Send what stdout does not take to nowhere, or the interpreter's end would fail by it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(error: ConfigError | OSError) -> int:

@@ -23,7 +23,7 @@ from mpdit.catalogue import METRICS
 from mpdit.data.preflight import check_evaluable
 from mpdit.disk.lease import BusyError
 from mpdit.disk.rundir import RunDir
-from mpdit.errors import EXIT_BUSY, EXIT_DONE, EXIT_INTERRUPTED, ConfigError, explain, say
+from mpdit.errors import EXIT_BUSY, EXIT_DONE, EXIT_INTERRUPTED, ConfigError, command, explain
 from mpdit.evaluation.evaluation import Evaluation, sample_sets
 from mpdit.runtime.devices import prepare
 from mpdit.runtime.session import Interrupted, log, open_session
@@ -114,6 +114,7 @@ def _changed(section: Section, **changes: object) -> Section:
         raise ConfigError(wrong.message, f"--{option}") from None
 
 
+@command
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m mpdit.evaluate",
@@ -136,8 +137,6 @@ def main() -> int:
     except BusyError as error:
         print(error, file=sys.stderr)
         return EXIT_BUSY
-    except (ConfigError, OSError) as error:
-        return say(error)
 
 
 if __name__ == "__main__":

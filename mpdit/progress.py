@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from mpdit.text import terminal
+
 LOG_S = 15.0
 
 
@@ -36,7 +38,7 @@ class Progress:
         self.title, self.total, self.done, self.unit = title, total, done, unit
         self._first = done
         self._began = self._logged = time.monotonic()
-        console = console or Console(stderr=True)
+        console = console or Console(file=terminal(sys.stderr))
         self._bar = Bar(
             TextColumn("{task.description:>8}"),
             BarColumn(),

@@ -37,8 +37,8 @@ from mpdit.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     ConfigError,
+    command,
     explain_os_error,
-    say,
 )
 from mpdit.evaluation import extractors, references
 from mpdit.evaluation.evaluation import evaluate_run
@@ -253,14 +253,11 @@ def _describe(config: RunConfig, run: RunDir) -> None:
         write_atomic(run.path / "classes.json", json.dumps(names, indent=1, ensure_ascii=False))
 
 
+@command
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m mpdit.run", description=__doc__)
     parser.add_argument("run", type=Path, help="the run's folder, with its config.yaml")
-    run = RunDir(parser.parse_args().run)
-    try:
-        return execute(run)
-    except (ConfigError, OSError) as error:
-        return say(error)
+    return execute(RunDir(parser.parse_args().run))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from mpdit.catalogue import SOLVERS
 from mpdit.config import RunConfig, make_run
 from mpdit.data.preflight import check_labels_trained
 from mpdit.disk.rundir import RunDir
-from mpdit.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError, say
+from mpdit.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError, command, say
 from mpdit.runtime.devices import prepare
 from mpdit.runtime.distributed import join
 from mpdit.runtime.session import Interrupted, open_session
@@ -36,6 +36,7 @@ Stopped at any moment, the same command resumes. On several GPUs:
 """
 
 
+@command
 def main() -> int:
     given = _parser().parse_args()
     run = RunDir(given.run)
@@ -49,9 +50,9 @@ def main() -> int:
     except Interrupted as signal_name:
         print(f"stopped by {signal_name}; the same command resumes", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except (ConfigError, OSError) as error:
-        status = say(error)
-        return EXIT_FAILED if isinstance(error, NonFiniteSamplesError) else status
+    except NonFiniteSamplesError as error:
+        say(error)
+        return EXIT_FAILED
     if world.main:
         print(f"{out}  {drawing.count:,} samples; {grid_file(out)}")
     return EXIT_DONE

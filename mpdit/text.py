@@ -3,10 +3,55 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any, TextIO, cast
 
 _CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 36}
+
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What a terminal obeys or cannot show: all of Unicode's control characters but newline and tab,
+and the bytes of file names that are no UTF-8."""
+_COLOURS = re.compile(r"(\033\[(?:(?:[0-4]|22|3\d|4\d|9[0-7])(?:;\d{1,3}){0,4})?m)")
+
+
+def printable(text: str, colours: bool = False) -> str:
+    """The text with control characters as ``\\x1b``; with ``colours`` those of styles stay."""
+    if colours:
+        parts = _COLOURS.split(text)
+        return "".join(part if i % 2 else printable(part) for i, part in enumerate(parts))
+    return CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+class Printable:
+    """A text stream that is written to by `printable`; the styles stay on a terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        return self.stream.write(printable(text, colours=self.stream.isatty()))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def printable_output(out: TextIO, err: TextIO) -> Iterator[None]:
+    """Whatever is printed meanwhile, a terminal gets no control characters of it.
+
+    Names and messages come from other people's files, and from Slurm.
+    """
+    guarded = (cast("TextIO", Printable(stream)) for stream in (out, err))
+    with redirect_stdout(next(guarded)), redirect_stderr(next(guarded)):
+        yield
+
+
+def terminal(stream: TextIO) -> TextIO:
+    """The stream itself, for a display that moves the cursor."""
+    return stream.stream if isinstance(stream, Printable) else stream
 
 
 class Paint:
@@ -87,7 +132,8 @@ def fit(lines: Iterable[str], width: int) -> Any:
     from rich.console import Group  # here: only a live display waits for rich
     from rich.text import Text
 
-    texts = [Text.from_ansi(line, no_wrap=True, overflow="ellipsis") for line in lines]
+    safe = (printable(line, colours=True) for line in lines)
+    texts = [Text.from_ansi(line, no_wrap=True, overflow="ellipsis") for line in safe]
     for text in texts:
         text.truncate(width, overflow="ellipsis")
     return Group(*texts)

@@ -7,12 +7,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
 from analysis.loading import cache, parse, published
 from analysis.loading.join import join
@@ -20,6 +22,7 @@ from analysis.loading.listing import Entry, entries
 from analysis.study import Study
 from mpdit.config import RunConfig, read_run
 from mpdit.disk.files import said_of, scan_rows
+from mpdit.disk.jsontext import parse_json
 from mpdit.disk.rundir import RunDir, RunState
 from mpdit.errors import ConfigError
 
@@ -63,6 +66,38 @@ def load_run(run: RunDir) -> Study:
     return _Reader(name, run.path.parent, [entry or Entry(name=run.name, variant=run.name)]).read()
 
 
+@with_config(ConfigDict(extra="allow"))
+class _Score(TypedDict):
+    """What a row of evaluation.jsonl holds in any version, beside numbers and words of its own."""
+
+    metric: str
+    value: float
+    role: NotRequired[str]
+    extractor: NotRequired[str]
+    weights: NotRequired[str]
+    count: NotRequired[int]
+    sampling: NotRequired[dict[str, Any]]
+    reference: NotRequired[dict[str, Any]]
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Start(TypedDict, total=False):
+    missing_rows: list[str]
+
+
+class _Starts(TypedDict, total=False):
+    starts: list[_Start]
+
+
+class _Model(TypedDict, total=False):
+    parameters: int
+    parts: dict[str, int]
+    flops: int
+
+
+_SCORE, _STARTS, _MODEL = TypeAdapter(_Score), TypeAdapter(_Starts), TypeAdapter(_Model)
+
+
 @dataclass
 class _Reader:
     """Reads the runs of one study, and collects what could not be read."""
@@ -92,12 +127,12 @@ class _Reader:
             run = RunDir(self.path / entry.name)
             scores = self._evaluations(run)
             runs.append(self._run(run, entry, configs[i], last_row.get(i, {}), done=bool(scores)))
-            evaluations += [{"at": i, "role": "run", **_flat(row)} for row in scores]
-            begun = self._json(run, "provenance.json").get("starts", [])
+            evaluations += [{"role": "run", **_flat(row), "at": i} for row in scores]
+            begun = self._json(run, "provenance.json", _STARTS).get("starts", [])
             missing = [line for start in begun for line in start.pop("missing_rows", ())]
             for line in dict.fromkeys(missing):
                 self.lacks(run.name, line)
-            starts += [{"at": i, **_flat(row)} for row in begun]
+            starts += [{**_flat(row), "at": i} for row in begun]
         variants = list(dict.fromkeys(entry.variant for entry in self.entries))
         frame = _frame(runs, RUNS).astype(dict.fromkeys(MAYBE_MISSING, float))
         frame["variant"] = pd.Categorical(frame["variant"], categories=variants, ordered=True)
@@ -134,7 +169,7 @@ class _Reader:
         if tree is None and not file.is_file():
             return None
         try:
-            return run.config() if tree is None else read_run(json.loads(tree))
+            return run.config() if tree is None else read_run(parse_json(tree))
         except ConfigError as error:
             reason = str(error).removeprefix(f"{file}: ")
             self.lacks(run.name, f"config.yaml cannot be read: {reason}")
@@ -149,7 +184,7 @@ class _Reader:
         done: bool,
     ) -> dict[str, Any]:
         """The row of ``runs``."""
-        model = self._json(run, "model.json")
+        model = self._json(run, "model.json", _MODEL)
         state, word = self._state(run, done)
         if done and not (run.samples / "samples.npz").is_file():
             self.lacks(run.name, "its samples are missing: left out of the figure of samples")
@@ -201,21 +236,21 @@ class _Reader:
 
     def _evaluations(self, run: RunDir) -> list[dict[str, Any]]:
         """The rows, each number once: the last where it was measured again."""
-        rows, damaged = scan_rows(run.path / "evaluation.jsonl")
+        rows, damaged = scan_rows(run.path / "evaluation.jsonl", _SCORE)
         if damaged:
             self.lacks(run.name, f"evaluation.jsonl: {said_of(damaged)} damaged: left out")
         same = ("metric", "role", "weights", "sampling")
         return list({json.dumps([row.get(key) for key in same]): row for row in rows}.values())
 
-    def _json(self, run: RunDir, name: str) -> dict[str, Any]:
+    def _json(self, run: RunDir, name: str, kind: TypeAdapter[Any]) -> dict[str, Any]:
         try:
-            data = json.loads((run.path / name).read_bytes())
+            found: dict[str, Any] = kind.validate_json((run.path / name).read_bytes())
         except FileNotFoundError:
             return {}
-        except ValueError:
+        except ValidationError:
             self.lacks(run.name, f"{name} is damaged: left out")
             return {}
-        return data if isinstance(data, dict) else {}
+        return found
 
     def _magnitudes(self, rows: cache.Rows, runs: pd.DataFrame) -> pd.DataFrame:
         """One row a block, from one row a probe and site."""
@@ -237,6 +272,7 @@ class _Reader:
     ) -> pd.DataFrame:
         frame = _frame(rows, ["at", *columns])
         at = frame.pop("at").to_numpy(dtype=int)
+        frame = frame.drop(columns=["run", "variant", "seed", "study"], errors="ignore")
         return self._tidy({name: frame[name].array for name in frame.columns}, at, runs)
 
     def _tidy(self, columns: Mapping[str, Any], at: np.ndarray, runs: pd.DataFrame) -> pd.DataFrame:

@@ -44,6 +44,8 @@ def _json_lines(texts: list[bytes], schema: pa.Schema) -> list[Piece | None]:
 
 
 def _table(text: bytes, schema: pa.Schema) -> pa.Table | None:
+    if not text.startswith(b"{") or text.count(b"\n{") + 1 < text.count(b"\n"):
+        return None  # null alone in a line makes Arrow crash
     try:
         table = pa.json.read_json(
             pa.BufferReader(text),

@@ -16,6 +16,7 @@ import pandas as pd
 
 from analysis.study import NothingToShow, Study
 from mpdit.disk.files import write_atomic
+from mpdit.disk.jsontext import parse_json
 from mpdit.errors import ConfigError
 
 FRAMES = ("runs", "metrics", "magnitudes", "evaluations", "provenance", "missing")
@@ -69,7 +70,7 @@ def read(path: Path) -> Study:
         ConfigError: when a file is missing or damaged.
     """
     try:
-        about = json.loads((path / "published.json").read_bytes())
+        about = parse_json((path / "published.json").read_bytes())
         frames = {name: _frame(pd.read_parquet(path / f"{name}.parquet")) for name in FRAMES}
         folders = [str(path / run) for run in frames["runs"]["run"]]
         frames["runs"] = frames["runs"].assign(folder=folders)

@@ -21,6 +21,7 @@ from analysis.study import NothingToShow, Study
 from analysis.tables import TABLES, cells
 from analysis.tables.table import TableExhibit
 from mpdit.disk.files import write_atomic
+from mpdit.disk.rundir import PUBLISHED
 from mpdit.errors import ConfigError
 
 E = TypeVar("E", bound=Exhibit[Any])
@@ -130,7 +131,7 @@ def write(results: Path, out: Path, say: Callable[[str], object] = print) -> Pat
 
 def find(results: Path, study: str) -> Path | None:
     """The study's folder, or its published summary."""
-    whole, summary = results / study, results / "published" / study
+    whole, summary = results / study, results / PUBLISHED / study
     if (whole / "study.json").is_file():
         return whole
     return summary if published.is_published(summary) else None

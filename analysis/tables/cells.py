@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 
 from analysis.judging.statistics import Estimate
 from mpdit.disk.files import write_atomic
+from mpdit.text import printable
 
 DASH = "–"
 
@@ -159,12 +161,50 @@ def printer(
     return text
 
 
+_MARKDOWN = re.compile(r"[\\`*|]|<(?=[A-Za-z/!?])|\](?=\()")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula."""
+
+
+def plain(cell: object) -> str:
+    """A cell's text in one printable line."""
+    return printable(" ".join(str(cell).split()))
+
+
+def csv(table: pd.DataFrame) -> str:
+    """A table as CSV; text that a spreadsheet would compute has an apostrophe before it."""
+
+    def safe(cell: Any) -> Any:
+        if not isinstance(cell, str):
+            return cell
+        text = printable(cell)
+        return f"'{text}" if cell.startswith(_FORMULA) and not _is_number(cell) else text
+
+    named = table.rename(columns=safe)
+    texts = named.select_dtypes(exclude=["number", "bool"])
+    for name in texts:
+        named[name] = texts[name].astype(object).map(safe)
+    return str(named.to_csv(index=False))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def markdown(text: pd.DataFrame) -> str:
     """A table of text as Markdown."""
-    safe = text.map(lambda cell: str(cell).replace("|", "\\|"))
+    safe = text.rename(columns=_in_markdown).map(_in_markdown)
     sides = {"l": "left", "r": "right"}
     aligned = [sides[side] for side in alignment(text)]
     return str(safe.to_markdown(index=False, disable_numparse=True, colalign=aligned)) + "\n"
+
+
+def _in_markdown(cell: object) -> str:
+    return _MARKDOWN.sub(lambda found: "\\" + found[0], plain(cell))
 
 
 def alignment(text: pd.DataFrame) -> str:
@@ -186,7 +226,7 @@ def latex(text: pd.DataFrame) -> str:
     r"""A table of text as LaTeX; needs ``\usepackage{booktabs}``."""
 
     def row(cells: Iterable[object]) -> str:
-        escaped = ("".join(_LATEX.get(letter, letter) for letter in str(cell)) for cell in cells)
+        escaped = ("".join(_LATEX.get(letter, letter) for letter in plain(cell)) for cell in cells)
         # a bracket at the start of a row would be an option of the row before it
         return " & ".join(f"{{{cell}}}" if cell.startswith("[") else cell for cell in escaped)
 
@@ -206,4 +246,4 @@ def save(table: pd.DataFrame, text: pd.DataFrame, stem: Path) -> None:
     """``stem``.md and .tex as people read it, .csv with every number in full."""
     write_atomic(stem.with_name(f"{stem.name}.md"), markdown(text))
     write_atomic(stem.with_name(f"{stem.name}.tex"), latex(text))
-    write_atomic(stem.with_name(f"{stem.name}.csv"), table.to_csv(index=False))
+    write_atomic(stem.with_name(f"{stem.name}.csv"), csv(table))

@@ -7,7 +7,7 @@ from tabulate import tabulate
 
 from mpdit import extensions
 from mpdit.catalogue import MODES, TABLES
-from mpdit.errors import ConfigError
+from mpdit.errors import command
 
 HEAD = """\
 # What a grid can name
@@ -46,13 +46,10 @@ def page() -> str:
     return "\n".join(parts)
 
 
+@command
 def main() -> int:
-    try:
-        for file in sys.argv[1:]:
-            extensions.load(Path(file))
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    for file in sys.argv[1:]:
+        extensions.load(Path(file))
     print(page(), end="")
     return 0
 

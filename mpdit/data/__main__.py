@@ -13,7 +13,7 @@ import numpy as np
 from mpdit.data.foldercheck import check_images, describe, read_all
 from mpdit.data.images import ImageFolder
 from mpdit.data.latents import LatentStore, read_manifest, verify
-from mpdit.errors import ConfigError, explain_os_error
+from mpdit.errors import ConfigError, command, explain_os_error
 from mpdit.progress import Progress
 
 DEFAULT_VAE = "stabilityai/sd-vae-ft-mse"
@@ -187,6 +187,7 @@ def _describe(path: Path) -> str:
     )
 
 
+@command
 def main() -> int:
     arguments = _parser().parse_args()
     try:

@@ -281,7 +281,7 @@ def checksum(file: Path) -> str:
 def _map(file: Path, store: Path) -> np.memmap:
     """The file as a mapped array: of a file that is whole, and without reading it."""
     try:
-        array: np.memmap = np.load(file, mmap_mode="r")
+        array: np.memmap = np.lib.format.open_memmap(file, mode="r")
     except (OSError, ValueError) as error:
         raise _damaged(file, store, str(error)) from None
     return array

@@ -15,9 +15,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from mpdit.disk import lease as leases
+from mpdit.disk.jsontext import parse_json
 
 log = logging.getLogger("mpdit")
+
+_ANY_ROW = TypeAdapter(dict[str, Any])
 
 
 @contextmanager
@@ -107,8 +112,14 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def scan_rows(file: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """Read the rows of a JSON-lines file, and the numbers of its damaged lines."""
+def scan_rows(
+    file: Path, kind: TypeAdapter[Any] = _ANY_ROW
+) -> tuple[list[dict[str, Any]], list[int]]:
+    """Read the rows of a JSON-lines file, and the numbers of its damaged lines.
+
+    Args:
+        kind: what a row has to be.
+    """
     try:
         text = file.read_bytes()
     except FileNotFoundError:
@@ -116,12 +127,8 @@ def scan_rows(file: Path) -> tuple[list[dict[str, Any]], list[int]]:
     rows, damaged = [], []
     for number, line in enumerate(text[: text.rfind(b"\n") + 1].splitlines(), start=1):
         try:
-            row = json.loads(line)
+            rows.append(kind.validate_python(parse_json(line)))
         except ValueError:
-            row = None
-        if isinstance(row, dict):
-            rows.append(row)
-        else:
             damaged.append(number)
     return rows, damaged
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mpdit.config import RunConfig
+from mpdit.disk.jsontext import parse_json
 from mpdit.errors import ConfigError
 
 Mark = Mapping[str, Any]
@@ -92,7 +93,7 @@ def same_id(one: str, other: str) -> bool:
 def parse_mark(text: str | bytes | None) -> dict[str, Any]:
     """A JSON object from a file's metadata; empty when there is none, or it is damaged."""
     try:
-        found = json.loads(text or b"{}")
+        found = parse_json(text or b"{}")
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
@@ -32,6 +32,12 @@ EXTRACTOR = "extractor"
 """The array, of ours alone, that names the extractor of mu and sigma."""
 SYMMETRIC = 1e-6
 """By how much of its largest value a covariance may differ from its transpose."""
+MOST_PIXELS = 2**22
+"""Values of one image of a file; a few bytes of zeros may stand for any number of them."""
+MOST_BYTES = 1024
+"""Of one value: an extractor's name is one."""
+MOST_FEATURES = 2**14
+"""Features whose covariance a file may hold: 2 GiB of them."""
 Images = UInt8[np.ndarray, "images height width channels"]
 
 
@@ -73,6 +79,8 @@ def contents(file: Path) -> Contents:
         with archive.open(entry) as array:
             shape, by_columns, dtype = _header(array)
             header = array.tell()
+        if math.prod(shape[1:]) > MOST_PIXELS:
+            raise ValueError(f"images of {shape[1:]} are larger than {MOST_PIXELS:,} values")
         usable = dtype == np.uint8 and len(shape) == 4 and not by_columns
         if usable and (size := entry.file_size - header) != math.prod(shape):
             raise ValueError(f"arr_0 has {size} bytes, but its shape is {shape}")
@@ -87,7 +95,7 @@ def images(file: Path, at_once: int) -> Iterator[Images]:
     """
     with _whole(file), zipfile.ZipFile(file) as archive, archive.open("arr_0.npy") as array:
         (count, *image), _, _ = _header(array)
-        size = int(np.prod(image))
+        size = math.prod(image)
         for start in range(0, count, at_once):
             rows = min(at_once, count - start)
             read = bytearray(array.read(rows * size))
@@ -102,8 +110,10 @@ def statistics(
     Raises:
         DamagedError: when they cannot be read, or are no mean and covariance of one space.
     """
-    with _whole(file), np.load(file) as arrays:
-        mean, covariance = (arrays[name].astype(np.float64) for name in ("mu", "sigma"))
+    most = MOST_FEATURES
+    with _whole(file), zipfile.ZipFile(file) as archive:
+        mean = _read(archive, "mu", most).astype(np.float64)
+        covariance = _read(archive, "sigma", most**2).astype(np.float64)
         if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
             raise ValueError(f"mu has shape {mean.shape}, sigma {covariance.shape}")
         if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
@@ -124,11 +134,11 @@ def extractor(file: Path) -> tuple[str, str] | None:
     Raises:
         DamagedError: when it cannot be read.
     """
-    with _whole(file), np.load(file) as arrays:
-        if EXTRACTOR not in arrays:
+    with _whole(file), zipfile.ZipFile(file) as archive:
+        if f"{EXTRACTOR}.npy" not in archive.namelist():
             return None
-        name, weights = arrays[EXTRACTOR].tolist()
-    return name, weights
+        name, weights = _read(archive, EXTRACTOR, 2).tolist()
+    return str(name), str(weights)
 
 
 def add_statistics(
@@ -153,10 +163,14 @@ def labels(file: Path) -> Int64[np.ndarray, " images"]:
     """The labels of a file that has them.
 
     Raises:
-        DamagedError: when they cannot be read.
+        DamagedError: when they cannot be read, or are not one for each image.
     """
-    with _whole(file), np.load(file) as arrays:
-        found: Int64[np.ndarray, " images"] = arrays["arr_1"].astype(np.int64)
+    with _whole(file), zipfile.ZipFile(file) as archive:
+        with archive.open("arr_0.npy") as array:
+            count = _header(array)[0][0]
+        found: Int64[np.ndarray, " images"] = _read(archive, "arr_1", count).astype(np.int64)
+        if found.shape != (count,):
+            raise ValueError(f"arr_1 has shape {found.shape}, for {count} images")
     return found
 
 
@@ -186,6 +200,27 @@ def write(
                 array.write(np.ascontiguousarray(batch).data)
         with archive.open("arr_1.npy", "w") as array:
             np.lib.format.write_array(array, labels, allow_pickle=False)
+
+
+def read_array(stream: IO[bytes], most: int) -> np.ndarray:
+    """The array of an .npy of at most so many values, which its header says before any is read.
+
+    Raises:
+        ValueError: when it has more, or holds objects, or is no array.
+    """
+    shape, _, dtype = _header(stream)
+    if math.prod(shape) > most or dtype.itemsize > MOST_BYTES:
+        raise ValueError(
+            f"an array of shape {shape} and type {dtype} has more than {most:,} values"
+        )
+    stream.seek(0)
+    found: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
+    return found
+
+
+def _read(archive: zipfile.ZipFile, name: str, most: int) -> np.ndarray:
+    with archive.open(f"{name}.npy") as array:
+        return read_array(array, most)
 
 
 def _header(array: Any) -> tuple[tuple[int, ...], bool, np.dtype]:

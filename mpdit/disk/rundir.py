@@ -37,7 +37,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
 from mpdit import extensions
 from mpdit.config import RunConfig, read_run
@@ -48,6 +48,8 @@ from mpdit.disk.yamlfile import YamlText, parse, read_text
 from mpdit.errors import ConfigError, nearest
 from mpdit.extensions import Extension
 
+PAPER, PUBLISHED = "paper", "published"
+"""The folders of ``results/`` that `analysis` writes, which no study may be named after."""
 STAGES = ("train", "sample", "evaluate", "done")
 
 
@@ -101,16 +103,15 @@ class RunDir:
     def class_names(self) -> list[str] | None:
         """The classes' names by label; None where the data has none."""
         try:
-            names: list[str] = json.loads((self.path / "classes.json").read_bytes())
-        except (FileNotFoundError, ValueError):
+            return _NAMES.validate_json((self.path / "classes.json").read_bytes())
+        except (FileNotFoundError, ValidationError):
             return None
-        return names
 
     def images_by_class(self) -> tuple[int, ...] | None:
         """How many images of each class the run is trained on; None in runs of version 0.1."""
         try:
-            return tuple(json.loads((self.path / "images.json").read_bytes()))
-        except (FileNotFoundError, ValueError):
+            return _COUNTS.validate_json((self.path / "images.json").read_bytes())
+        except (FileNotFoundError, ValidationError):
             return None
 
     def write_config(self, config: RunConfig) -> None:
@@ -236,7 +237,8 @@ def read_config(folder: Path) -> YamlText:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from None
 
 
-_STATE = TypeAdapter(RunState)
+_STATE, _NAMES = TypeAdapter(RunState), TypeAdapter(list[str])
+_COUNTS = TypeAdapter(tuple[NonNegativeInt, ...])
 
 
 def write_extensions(folder: Path, used: Iterable[Extension]) -> None:

@@ -1,6 +1,7 @@
 """YAML text → plain values, and the line where each of them was written.
 
-Size, depth and what aliases stand for are bounded; duplicate keys and tags are refused. Anchors,
+Size, depth and what aliases stand for are bounded; duplicate keys and tags are refused, and in what
+people write control characters. Anchors,
 aliases and merge keys (``<<: *base``) are allowed. In what people write, scalars follow YAML 1.2
 where PyYAML's 1.1 differs: only ``true`` and ``false`` are booleans, ``1e-3`` is a number and
 ``1:30`` is text; besides, ``400_000`` is an integer. What PyYAML dumped is read back as it was.
@@ -16,6 +17,7 @@ from typing import Any
 import yaml
 
 from mpdit.errors import ConfigError, nearest
+from mpdit.text import CONTROL, printable
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
@@ -26,7 +28,9 @@ Where = tuple[str | int, ...]
 """The keys and list indices that lead to a value."""
 
 _INT = re.compile(r"[-+]?[0-9](_?[0-9]){0,30}")
-_FLOAT = re.compile(r"[-+]?([0-9](_?[0-9])*\.?([0-9](_?[0-9])*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_FLOAT = re.compile(
+    r"[-+]?([0-9](_?[0-9])*(\.([0-9](_?[0-9])*)?)?|\.[0-9]+)([eE][-+]?[0-9]+)?"
+)  # each digit has one place in it: others take quadratic time
 _WORDS: dict[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 
@@ -193,6 +197,12 @@ class _PlainLoader(_Loader):
 
     def resolve(self, *_: Any) -> str:
         return ""
+
+    def visit(self, node: Any, depth: int) -> None:
+        """Refuse control characters too: a terminal would obey them, and no path may have NUL."""
+        super().visit(node, depth)
+        if isinstance(node, yaml.ScalarNode) and (found := CONTROL.search(node.value)):
+            raise _RefusedError(node, f"text holds the control character {printable(found[0])}")
 
     def scalar(self, node: Any) -> Any:
         text = node.value

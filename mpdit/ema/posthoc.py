@@ -31,7 +31,7 @@ from mpdit.ema.power import (
     snapshot_file,
     write_snapshot,
 )
-from mpdit.errors import EXIT_DONE, ConfigError, say
+from mpdit.errors import EXIT_DONE, ConfigError, command
 from mpdit.model import DiT
 from mpdit.progress import Progress
 from mpdit.runtime.session import log
@@ -274,6 +274,7 @@ def _shares(made_of: Fit) -> list[list[str]]:
     return shares
 
 
+@command
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m mpdit.ema",
@@ -285,10 +286,7 @@ def main() -> int:
     )
     parser.add_argument("--step", type=int, help="of a stored snapshot (the newest)")
     given = parser.parse_args()
-    try:
-        _write(RunDir(given.run), given.std, given.step)
-    except (ConfigError, OSError) as error:
-        return say(error)
+    _write(RunDir(given.run), given.std, given.step)
     return EXIT_DONE
 
 

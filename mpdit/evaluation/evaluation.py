@@ -8,7 +8,8 @@ number is of:
 run      the run's own samples
 limit    the same at N → ∞, with standard error and the points of the fit
 repeat   another sampling seed of the same model
-floor    real held-out images, as many as there are samples where there are as many
+floor    real held-out images, as many as there are samples and with labels drawn as theirs;
+         fewer where there are too few (`references.held_out`)
 sweep    another EMA width, guidance scale, training step or count
 =======  ==========================================================================================
 """
@@ -23,7 +24,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from pydantic import BaseModel
 
@@ -89,9 +89,11 @@ class Evaluation:
 
     @cached_property
     def held_out(self) -> HeldOut | None:
-        """As many as the run has samples, where there are as many."""
+        """As many as the run has samples, drawn as they are, where there are as many."""
         config = self.config
-        return references.held_out(config.data, config.sample.count, self.extractor, self._watch)
+        drawing = Drawing.of_run(config)
+        drawing = replace(drawing, images=self.session.run.images_by_class())
+        return references.held_out(config.data, drawing, self.extractor, self._watch)
 
     def missing(self, drawing: Drawing) -> list[Row]:
         """The rows of a sample set that evaluation.jsonl lacks; the set is drawn when it must be.
@@ -153,8 +155,7 @@ class Evaluation:
         if "fd" not in wanted:
             return
         began = time.perf_counter()
-        with np.load(file) as arrays:
-            classes = arrays["arr_1"].astype(np.int64)
+        classes = npz.labels(file)
         limit = metrics.extrapolate(samples.pooled, classes, self.reference.statistics)
         if limit is None:
             return

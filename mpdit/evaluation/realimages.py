@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from mpdit.disk.cachefolder import cache_folder
 from mpdit.disk.stamp import stamps
 
 Batch = UInt8[np.ndarray, "batch height width channels"]
+Choose = Callable[[Int64[np.ndarray, " images"]], Int64[np.ndarray, " rows"]]
 Record = dict[str, str | int | None]
 CHECKED_AT_ONCE = 256
 """Images of a reference file in memory while it is checked."""
@@ -52,29 +53,53 @@ class RealImages(ABC):
         return {"data": self.data, "split": self.split, "count": self.count, "hash": self.hash}
 
 
-def of_split(data: DataConfig, split: Split, most: int | None = None) -> RealImages:
-    """A split of a data set of images, or ``most`` of it, evenly over the classes.
+def of_split(data: DataConfig, split: Split, choose: Choose | None = None) -> RealImages:
+    """A split of a data set of images, or a part of it.
+
+    Args:
+        choose: returns which images, by their labels; None chooses all.
 
     Raises:
         ConfigError: when it is missing or damaged.
     """
     kind = _Files if DATASETS.find(data.name).kind == "folder" else _InMemory
-    return kind(data, split, most)
+    return kind(data, split, choose)
 
 
-def evenly(labels: Int64[np.ndarray, " images"], count: int) -> Int64[np.ndarray, " count"]:
-    """The indices of ``count`` images, evenly over the classes, in their order."""
+def in_proportion(labels: Int64[np.ndarray, " images"], most: int) -> Int64[np.ndarray, " rows"]:
+    """The indices of ``most`` images in the classes' own proportions, in their order, or of all."""
+    count = min(most, len(labels))
     by_class = np.argsort(labels, kind="stable")
-    return np.sort(by_class[np.arange(count) * len(labels) // count])
+    return np.sort(by_class[np.arange(count) * len(labels) // max(1, count)])
+
+
+def like(
+    labels: Int64[np.ndarray, " images"], wanted: Int64[np.ndarray, " samples"]
+) -> Int64[np.ndarray, " rows"]:
+    """The indices of images with the labels of samples 0 … n - 1, none twice, in their order.
+
+    n is the largest number for which each class has as many images. Samples of classes without any
+    image are passed over.
+    """
+    there = np.bincount(labels, minlength=int(wanted.max(initial=0)) + 1)
+    wanted = wanted[there[wanted] > 0]
+    order = np.argsort(wanted, kind="stable")
+    before = np.empty_like(order)  # of each sample, the samples of its class before it
+    before[order] = np.arange(len(order)) - np.searchsorted(wanted[order], wanted[order])
+    lacking = np.flatnonzero(before >= there[wanted])
+    counts = np.bincount(wanted[: lacking[0]] if len(lacking) else wanted)
+    members = (np.flatnonzero(labels == label) for label in range(len(counts)))
+    chosen = [m[np.arange(n) * len(m) // max(1, n)] for m, n in zip(members, counts, strict=True)]
+    return np.sort(np.concatenate([np.empty(0, np.int64), *chosen]))
 
 
 class _InMemory(RealImages):
     """A small data set."""
 
-    def __init__(self, data: DataConfig, split: Split, most: int | None) -> None:
+    def __init__(self, data: DataConfig, split: Split, choose: Choose | None) -> None:
         images = datasets.load(data, split)
-        if most is not None and most < len(images.labels):
-            rows = evenly(images.labels, most)
+        if choose is not None:
+            rows = choose(images.labels)
             images = datasets.Images(images.pixels[rows], images.labels[rows])
         self._images = images
         self.data, self.split, self.count = data.name, split, len(images.labels)
@@ -94,10 +119,10 @@ class _Files(RealImages):
     Their content is hashed while they are read, and remembered (`ImageFolder.cache_file`).
     """
 
-    def __init__(self, data: DataConfig, split: Split, most: int | None) -> None:
+    def __init__(self, data: DataConfig, split: Split, choose: Choose | None) -> None:
         folder = datasets.image_folder(data).split(split)
-        if most is not None and most < len(folder.names):
-            folder = folder.take(evenly(folder.labels, most))
+        if choose is not None:
+            folder = folder.take(choose(folder.labels))
         self._folder, self._spec = folder, data.spec
         self._hash: str | None = None
         self.data, self.split, self.count = data.name, split, len(folder.names)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64
 
 from mpdit.config import DataConfig, EvaluateConfig
 from mpdit.data import datasets
@@ -30,8 +31,16 @@ from mpdit.errors import ConfigError
 from mpdit.evaluation.extractors.extractor import Extractor, Features, in_batches
 from mpdit.evaluation.features import Arrays, Key, Watch, identity, keep, read
 from mpdit.evaluation.metrics import Reference, Statistics, accumulate
-from mpdit.evaluation.realimages import AdmImages, RealImages, Record, of_split
+from mpdit.evaluation.realimages import (
+    AdmImages,
+    RealImages,
+    Record,
+    in_proportion,
+    like,
+    of_split,
+)
 from mpdit.runtime.session import log
+from mpdit.sampling.drawing import Drawing, labels
 
 
 @dataclass(frozen=True)
@@ -93,18 +102,42 @@ def known_hash(data: DataConfig) -> str | None:
     return of_split(data, "train").hash
 
 
-def held_out(data: DataConfig, most: int, extractor: Extractor, watch: Watch) -> HeldOut | None:
-    """``most`` images of the test split of a data set, evenly over the classes, or all of it.
+def held_out(
+    data: DataConfig, drawing: Drawing, extractor: Extractor, watch: Watch
+) -> HeldOut | None:
+    """Images of the test split of a data set, in the place of samples that are drawn like that.
+
+    Where labels follow the data, they are as many as the samples, in the test split's own
+    proportions, or all of it. Otherwise they have the samples' labels (`realimages.like`), and are
+    fewer where the test split has too few of a class; that is logged, and their record says how
+    labels were drawn.
 
     None for latents, whose images are not at hand, and for a folder of too few images to split.
     """
     if datasets.is_latents(data):
         return None
-    images = of_split(data, "test", most)
+    wanted = None if drawing.labels == "data" else labels(drawing)
+
+    def choose(there: Int64[np.ndarray, " images"]) -> Int64[np.ndarray, " rows"]:
+        if wanted is None:
+            return in_proportion(there, drawing.count)
+        rows = like(there, wanted)
+        if len(rows) < drawing.count:
+            log.warning(
+                "the floor has %d images for %d samples: the test split has no more to draw as "
+                "sample.labels %s does",
+                len(rows),
+                drawing.count,
+                drawing.labels,
+            )
+        return rows
+
+    images = of_split(data, "test", choose)
     if not images.count:
         return None
     features = _features(images, extractor, watch)
-    return HeldOut(images.record(), features)
+    told = images.record()
+    return HeldOut(told if wanted is None else {**told, "labels": drawing.labels}, features)
 
 
 def _from_images(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mpdit import extensions
+from mpdit.disk.rundir import PAPER, PUBLISHED
 from mpdit.disk.yamlfile import YamlText, parse, read
 from mpdit.errors import ConfigError, nearest
 from mpdit.extensions import Extension
@@ -139,7 +140,7 @@ def parse_grid(
     grid = Grid(
         text=text,
         source=source,
-        study=check_name(top.child("study"), "a study"),
+        study=_study_name(top.child("study")),
         description=_description(top),
         base=_layer(top, "base"),
         named=tuple(read_variants(top, resources)),
@@ -180,6 +181,15 @@ def _extensions(top: Setting, folder: Path | None) -> Iterator[Extension]:
         if not place.is_file():
             raise child.error(f"there is no file {place}")
         yield extensions.load(place)
+
+
+def _study_name(node: Setting) -> str:
+    name = check_name(node, "a study")
+    if name.casefold() in (PAPER, PUBLISHED):
+        raise node.error(
+            f"{name!r} cannot name a study: results/{name} is where python -m analysis writes"
+        )
+    return name
 
 
 def _layer(top: Setting, key: str) -> Layer:

@@ -29,7 +29,7 @@ from mpdit.disk.files import write_atomic
 from mpdit.disk.identity import Identity
 from mpdit.disk.rundir import RunDir, read_config
 from mpdit.ema.power import PowerEMA, snapshot_file, write_snapshot
-from mpdit.errors import EXIT_DONE, ConfigError, say
+from mpdit.errors import EXIT_DONE, ConfigError, command
 from mpdit.model import DiT
 from mpdit.official import tensors
 from mpdit.runtime.provenance import record_start
@@ -327,6 +327,7 @@ def _record(run: RunDir, old: Path, notes: list[str]) -> None:
     write_atomic(run.log, "".join(f"{now}  {note}\n" for note in notes))
 
 
+@command
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m mpdit.official", description=__doc__)
     commands = parser.add_subparsers(required=True)
@@ -334,9 +335,6 @@ def main() -> int:
     command.add_argument("old", type=Path, help="the official run's folder")
     command.add_argument("new", type=Path, help="the folder to make")
     given = parser.parse_args()
-    try:
-        notes = convert(given.old, given.new)
-    except (ConfigError, OSError) as error:
-        return say(error)
+    notes = convert(given.old, given.new)
     print(*notes, sep="\n")
     return EXIT_DONE

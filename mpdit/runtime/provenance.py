@@ -18,6 +18,7 @@ import torch
 
 import mpdit
 from mpdit.disk.files import write_atomic, written_aside
+from mpdit.disk.jsontext import parse_json
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import ConfigError
 from mpdit.runtime.devices import device_name
@@ -39,7 +40,7 @@ def record_start(run: RunDir, device: torch.device, processes: int) -> dict[str,
     """
     file = run.path / "provenance.json"
     try:
-        starts = json.loads(file.read_bytes())["starts"] if file.exists() else []
+        starts = parse_json(file.read_bytes())["starts"] if file.exists() else []
         threads = int(starts[0]["threads"] if starts else os.environ.get("MPDIT_THREADS", 0))
     except (ValueError, KeyError, TypeError):
         raise ConfigError(
@@ -75,7 +76,7 @@ def record_missing_rows(run: RunDir, lines: list[str]) -> None:
     file = run.path / "provenance.json"
     if not file.exists():
         return
-    starts = json.loads(file.read_bytes())["starts"]
+    starts = parse_json(file.read_bytes())["starts"]
     starts[-1]["missing_rows"] = [*starts[-1].get("missing_rows", ()), *lines]
     _write(file, starts)
 

@@ -24,8 +24,10 @@ from mpdit.disk.rundir import RunDir, RunState
 from mpdit.errors import explain_os_error
 from mpdit.progress import Progress
 from mpdit.runtime import signals
+from mpdit.text import printable, terminal
 
 HEARTBEAT_S = 2.0
+TIME = "%Y-%m-%d %H:%M:%S"
 
 log = logging.getLogger("mpdit")
 
@@ -65,7 +67,7 @@ class Session:
             pid=os.getpid(),
             job=os.environ.get("SLURM_JOB_ID"),
         )
-        self.console = Console(stderr=True, force_terminal=watched)
+        self.console = Console(file=terminal(sys.stderr), force_terminal=watched)
         self.shown = ExitStack()
         self._beat = 0.0
 
@@ -136,8 +138,8 @@ def open_session(run: RunDir, main: bool = True, recorded: bool = True) -> Itera
         except OSError as error:
             unopened = error
     for handler in handlers:
-        if not isinstance(handler, RichHandler):  # it has a column for the time
-            handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+        timed = not isinstance(handler, RichHandler)  # which has a column for the time
+        handler.setFormatter(_Lines("%(asctime)s  %(message)s" if timed else None, TIME))
         log.addHandler(handler)
     log.setLevel(logging.INFO if main else logging.ERROR)
     if unopened is not None:
@@ -153,6 +155,13 @@ def open_session(run: RunDir, main: bool = True, recorded: bool = True) -> Itera
         for handler in handlers:
             log.removeHandler(handler)
             handler.close()
+
+
+class _Lines(logging.Formatter):
+    """Formats a record as printable text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 class _LogFile(logging.FileHandler):

@@ -76,7 +76,7 @@ def draw_set(
     identity = _identity(session, drawing)
     shards = Shards(shards_folder(file), drawing, config.sample.batch_size, identity)
     shards.check(world)
-    if world.largest(not again and _is_drawn(file, identity)):
+    if world.largest(not again and _is_drawn(file, identity, drawing.count)):
         if world.main and shards.folder.exists():  # what wrote the set was killed
             shards.finish(file, session.run.class_names())
         return file
@@ -132,7 +132,7 @@ def _identity(session: Session, drawing: Drawing) -> Identity:
     return identity
 
 
-def _is_drawn(file: Path, identity: Identity) -> bool:
+def _is_drawn(file: Path, identity: Identity, count: int) -> bool:
     """Whether a set is there; of a damaged one that is said. Its images are not read.
 
     Raises:
@@ -144,6 +144,8 @@ def _is_drawn(file: Path, identity: Identity) -> bool:
         held = npz.contents(file)
         if not held.usable:
             raise DamagedError(f"{file} is damaged: it holds no images")
+        if held.shape[0] != count:
+            raise DamagedError(f"{file} is damaged: it holds {held.shape[0]:,} images of {count:,}")
     except DamagedError as error:
         log.warning("%s; it is drawn again", error)
         return False

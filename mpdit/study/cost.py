@@ -8,7 +8,6 @@ grid's ``slurm:`` can set. `START_S` covers data preparation and evaluation, whi
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections import Counter
@@ -21,6 +20,7 @@ from typing import Any
 from mpdit.catalogue import DATASETS, EXTRACTORS
 from mpdit.config import RunConfig
 from mpdit.disk.files import read_rows
+from mpdit.disk.jsontext import parse_json
 from mpdit.disk.rundir import RunDir
 from mpdit.flops import TRAINING_PASSES, forward_flops
 from mpdit.grid.plan import PlannedRun
@@ -261,7 +261,7 @@ def _add(speeds: Speeds, run: PlannedRun, folder: RunDir) -> bool:
     """Add the speed of a finished run; return whether it recorded one on the planned kind of
     device."""
     try:
-        starts = json.loads((folder.path / "provenance.json").read_bytes())["starts"]
+        starts = parse_json((folder.path / "provenance.json").read_bytes())["starts"]
         rows = read_rows(folder.path / "metrics.jsonl")
         said = folder.log.read_text(errors="replace")
         last = starts[-1]

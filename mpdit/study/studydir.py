@@ -33,15 +33,21 @@ from datetime import datetime
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NotRequired
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from mpdit.config import DEFAULTS
-from mpdit.disk.files import append_row, locked, read_rows, write_atomic
+from mpdit.disk.files import append_row, locked, read_rows, warn_once, write_atomic
+from mpdit.disk.jsontext import parse_json
 from mpdit.disk.rundir import RunDir, id_in, write_extensions
 from mpdit.errors import ConfigError, nearest
 from mpdit.grid.plan import Plan, PlannedRun
+from mpdit.text import count
 
 NOTICE = ".notice"
+REMEDY = "Delete it and submit the grid again, which writes it anew"
 OLD_DIGITS = 8
 """Of the ids in version 0.1."""
 
@@ -150,14 +156,17 @@ class StudyDir:
         """
         file = self.path / "study.json"
         try:
-            data = json.loads(file.read_bytes())
+            data = parse_json(file.read_bytes())
         except FileNotFoundError:
             raise ConfigError(f"{self.path} is not a study: it has no study.json") from None
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{file} is damaged: {error}") from None
+        except ValueError as error:
+            raise ConfigError(f"{file} is damaged: {error}. {REMEDY}") from None
         if not isinstance(data, dict) or not isinstance(data.get("runs"), list):
-            raise ConfigError(f"{file} is damaged: it lists no runs")
-        return data
+            raise ConfigError(f"{file} is damaged: it lists no runs. {REMEDY}")
+        whole = [entry for entry in data["runs"] if _fits(_ENTRY, entry)]
+        if damaged := len(data["runs"]) - len(whole):
+            warn_once(f"{file}: {count(damaged, 'run')} damaged and counted as absent. {REMEDY}")
+        return {**data, "runs": whole}
 
     @property
     def entries(self) -> list[dict[str, Any]]:
@@ -168,7 +177,10 @@ class StudyDir:
     def defaults(self) -> int:
         """The version of the defaults (`mpdit.config.DEFAULTS`) that the study began with."""
         there = (self.path / "study.json").exists()
-        return int(self.table.get("defaults", 1)) if there else DEFAULTS
+        version = self.table.get("defaults", 1) if there else DEFAULTS
+        if type(version) is not int:
+            raise ConfigError(f"{self.path / 'study.json'} is damaged: defaults. {REMEDY}")
+        return version
 
     def compare(self, plan: Plan) -> tuple[list[str], list[str]]:
         """The runs that the grid had not when it was last submitted, and those it no longer has.
@@ -176,9 +188,10 @@ class StudyDir:
         None are new before the first time.
         """
         try:
-            before = {entry["id"]: entry["name"] for entry in self.entries if entry["in_grid"]}
+            listed = [entry for entry in self.entries if entry.get("in_grid", True)]
         except ConfigError:
             return [], []
+        before = {entry["id"]: entry["name"] for entry in listed}
         now = {known for run in plan.runs for known in (run.id, run.id[:OLD_DIGITS])}
         new = [r.name for r in plan.runs if before.keys().isdisjoint((r.id, r.id[:OLD_DIGITS]))]
         return new, [name for run_id, name in before.items() if run_id not in now]
@@ -288,8 +301,53 @@ def job_names(job_name: str, arrays: int) -> list[str]:
     return [f"{job_name}-{index}" for index in range(arrays)]
 
 
+class _Listed(TypedDict):
+    """What every run of study.json has."""
+
+    name: str
+    id: str
+    variant: str
+    in_grid: NotRequired[bool]
+    seed: NotRequired[int | None]
+    steps: NotRequired[int]
+
+
+class _Tasks(TypedDict):
+    tasks: list[list[str]]
+
+
+class _ClaimRow(TypedDict, total=False):
+    """What a row of a claim may have."""
+
+    cluster: str
+    host: str
+    pid: int
+    runs: list[str]
+    job_name: str
+    arrays: list[_Tasks]
+    finished: str
+    array: int
+    job: str
+
+
+_ENTRY, _ROW = TypeAdapter(_Listed), TypeAdapter(_ClaimRow)
+
+
+def _fits(kind: TypeAdapter[Any], value: Any) -> bool:
+    """Whether a value from a file is of a kind; keys that a newer version adds are ignored."""
+    try:
+        kind.validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    return True
+
+
 def read_claim(file: Path) -> Claim:
-    rows = read_rows(file)
+    """A submission's claim, without its damaged rows."""
+    written = read_rows(file)
+    rows = [row for row in written if _fits(_ROW, row)]
+    if damaged := len(written) - len(rows):
+        warn_once(f"{file}: {count(damaged, 'row')} damaged and counted as absent")
     merged = {key: value for row in rows for key, value in row.items()}
     finished = {row["finished"] for row in rows if "finished" in row}
     finished |= {exit_file.stem for exit_file in file.with_suffix("").glob("*.exit")}

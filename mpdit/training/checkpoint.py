@@ -22,6 +22,7 @@ import torch
 from mpdit.disk import lease
 from mpdit.disk.files import written_aside
 from mpdit.disk.identity import Mark, parse_mark
+from mpdit.disk.jsontext import parse_json
 
 KEPT = 2  # the newest, and the one to fall back on when it is damaged
 
@@ -112,7 +113,7 @@ def load_newest(
 def _damage(file: Path) -> str | None:
     """Return why a checkpoint cannot be used, or None when it is whole."""
     try:
-        expected = json.loads(file.with_suffix(".json").read_bytes())["sha256"]
+        expected = parse_json(file.with_suffix(".json").read_bytes())["sha256"]
         return None if _sha256(file) == expected else "is damaged: it is not what was written"
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return "has no checksum: it was not finished"

@@ -238,6 +238,11 @@ def test_one_damaged_file_of_many_costs_only_itself() -> None:
     bad = [
         b"\0\0\n",
         b"[]\n",
+        b"null\n",  # alone, Arrow crashes
+        good + b"null\n",
+        b"3\n",
+        b'"x"\n',
+        b"[" * 200_000 + b"\n",
         b'{"loss": 1.0}\n',
         b'{"step": 1.5}\n',
         b'{"step": 1, "loss": "x"}\n',

@@ -108,6 +108,40 @@ def test_torn_and_damaged_files_cost_only_themselves(own: Own) -> None:
         study.samples(damaged.name, 4)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("provenance.json", {"starts": 5}),
+        ("provenance.json", {"starts": [5]}),
+        ("provenance.json", {"starts": [{"missing_rows": 3}]}),
+        ("model.json", {"parts": None}),
+        ("model.json", {"parameters": float("inf")}),
+        ("evaluation.jsonl", {"metric": ["x"], "value": 1.0}),
+        ("evaluation.jsonl", {"metric": "x", "value": "y"}),
+        ("metrics.jsonl", None),
+        ("magnitudes.jsonl", None),
+    ],
+)
+def test_a_value_of_another_kind_costs_its_file_or_row_only(
+    own: Own, name: str, content: object
+) -> None:
+    path = own(seeds=1)
+    run = folder_of(path, "A-none_s0")
+    (run.path / name).write_text(json.dumps(content) + "\n")
+    study = load(path)
+    assert f"{name}" in " ".join(study.missing.loc[study.missing["run"] == run.name, "what"])
+    assert len(study.runs) == 7
+
+
+def test_a_row_cannot_say_which_run_it_is_of(own: Own) -> None:
+    path = own(seeds=1)
+    run = folder_of(path, "A-none_s0")
+    row = {"run": "other", "variant": "z", "at": [1], "study": "s"}
+    synthetic.write_evaluation(run, 1.0, 0, metric="kid", **row)
+    found = load(path).evaluations.query("metric == 'kid'")
+    assert found[["run", "seed"]].to_numpy().tolist() == [[run.name, 0]]
+
+
 def test_missing_rows_and_damaged_states_and_rows_are_listed(own: Own) -> None:
     path = own()
     cut, damaged = folder_of(path, "A-none_s0"), folder_of(path, "A-none_s1")

@@ -163,3 +163,12 @@ def test_a_log_that_cannot_be_written_is_said_and_the_work_goes_on(
     assert "cannot write the log: " in said
     assert str(tiny_run.log) in said
     assert "at work" in said
+
+
+def test_a_log_has_no_control_characters(
+    tiny_run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_session(tiny_run):
+        logging.getLogger("mpdit").warning("sbatch: %s", "\x1b[2J\x07bad\x9b")
+    for said in (capsys.readouterr().err, tiny_run.log.read_text()):
+        assert said.endswith("sbatch: \\x1b[2J\\x07bad\\x9b\n")

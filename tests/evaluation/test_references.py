@@ -24,8 +24,9 @@ from mpdit.evaluation import features, references
 from mpdit.evaluation.extractors import classifier
 from mpdit.evaluation.extractors.extractor import Extractor, Features
 from mpdit.evaluation.metrics import Reference, accumulate, frechet_distance, statistics
-from mpdit.evaluation.realimages import Batch, evenly, of_split
+from mpdit.evaluation.realimages import Batch, in_proportion, of_split
 from mpdit.grid.plan import load_plan
+from mpdit.sampling.drawing import Drawing
 from mpdit.study.submission import check_plan
 from tests.helpers.images import ADM, CPU, bitmaps, folder_data, grey
 from tests.helpers.latents import make_store
@@ -163,23 +164,25 @@ def test_statistics_of_batches_are_those_of_all_features() -> None:
     np.testing.assert_allclose(parts.covariance, whole.covariance, rtol=1e-9, atol=1e-9)
 
 
-def test_a_part_of_a_data_set_has_its_classes_evenly_and_a_hash_of_its_own() -> None:
+def test_a_part_of_a_data_set_has_its_proportions_and_a_hash_of_its_own() -> None:
     digits = DataConfig.model_validate("digits")
-    whole, part = of_split(digits, "test"), of_split(digits, "test", most=100)
+    whole = of_split(digits, "test")
+    part = of_split(digits, "test", lambda labels: in_proportion(labels, 100))
     assert (whole.count, part.count) == (299, 100)
     assert whole.hash != part.hash
-    assert of_split(digits, "test", most=299).hash == whole.hash
+    assert of_split(digits, "test", lambda labels: in_proportion(labels, 300)).hash == whole.hash
     labels = np.sort(np.random.default_rng(0).integers(0, 5, 200))
-    counts = np.bincount(labels[evenly(labels, 100)]) - np.bincount(labels) / 2
+    counts = np.bincount(labels[in_proportion(labels, 100)]) - np.bincount(labels) / 2
     assert np.abs(counts).max() <= 1
 
 
 def test_a_folder_of_too_few_images_to_split_has_no_floor(tmp_path: Path) -> None:
     pictures(tmp_path / "images", 9)
     data, extractor = folder_data(tmp_path / "images"), classifier.load("digits", CPU)
-    assert references.held_out(data, 50, extractor, unwatched) is None
+    drawing = Drawing.of_run(tiny_config())
+    assert references.held_out(data, drawing, extractor, unwatched) is None
     Image.new("L", (8, 8), 9).save(tmp_path / "images" / "a" / "9.png")
-    held_out = references.held_out(data, 50, extractor, unwatched)
+    held_out = references.held_out(data, drawing, extractor, unwatched)
     assert held_out is not None
     assert held_out.record["count"] == 1
 

@@ -285,7 +285,13 @@ def test_an_impossible_combination_suggests_its_exclusion_and_that_works() -> No
     assert variants(plan(text + advice)) == ["wn-fwn"]
 
 
-@pytest.mark.parametrize("name", ["../x", "/abs", '""', ".hidden", '"a\\eb"', "a" * 81, "a b", "~"])
+@pytest.mark.parametrize("name", ["paper", "published", "Paper"])
+def test_a_study_is_not_named_as_a_folder_that_analysis_writes(name: str) -> None:
+    said = refusal("", base=BASE.replace("study: s", f"study: {name}"))
+    assert said.startswith(f"grid.yaml:1: study: {name!r} cannot name a study")
+
+
+@pytest.mark.parametrize("name", ["../x", "/abs", '""', ".hidden", "a" * 81, "a b", "~"])
 def test_a_name_that_would_leave_its_folder_is_refused(name: str) -> None:
     assert "cannot name a study" in refusal(f"study: {name}", base="")
     if name != "~":

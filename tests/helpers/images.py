@@ -27,9 +27,9 @@ def grey(batch_size: int = 500) -> Grey:
     return Grey(**{**vars(classifier.load("digits", CPU)), "batch_size": batch_size})
 
 
-def folder_data(path: Path, size: int = 8) -> DataConfig:
-    told = {"name": "folder", "path": str(path), "channels": 1, "size": size, "classes": 1}
-    return DataConfig.model_validate(told)
+def folder_data(path: Path, size: int = 8, classes: int = 1) -> DataConfig:
+    shape = {"channels": 1, "size": size, "classes": classes}
+    return DataConfig.model_validate({"name": "folder", "path": str(path), **shape})
 
 
 def bitmaps(folder: Path, seed: int) -> DataConfig:

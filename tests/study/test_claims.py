@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +18,8 @@ from mpdit.study.cluster import partitions
 from mpdit.study.cluster.arrays import check, submit_arrays
 from mpdit.study.cluster.scheduler import Scheduler
 from mpdit.study.reconcile import reconcile
+from mpdit.study.screens.logs import show_log
+from mpdit.study.status import survey
 from mpdit.study.studydir import StudyDir
 
 
@@ -25,6 +29,56 @@ def test_two_claims_of_one_process_in_one_second_are_two(tmp_path: Path) -> None
         study.new_claim("slurm", [run], job_name=run, arrays=[{"tasks": [[run]]}])[1].close()
     found = {claim.runs: claim.arrays[0].name for claim in study.claims()}
     assert found == {frozenset({"a"}): "a-0", frozenset({"b"}): "b-0"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"finished": [1]},
+        {"arrays": 7},
+        {"arrays": [{"tasks": 4}]},
+        {"array": [1], "job": {}},
+        {"runs": [["b"]]},
+        {"cluster": None, "pid": "x"},
+    ],
+)
+def test_a_damaged_row_of_a_claim_is_left_out_and_said(
+    tmp_path: Path, row: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    study = StudyDir(tmp_path)
+    file, held = study.new_claim("slurm", ["a"], job_name="j", arrays=[{"tasks": [["a"]]}], new=1)
+    held.close()
+    append_row(file, row)
+    append_row(file, {"array": 0, "job": "7"})
+    (claim,) = study.claims()
+    assert (claim.runs, claim.task_of("a")) == (frozenset({"a"}), "7")
+    assert caplog.messages == [f"{file}: 1 row damaged and counted as absent"]
+
+
+@pytest.mark.parametrize("entry", [5, {}, {"name": 3}, {"name": "b", "id": "1"}, None])
+def test_a_damaged_run_of_study_json_is_left_out_and_said(
+    tmp_path: Path, entry: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = {"name": "a", "id": "0", "variant": "v", "seed": 0, "in_grid": True, "added": 1}
+    (tmp_path / "study.json").write_text(json.dumps({"runs": [entry, whole]}))
+    assert [status.name for status in survey(StudyDir(tmp_path))] == ["a"]
+    assert "1 run damaged" in caplog.text
+
+
+@pytest.mark.parametrize("text", [b"\0" * 9, b'{"\x80": 1}', b"null", b"[" * 200_000, b"9" * 6000])
+def test_a_damaged_study_json_is_one_message_and_the_logs_can_be_read(
+    tmp_path: Path, text: bytes
+) -> None:
+    study = StudyDir(tmp_path)
+    (tmp_path / "study.json").write_bytes(text)
+    with pytest.raises(ConfigError, match=r"is damaged: .* submit the grid again"):
+        survey(study)
+    run = study.run("a")
+    run.path.mkdir()
+    run.log.write_bytes(b"step 1\n\x80")
+    out = io.StringIO()
+    assert show_log(study, run, out, follow=True) == ""
+    assert out.getvalue() == "step 1\n\ufffd"
 
 
 def test_a_notice_that_has_not_come_yet_survives_the_next_submission(tmp_path: Path) -> None:

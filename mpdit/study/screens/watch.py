@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from typing import IO
+from typing import TextIO
 
 from mpdit.study.cluster.scheduler import ASK_S, Scheduler
 from mpdit.study.screens.statustable import (
@@ -16,7 +16,7 @@ from mpdit.study.screens.statustable import (
 )
 from mpdit.study.status import RunStatus, summary, survey
 from mpdit.study.studydir import StudyDir
-from mpdit.text import Paint, count, duration, fit, one_line
+from mpdit.text import Paint, count, duration, fit, one_line, terminal
 
 POLL_S = 0.5
 PAUSE_S = 2.0
@@ -27,7 +27,7 @@ LISTED = 4
 
 
 def follow(
-    study: StudyDir, names: Collection[str], working: Callable[[], bool], out: IO[str]
+    study: StudyDir, names: Collection[str], working: Callable[[], bool], out: TextIO
 ) -> list[RunStatus]:
     """Show runs until ``working()`` is false and no run is running or queued.
 
@@ -72,14 +72,14 @@ class _Display:
 class _Screen(_Display):
     """A live display, redrawn in place."""
 
-    def __init__(self, study: StudyDir, scheduler: Scheduler, out: IO[str]) -> None:
+    def __init__(self, study: StudyDir, scheduler: Scheduler, out: TextIO) -> None:
         from rich.console import Console
         from rich.live import Live
 
         super().__init__()
         self.study = study
         self.scheduler = scheduler
-        self.console = Console(file=out)
+        self.console = Console(file=terminal(out))
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> None:
@@ -102,7 +102,7 @@ class _Screen(_Display):
 class _Lines(_Display):
     """One timestamped line for each change, and one now and then on the progress."""
 
-    def __init__(self, out: IO[str]) -> None:
+    def __init__(self, out: TextIO) -> None:
         super().__init__()
         self.out = out
         self.before: dict[str, str] = {}
