@@ -46,6 +46,7 @@ preset, a table or a figure is these eight, whatever is added to the table later
 FLAGS = Registry(
     "flag",
     Flag,
+    "model",
     [
         Flag(
             name="cosine_attention",
@@ -100,6 +101,7 @@ FLAGS = Registry(
             source=PAPER,
         ),
     ],
+    note="each by its own name, bare in a grid",
 )
 
 

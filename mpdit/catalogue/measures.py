@@ -61,6 +61,7 @@ _MODULE = "mpdit.evaluation.metrics"
 METRICS = Registry(
     "metric",
     Metric,
+    "evaluate.metrics",
     [
         Metric(
             name="fd",

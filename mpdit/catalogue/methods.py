@@ -30,6 +30,7 @@ class SolverRow(Row):
 SOLVERS = Registry(
     "solver",
     SolverRow,
+    "sample.solver",
     [
         SolverRow(
             name="ddpm",
@@ -54,16 +55,12 @@ SOLVERS = Registry(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ObjectiveRow(Row):
-    """What the model learns to predict: a subclass of `mpdit.diffusion.objectives.Objective`."""
-
-
 OBJECTIVES = Registry(
     "objective",
-    ObjectiveRow,
+    Row,
+    "train.objective",
     [
-        ObjectiveRow(
+        Row(
             name="epsilon",
             does="the noise ε, with learned-range variance",
             source="arXiv:2006.11239 eq. 14, arXiv:2102.09672 section 3.1",
@@ -126,6 +123,7 @@ class ExtractorRow(Row):
 EXTRACTORS = Registry(
     "extractor",
     ExtractorRow,
+    "evaluate.extractor",
     [
         *(
             ExtractorRow(

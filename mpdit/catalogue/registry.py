@@ -85,11 +85,15 @@ class Registry(Generic[R], Mapping[str, R]):
 
     Args:
         kind: what a row is, in words.
+        key: the config's key that takes the names.
         rows: the package's own.
+        note: how the key is written, where its value is not one name.
     """
 
-    def __init__(self, kind: str, row_type: type[R], rows: list[R]) -> None:
-        self.kind, self.row_type = kind, row_type
+    def __init__(
+        self, kind: str, row_type: type[R], key: str, rows: list[R], note: str = ""
+    ) -> None:
+        self.kind, self.row_type, self.key, self.note = kind, row_type, key, note
         self._own = {row.name: row for row in rows}
         self._added: dict[str, R] = {}
         self._reserved: dict[str, str] = {}

@@ -57,6 +57,7 @@ _HERE = "mpdit.data.datasets"
 DATASETS = Registry(
     "data set",
     DatasetRow,
+    "data.name",
     [
         DatasetRow(
             name="digits",
