@@ -110,7 +110,8 @@ class ExtractorRow(Row):
         numbers: features and logits of an image, which are kept of every sample.
         classes: whether it has logits.
         weights: None where they come with the package.
-        implementation: ``(evaluate: EvaluateConfig, device) -> Extractor``.
+        implementation: ``(file of the weights, device) -> Extractor``; in place of the file its
+            own name where they come with the package.
     """
 
     title: str
@@ -132,7 +133,7 @@ EXTRACTORS = Registry(
                 does=f"a small classifier of {name} that ships with the package",
                 channels=1,
                 numbers=64 + 10,
-                implementation="mpdit.evaluation.extractors.classifier:of_config",
+                implementation="mpdit.evaluation.extractors.classifier:load",
             )
             for name in ("digits", "fashion-mnist")
         ),
@@ -144,7 +145,7 @@ EXTRACTORS = Registry(
             channels=None,
             numbers=2048 + 1008,
             weights=INCEPTION,
-            implementation="mpdit.evaluation.extractors.inception:of_config",
+            implementation="mpdit.evaluation.extractors.inception:load",
         ),
         ExtractorRow(
             name="dinov2",
@@ -155,7 +156,7 @@ EXTRACTORS = Registry(
             numbers=1024,
             classes=False,
             weights=DINOV2,
-            implementation="mpdit.evaluation.extractors.dinov2:of_config",
+            implementation="mpdit.evaluation.extractors.dinov2:load",
         ),
     ],
 )

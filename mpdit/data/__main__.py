@@ -15,6 +15,7 @@ from mpdit.data.images import ImageFolder
 from mpdit.data.latents import LatentStore, read_manifest, verify
 from mpdit.errors import ConfigError, command, explain_os_error
 from mpdit.progress import Progress
+from mpdit.text import count
 
 DEFAULT_VAE = "stabilityai/sd-vae-ft-mse"
 MOST_LINES = 50
@@ -154,8 +155,8 @@ def _check(arguments: argparse.Namespace) -> str:
         listed = problems[:MOST_LINES]
         if len(problems) > MOST_LINES:
             listed.append(f"and {len(problems) - MOST_LINES:,} more")
-        count = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
-        raise ConfigError("\n  ".join([f"{count} in {arguments.folder}:", *listed]))
+        found = count(len(problems), "problem")
+        raise ConfigError("\n  ".join([f"{found} in {arguments.folder}:", *listed]))
     return f"\n{arguments.folder}: every image can be read"
 
 
