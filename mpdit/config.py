@@ -65,7 +65,7 @@ def _named_in(table: Registry[Any]) -> AfterValidator:
 
 
 class DataConfig(Section):
-    """Which data. ``path`` says where it lies on this machine and is no part of the identity.
+    """Which data. ``path`` says where it lies on this machine and is not part of the identity.
 
     ``latents`` and ``folder`` (images, a sub-folder per class) are of any shape, which
     ``channels``, ``size`` and ``classes`` say; the other data sets have their own.
@@ -322,7 +322,7 @@ SECTIONS: dict[str, type[Section]] = {
 FLAGS.reserve((*SECTIONS, "seed", "extensions"), "a section or an option of the config")
 
 OPERATIONAL = {name: set(marks(section, How)) for name, section in SECTIONS.items()}
-"""The fields that are no part of a run's identity."""
+"""The fields that are not part of a run's identity."""
 
 
 def read_run(tree: Any) -> RunConfig:

@@ -25,7 +25,7 @@ class SameAs:
 @dataclass(frozen=True)
 class Later:
     """Of a field that came after runs had been made: while it has the value that means "as before",
-    frozen here, it is no part of a run's identity, so that older runs keep theirs.
+    frozen here, it is not part of a run's identity, so that older runs keep theirs.
 
     Attributes:
         as_before: the value in JSON, or `SameAs`.

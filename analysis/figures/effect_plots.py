@@ -112,7 +112,7 @@ def _pairs(effect: Effect) -> list[Cell]:
 
 
 def _cells(effects: Iterable[Effect], factors: Sequence[str]) -> list[Cell]:
-    """All levels that an effect is told of, in grid order; some have interactions only."""
+    """All levels that have an effect, in grid order; some have interactions only."""
     found = dict.fromkeys(cell for effect in effects for cell in _pairs(effect))
     return sorted(found, key=lambda cell: factors.index(cell[0]))
 

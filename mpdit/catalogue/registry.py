@@ -133,8 +133,7 @@ class Registry(Generic[R], Mapping[str, R]):
         """Add a row to the package's.
 
         Raises:
-            ConfigError: when the name is no name, or means something else; when it is taken, naming
-                both origins.
+            ConfigError: when the name is invalid, reserved, or taken (naming both origins).
         """
         if not NAME.fullmatch(row.name):
             raise ConfigError(

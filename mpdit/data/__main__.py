@@ -29,9 +29,9 @@ Encode images, each as it is and mirrored, into a latent store that a run reads
 
 SOURCE is one of
   a folder of images      a sub-folder per class, in alphabetical order, or a flat one (one class)
-  hf:NAME[:SPLIT]         a Hugging Face data set (split: train unless said otherwise)
+  hf:NAME[:SPLIT]         a Hugging Face data set (split: train by default)
   a folder with the official code's posterior_means.pt, posterior_stds.pt, labels.pt, stats.pt,
-                          which are taken over as they are
+                          which are used unchanged
 
 Stopped at any moment, the same command resumes. On several GPUs:
   torchrun --nproc-per-node 8 -m mpdit.data encode SOURCE STORE
@@ -48,7 +48,7 @@ Write real images into a file of ADM's layout: arr_0 (uint8 N, H, W, C), arr_1 (
   a data set's name       digits or fashion-mnist: their train split
   a folder of images      their train split, in colour and of --size; with --store, all of them, as
                           they were encoded
-  hf:NAME[:SPLIT]         a Hugging Face data set (split: train unless said otherwise)
+  hf:NAME[:SPLIT]         a Hugging Face data set (split: train by default)
 """
 
 

@@ -36,7 +36,7 @@ from tests.helpers.plans import BASE, load_plan, plan, refusal, variants
         ("variants: {A: {from: B}, B: {from: A}}", "circular 'from': A → B → A"),
         ("ladder: {A: {}, B: {from: A}}", "a ladder step starts from the one before it"),
         ("ladder: {A: {}}\nvariants: {A: {}}", r":7: .*the name 'A' is taken \(line 6\)"),
-        ("leave_one_out: [model.depth]", "'model.depth' is no flag; give it a value"),
+        ("leave_one_out: [model.depth]", "'model.depth' is not a flag; give it a value"),
         ("leave_one_out: [mp_silu, model.mp_silu]", "'model.mp_silu' is listed twice"),
         ("zip: {model.depth: [1, 2], model.width: [64]}", "equally long: .* has 2, .* has 1"),
         ("slurm:\n  extra: {mem: 3}", r":7: slurm\.extra: set mem by slurm\.memory"),

@@ -180,7 +180,7 @@ def test_a_device_without_room_ends_the_run_in_one_message_that_says_what_takes_
     assert process.exitcode == EXIT_FAILED
     state = run.state()
     assert state is not None
-    assert "Tried to allocate 2.00 GiB. Less is taken with train.micro_batch" in str(state.error)
+    assert "Tried to allocate 2.00 GiB. To use less, set train.micro_batch" in str(state.error)
     assert said.read_text().count(str(state.error)) == 1
     assert "Traceback" not in said.read_text()
 

@@ -17,7 +17,7 @@ from mpdit.errors import ConfigError
 
 
 class Features(NamedTuple):
-    """What a network says of images."""
+    """A network's features and logits of images."""
 
     pooled: Float32[np.ndarray, "images features"]
     """Where distances are taken."""
