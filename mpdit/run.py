@@ -42,7 +42,7 @@ from mpdit.errors import (
 )
 from mpdit.evaluation import extractors, references
 from mpdit.evaluation.evaluation import evaluate_run
-from mpdit.flops import count_parameters, forward_flops, total_parameters
+from mpdit.flops import count_parameters, forward_flops
 from mpdit.runtime.devices import prepare
 from mpdit.runtime.distributed import World, join, leave
 from mpdit.runtime.memory import keep_freed_memory
@@ -238,10 +238,11 @@ def _place(start: dict[str, Any]) -> str:
 def _describe(config: RunConfig, run: RunDir) -> None:
     """Write model.json, images.json, and classes.json where the classes have names."""
     model, spec = config.model, config.data.spec
+    parts = count_parameters(model, spec)
     description = {
         "name": model.name,
-        "parameters": total_parameters(model, spec),
-        "parts": count_parameters(model, spec),
+        "parameters": sum(parts.values()),
+        "parts": parts,
         "flops": forward_flops(model, spec),
     }
     write_atomic(run.path / "model.json", json.dumps(description, indent=1))
