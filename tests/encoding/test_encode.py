@@ -18,6 +18,7 @@ from mpdit.data.latents import LatentStore, read_manifest
 from mpdit.disk import stamp
 from mpdit.encoding import build, encoders
 from mpdit.encoding.officiallatents import OFFICIAL
+from tests.helpers.images import class_folders
 
 SIZE = 16
 
@@ -30,13 +31,7 @@ def vae(vae: Path) -> str:
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """Three classes of 10 images of 40×30 random pixels."""
-    random = np.random.default_rng(0)
-    for name in ("cat", "ant", "bee"):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
-        for number in range(10):
-            pixels = random.integers(0, 256, (30, 40, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{number}.png")
-    return tmp_path / "pictures"
+    return class_folders(tmp_path / "pictures", ("cat", "ant", "bee"), 10, (30, 40, 3))
 
 
 @pytest.fixture(autouse=True)
