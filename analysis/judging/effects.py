@@ -55,12 +55,13 @@ class Factorial:
         factors: those that were asked for.
         effects: main effects, then interactions.
         left_out: in words, the effects that cannot be estimated.
-        degrees: of freedom that the fit leaves.
+        residual_sd: standard deviation within a seed, with ``degrees`` of freedom.
     """
 
     factors: tuple[str, ...]
     effects: tuple[Effect, ...]
     left_out: tuple[str, ...]
+    residual_sd: float
     degrees: int
 
     def of(self, order: int) -> list[Effect]:
@@ -119,6 +120,7 @@ def factorial(runs: pd.DataFrame, factors: Sequence[str]) -> Factorial:
                 effects.append(_effect(fit, determined, term, level))
             else:
                 left_out.append(f"{name(term, level)} cannot be told from other effects")
+    degrees = int(fit.df_resid)
     return Factorial(
         factors=tuple(factors),
         effects=tuple(
@@ -127,7 +129,8 @@ def factorial(runs: pd.DataFrame, factors: Sequence[str]) -> Factorial:
             for corrected in _corrected([e for e in effects if len(e.factors) == order])
         ),
         left_out=tuple(left_out),
-        degrees=int(fit.df_resid),
+        residual_sd=float(fit.mse_resid**0.5) if degrees else math.nan,
+        degrees=degrees,
     )
 
 

@@ -8,7 +8,7 @@ without an extractor's name are only what Inception measures.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -43,6 +43,14 @@ class Metric(Row):
     needs_features: bool = False
     needs_classes: bool = False
     inception: tuple[str, ...] | None = None
+
+    def check_against(self, others: Mapping[str, Metric]) -> None:
+        for label in self.labels:
+            where = f"the metric {self.name!r}: the label {label!r}"
+            if taken := [row.name for row in others.values() if label in row.all_labels]:
+                raise ConfigError(f"{where} is taken by {taken[0]!r}. Choose another")
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", label):
+                raise ConfigError(f"{where} is not of letters, digits, _")
 
     @property
     def all_labels(self) -> tuple[str, ...]:
@@ -126,14 +134,6 @@ def metric(
     Raises:
         ConfigError: when the name or the label is taken, or cannot be one.
     """
-    for other in METRICS.values():
-        if label in other.all_labels:
-            raise ConfigError(
-                f"the metric {name!r}: the label {label!r} is taken by {other.name!r}. "
-                "Choose another"
-            )
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", label):
-        raise ConfigError(f"the metric {name!r}: the label {label!r} is not of letters, digits, _")
     return decorator(
         METRICS,
         name=name,
