@@ -109,7 +109,7 @@ class Registry(Generic[R], Mapping[str, R]):
             raise ConfigError(f"two rows of one table: the {kind} {twice.pop()!r}. Rename one")
         self._added: dict[str, R] = {}
         self._reserved: dict[str, str] = {}
-        for row in rows:
+        for row in reversed(rows):  # of two that clash, the later one is named first
             row.check_against(
                 {name: other for name, other in self._own.items() if other is not row}
             )

@@ -73,7 +73,7 @@ def test_an_unknown_name_is_an_error_with_the_nearest_known_one(
     ("changes", "said"),
     [
         ({}, "two rows of one table: the flag 'mp_silu'"),
-        ({"name": "new"}, "the code 'silu' is taken by"),
+        ({"name": "new"}, "the flag 'new': the code 'silu' is taken by 'mp_silu'"),
         ({"name": "new", "code": "new", "needs": {"mp_sillu": ""}}, "Did you mean 'mp_silu'"),
     ],
 )
