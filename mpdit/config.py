@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
@@ -34,15 +33,15 @@ from mpdit.catalogue import (
     PAPERS_FLAGS,
     SOLVERS,
     Dataset,
+    Registry,
 )
 from mpdit.catalogue.respacing import Respacing
 from mpdit.errors import explain
 from mpdit.extensions import Extension, reading, used
 from mpdit.modelconfig import ModelConfig
-from mpdit.section import HOW, Formerly, How, Later, SameAs, Section, marks
+from mpdit.section import HOW, Formerly, How, Later, Positive, SameAs, Section, marks
 from mpdit.text import CONTROL, printable
 
-Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, le=10)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Std = Annotated[
@@ -60,14 +59,19 @@ Place = Annotated[str, AfterValidator(_is_path)]
 """A path on this machine."""
 
 
+def _named_in(table: Registry[Any]) -> AfterValidator:
+    """Refuse a name that has no row in a table."""
+    return AfterValidator(lambda name: table.find(name).name)
+
+
 class DataConfig(Section):
-    """Which data. ``path`` says where it lies on this machine and is no part of the identity.
+    """Which data. ``path`` says where it lies on this machine and is not part of the identity.
 
     ``latents`` and ``folder`` (images, a sub-folder per class) are of any shape, which
     ``channels``, ``size`` and ``classes`` say; the other data sets have their own.
     """
 
-    name: str
+    name: Annotated[str, _named_in(DATASETS)]
     path: Annotated[Place | None, HOW] = None
     channels: Positive | None = None
     size: Positive | None = None
@@ -78,11 +82,6 @@ class DataConfig(Section):
     @classmethod
     def _name_alone(cls, data: Any) -> Any:
         return {"name": data} if isinstance(data, str) else data
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        return DATASETS.find(name).name
 
     @model_validator(mode="after")
     def _shape_where_it_is_free(self) -> DataConfig:
@@ -120,7 +119,7 @@ class TrainConfig(Section):
     """1 is the official code's and EDM2's, whose first step is step 0."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     label_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
-    objective: Annotated[str, Later(as_before="epsilon")] = "epsilon"
+    objective: Annotated[str, _named_in(OBJECTIVES), Later(as_before="epsilon")] = "epsilon"
     """What the model learns to predict."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Of matrix products: ``tf32`` is float32's range with 10 bits of mantissa (NVIDIA GPUs only);
@@ -151,11 +150,6 @@ class TrainConfig(Section):
             raise ValueError(f"should be two numbers, each in [0, 1), not {betas!r}")
         return betas
 
-    @field_validator("objective")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        return OBJECTIVES.find(name).name
-
     @field_validator("ema_stds")
     @classmethod
     def _distinct(cls, stds: tuple[float, ...]) -> tuple[float, ...]:
@@ -175,11 +169,9 @@ class TrainConfig(Section):
             "snapshot_every": max(1, self.steps // 250),
             "probe_every": max(1, self.steps // 20),
         }
-        for key, value in derived.items():
-            if getattr(self, key) is None:
-                _set(self, key, value)
+        self.fill(**{key: value for key, value in derived.items() if getattr(self, key) is None})
         if self.gain_learning_rate is None:
-            _set(self, "gain_learning_rate", self.mp_learning_rate)
+            self.fill(gain_learning_rate=self.mp_learning_rate)
         return self
 
 
@@ -187,7 +179,7 @@ class SampleConfig(Section):
     """How samples are drawn from the EMA weights, with classifier-free guidance."""
 
     count: Positive = 10_000
-    solver: str = "ddpm"
+    solver: Annotated[str, _named_in(SOLVERS)] = "ddpm"
     steps: Annotated[int, Field(gt=0, le=1000)] = 250
     guidance: Annotated[float, Field(ge=0)] = 1.5
     """1 is unguided (and costs half)."""
@@ -205,11 +197,6 @@ class SampleConfig(Section):
     compile: Annotated[bool, HOW] = False
     """`torch.compile` of the blocks."""
     _used_respacing: Respacing = PrivateAttr()
-
-    @field_validator("solver")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        return SOLVERS.find(name).name
 
     @model_validator(mode="after")
     def _respacing_where_it_matters(self) -> SampleConfig:
@@ -233,7 +220,7 @@ class SampleConfig(Section):
 class EvaluateConfig(Section):
     """Which features samples and real images are compared in, how, and how often."""
 
-    extractor: str | None = None
+    extractor: Annotated[str, _named_in(EXTRACTORS)] | None = None
     """None: the data set's own."""
     metrics: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = ("fd",)
     """Each once, in the order of their table, however they were given."""
@@ -243,11 +230,6 @@ class EvaluateConfig(Section):
     """Where Inception's weights lie on this machine; None: $MPDIT_INCEPTION, else torch's cache."""
     dinov2: Annotated[Place | None, HOW] = None
     """Where DINOv2's weights lie on this machine; None: $MPDIT_DINOV2, else torch's cache."""
-
-    @field_validator("extractor")
-    @classmethod
-    def _known(cls, name: str | None) -> str | None:
-        return None if name is None else EXTRACTORS.find(name).name
 
     @field_validator("metrics")
     @classmethod
@@ -288,11 +270,11 @@ class RunConfig(Section):
             )
         if self.evaluate.extractor is None:
             told = self.evaluate.model_dump() | {"extractor": spec.extractor}
-            _set(self, "evaluate", EvaluateConfig.model_validate(told))
+            self.fill(evaluate=EvaluateConfig.model_validate(told))
         if not self.model.weight_normalization:
             rate = self.train.learning_rate
-            _set(self, "train", self.train.model_copy(update={"gain_learning_rate": rate}))
-        _set(self, "extensions", used(self.extensions, self._names()))
+            self.fill(train=self.train.model_copy(update={"gain_learning_rate": rate}))
+        self.fill(extensions=used(self.extensions, self._names()))
         return self
 
     def _names(self) -> dict[str, frozenset[str]]:
@@ -331,19 +313,16 @@ class RunConfig(Section):
 ID_DIGITS = 12
 """Of 100,000 runs two have one id with a probability of 2e-5."""
 
-SECTIONS = tuple(
-    name
+SECTIONS: dict[str, type[Section]] = {
+    name: field.annotation
     for name, field in RunConfig.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-)
-FLAGS.reserve((*SECTIONS, "seed", "extensions"), "a section or an option of the config")
-"""The parts of a run's config that are mappings."""
-
-OPERATIONAL: dict[str, set[str]] = {
-    section: set(marks(RunConfig.model_fields[section].annotation, How))  # type: ignore[arg-type]
-    for section in SECTIONS
 }
-"""The fields that are no part of a run's identity."""
+"""The parts of a run's config that are mappings."""
+FLAGS.reserve((*SECTIONS, "seed", "extensions"), "a section or an option of the config")
+
+OPERATIONAL = {name: set(marks(section, How)) for name, section in SECTIONS.items()}
+"""The fields that are not part of a run's identity."""
 
 
 def read_run(tree: Any) -> RunConfig:
@@ -359,20 +338,12 @@ INPUT_ONLY = {"model": ("name", "preset")}
 """Keys that are accepted and resolved into others."""
 
 
-def _set(model: BaseModel, key: str, value: object) -> None:
-    """Fill in a derived field of a frozen model during its own validation."""
-    object.__setattr__(model, key, value)
-
-
 def known_keys() -> tuple[str, ...]:
     """Every dotted key that a grid may set, sections first."""
     keys: list[str] = ["seed"]
-    for section in SECTIONS:
-        fields = _section(section).model_fields
-        keys += [
-            section,
-            *(f"{section}.{name}" for name in (*INPUT_ONLY.get(section, ()), *fields)),
-        ]
+    for section, kind in SECTIONS.items():
+        names = (*INPUT_ONLY.get(section, ()), *kind.model_fields)
+        keys += [section, *(f"{section}.{name}" for name in names)]
     return (*keys, *(f"model.{name}" for name in FLAGS if name not in PAPERS_FLAGS))
 
 
@@ -380,17 +351,9 @@ def former_keys() -> frozenset[str]:
     """The dotted keys of renamed and removed fields, which the grids of older studies may set."""
     return frozenset(
         f"{section}.{name}"
-        for section in SECTIONS
-        for kind in (_section(section),)
+        for section, kind in SECTIONS.items()
         for name in (*(mark.name for mark in marks(kind, Formerly).values()), *kind.retired)
     )
-
-
-def _section(name: str) -> type[Section]:
-    kind = RunConfig.model_fields[name].annotation
-    assert isinstance(kind, type)
-    assert issubclass(kind, Section)
-    return kind
 
 
 DEFAULTS = 2
@@ -409,10 +372,9 @@ def make_run(tree: Mapping[str, Any], defaults: int = DEFAULTS) -> RunConfig:
             right thing.
     """
     if defaults < DEFAULTS:
-        for name in SECTIONS:
-            section = RunConfig.model_fields[name].annotation
+        for name, section in SECTIONS.items():
             if isinstance(part := tree.get(name, {}), Mapping):
-                tree = {**tree, name: section.as_before(part, defaults)}  # type: ignore[union-attr]
+                tree = {**tree, name: section.as_before(part, defaults)}
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:

@@ -27,11 +27,6 @@ def time_features(model: ModelConfig) -> int:
     return FOURIER_FEATURES if fourier else model.width
 
 
-def tokens(model: ModelConfig, data: Dataset) -> int:
-    """Tokens of one image."""
-    return (data.size // model.patch_size) ** 2
-
-
 def _modulation(model: ModelConfig, parts: tuple[str, ...], sublayers: int) -> tuple[int, int]:
     """(outputs, learned gains) of a block's or the final layer's modulation."""
     outputs = sublayers * sum(part_width(part, model.width) for part in parts)
@@ -65,11 +60,6 @@ def count_parameters(model: ModelConfig, data: Dataset) -> dict[str, int]:
     }
 
 
-def total_parameters(model: ModelConfig, data: Dataset) -> int:
-    """Trainable parameters of the whole model."""
-    return sum(count_parameters(model, data).values())
-
-
 def forward_flops(model: ModelConfig, data: Dataset) -> int:
     """Floating-point operations of one image's forward pass, matrix products only.
 
@@ -82,7 +72,7 @@ def forward_flops(model: ModelConfig, data: Dataset) -> int:
     """
     if model.added_flags:
         return int(load_code("mpdit.model.counts:forward_flops")(model, data))
-    width, T = model.width, tokens(model, data)
+    width, T = model.width, (data.size // model.patch_size) ** 2
     patch = model.patch_size**2 * data.channels
     block_outputs, _ = _modulation(model, model.parts, sublayers=2)
     final_outputs, _ = _modulation(model, model.final_parts, sublayers=1)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mpdit.catalogue import FLAGS, MODES, PAPERS_FLAGS, PARTS
 from mpdit.catalogue.parts import in_order
 from mpdit.errors import nearest
-from mpdit.section import Later, Section
+from mpdit.section import Later, Positive, Section
 
 
 class Size(NamedTuple):
@@ -68,9 +68,6 @@ def _parts(value: object) -> tuple[str, ...]:
 def _mode(parts: tuple[str, ...]) -> str:
     """The one canonical spelling of a set of parts."""
     return next((name for name, known in MODES.items() if known == parts), "+".join(parts))
-
-
-Positive = Annotated[int, Field(gt=0)]
 
 
 class ModelConfig(Section):
@@ -142,9 +139,9 @@ class ModelConfig(Section):
             raise ValueError(f"width {self.width} is not a multiple of 4 (2-D sin-cos positions)")
         final = self.final_conditioning
         parts = self.parts if final == "same" else _parts(final)
-        _set(self, "final_conditioning", _mode(tuple(part for part in parts if part != "gate")))
+        self.fill(final_conditioning=_mode(tuple(part for part in parts if part != "gate")))
         if self.time_embedding is None:
-            _set(self, "time_embedding", "table" if self.mp_embedding else "sinusoidal")
+            self.fill(time_embedding="table" if self.mp_embedding else "sinusoidal")
         return self
 
     @property
@@ -205,8 +202,3 @@ def parse_model_name(name: object) -> tuple[Size, int]:
         hint = nearest(str(name), known)
         raise ValueError(f"unknown model {name!r}.{hint} Known: DiT-{{{','.join(SIZES)}}}/PATCH")
     return SIZES[size], int(patch)
-
-
-def _set(model: BaseModel, key: str, value: object) -> None:
-    """Fill in a derived field of a frozen model during its own validation."""
-    object.__setattr__(model, key, value)

@@ -42,7 +42,7 @@ from mpdit.errors import (
 )
 from mpdit.evaluation import extractors, references
 from mpdit.evaluation.evaluation import evaluate_run
-from mpdit.flops import count_parameters, forward_flops, total_parameters
+from mpdit.flops import count_parameters, forward_flops
 from mpdit.runtime.devices import prepare
 from mpdit.runtime.distributed import World, join, leave
 from mpdit.runtime.memory import keep_freed_memory
@@ -54,7 +54,7 @@ from mpdit.training.meters import NonFiniteLossError
 from mpdit.training.trainer import Trainer
 
 LESS_MEMORY = (
-    "Less is taken with train.micro_batch_size, train.gradient_checkpointing or a smaller "
+    "To use less, set train.micro_batch_size, train.gradient_checkpointing or a smaller "
     "sample.batch_size, which change no run's identity"
 )
 PATIENCE_S = 30
@@ -69,7 +69,7 @@ def execute(run: RunDir) -> int:
         state kept.
 
     Raises:
-        ConfigError: when the folder is no run.
+        ConfigError: when the folder is not a run.
     """
     config = run.load()
     try:
@@ -116,24 +116,21 @@ def _guarded(config: RunConfig, session: Session, world: World, lease: Lease) ->
         _outlive(lease, session)
         _work(config, session, world)
     except Exception as error:
-        lease.check()  # what befalls an orphan is not the run's error
+        lease.check()  # an orphan's error is not the run's
         return _ended_by(error, session)
     session.end()
     return EXIT_DONE
 
 
 def _ended_by(error: Exception, session: Session) -> int:
-    """Say so in state.json; an exit status, unless the error is one of ours."""
-    if isinstance(error, ConfigError | NonFiniteLossError | OSError):
+    """Record the error in state.json and return an exit status; raise an error of the code."""
+    if isinstance(error, ConfigError | NonFiniteLossError | OSError | torch.OutOfMemoryError):
         message = explain_os_error(error) if isinstance(error, OSError) else str(error)
+        if isinstance(error, torch.OutOfMemoryError):
+            message = f"{message.rstrip('.')}. {LESS_MEMORY}"
         log.error("failed: %s", message)
         with suppress(OSError):  # a full disk takes no state either
             session.end(error=message)
-        return EXIT_FAILED
-    if isinstance(error, torch.OutOfMemoryError):
-        message = f"{str(error).rstrip('.')}. {LESS_MEMORY}"
-        log.error("failed: %s", message)
-        session.end(error=message)
         return EXIT_FAILED
     if not isinstance(error, Interrupted):
         if not session.stop_signal:
@@ -142,7 +139,7 @@ def _ended_by(error: Exception, session: Session) -> int:
                 return EXIT_FAILED
             session.end(error=f"{type(error).__name__}: {error}")
             raise error
-        # Slurm sends its signal to all processes: it has killed a compiler's, say
+        # Slurm sends its signal to all processes: it may have killed a compiler's
         log.warning("%s: %s", type(error).__name__, error)
         error = Interrupted(session.stop_signal)
     stage, step = session.state.stage, session.state.step
@@ -193,7 +190,7 @@ def _work(config: RunConfig, session: Session, world: World) -> None:
             "train.batch_size",
         )
     device = prepare(config.train.precision, world.local_rank)
-    # what comes after the training is opened before it: a damaged file is said now
+    # what comes after the training is opened before it: a damaged file is reported now
     open_decoder(config.data, torch.device("cpu"))
     extractor = extractors.load(config.evaluate, torch.device("cpu"))
     if world.main:
@@ -241,10 +238,11 @@ def _place(start: dict[str, Any]) -> str:
 def _describe(config: RunConfig, run: RunDir) -> None:
     """Write model.json, images.json, and classes.json where the classes have names."""
     model, spec = config.model, config.data.spec
+    parts = count_parameters(model, spec)
     description = {
         "name": model.name,
-        "parameters": total_parameters(model, spec),
-        "parts": count_parameters(model, spec),
+        "parameters": sum(parts.values()),
+        "parts": parts,
         "flops": forward_flops(model, spec),
     }
     write_atomic(run.path / "model.json", json.dumps(description, indent=1))

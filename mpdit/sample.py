@@ -89,7 +89,7 @@ def _classes(text: str, known: int) -> tuple[int, ...]:
     """``3,7,0-9`` → the labels, in that order, each once.
 
     Raises:
-        ConfigError: for what is no such list, or no class of the data.
+        ConfigError: for text that is not such a list, and for a class that the data lack.
     """
     found: list[int] = []
     for part in text.split(","):

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class SameAs:
 @dataclass(frozen=True)
 class Later:
     """Of a field that came after runs had been made: while it has the value that means "as before",
-    frozen here, it is no part of a run's identity, so that older runs keep theirs.
+    frozen here, it is not part of a run's identity, so that older runs keep theirs.
 
     Attributes:
         as_before: the value in JSON, or `SameAs`.
@@ -80,6 +82,11 @@ class Section(BaseModel):
             if data.pop(name, value) != value:
                 raise ValueError(f"{name} was removed; only {value!r} is still accepted")
         return data
+
+    def fill(self, **derived: Any) -> None:
+        """Set derived fields of this frozen section, during its own validation."""
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
 
     def identity(self) -> dict[str, Any]:
         """The section's part of a run's identity: plain values, the same in every later version."""

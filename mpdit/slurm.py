@@ -34,7 +34,7 @@ _UNREACHABLE = "Unable to contact slurm controller"
 _OVER = ("PENDING", "COMPLETING")
 _UNENDED = ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING")
 
-_without_accounting = False  # True after sacct has said so; sacct is then not called again
+_without_accounting = False  # True after sacct has reported it; sacct is then not called again
 
 
 class QueuedTask(NamedTuple):

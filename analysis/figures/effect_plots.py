@@ -15,7 +15,6 @@ from analysis.judging.effects import Effect
 from analysis.study import Study
 from mpdit.catalogue.flags import code_of
 
-ALPHA = 0.05
 Cell = tuple[str, Any]
 """A factor and one of its levels."""
 
@@ -42,7 +41,7 @@ def main_effects(study: Study) -> Figure:
     axes.axvline(0, color=style.INK, linewidth=0.6)
     for row, effect in enumerate(effects):
         panels.interval(axes, row, effect.estimate, style.PALETTE[0])
-        fill = style.PALETTE[0] if effect.p_holm < ALPHA else style.PAPER
+        fill = style.PALETTE[0] if effect.is_conclusive else style.PAPER
         axes.plot(
             effect.estimate.value, row, marker="o", markersize=4.5, color=style.PALETTE[0],
             markerfacecolor=fill, zorder=3,
@@ -73,7 +72,7 @@ def interactions(study: Study) -> Figure:
     for effect in fit.of(2):
         column, row = sorted(cells.index(cell) for cell in _pairs(effect))
         values[row, column] = effect.estimate.value
-        stars[row, column] = effect.p_holm < ALPHA
+        stars[row, column] = effect.is_conclusive
     reach = np.nanmax(np.abs(values)) or 1.0
     digits = max(0, 1 - int(np.floor(np.log10(reach))))
     figure, axes = panels.single()
@@ -112,7 +111,7 @@ def _pairs(effect: Effect) -> list[Cell]:
 
 
 def _cells(effects: Iterable[Effect], factors: Sequence[str]) -> list[Cell]:
-    """All levels that an effect is told of, in grid order; some have interactions only."""
+    """All levels that have an effect, in grid order; some have interactions only."""
     found = dict.fromkeys(cell for effect in effects for cell in _pairs(effect))
     return sorted(found, key=lambda cell: factors.index(cell[0]))
 

@@ -1,1 +1,1 @@
-"""What a study's numbers allow to say."""
+"""What may be concluded from a study's numbers."""

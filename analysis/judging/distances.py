@@ -13,9 +13,7 @@ import pandas as pd
 
 from analysis.judging import levels
 from analysis.study import NothingToShow, Study
-
-DISTANCES = {"FD": "Fréchet", "FID": "Fréchet", "KD": "kernel", "KID": "kernel"}
-"""What a metric's label begins with → its kind of distance. Smaller is better."""
+from mpdit.catalogue import METRICS
 
 
 def own(study: Study) -> pd.DataFrame:
@@ -29,7 +27,8 @@ def own(study: Study) -> pd.DataFrame:
 
 def kind(label: str) -> str | None:
     """``Fréchet`` or ``kernel``; None for a metric that is not a known distance."""
-    return DISTANCES.get(label.split("@")[0].split("-")[0])
+    word = label.split("@")[0].split("-")[0]
+    return next((row.distance for row in METRICS.values() if word in row.all_labels), None)
 
 
 def better(study: Study) -> dict[str, str]:

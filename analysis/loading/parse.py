@@ -22,9 +22,9 @@ BLOCK = 4 << 20
 def json_lines(texts: list[bytes], schema: pa.Schema) -> list[Piece | None]:
     """Each file's whole rows: the schema's columns, then any others of numbers, as float64.
 
-    A torn last line is no row. A file is damaged where another is no JSON object, or lacks a column
-    that is not nullable. All files are parsed as one, which is what makes it fast; where that
-    fails, each half is.
+    A torn last line is not a row. A file is damaged where another line is not a JSON object, or
+    lacks a column that is not nullable. All files are parsed as one, which is what makes it fast;
+    where that fails, each half is.
     """
     return _json_lines([text[: text.rfind(b"\n") + 1] for text in texts], schema)
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from analysis.judging import distances
 from analysis.study import Study
-from analysis.tables.cells import DASH, count, duration, minus
+from analysis.tables.cells import DASH, count, elapsed, minus
 from mpdit.config import OPERATIONAL, RunConfig
 
 CODE = ("version", "code", "diff_sha")
@@ -125,7 +125,7 @@ def _text(value: Any) -> str:
 
 
 _FORMATS: dict[str, Callable[[Any], str]] = {
-    "train time": duration,
+    "train time": elapsed,
     "parameters": count,
     "step": count,
     "code": lambda value: DASH if value is None else str(value)[:12],
@@ -142,5 +142,5 @@ def _change(row: Discrepancy) -> list[str]:
     if not change:
         return ["0"]
     if row.what == "train time":
-        return [("−" if change < 0 else "+") + duration(abs(change))]
+        return [("−" if change < 0 else "+") + elapsed(abs(change))]
     return [minus(f"{change:+,.0f}" if row.what in _FORMATS else f"{change:+.4g}")]

@@ -136,7 +136,7 @@ def _runs(study: Study, folder: Path) -> Iterator[dict[str, Any]]:
             "state": run["state"],
             "progress": f"{cells.count(run['step'])} / {cells.count(run['steps'])}",
             "distance": f"{values[run['run']]:.4g}" if run["run"] in values else cells.DASH,
-            "time": cells.duration(run["train_seconds"]),
+            "time": cells.elapsed(run["train_seconds"]),
             "links": [
                 (text, quote(os.path.relpath(path / file, folder)))
                 for text, file in LINKS.items()

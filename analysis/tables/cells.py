@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.judging.statistics import Estimate
 from mpdit.disk.files import write_atomic
-from mpdit.text import printable
+from mpdit.text import duration, printable
 
 DASH = "–"
 
@@ -93,15 +93,9 @@ def count(value: float | None) -> str:
     return DASH if value is None or math.isnan(value) else f"{int(value):,}"
 
 
-def duration(seconds: float | None) -> str:
-    """``41 s``, ``3 min 20 s``, ``5 h 12 min``"""
-    if seconds is None or math.isnan(seconds):
-        return DASH
-    minutes, rest = divmod(round(seconds), 60)
-    if not minutes:
-        return f"{rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+def elapsed(seconds: float | None) -> str:
+    """``3 min 20 s`` (`mpdit.text.duration`)"""
+    return DASH if seconds is None or math.isnan(seconds) else duration(seconds)
 
 
 def cell(row: Numbers, column: str, places: int) -> str:
@@ -126,7 +120,7 @@ def cell(row: Numbers, column: str, places: int) -> str:
         case "parameters" | "published_parameters":
             return count(row[column])
         case "train_seconds":
-            return duration(row[column])
+            return elapsed(row[column])
         case _:
             return str(row[column])
 

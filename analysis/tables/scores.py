@@ -1,4 +1,4 @@
-"""Every metric that the runs were evaluated by, beside each other."""
+"""Every metric that the runs were evaluated by, side by side."""
 
 from __future__ import annotations
 

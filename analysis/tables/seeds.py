@@ -1,4 +1,4 @@
-"""What the seeds allow to say of each comparison, and how many would say more."""
+"""What the seeds allow to conclude of each comparison, and how many would allow more."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _seeds(row: Numbers) -> str:
 
 
 @table(
-    title="What the seeds allow to say",
+    title="What the seeds allow to conclude",
     caption=f"{DIFFERENCES} {CORRECTED} P(better): the chance that a run of the variant is better "
     "than one of the other, with Newcombe's 95 % interval. Detectable Δ: the true difference that "
     "these seeds find with 80 % power. Seeds for this Δ: how many find the observed difference "

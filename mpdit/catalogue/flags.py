@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from mpdit.catalogue.registry import NAME, Registry, Row, decorator
-from mpdit.errors import ConfigError
+from mpdit.errors import ConfigError, nearest
 
 PAPER = "arXiv:2505.19122"
 EDM2 = "arXiv:2312.02696"
@@ -29,6 +29,21 @@ class Flag(Row):
     code: str
     needs: Mapping[str, str] = field(default_factory=dict)
 
+    def check_against(self, others: Mapping[str, Flag]) -> None:
+        where = f"the flag {self.name!r}"
+        if taken := [row.name for row in others.values() if row.code == self.code]:
+            raise ConfigError(
+                f"{where}: the code {self.code!r} is taken by {taken[0]!r}. Choose another"
+            )
+        if not NAME.fullmatch(self.code):
+            raise ConfigError(f"{where}: the code {self.code!r} is not of letters, digits, _, -")
+        if not isinstance(self.needs, Mapping):
+            raise ConfigError(f"{where}: needs should be a mapping of flags to reasons")
+        for other in self.needs:
+            if other not in others:
+                hint = nearest(str(other), others)
+                raise ConfigError(f"{where}: needs: {other!r} is not one of the flags.{hint}")
+
 
 PAPERS_FLAGS = (
     "cosine_attention",
@@ -46,6 +61,7 @@ preset, a table or a figure is these eight, whatever is added to the table later
 FLAGS = Registry(
     "flag",
     Flag,
+    "model",
     [
         Flag(
             name="cosine_attention",
@@ -100,6 +116,7 @@ FLAGS = Registry(
             source=PAPER,
         ),
     ],
+    note="each by its own name, bare in a grid",
 )
 
 
@@ -112,17 +129,7 @@ def flag(
         ConfigError: when the name or the code is taken, or cannot be one; when ``needs`` is not a
             mapping of flags.
     """
-    if taken := [row.name for row in FLAGS.values() if row.code == code]:
-        raise ConfigError(
-            f"the flag {name!r}: the code {code!r} is taken by {taken[0]!r}. Choose another"
-        )
-    if not NAME.fullmatch(code):
-        raise ConfigError(f"the flag {name!r}: the code {code!r} is not of letters, digits, _, -")
     needs = {} if needs is None else needs
-    if not isinstance(needs, Mapping):
-        raise ConfigError(f"the flag {name!r}: needs should be a mapping of flags to reasons")
-    for other in needs:
-        FLAGS.find(other, f"the flag {name!r}: needs")
     return decorator(FLAGS, name=name, code=code, does=does, source=source, needs=needs)
 
 

@@ -8,7 +8,7 @@ without an extractor's name are only what Inception measures.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -25,6 +25,7 @@ class Metric(Row):
     Attributes:
         labels: what its numbers are called, before the extractor's name.
         better: which of two values is the better one.
+        distance: the kind of distance that it is, None where it is none.
         implementation: ``(samples: Features, real: Reference) -> value``, or a sequence with one
             value a label; a value is a float or a `Score`.
         least: samples that it needs.
@@ -37,10 +38,24 @@ class Metric(Row):
 
     labels: tuple[str, ...]
     better: Better
+    distance: Literal["Fréchet", "kernel"] | None = None
     least: int = 2
     needs_features: bool = False
     needs_classes: bool = False
     inception: tuple[str, ...] | None = None
+
+    def check_against(self, others: Mapping[str, Metric]) -> None:
+        for label in self.labels:
+            where = f"the metric {self.name!r}: the label {label!r}"
+            if taken := [row.name for row in others.values() if label in row.all_labels]:
+                raise ConfigError(f"{where} is taken by {taken[0]!r}. Choose another")
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", label):
+                raise ConfigError(f"{where} is not of letters, digits, _")
+
+    @property
+    def all_labels(self) -> tuple[str, ...]:
+        """``FD`` and ``FID``: what its numbers may be called, whatever the extractor."""
+        return (*self.labels, *(self.inception or ()))
 
     def named(self, extractor: str, count: int | str) -> tuple[str, ...]:
         """Its labels: ``FD-digits@500``, or ``FID@500`` from Inception."""
@@ -54,12 +69,14 @@ _MODULE = "mpdit.evaluation.metrics"
 METRICS = Registry(
     "metric",
     Metric,
+    "evaluate.metrics",
     [
         Metric(
             name="fd",
             labels=("FD",),
             inception=("FID",),
             better="lower",
+            distance="Fréchet",
             does="Fréchet distance of the features' normal distributions",
             source="Heusel et al., arXiv:1706.08500",
             implementation=f"{_MODULE}:measure_fd",
@@ -69,6 +86,7 @@ METRICS = Registry(
             labels=("KD",),
             inception=("KID",),
             better="lower",
+            distance="kernel",
             needs_features=True,
             does="kernel distance, the unbiased MMD² of a cubic kernel",
             source="Bińkowski et al., arXiv:1801.01401",
@@ -116,14 +134,6 @@ def metric(
     Raises:
         ConfigError: when the name or the label is taken, or cannot be one.
     """
-    for other in METRICS.values():
-        if label in (*other.labels, *(other.inception or ())):
-            raise ConfigError(
-                f"the metric {name!r}: the label {label!r} is taken by {other.name!r}. "
-                "Choose another"
-            )
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", label):
-        raise ConfigError(f"the metric {name!r}: the label {label!r} is not of letters, digits, _")
     return decorator(
         METRICS,
         name=name,

@@ -30,6 +30,7 @@ class SolverRow(Row):
 SOLVERS = Registry(
     "solver",
     SolverRow,
+    "sample.solver",
     [
         SolverRow(
             name="ddpm",
@@ -54,16 +55,12 @@ SOLVERS = Registry(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ObjectiveRow(Row):
-    """What the model learns to predict: a subclass of `mpdit.diffusion.objectives.Objective`."""
-
-
 OBJECTIVES = Registry(
     "objective",
-    ObjectiveRow,
+    Row,
+    "train.objective",
     [
-        ObjectiveRow(
+        Row(
             name="epsilon",
             does="the noise ε, with learned-range variance",
             source="arXiv:2006.11239 eq. 14, arXiv:2102.09672 section 3.1",
@@ -113,7 +110,8 @@ class ExtractorRow(Row):
         numbers: features and logits of an image, which are kept of every sample.
         classes: whether it has logits.
         weights: None where they come with the package.
-        implementation: ``(evaluate: EvaluateConfig, device) -> Extractor``.
+        implementation: ``(file of the weights, device) -> Extractor``; in place of the file its
+            own name where they come with the package.
     """
 
     title: str
@@ -126,6 +124,7 @@ class ExtractorRow(Row):
 EXTRACTORS = Registry(
     "extractor",
     ExtractorRow,
+    "evaluate.extractor",
     [
         *(
             ExtractorRow(
@@ -134,7 +133,7 @@ EXTRACTORS = Registry(
                 does=f"a small classifier of {name} that ships with the package",
                 channels=1,
                 numbers=64 + 10,
-                implementation="mpdit.evaluation.extractors.classifier:of_config",
+                implementation="mpdit.evaluation.extractors.classifier:load",
             )
             for name in ("digits", "fashion-mnist")
         ),
@@ -146,7 +145,7 @@ EXTRACTORS = Registry(
             channels=None,
             numbers=2048 + 1008,
             weights=INCEPTION,
-            implementation="mpdit.evaluation.extractors.inception:of_config",
+            implementation="mpdit.evaluation.extractors.inception:load",
         ),
         ExtractorRow(
             name="dinov2",
@@ -157,7 +156,7 @@ EXTRACTORS = Registry(
             numbers=1024,
             classes=False,
             weights=DINOV2,
-            implementation="mpdit.evaluation.extractors.dinov2:of_config",
+            implementation="mpdit.evaluation.extractors.dinov2:load",
         ),
     ],
 )

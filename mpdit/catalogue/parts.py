@@ -34,9 +34,19 @@ class PartRow(Row):
 
 _MODULATION = "mpdit.model.modulation"
 
+MODES = {
+    "adaln": ("scale", "shift", "gate"),
+    "rotation": ("rotation", "gate"),
+    "rotation_scale": ("scale", "rotation", "gate"),
+    "rotation_only": ("rotation",),
+    "none": (),
+}
+"""The named conditioning modes; any other subset is written by its parts, ``scale+gate``."""
+
 PARTS = Registry(
     "conditioning part",
     PartRow,
+    "model.conditioning",
     [
         PartRow(
             name="scale",
@@ -63,16 +73,8 @@ PARTS = Registry(
             source="arXiv:2212.09748",
         ),
     ],
+    note=f"parts joined by +, or a mode: {', '.join(MODES)}",
 )
-
-MODES = {
-    "adaln": ("scale", "shift", "gate"),
-    "rotation": ("rotation", "gate"),
-    "rotation_scale": ("scale", "rotation", "gate"),
-    "rotation_only": ("rotation",),
-    "none": (),
-}
-"""The named conditioning modes; any other subset is written by its parts, ``scale+gate``."""
 
 PARTS.reserve(MODES, "a conditioning mode")
 

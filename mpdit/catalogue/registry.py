@@ -24,11 +24,18 @@ Code = Callable[..., Any] | str
 
 
 def load_code(code: Code) -> Any:
-    """The function or class itself; its module is imported when it is first asked for."""
+    """The function or class itself; its module is imported when it is first asked for.
+
+    Raises:
+        ConfigError: when there is no such module, or nothing of this name in it.
+    """
     if not isinstance(code, str):
         return code
     module, _, name = code.partition(":")
-    return getattr(importlib.import_module(module), name)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ConfigError(f"cannot load {code}: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +63,9 @@ class Row:
         """The implementation itself; its module is imported when it is first asked for."""
         assert self.implementation is not None, f"{self.name} has no implementation"
         return load_code(self.implementation)
+
+    def check_against(self, others: Mapping[str, Self]) -> None:
+        """Compare with the other rows of its table; raise ConfigError for what cannot be."""
 
     def recorded(self) -> dict[str, Any]:
         """The facts, plain values for YAML."""
@@ -85,14 +95,24 @@ class Registry(Generic[R], Mapping[str, R]):
 
     Args:
         kind: what a row is, in words.
+        key: the config's key that takes the names.
         rows: the package's own.
+        note: how the key is written, where its value is not one name.
     """
 
-    def __init__(self, kind: str, row_type: type[R], rows: list[R]) -> None:
-        self.kind, self.row_type = kind, row_type
+    def __init__(
+        self, kind: str, row_type: type[R], key: str, rows: list[R], note: str = ""
+    ) -> None:
+        self.kind, self.row_type, self.key, self.note = kind, row_type, key, note
         self._own = {row.name: row for row in rows}
+        if twice := {row.name for row in rows if self._own[row.name] is not row}:
+            raise ConfigError(f"two rows of one table: the {kind} {twice.pop()!r}. Rename one")
         self._added: dict[str, R] = {}
         self._reserved: dict[str, str] = {}
+        for row in reversed(rows):  # of two that clash, the later one is named first
+            row.check_against(
+                {name: other for name, other in self._own.items() if other is not row}
+            )
 
     def _all(self) -> Mapping[str, R]:
         declared: Mapping[str, Any] = _declared.get().get(self.kind, {})
@@ -129,8 +149,8 @@ class Registry(Generic[R], Mapping[str, R]):
         """Add a row to the package's.
 
         Raises:
-            ConfigError: when the name is no name, or means something else; when it is taken, naming
-                both origins.
+            ConfigError: when the name is invalid, reserved, or taken (naming both origins); as
+                `Row.check_against`.
         """
         if not NAME.fullmatch(row.name):
             raise ConfigError(
@@ -142,11 +162,13 @@ class Registry(Generic[R], Mapping[str, R]):
                 f"{row.origin}: the {self.kind} cannot be named {row.name!r}, which is {meaning}. "
                 "Choose another name"
             )
-        if (other := {**self._own, **self._added}.get(row.name)) is not None:
+        others = {**self._own, **self._added}
+        if (other := others.get(row.name)) is not None:
             raise ConfigError(
                 f"{row.origin}: the {self.kind} {row.name!r} exists already (from {other.origin}). "
                 "Choose another name"
             )
+        row.check_against(others)
         self._added[row.name] = row
 
     def remove(self, name: str) -> None:

@@ -44,6 +44,10 @@ class DatasetRow(Row):
     reference_file: str = "reference.npz"
     reference_url: str = ""
 
+    def check_against(self, _others: Mapping[str, DatasetRow]) -> None:
+        if self.shape is not None:
+            EXTRACTORS.find(self.shape.extractor, f"the data set {self.name!r}: extractor")
+
     def recorded(self) -> dict[str, Any]:
         return asdict(self.shape) if self.shape else {}
 
@@ -57,6 +61,7 @@ _HERE = "mpdit.data.datasets"
 DATASETS = Registry(
     "data set",
     DatasetRow,
+    "data.name",
     [
         DatasetRow(
             name="digits",
@@ -115,6 +120,5 @@ def dataset(
     Raises:
         ConfigError: when the name is taken, or the extractor unknown.
     """
-    EXTRACTORS.find(extractor, f"the data set {name!r}: extractor")
     shape = Dataset(channels, size, classes, extractor)
     return decorator(DATASETS, name=name, does=does, source=source, shape=shape)

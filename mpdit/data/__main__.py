@@ -15,6 +15,7 @@ from mpdit.data.images import ImageFolder
 from mpdit.data.latents import LatentStore, read_manifest, verify
 from mpdit.errors import ConfigError, command, explain_os_error
 from mpdit.progress import Progress
+from mpdit.text import count
 
 DEFAULT_VAE = "stabilityai/sd-vae-ft-mse"
 MOST_LINES = 50
@@ -28,15 +29,19 @@ Encode images, each as it is and mirrored, into a latent store that a run reads
 
 SOURCE is one of
   a folder of images      a sub-folder per class, in alphabetical order, or a flat one (one class)
-  hf:NAME[:SPLIT]         a Hugging Face data set (split: train unless said otherwise)
+  hf:NAME[:SPLIT]         a Hugging Face data set (split: train by default)
   a folder with the official code's posterior_means.pt, posterior_stds.pt, labels.pt, stats.pt,
-                          which are taken over as they are
+                          which are used unchanged
 
 Stopped at any moment, the same command resumes. On several GPUs:
   torchrun --nproc-per-node 8 -m mpdit.data encode SOURCE STORE
 """
 
-
+CHECK = """\
+Read every image of a folder once. Print what is wrong with it, and its classes, modes and sizes.
+The exit status is 2 when something is wrong.
+"""
+VERIFY = "Read a whole latent store and compare every file with its checksum."
 REFERENCE = """\
 Write real images into a file of ADM's layout: arr_0 (uint8 N, H, W, C), arr_1 (labels) and, with
 --extractor, mu and sigma. A run on latents is compared with STORE/reference.npz:
@@ -47,73 +52,44 @@ Write real images into a file of ADM's layout: arr_0 (uint8 N, H, W, C), arr_1 (
   a data set's name       digits or fashion-mnist: their train split
   a folder of images      their train split, in colour and of --size; with --store, all of them, as
                           they were encoded
-  hf:NAME[:SPLIT]         a Hugging Face data set (split: train unless said otherwise)
+  hf:NAME[:SPLIT]         a Hugging Face data set (split: train by default)
 """
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m mpdit.data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    encode = commands.add_parser(
-        "encode",
-        help="make a latent store from images or from the official code's latents",
-        description=ENCODE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    encode.add_argument("source", metavar="SOURCE")
-    encode.add_argument("store", metavar="STORE", type=Path, help="the folder to make")
-    encode.add_argument(
-        "--vae",
-        default=DEFAULT_VAE,
-        metavar="NAME",
-        help=f"a diffusers AutoencoderKL, by name or folder (default: {DEFAULT_VAE})",
-    )
-    encode.add_argument(
-        "--size",
-        type=int,
-        default=128,
-        metavar="PIXELS",
-        help="side of the square that images are cropped to, as ADM does it (default: 128)",
-    )
-    encode.add_argument(
-        "--batch-size", type=int, default=64, metavar="N", help="images at once (default: 64)"
-    )
-    check = commands.add_parser(
-        "check",
-        help="read every image of a folder and list what is wrong",
-        description="Read every image of a folder once. Print what is wrong with it, and its "
-        "classes, modes and sizes. The exit status is 2 when something is wrong.",
-    )
-    check.add_argument("folder", metavar="FOLDER", type=Path)
-    check.add_argument(
-        "--size",
-        type=int,
-        metavar="PIXELS",
-        help="the side that a run scales images to: also report images too thin for it",
-    )
-    whole = commands.add_parser(
-        "verify",
-        help="compare every file of a latent store with its checksum",
-        description="Read a whole latent store and compare every file with its checksum.",
-    )
-    whole.add_argument("store", metavar="STORE", type=Path)
-    _add_reference(commands)
-    return parser
 
+    def command(name: str, help: str, description: str) -> Any:
+        layout = argparse.RawDescriptionHelpFormatter
+        made = commands.add_parser(name, help=help, description=description, formatter_class=layout)
+        return made.add_argument
 
-def _add_reference(commands: Any) -> None:
-    reference = commands.add_parser(
-        "reference",
-        help="make a file of real images to compare samples with",
-        description=REFERENCE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = reference.add_argument
+    add = command("encode", "make a latent store from images or official latents", ENCODE)
+    add("source", metavar="SOURCE")
+    add("store", metavar="STORE", type=Path, help="the folder to make")
+    vae = f"a diffusers AutoencoderKL, by name or folder (default: {DEFAULT_VAE})"
+    add("--vae", default=DEFAULT_VAE, metavar="NAME", help=vae)
+    size = "side of the square that images are cropped to, as ADM does it (default: 128)"
+    add("--size", type=int, default=128, metavar="PIXELS", help=size)
+    at_once = "images at once (default: 64)"
+    add("--batch-size", type=int, default=64, metavar="N", help=at_once)
+
+    add = command("check", "read every image of a folder and list what is wrong", CHECK)
+    add("folder", metavar="FOLDER", type=Path)
+    size = "the side that a run scales images to: also report images too thin for it"
+    add("--size", type=int, metavar="PIXELS", help=size)
+
+    add = command("verify", "compare every file of a latent store with its checksum", VERIFY)
+    add("store", metavar="STORE", type=Path)
+
+    add = command("reference", "make a file of real images to compare samples with", REFERENCE)
     add("out", metavar="OUT.npz", type=Path, help="the file to make")
     add("--data", required=True, metavar="NAME|FOLDER", help="where the images come from")
     add("--store", type=Path, metavar="STORE", help="the latent store that was encoded from them")
     add("--size", type=int, metavar="PIXELS", help="side of the square that images are cropped to")
     add("--extractor", metavar="NAME", help="add the mean and covariance of its features")
+    return parser
 
 
 def _encode(arguments: argparse.Namespace) -> str:
@@ -154,8 +130,8 @@ def _check(arguments: argparse.Namespace) -> str:
         listed = problems[:MOST_LINES]
         if len(problems) > MOST_LINES:
             listed.append(f"and {len(problems) - MOST_LINES:,} more")
-        count = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
-        raise ConfigError("\n  ".join([f"{count} in {arguments.folder}:", *listed]))
+        found = count(len(problems), "problem")
+        raise ConfigError("\n  ".join([f"{found} in {arguments.folder}:", *listed]))
     return f"\n{arguments.folder}: every image can be read"
 
 

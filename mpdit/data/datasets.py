@@ -1,4 +1,4 @@
-"""The data sets as arrays: where they lie, whether they are there, and their splits. No torch.
+"""The data sets as arrays: where they lie, whether they exist, and their splits. No torch.
 
 Pixel values are float32 in [-1, 1]; every data set has a train and a test split that no seed moves.
 """
@@ -194,7 +194,7 @@ def load_fashion(data: DataConfig, split: Split) -> tuple[np.ndarray, np.ndarray
 
 
 def check_fashion(data: DataConfig) -> None:
-    """Whether its four files are there and whole.
+    """Whether its four files exist and are whole.
 
     Raises:
         ConfigError: naming the first that is not.

@@ -19,6 +19,7 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffI
 from mpdit.disk.cachefolder import cache_folder
 from mpdit.disk.stamp import Stamp
 from mpdit.errors import ConfigError
+from mpdit.text import count
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MODES = {1: "L", 3: "RGB"}
@@ -174,7 +175,7 @@ def summary(problems: list[str], root: Path) -> str:
     """The first of several problems, and how to list the others."""
     if len(problems) == 1:
         return problems[0]
-    others = f"{len(problems) - 1:,} more problem{'s' if len(problems) > 2 else ''}"
+    others = count(len(problems) - 1, "more problem")
     return f"{problems[0]} ({others}; to list them: python -m mpdit.data check {root})"
 
 

@@ -18,7 +18,7 @@ Images = Float[Tensor, "batch channels height width"]
 Outputs = Float[Tensor, "batch outputs height width"]
 Indices = Int[Tensor, " batch"]
 PerSample = Float[Tensor, " batch"]
-Spacing = Literal["ddpm", "ddim", "log_snr"]
+Spacing = Literal["ddpm", "log_snr"]
 
 TINY = 1e-12
 
@@ -96,21 +96,11 @@ class Diffusion(nn.Module):
         ``ddpm`` (IDDPM, section 4) spreads them evenly from first to last: DiT's own timesteps,
         of which a single one is timestep 0. ``log_snr`` spreads them evenly in
         log(√ᾱ / √(1 − ᾱ)), each the nearest timestep that is not taken yet; a single one is the
-        last. ``ddim`` (DDIM, appendix D.3) takes every k-th from 0: no solver here does, it is
-        there for comparison with the official code's.
-
-        Raises:
-            ValueError: when no whole stride k makes that many steps.
+        last.
         """
-        if spacing == "ddim":
-            strides = [k for k in range(1, TIMESTEPS) if len(range(0, TIMESTEPS, k)) == steps]
-            if not strides:
-                raise ValueError(f"no whole stride through {TIMESTEPS} makes {steps} DDIM steps")
-            kept: Sequence[int] = range(0, TIMESTEPS, strides[0])
-        elif spacing == "log_snr":
-            kept = self._even_in_log_snr(steps) if steps > 1 else [TIMESTEPS - 1]
-        else:
-            kept = even_timesteps(steps, self.respacing)
+        if spacing == "ddpm":
+            return Diffusion(even_timesteps(steps, self.respacing)).to(self.betas.device)
+        kept = self._even_in_log_snr(steps) if steps > 1 else [TIMESTEPS - 1]
         return Diffusion(kept).to(self.betas.device)
 
     def _even_in_log_snr(self, steps: int) -> list[int]:

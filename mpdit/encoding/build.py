@@ -168,7 +168,7 @@ def _differing(there: StorePlan, here: StorePlan) -> dict[str, str]:
 
 
 def _check_space(path: Path, plan: StorePlan, images: int) -> None:
-    """Say now what would fail hours later."""
+    """Report now what would fail hours later."""
     need = images * plan.flips * plan.row_bytes
     free = shutil.disk_usage(path).free
     if need > free:

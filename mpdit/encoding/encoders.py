@@ -283,5 +283,5 @@ def _extra(library: str) -> Any:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an exception says."""
+    """The first line of an exception's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -101,7 +101,7 @@ def _labels(file: Path, images: int) -> Int64[np.ndarray, " images"]:
         raise ConfigError(f"{file} holds {tuple(given.shape)} labels for {images} latents")
     labels = given.flatten().long()
     for wrong, what in (
-        (given.flatten() != labels, "that are no integers"),
+        (given.flatten() != labels, "that are not integers"),
         (labels < 0, "below 0"),
     ):
         if wrong.any():

@@ -33,7 +33,7 @@ class Encoder(ABC):
     def moments(
         self, start: int, stop: int, advance: Callable[[int], None]
     ) -> Float16[np.ndarray, "images flips 2 channels size size"]:
-        """Those of images ``start`` to ``stop``; ``advance`` hears how many were done."""
+        """Those of images ``start`` to ``stop``; ``advance`` is called with how many were done."""
 
     @abstractmethod
     def content(self, start: int, stop: int) -> str:

@@ -57,7 +57,7 @@ def evaluate_run(config: RunConfig, session: Session, device: torch.device) -> R
         the first row, the run's own distance.
 
     Raises:
-        ConfigError: when the extractor or the reference is not to be had.
+        ConfigError: when the extractor or the reference is not available.
         Interrupted: when a signal asked to stop; features are kept.
     """
     evaluation = Evaluation(config, session, device)
@@ -188,7 +188,7 @@ class Evaluation:
         }
 
     def _is_of(self, row: Row, drawing: Drawing) -> bool:
-        """Rows of older versions say less of the sampling, and count when that agrees."""
+        """Rows of older versions record less of the sampling; they match when that agrees."""
         record = json.loads(json.dumps(drawing.record()))
         told = {"snapshot": self.config.train.steps, **row.get("sampling", {})}
         own = self.session.identity.run
@@ -201,7 +201,7 @@ class Evaluation:
         )
 
     def _has_this_reference(self, row: Row) -> bool:
-        """Rows of older versions do not say which they were held against, and count."""
+        """Rows of older versions do not record their reference, and match any."""
         told = row.get("reference", {}).get("hash")
         return told is None or told == self._reference_hash
 

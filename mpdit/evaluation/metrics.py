@@ -122,10 +122,10 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
     With Σ = F Fᵀ the eigenvalues of Σ₁Σ₂ are those of the symmetric F₁ᵀ Σ₂ F₁, which cost less than
     those of a product that is not symmetric, and are never complex.
 
-    A singular covariance (fewer samples than features) is no special case: directions in which it
-    is zero to rounding take no part, so that their noise, √ε of the largest eigenvalue in each,
-    does not add up. The number is then exact for these covariances, and says as little of the
-    model as they do.
+    A singular covariance (fewer samples than features) needs no special case: directions in which
+    it is zero to rounding take no part, so that their noise, √ε of the largest eigenvalue in each,
+    does not add up. The number is then exact for these covariances, and describes the model as
+    poorly as they do.
     """
     off = a.mean - b.mean
     spread = np.trace(a.covariance) + np.trace(b.covariance)

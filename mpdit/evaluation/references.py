@@ -1,4 +1,4 @@
-"""The real images that samples are held against: a data set's own, or a file of ADM's.
+"""The real images that samples are compared with: a data set's own, or a file of ADM's.
 
 They are looked at batch by batch. Their features, or only the statistics of these, are cached below
 ``$MPDIT_CACHE`` (``~/.cache/mpdit``) under what they were computed from: the data's hash, their

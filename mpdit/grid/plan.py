@@ -7,14 +7,13 @@ import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from mpdit.catalogue import FLAGS, Dataset
 from mpdit.config import DEFAULTS, RunConfig
 from mpdit.errors import ConfigError, nearest
 from mpdit.flops import count_parameters
-from mpdit.grid.grid import Axis, Exclusion, Grid, conditions_text, load_grid
+from mpdit.grid.grid import Axis, Exclusion, Grid, conditions_text
 from mpdit.grid.names import axis_label, run_name, slug
 from mpdit.grid.resources import Resources
 from mpdit.grid.settings import Layer, blame, fold, is_alone, shortest, to_run, written
@@ -118,15 +117,6 @@ class Plan:
 
 def _names(run: PlannedRun) -> tuple[str, ...]:
     return (run.name, run.variant, *([run.named] if run.named else []))
-
-
-def load_plan(file: Path, set_texts: Sequence[str] = (), defaults: int = DEFAULTS) -> Plan:
-    """A grid file, multiplied out (`load_grid`).
-
-    Raises:
-        ConfigError: naming file, line and key of the first thing that is wrong.
-    """
-    return make_plan(load_grid(file, set_texts), defaults)
 
 
 @dataclass(frozen=True)

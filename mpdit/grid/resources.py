@@ -18,6 +18,7 @@ from pydantic import (
 from mpdit.errors import nearest
 from mpdit.grid.settings import Setting
 from mpdit.peaks import PEAKS
+from mpdit.section import Positive
 
 _TIME = re.compile(r"(?:(\d{1,4})-)?(\d{1,6})(?::(\d{1,2}))?(?::(\d{1,2}))?")
 
@@ -48,7 +49,6 @@ def parse_minutes(value: object) -> int:
 
 
 Word = Annotated[str, StringConstraints(pattern=r"^[\w.,&|*()\[\]:=%@+-]{1,200}$")]
-Count = Annotated[int, Field(gt=0)]
 Option = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,60}$")]
 
 
@@ -103,11 +103,11 @@ class Resources(BaseModel):
     gpus: Annotated[int, Field(ge=0)] | None = None
     gpu_type: Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,60}$")] | None = None
     """The cluster's name for a kind of them."""
-    nodes: Count | None = None
-    cpus: Count | None = None
-    max_parallel: Count | None = None
+    nodes: Positive | None = None
+    cpus: Positive | None = None
+    max_parallel: Positive | None = None
     """Runs that are executed at once."""
-    runs_per_job: Count = 1
+    runs_per_job: Positive = 1
     """Small runs packed side by side into one allocation."""
     device: Annotated[str, AfterValidator(_known_device)] | None = None
     """The GPU that the estimate before submitting is for; asks nothing of the cluster."""

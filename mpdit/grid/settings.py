@@ -18,10 +18,6 @@ from mpdit.extensions import Extension
 from mpdit.modelconfig import parse_model_name
 
 SIZE_KEYS = ("model.depth", "model.width", "model.heads", "model.patch_size")
-_FIELDS: dict[str, Any] = {
-    section: RunConfig.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
-    for section in SECTIONS
-}
 SUPERSEDES = {
     "model.name": SIZE_KEYS,
     "data.name": ("data.path", "data.channels", "data.size", "data.classes"),
@@ -141,7 +137,7 @@ def written(layer: Layer, key: str) -> Any:
         return {**size._asdict(), "patch_size": patch}[name]
     if section == "model" and name in FLAGS:
         return False
-    field = _FIELDS[section].get(name)
+    field = SECTIONS[section].model_fields.get(name)
     return None if field is None else field.default
 
 

@@ -126,7 +126,7 @@ def _full_set(node: Setting) -> Layer:
         for child in map(node.child, range(len(node.value))):
             one = read_layer(node.source, child.where, {str(child.value): True})
             if not all(map(_is_switch, one)):
-                raise child.error(f"{child.value!r} is no flag; give it a value, in a mapping")
+                raise child.error(f"{child.value!r} is not a flag; give it a value, in a mapping")
             if one.keys() & full.keys():
                 raise child.error(f"{child.value!r} is listed twice")
             full |= {key: child._replace(value=True) for key in one}

@@ -124,20 +124,20 @@ def parameter_sources(model: ModelConfig, kind: str) -> dict[str, list[str]]:
         else ["final_layer.modulation.net.1"]
     )
     for i in range(model.depth):
-        ours, theirs = f"blocks.{i}", f"blocks.{i}"
-        sources[f"{ours}.attention.qkv"] = (
-            [f"{theirs}.attn.qkv_proj"]
+        block = f"blocks.{i}"  # in both
+        sources[f"{block}.attention.qkv"] = (
+            [f"{block}.attn.qkv_proj"]
             if separate
-            else [f"{theirs}.attn.{name}_proj" for name in "qkv"]
+            else [f"{block}.attn.{name}_proj" for name in "qkv"]
         )
-        sources[f"{ours}.attention.out"] = [f"{theirs}.attn.out_proj"]
-        sources[f"{ours}.mlp.first"] = [f"{theirs}.mlp.net.0"]
-        sources[f"{ours}.mlp.second"] = [f"{theirs}.mlp.net.2"]
+        sources[f"{block}.attention.out"] = [f"{block}.attn.out_proj"]
+        sources[f"{block}.mlp.first"] = [f"{block}.mlp.net.0"]
+        sources[f"{block}.mlp.second"] = [f"{block}.mlp.net.2"]
         gate = "gate" in model.parts
-        sources[f"{ours}.modulation.linear"] = (
-            _modulation(theirs, "1", model, gate) + _modulation(theirs, "2", model, gate)
+        sources[f"{block}.modulation.linear"] = (
+            _modulation(block, "1", model, gate) + _modulation(block, "2", model, gate)
             if separate
-            else [f"{theirs}.modulation.net.1"]
+            else [f"{block}.modulation.net.1"]
         )
     return {
         f"{ours}.{leaf}": [f"{name}.{leaf}" for name in theirs]

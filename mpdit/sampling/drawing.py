@@ -108,7 +108,7 @@ class Drawing:
 
 
 class NonFiniteSamplesError(ConfigError):
-    """Samples that are no numbers: the weights, or the way of drawing them, are at fault."""
+    """Samples that are not finite: the weights, or the way of drawing them, are at fault."""
 
     def __init__(self, drawing: Drawing, indices: range) -> None:
         super().__init__(

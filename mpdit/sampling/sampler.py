@@ -56,21 +56,21 @@ def draw_set(
     """Write a sample set and a grid of its first images, resuming after the last whole batch.
 
     Batches are kept in a folder beside the set until all are there; several processes take them in
-    turns. A set that is there already is left as it is, unless its file is damaged.
+    turns. An existing set is left as it is, unless its file is damaged.
 
     Args:
         config: says the batch size, and whether to compile.
         out: the file to write; None is the run's own `samples_file` of the drawing's name.
-        again: whether to draw a set that is there once more.
+        again: whether to draw an existing set again.
 
     Returns:
         the file.
 
     Raises:
         Interrupted: when a signal asked to stop; whole batches are kept.
-        ConfigError: when the weights or the VAE are not to be had, or the folder of batches is of
+        ConfigError: when the weights or the VAE are not available, or the folder of batches is of
             another set, or the file or the weights are of another run.
-        NonFiniteSamplesError: when samples are no numbers; the batches before are kept.
+        NonFiniteSamplesError: when samples are not finite; the batches before are kept.
     """
     file = out or samples_file(session.run, drawing.name)
     identity = _identity(session, drawing)
@@ -133,7 +133,7 @@ def _identity(session: Session, drawing: Drawing) -> Identity:
 
 
 def _is_drawn(file: Path, identity: Identity, count: int) -> bool:
-    """Whether a set is there; of a damaged one that is said. Its images are not read.
+    """Whether a set exists; a damaged one is logged. Its images are not read.
 
     Raises:
         ConfigError: when it is of another run.

@@ -56,8 +56,7 @@ class Shards:
     def check(self, world: World) -> None:
         """Compare set.json of the folder, if there is one, with this set.
 
-        Batches are removed, and that is said, when set.json is damaged or written by a newer
-        version.
+        Batches are removed with a warning when set.json is damaged or written by a newer version.
 
         Raises:
             ConfigError: in every process, when the folder holds batches of another set.
@@ -81,7 +80,7 @@ class Shards:
             same_id(str(told["run"]), mine["run"])
             and (None in data or data[0] == data[1])
             and told.get("classes") == mine.get("classes")
-            # an older version told less
+            # an older version recorded less
             and all(mine.get(key) == told[key] for key in told.keys() - {"run", "data"})
         )
 
@@ -132,7 +131,7 @@ class Shards:
         return images
 
     def is_drawn(self, indices: range) -> bool:
-        """Whether a batch is there and whole; of a damaged one that is said."""
+        """Whether a batch exists and is whole; a damaged one is logged."""
         try:
             self.read(indices)
         except FileNotFoundError:

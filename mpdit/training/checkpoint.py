@@ -101,7 +101,7 @@ def load_newest(
             continue
         try:
             payload: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
-        except pickle.UnpicklingError:  # whose text recommends loading it all the same
+        except pickle.UnpicklingError:  # whose text recommends loading it anyway
             warn(f"checkpoint {file} holds more than tensors and plain values; skipping it")
             continue
         return payload

@@ -22,7 +22,7 @@ def resume_rows(file: Path, step: int) -> list[int]:
 
 
 def missing_rows(name: str, steps: Sequence[int], written: Sequence[int]) -> str | None:
-    """Say which rows of a file are missing; None when none is.
+    """Report which rows of a file are missing; None when none is.
 
     Args:
         steps: of the rows that are there.

@@ -232,7 +232,7 @@ class Trainer:
     def _settle(self) -> None:
         """Let the replicas agree on the order in which gradients are exchanged.
 
-        They choose it anew after their first backward pass; without one whose gradients are thrown
+        They choose it again after their first backward pass; without one whose gradients are thrown
         away, the first step after a resume would add in another order than it did before.
         """
         self.gradients(1)
@@ -349,9 +349,9 @@ class Trainer:
             record_missing_rows(self.run, lines)
 
     def _check_betas(self, state: dict[str, Any]) -> None:
-        """Compare the checkpoint's betas, which Adam takes over, with the config's.
+        """Compare the checkpoint's betas, which Adam would use, with the config's.
 
-        The last step's are used no more. Converted runs of version 0.1 have torch's own there.
+        Those of the last step are never used again: converted runs of version 0.1 have torch's own.
 
         Raises:
             ConfigError: when they differ, as they may where a checkpoint has no mark.
@@ -367,7 +367,7 @@ class Trainer:
 
 
 def replicate(model: DiT) -> DistributedDataParallel:
-    """The model with gradients averaged over all processes, while the backward pass goes on."""
+    """The model with gradients averaged over all processes, while the backward pass runs."""
     config = model.config
     return DistributedDataParallel(
         model,

@@ -1,4 +1,4 @@
-"""What a ladder's steps add, what factors do, what the seeds allow to say, and whence it all is."""
+"""What a ladder's steps add, what factors do, what the seeds allow to conclude, and its origin."""
 
 import math
 from collections.abc import Callable

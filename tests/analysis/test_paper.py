@@ -12,8 +12,8 @@ from analysis.__main__ import main
 from analysis.loading import published
 from analysis.loading.load import load
 from analysis.report import paper
-from mpdit.grid.plan import load_plan
 from tests.helpers import ROOT, synthetic
+from tests.helpers.plans import load_plan
 
 
 @pytest.fixture

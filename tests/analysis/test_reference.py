@@ -12,7 +12,7 @@ from analysis.loading.load import load
 from mpdit.catalogue import PAPERS_FLAGS
 from mpdit.config import make_run
 from mpdit.disk.rundir import RunDir
-from mpdit.flops import total_parameters
+from mpdit.flops import count_parameters
 from mpdit.grid.names import slug
 from mpdit.modelconfig import ModelConfig
 from tests.helpers import synthetic
@@ -37,7 +37,7 @@ def latents_study(
                 }
             )
             folder = RunDir(path / f"{variant}_s{seed}-{run.id}")
-            count = total_parameters(run.model, run.data.spec)
+            count = sum(count_parameters(run.model, run.data.spec).values())
             synthetic.write_run(folder, run, 0.0, order, count)
             (folder.path / "evaluation.jsonl").unlink()
             synthetic.write_evaluation(folder, 90 - 5 * order + seed, seed, **FID)

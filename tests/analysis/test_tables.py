@@ -206,12 +206,12 @@ def test_pretty_tables_read_as_in_print(study: Study) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        *((41.4, "41 s"), (59.7, "1 min 00 s"), (200, "3 min 20 s"), (3599.8, "1 h 00 min")),
+        *((41.4, "41 s"), (59.7, "1 min 0 s"), (200, "3 min 20 s"), (3599.8, "1 h 0 min")),
         *((18720, "5 h 12 min"), (None, "–"), (float("nan"), "–")),
     ],
 )
 def test_durations(seconds: float | None, text: str) -> None:
-    assert cells.duration(seconds) == text
+    assert cells.elapsed(seconds) == text
 
 
 def test_writers_escape_names_and_keep_every_digit(study: Study, tmp_path: Path) -> None:

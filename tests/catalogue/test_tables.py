@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from mpdit.catalogue import DATASETS, FLAGS, PAPERS_FLAGS, PARTS, TABLES
-from mpdit.catalogue.flags import code_of
+from mpdit.catalogue import DATASETS, FLAGS, PAPERS_FLAGS, PARTS, TABLES, Registry
+from mpdit.catalogue.flags import Flag, code_of
 from mpdit.catalogue.parts import MODES, in_order
 from mpdit.config import make_run
 from mpdit.errors import ConfigError
@@ -65,6 +67,28 @@ def test_an_unknown_name_is_an_error_with_the_nearest_known_one(
     tree = {**TREE, section: {**(own if isinstance(own, dict) else {}), key: wrong}}
     with pytest.raises(ConfigError, match=rf"^{section}\.{key}: .*Did you mean '{right}'"):
         make_run(tree)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "two rows of one table: the flag 'mp_silu'"),
+        ({"name": "new"}, "the flag 'new': the code 'silu' is taken by 'mp_silu'"),
+        ({"name": "new", "code": "new", "needs": {"mp_sillu": ""}}, "Did you mean 'mp_silu'"),
+    ],
+)
+def test_a_row_that_repeats_or_misspells_another_is_one_message(
+    changes: dict[str, Any], said: str
+) -> None:
+    rows = [FLAGS[name] for name in PAPERS_FLAGS]
+    with pytest.raises(ConfigError, match=said):
+        Registry("flag", Flag, "model", [*rows, replace(FLAGS["mp_silu"], **changes)])
+
+
+@pytest.mark.parametrize("code", ["mpdit.model.layerz:apply", "mpdit.model.layers:aply"])
+def test_code_that_is_not_where_its_row_says_is_one_message(code: str) -> None:
+    with pytest.raises(ConfigError, match=f"cannot load {code}: "):
+        replace(FLAGS["mp_silu"], implementation=code).load()
 
 
 def test_what_a_data_set_lacks_is_said_by_its_own_row() -> None:

@@ -96,11 +96,6 @@ def test_a_process_keeps_the_timesteps_of_version_01_where_it_is_told_to():
     assert old != timesteps_of_dit(27)
 
 
-def test_no_stride_for_ddim_is_an_error():
-    with pytest.raises(ValueError, match="300 DDIM steps"):
-        Diffusion().respace(300, spacing="ddim")
-
-
 def test_the_last_step_adds_no_noise():
     chain, output, x, noise = Diffusion().respace(10), images(0, 4), images(1), images(2)
     i = torch.tensor([0, 0, 1, 9])

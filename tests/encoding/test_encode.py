@@ -18,6 +18,7 @@ from mpdit.data.latents import LatentStore, read_manifest
 from mpdit.disk import stamp
 from mpdit.encoding import build, encoders
 from mpdit.encoding.officiallatents import OFFICIAL
+from tests.helpers.images import class_folders
 
 SIZE = 16
 
@@ -30,13 +31,7 @@ def vae(vae: Path) -> str:
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """Three classes of 10 images of 40×30 random pixels."""
-    random = np.random.default_rng(0)
-    for name in ("cat", "ant", "bee"):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
-        for number in range(10):
-            pixels = random.integers(0, 256, (30, 40, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{number}.png")
-    return tmp_path / "pictures"
+    return class_folders(tmp_path / "pictures", ("cat", "ant", "bee"), 10, (30, 40, 3))
 
 
 @pytest.fixture(autouse=True)
@@ -337,8 +332,8 @@ def test_an_official_file_that_is_missing_or_damaged_is_named(
         ("labels", [0] * 20, "labels.pt holds no tensor: list"),
         ("labels", torch.zeros(0), "labels.pt holds (0,) labels for 20 latents"),
         ("labels", torch.tensor(3), "labels.pt holds () labels for 20 latents"),
-        ("labels", torch.full((20,), 0.7), "holds labels that are no integers (image 0: 0.7)"),
-        ("labels", torch.full((20,), torch.nan), "holds labels that are no integers (image 0: nan"),
+        ("labels", torch.full((20,), 0.7), "holds labels that are not integers (image 0: 0.7)"),
+        ("labels", torch.full((20,), torch.nan), "labels that are not integers (image 0: nan"),
         ("stats", {"mean": torch.zeros(4), "std": torch.zeros(4)}, "standard deviations above 0"),
         ("stats", {"mean": torch.zeros(4) / 0, "std": torch.ones(4)}, "have to be finite"),
         ("stats", {"mean": torch.zeros(3), "std": torch.ones(4)}, "3 means and 4 standard dev"),

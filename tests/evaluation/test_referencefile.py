@@ -15,7 +15,7 @@ from mpdit.data.preflight import check_evaluable
 from mpdit.evaluation import references
 from mpdit.evaluation.extractors import classifier
 from mpdit.evaluation.metrics import frechet_distance, statistics
-from tests.helpers.images import CPU
+from tests.helpers.images import CPU, class_folders
 
 SIZE = 16
 
@@ -29,13 +29,7 @@ def run(monkeypatch: pytest.MonkeyPatch, out: Path, *arguments: object) -> int:
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """Two classes of 10 images."""
-    random = np.random.default_rng(0)
-    for name in ("ant", "bee"):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
-        for number in range(10):
-            pixels = random.integers(0, 256, (30, 40, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{number}.png")
-    return tmp_path / "pictures"
+    return class_folders(tmp_path / "pictures", ("ant", "bee"), 10, (30, 40, 3))
 
 
 def test_a_data_sets_train_split_is_written_with_its_statistics(

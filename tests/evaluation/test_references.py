@@ -25,11 +25,11 @@ from mpdit.evaluation.extractors import classifier
 from mpdit.evaluation.extractors.extractor import Extractor, Features
 from mpdit.evaluation.metrics import Reference, accumulate, frechet_distance, statistics
 from mpdit.evaluation.realimages import Batch, in_proportion, of_split
-from mpdit.grid.plan import load_plan
 from mpdit.sampling.drawing import Drawing
 from mpdit.study.submission import check_plan
 from tests.helpers.images import ADM, CPU, bitmaps, folder_data, grey
 from tests.helpers.latents import make_store
+from tests.helpers.plans import load_plan
 from tests.helpers.tiny import tiny_config
 
 FD = EvaluateConfig(extractor="digits")

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from mpdit.grid.plan import load_plan, make_plan
+from mpdit.grid.plan import make_plan
 from tests.helpers import ROOT
-from tests.helpers.plans import grid_from_text
+from tests.helpers.plans import grid_from_text, load_plan
 
 EXPERIMENTS = ROOT / "experiments"
 PAGE = (EXPERIMENTS / "README.md").read_text()

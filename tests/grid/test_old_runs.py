@@ -15,13 +15,14 @@ from mpdit.config import SampleConfig, make_run, read_run
 from mpdit.disk.files import read_rows
 from mpdit.disk.rundir import RunDir, find_run, id_in
 from mpdit.errors import ConfigError
-from mpdit.grid.plan import Plan, PlannedRun, load_plan
+from mpdit.grid.plan import Plan, PlannedRun
 from mpdit.section import HOW, Formerly, Later, Section
 from mpdit.study.status import missing, survey
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, submit
 from tests.helpers import ROOT
 from tests.helpers.interrupted import finish_forked
+from tests.helpers.plans import load_plan
 from tests.helpers.stand_in import COMMAND
 
 OLD = ROOT / "tests" / "golden" / "version-0.1"

@@ -1,7 +1,7 @@
 """Folders of noise images, and an extractor that takes images of any kind."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,3 +41,16 @@ def bitmaps(folder: Path, seed: int) -> DataConfig:
         Image.fromarray(image).save(file)
         os.utime(file, ns=(10**18, 10**18))
     return folder_data(folder)
+
+
+def class_folders(
+    folder: Path, names: Sequence[str], count: int, shape: tuple[int, ...] = (8, 8)
+) -> Path:
+    """``count`` noise images in a sub-folder of each name, other ones in each."""
+    random, digits = np.random.default_rng(0), len(str(count - 1))
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = random.integers(0, 256, shape, dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number:0{digits}}.png")
+    return folder

@@ -97,7 +97,9 @@ def respaced() -> list[str]:
 def test_a_respaced_chain_is_the_official_one(name):
     stored = {key: torch.from_numpy(value) for key, value in np.load(DIFFUSION).items()}
     golden = {key.removeprefix(f"{name}/"): value for key, value in stored.items()}
-    chain = Diffusion().respace(int(name[4:]), spacing=name[:4])
+    steps = int(name[4:])
+    ddim = name.startswith("ddim")  # every k-th timestep, which no solver of ours takes
+    chain = Diffusion(range(0, 1000, 1000 // steps)) if ddim else Diffusion().respace(steps)
     i, output, x = golden["t"], stored["model_output"], stored["x0"]
     assert torch.equal(chain.timestep_map, golden["timestep_map"])
     assert torch.equal(chain.timestep_map[i], golden["t_seen_by_model"])

@@ -240,8 +240,8 @@ import os, sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from tests.helpers import stand_in
+from tests.helpers.plans import load_plan
 from mpdit.study.cluster import arrays
-from mpdit.grid.plan import load_plan
 from mpdit.study.submission import Execution, submit
 exec(sys.argv[3])
 how = Execution("slurm", command=stand_in.COMMAND)

@@ -29,6 +29,15 @@ def half_way(found: list[RunStatus]) -> bool:
     return all(status.stage == "train" and status.step > 300 for status in found)
 
 
+def half_way_on_a_node(folder: Path) -> tuple[StudyDir, str]:
+    """A study whose only run is half-way, and the node that executes it."""
+    study = train(slurm(), folder, *LONG).study
+    wait_for(study, half_way)
+    (status,) = look(study)
+    assert status.where is not None
+    return study, status.where
+
+
 def the_run(study: StudyDir) -> RunDir:
     (status,) = look(study)
     return study.run(status.name)
@@ -96,13 +105,10 @@ def test_a_requeued_run_goes_on_to_the_same_bits(
 def test_a_run_of_a_failed_node_goes_on_elsewhere_to_the_same_bits(
     cluster: Cluster, tmp_path: Path, alone: dict[str, object]
 ) -> None:
-    study = train(slurm(), tmp_path, *LONG).study
-    wait_for(study, half_way)
-    (status,) = look(study)
-    assert status.where is not None
-    cluster.kill_node(status.where)
+    study, node = half_way_on_a_node(tmp_path)
+    cluster.kill_node(node)
     (again,) = wait_for(study, lambda found: found[0].state == "running")
-    assert again.where != status.where
+    assert again.where != node
     wait_for_end(study)
     assert_same(the_run(study), alone, starts=2)
 
@@ -110,19 +116,16 @@ def test_a_run_of_a_failed_node_goes_on_elsewhere_to_the_same_bits(
 def test_an_orphan_of_a_failed_node_corrupts_nothing(
     cluster: Cluster, tmp_path: Path, alone: dict[str, object]
 ) -> None:
-    study = train(slurm(), tmp_path, *LONG).study
-    wait_for(study, half_way)
-    (status,) = look(study)
-    assert status.where is not None
-    cluster.kill_node(status.where, orphans=True)
-    pids = cluster.job_processes(status.where)
+    study, node = half_way_on_a_node(tmp_path)
+    cluster.kill_node(node, orphans=True)
+    pids = cluster.job_processes(node)
     (orphan,) = (pid for pid in pids if b"mpdit.run" in command_of(pid))
     os.kill(orphan, signal.SIGSTOP)  # for as long as the new allocation takes
     run = the_run(study)
     wait_until(lambda: f"taken over from process {orphan} on" in run.log.read_text())
     os.kill(orphan, signal.SIGCONT)
-    wait_until(lambda: orphan not in cluster.job_processes(str(status.where)))
-    assert study.claims(), "an orphan lets go of nothing"
+    wait_until(lambda: orphan not in cluster.job_processes(node))
+    assert study.claims(), "an orphan releases nothing"
     wait_for_end(study)
     assert_same(the_run(study), alone, starts=2)
 

@@ -122,7 +122,7 @@ def test_two_submitters_at_once_submit_each_run_once(results: Path, tmp_path: Pa
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
         "from tests.helpers import stand_in\n"
-        "from mpdit.grid.plan import load_plan\n"
+        "from tests.helpers.plans import load_plan\n"
         "from mpdit.study.submission import Execution, submit\n"
         "how = Execution(command=stand_in.COMMAND)\n"
         "done = submit(load_plan(Path(sys.argv[2])), Path(sys.argv[3]), how)\n"

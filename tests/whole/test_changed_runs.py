@@ -3,14 +3,13 @@
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import EXIT_FAILED
 from mpdit.runtime.session import Session
 from mpdit.training import checkpoint
+from tests.helpers.images import class_folders
 from tests.helpers.interrupted import finish_forked, fork
 from tests.helpers.tiny import make, tiny_config
 
@@ -65,19 +64,9 @@ def test_a_folder_named_after_another_id_is_refused(tmp_path: Path) -> None:
 
 
 def test_data_that_changed_under_a_started_run_are_refused(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0)
-    for name in ("a", "b"):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for number in range(20):
-            image = Image.fromarray(pixels.integers(0, 256, (8, 8), np.uint8))
-            image.save(tmp_path / "images" / name / f"{number}.png")
-    data = {
-        "name": "folder",
-        "path": str(tmp_path / "images"),
-        "channels": 1,
-        "size": 8,
-        "classes": 2,
-    }
+    images = class_folders(tmp_path / "images", ("a", "b"), 20)
+    shape = {"channels": 1, "size": 8, "classes": 2}
+    data = {"name": "folder", "path": str(images), **shape}
     run = make(tmp_path / "run", data=data, evaluate={"extractor": "digits"})
     finish_forked(run)
     assert checkpoint.newest_mark(run.checkpoints) is not None

@@ -20,10 +20,11 @@ from mpdit.config import make_run
 from mpdit.disk.files import read_rows
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import ConfigError
-from mpdit.grid.plan import Plan, load_plan
+from mpdit.grid.plan import Plan
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, stored_plan, submit
 from tests.helpers import ROOT
+from tests.helpers.plans import load_plan
 from tests.helpers.processes import RUN, finish, start
 from tests.helpers.stand_in import COMMAND
 
@@ -96,7 +97,7 @@ def test_the_order_of_extensions_is_no_part_of_a_run(tmp_path: Path) -> None:
         for file, name in {"a": "a", "b": "b", "c": "a"}.items():
             (folder / f"{file}.py").write_text(TWO.format(name))
         (folder / "grid.yaml").write_text(grid.replace("idea.py", files))
-        code = "import sys; from pathlib import Path; from mpdit.grid.plan import load_plan; "
+        code = "import sys; from pathlib import Path; from tests.helpers.plans import load_plan; "
         code += "print(load_plan(Path(sys.argv[1]), sys.argv[2:]).runs[0].id)"
         command = [sys.executable, "-c", code, folder / "grid.yaml", *sets]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -13,6 +13,7 @@ from mpdit.disk.files import read_rows
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import EXIT_BUSY, EXIT_FAILED, EXIT_USAGE
 from mpdit.sampling.sampleset import CAPTION_PIXELS
+from tests.helpers.images import class_folders
 from tests.helpers.interrupted import finish, fork, science_of, start
 from tests.helpers.tiny import make
 
@@ -72,14 +73,9 @@ def test_another_seed_gives_other_numbers(uninterrupted: RunDir, tmp_path: Path)
 @pytest.fixture
 def folder_run(tmp_path: Path) -> RunDir:
     """A run of a folder of two classes of 30 grey images each."""
-    random = np.random.default_rng(0)
-    for name in ("ant", "bee"):
-        (tmp_path / "insects" / name).mkdir(parents=True)
-        for number in range(30):
-            pixels = random.integers(0, 256, (8, 8), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "insects" / name / f"{number:02}.png")
+    insects = class_folders(tmp_path / "insects", ("ant", "bee"), 30)
     shape = {"channels": 1, "size": 8, "classes": 2}
-    data = {"name": "folder", "path": str(tmp_path / "insects"), **shape}
+    data = {"name": "folder", "path": str(insects), **shape}
     return make(tmp_path / "run", data=data, evaluate={"extractor": "digits"})
 
 
@@ -180,7 +176,7 @@ def test_a_device_without_room_ends_the_run_in_one_message_that_says_what_takes_
     assert process.exitcode == EXIT_FAILED
     state = run.state()
     assert state is not None
-    assert "Tried to allocate 2.00 GiB. Less is taken with train.micro_batch" in str(state.error)
+    assert "Tried to allocate 2.00 GiB. To use less, set train.micro_batch" in str(state.error)
     assert said.read_text().count(str(state.error)) == 1
     assert "Traceback" not in said.read_text()
 

@@ -6,6 +6,7 @@ import torch
 
 from mpdit.catalogue import EXTRACTORS
 from mpdit.config import EvaluateConfig
+from mpdit.data.preflight import weights_file
 from mpdit.evaluation.extractors.extractor import Extractor
 
 
@@ -15,5 +16,7 @@ def load(evaluate: EvaluateConfig, device: torch.device) -> Extractor:
     Raises:
         ConfigError: when the extractor's weights do not exist, or are not its weights.
     """
-    found: Extractor = EXTRACTORS.find(evaluate.extractor).load()(evaluate, device)
+    row = EXTRACTORS.find(evaluate.extractor)
+    source = row.name if row.weights is None else weights_file(evaluate)
+    found: Extractor = row.load()(source, device)
     return found

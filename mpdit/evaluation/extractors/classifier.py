@@ -15,7 +15,6 @@ from jaxtyping import Float, UInt8
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from mpdit.config import EvaluateConfig
 from mpdit.data.latents import checksum
 from mpdit.evaluation.extractors.extractor import Extractor, FeatureNetwork
 
@@ -59,11 +58,6 @@ class Classifier(FeatureNetwork):
 def weights_file(name: str) -> Path:
     """Where the shipped weights of ``name`` (a data set's) lie."""
     return Path(__file__).with_name(f"{name}.safetensors")
-
-
-def of_config(evaluate: EvaluateConfig, device: torch.device) -> Extractor:
-    """The one that a config names, on a device."""
-    return load(str(evaluate.extractor), device)
 
 
 def load(name: str, device: torch.device) -> Extractor:

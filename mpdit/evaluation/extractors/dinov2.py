@@ -17,11 +17,8 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
 
 from mpdit.catalogue.methods import DINOV2
-from mpdit.config import EvaluateConfig
 from mpdit.data.latents import checksum
-from mpdit.data.preflight import weights_file
-from mpdit.errors import ConfigError
-from mpdit.evaluation.extractors.extractor import Extractor, FeatureNetwork
+from mpdit.evaluation.extractors.extractor import Extractor, FeatureNetwork, reading_weights
 
 Tokens = Float[Tensor, "batch tokens width"]
 
@@ -116,31 +113,17 @@ class Dinov2(FeatureNetwork):
         return features, features[:, :0]
 
 
-def of_config(evaluate: EvaluateConfig, device: torch.device) -> Extractor:
-    """DINOv2 with the weights where the config or the environment says.
-
-    Raises:
-        ConfigError: when they do not exist, or are not its weights.
-    """
-    return load(weights_file(evaluate), device)
-
-
 def load(file: Path, device: torch.device) -> Extractor:
     """DINOv2 with the weights of a file.
 
     Raises:
         ConfigError: when they are not its weights.
     """
-    try:
+    with reading_weights(file, f"the weights of DINOv2 ViT-L/14 ({DINOV2.url})"):
         state = torch.load(file, map_location="cpu", weights_only=True)
         with torch.device("meta"):  # 1.2 GB need not be initialized
             network = VisionTransformer(*SIZE)
         network.load_state_dict(state, assign=True)
-    except Exception as error:  # a file of something else may fail anywhere
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ConfigError(
-            f"{file} does not hold the weights of DINOv2 ViT-L/14 ({DINOV2.url}): {reason}"
-        ) from None
     return Extractor(
         name="dinov2",
         weights=checksum(file)[:16],

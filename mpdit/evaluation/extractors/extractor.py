@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +13,11 @@ import torch
 from jaxtyping import Float32, Shaped, UInt8
 from torch import Tensor, nn
 
+from mpdit.errors import ConfigError
+
 
 class Features(NamedTuple):
-    """What a network says of images."""
+    """A network's features and logits of images."""
 
     pooled: Float32[np.ndarray, "images features"]
     """Where distances are taken."""
@@ -59,6 +63,16 @@ class Extractor:
     def features(self, images: UInt8[np.ndarray, "images height width channels"]) -> Features:
         """Features of images that are in memory."""
         return Features.join(self.look(in_batches(images, self.batch_size)))
+
+
+@contextmanager
+def reading_weights(file: Path, what: str) -> Iterator[None]:
+    """Turn any error of a file that holds something else into one message."""
+    try:
+        yield
+    except Exception as error:  # it may fail anywhere
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ConfigError(f"{file} does not hold {what}: {reason}") from None
 
 
 def in_batches(

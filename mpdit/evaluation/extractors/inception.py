@@ -13,11 +13,8 @@ from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from mpdit.catalogue.methods import INCEPTION
-from mpdit.config import EvaluateConfig
 from mpdit.data.latents import checksum
-from mpdit.data.preflight import weights_file
-from mpdit.errors import ConfigError
-from mpdit.evaluation.extractors.extractor import Extractor, FeatureNetwork
+from mpdit.evaluation.extractors.extractor import Extractor, FeatureNetwork, reading_weights
 
 LAYERS = ("2048", "logits_unbiased")
 """What torch-fidelity takes for FID, KID and precision/recall, and for the Inception score."""
@@ -37,31 +34,16 @@ class Inception(FeatureNetwork):
         return pooled, logits
 
 
-def of_config(evaluate: EvaluateConfig, device: torch.device) -> Extractor:
-    """Inception with the weights where the config or the environment says.
-
-    Raises:
-        ConfigError: when they are not there, or are not its weights.
-    """
-    return load(weights_file(evaluate), device)
-
-
 def load(file: Path, device: torch.device) -> Extractor:
     """Inception with the weights of a file.
 
     Raises:
         ConfigError: when they are not its weights.
     """
-    try:
+    with reading_weights(file, f"Inception's weights as torch-fidelity has them ({INCEPTION.url})"):
         # torch-fidelity unpickles whatever the file holds: only tensors may come that far
         torch.load(file, map_location="meta", weights_only=True)
         network = Inception(file)
-    except Exception as error:  # what is no such file may break at any place
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ConfigError(
-            f"{file} does not hold Inception's weights as torch-fidelity has them "
-            f"({INCEPTION.url}): {reason}"
-        ) from None
     return Extractor(
         name="inception",
         weights=checksum(file)[:16],

@@ -11,14 +11,13 @@ from pathlib import Path
 
 from mpdit.disk.files import read_rows
 from mpdit.disk.rundir import RunDir
-from mpdit.grid.plan import Plan, make_plan
+from mpdit.grid.plan import Plan
 from mpdit.study.cluster.scheduler import Scheduler
 from mpdit.study.status import RunStatus, survey
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, Submission, submit
-from tests.helpers import stand_in
+from tests.helpers import plans, stand_in
 from tests.helpers.launching import LAUNCH
-from tests.helpers.plans import grid_from_text
 from tests.helpers.slurm.cluster import wait_until
 
 BASE = """\
@@ -33,7 +32,7 @@ PATIENCE_S = 120
 
 
 def plan(text: str, *sets: str) -> Plan:
-    return make_plan(grid_from_text(BASE + text, "grid.yaml", sets))
+    return plans.plan(text, *sets, base=BASE)
 
 
 def start(text: str, results: Path, on_end: str | None = None) -> Submission:

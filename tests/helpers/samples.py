@@ -1,0 +1,36 @@
+"""Sample sets in memory and on disk, and the command that draws them."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mpdit import sample
+from mpdit.disk.rundir import RunDir
+from mpdit.sampling.drawing import Drawing, draw
+from mpdit.sampling.sampler import load_average
+from mpdit.sampling.sampleset import to_uint8
+
+CPU = torch.device("cpu")
+
+
+def arrays(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    with np.load(file) as opened:
+        return opened["arr_0"], opened["arr_1"]
+
+
+def drawn(run: RunDir, **changes: object) -> np.ndarray:
+    """A whole set in memory."""
+    drawing = replace(Drawing.of_run(run.config()), **changes)
+    model = load_average(run, drawing.ema_std, drawing.snapshot, CPU)
+    model.fold()
+    x = draw(model, drawing, range(drawing.count), CPU)
+    return to_uint8(x.numpy(), drawing.to_uint8)
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["mpdit.sample", *map(str, arguments)])
+    return sample.main()
