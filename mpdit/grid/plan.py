@@ -9,14 +9,15 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from mpdit.catalogue import FLAGS, Dataset
+from mpdit.catalogue import Dataset
 from mpdit.config import DEFAULTS, RunConfig
 from mpdit.errors import ConfigError, nearest
 from mpdit.flops import count_parameters
-from mpdit.grid.grid import Axis, Exclusion, Grid, conditions_text
+from mpdit.grid.exclusions import Exclusion, conditions_text
+from mpdit.grid.grid import Axis, Grid
 from mpdit.grid.names import axis_label, run_name, slug
 from mpdit.grid.resources import Resources
-from mpdit.grid.settings import Layer, blame, fold, is_alone, shortest, to_run, written
+from mpdit.grid.settings import Layer, blame, fold, is_alone, shortest, to_run
 from mpdit.modelconfig import ModelConfig
 
 
@@ -243,34 +244,9 @@ def _excluded_by(
 ) -> int | None:
     """The first exclusion that the point meets."""
     for index, exclusion in enumerate(exclusions):
-        if all(
-            _meets(key, wanted, point, config, seed) for key, wanted in exclusion.conditions.items()
-        ):
+        if exclusion.meets(point.named, seed, point.layer, config):
             return index
     return None
-
-
-def _meets(
-    key: str, wanted: tuple[Any, ...], point: _Point, config: RunConfig | None, seed: int
-) -> bool:
-    """Whether a key has a wanted value, as it was written or as it was resolved."""
-    match key:
-        case "variant":
-            return point.named in wanted
-        case "seed":
-            return seed in wanted
-    section, _, name = key.partition(".")
-    found = [written(point.layer, key)]
-    if config is not None:
-        resolved = config.model.flags if section == "model" and name in FLAGS else None
-        found.append(
-            getattr(getattr(config, section), name, None) if resolved is None else name in resolved
-        )
-    return any(
-        value == other and isinstance(value, bool) == isinstance(other, bool)
-        for value in wanted
-        for other in found
-    )
 
 
 def _explain(grid: Grid, point: _Point, error: ConfigError) -> ConfigError:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from mpdit.catalogue import FLAGS, PAPERS_FLAGS
 from mpdit.catalogue.flags import code_of
 from mpdit.config import DEFAULTS, known_keys
-from mpdit.grid.grid import yaml_text
+from mpdit.grid.exclusions import yaml_text
 from mpdit.grid.plan import Plan, PlannedRun
 from mpdit.grid.settings import SIZE_KEYS, shortest
 from mpdit.modelconfig import PRESETS
