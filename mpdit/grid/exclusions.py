@@ -59,7 +59,7 @@ class Exclusion:
             layer: what its grid says of it.
             config: what that comes to, None where it makes no sense.
         """
-        own = {"variant": [variant], "seed": [seed]}
+        own: dict[str, list[Any]] = {"variant": [variant], "seed": [seed]}
         return all(
             _matches(wanted, own.get(key) or _values(key, layer, config))
             for key, wanted in self.conditions.items()

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mpdit import extensions
 from mpdit.disk.rundir import PAPER, PUBLISHED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,12 +10,13 @@ from typing import Any
 
 from mpdit.catalogue import Dataset
 from mpdit.config import DEFAULTS, RunConfig
-from mpdit.errors import ConfigError, nearest
+from mpdit.errors import ConfigError
 from mpdit.flops import count_parameters
 from mpdit.grid.exclusions import Exclusion, conditions_text
 from mpdit.grid.grid import Axis, Grid
 from mpdit.grid.names import axis_label, run_name, slug
 from mpdit.grid.resources import Resources
+from mpdit.grid.selection import select
 from mpdit.grid.settings import Layer, blame, fold, is_alone, shortest, to_run
 from mpdit.modelconfig import ModelConfig
 
@@ -96,28 +96,14 @@ class Plan:
     def study(self) -> str:
         return self.grid.study
 
-    def only(self, pattern: str) -> Plan:
+    def only(self, *patterns: str) -> Plan:
         """The runs whose name, variant or variant's own name matches a shell pattern.
 
         Raises:
-            ConfigError: when none does.
+            ConfigError: for a pattern that none matches.
         """
-        runs = tuple(
-            run
-            for run in self.runs
-            if any(fnmatch.fnmatchcase(name, pattern) for name in _names(run))
-        )
-        if not runs:
-            known = dict.fromkeys(name for run in self.runs for name in _names(run))
-            raise ConfigError(
-                f"--only {pattern!r} matches none of the {len(self.runs)} runs of {self.study}."
-                f"{nearest(pattern, known)}"
-            )
-        return replace(self, runs=runs)
-
-
-def _names(run: PlannedRun) -> tuple[str, ...]:
-    return (run.name, run.variant, *([run.named] if run.named else []))
+        named = ((run, (run.name, run.variant, run.named)) for run in self.runs)
+        return replace(self, runs=tuple(select(named, patterns, self.study)))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,35 @@
+"""``--only``: the runs whose names match shell patterns."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from mpdit.errors import ConfigError, nearest
+
+Item = TypeVar("Item")
+Names = Sequence[str | None]
+"""A run's name, its variant's, and that of the step or variant in it (None without one)."""
+
+
+def select(items: Iterable[tuple[Item, Names]], patterns: Sequence[str], study: str) -> list[Item]:
+    """The items with a name that matches one of the patterns, in their order.
+
+    Raises:
+        ConfigError: for a pattern that matches no name, with the nearest one.
+    """
+    every = list(items)
+    found: set[int] = set()
+    for pattern in patterns:
+        matches = re.compile(fnmatch.translate(pattern)).match
+        hits = {i for i, (_, names) in enumerate(every) if any(n and matches(n) for n in names)}
+        if not hits:
+            known = dict.fromkeys(filter(None, (name for _, names in every for name in names)))
+            raise ConfigError(
+                f"--only {pattern!r} matches none of the {len(every):,} runs of {study}."
+                f"{nearest(pattern, known)}"
+            )
+        found |= hits
+    return [every[index][0] for index in sorted(found)]
