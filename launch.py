@@ -260,7 +260,7 @@ def cancel(study: StudyName, results: Results = RESULTS, only: Only = None) -> N
 
     found = find_study(study, results)
     names = found.select(only or ())
-    done = cancel_study(found, names if only else None)
+    done = cancel_study(found, only=names if only else None)
     if left := done.asked - done.stopped:
         _fail(f"{left} of {done.asked} processes and tasks have not stopped yet", 1)
     if not done.asked:

@@ -32,7 +32,7 @@ class Cancelled:
 
 
 def cancel(
-    study: StudyDir, only: Collection[str] | None = None, patience_s: float = 60
+    study: StudyDir, patience_s: float = 60, only: Collection[str] | None = None
 ) -> Cancelled:
     """Stop a study's Slurm tasks and local processes, and wait for them. Runs keep their state.
 
