@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -21,15 +22,20 @@ def select(items: Iterable[tuple[Item, Names]], patterns: Sequence[str], study: 
         ConfigError: for a pattern that matches no name, with the nearest one.
     """
     every = list(items)
+    known: dict[str, list[int]] = defaultdict(list)
+    for index, (_, names) in enumerate(every):
+        for name in filter(None, names):
+            known[name].append(index)
     found: set[int] = set()
     for pattern in patterns:
-        matches = re.compile(fnmatch.translate(pattern)).match
-        hits = {i for i, (_, names) in enumerate(every) if any(n and matches(n) for n in names)}
+        if pattern in known:  # a whole name: thousands of them stay quick
+            hits = [pattern]
+        else:
+            hits = list(filter(re.compile(fnmatch.translate(pattern)).match, known))
         if not hits:
-            known = dict.fromkeys(filter(None, (name for _, names in every for name in names)))
             raise ConfigError(
                 f"--only {pattern!r} matches none of the {len(every):,} runs of {study}."
                 f"{nearest(pattern, known)}"
             )
-        found |= hits
+        found.update(*(known[name] for name in hits))
     return [every[index][0] for index in sorted(found)]

@@ -255,6 +255,7 @@ def test_a_part_of_a_study_is_shown_held_released_and_cancelled(here: Path) -> N
     logs = launch(here, "logs", "s", "--only", "*_s0-*")
     assert re.match(r"slow_s0-\w+ begins at step 0\n", logs.stdout.partition("<==\n")[2])
     assert re.fullmatch(r"B_s0-\w+ has not written a log yet\n", logs.stderr)
+    launch(here, "cancel", "s")
     for command in ("cancel", "retry", "status", "logs", "hold", "release"):
         assert "Did you mean 'slow'?" in refused(here, command, "s", "--only", "sloww")
 
