@@ -176,13 +176,14 @@ def retry(
 
     A factor multiplies the amount of the run's last submission.
     """
+    from mpdit.study.parts import select_part
     from mpdit.study.retry import STATES, adjust, last_cluster
     from mpdit.study.studydir import find_study
     from mpdit.study.submission import Execution, choose_cluster, stored_plan
 
     found = find_study(study, results)
     plan = stored_plan(found)
-    part = found.part(plan, only or ())
+    part = select_part(found, plan, only or ())
     how = Execution(choose_cluster(last_cluster(found), plan), max_parallel, on_end)
     name, more = found.table["grid"], partial(adjust, study=found, time=time, memory=memory)
     _submit(part, found.path.parent, how, wait, plan, grid_name=name, states=STATES, adjust=more)
@@ -198,6 +199,7 @@ def status(
 ) -> None:
     """Print the state of every run of a study."""
     from mpdit.study.cluster.scheduler import Scheduler
+    from mpdit.study.parts import select_runs
     from mpdit.study.screens.dropped import active_lines
     from mpdit.study.screens.statustable import overview, status_lines
     from mpdit.study.screens.watch import follow
@@ -205,7 +207,7 @@ def status(
     from mpdit.study.studydir import find_study
 
     found = find_study(study, results)
-    names = found.select(only or ())
+    names = select_runs(found, only or ())
     if watch and not as_json:
         try:
             follow(found, names, lambda: False, sys.stdout)
@@ -235,12 +237,13 @@ def logs(
 ) -> None:
     """Print a run's log, or with --only those of several runs of a study."""
     from mpdit.disk.rundir import find_run
+    from mpdit.study.parts import select_runs
     from mpdit.study.screens.logs import show_logs
     from mpdit.study.studydir import StudyDir, find_study
 
     if only:
         study = find_study(run, results)
-        names = study.select(only)
+        names = select_runs(study, only)
     else:
         folder = find_run(run, results).path
         study, names = StudyDir(folder.parent), [folder.name]
@@ -255,11 +258,12 @@ def cancel(study: StudyName, results: Results = RESULTS, only: Only = None) -> N
     They keep their state; submit resumes them.
     """
     from mpdit.study.cancel import cancel as cancel_study
+    from mpdit.study.parts import select_runs
     from mpdit.study.status import summary, survey
     from mpdit.study.studydir import find_study
 
     found = find_study(study, results)
-    names = found.select(only or ())
+    names = select_runs(found, only or ())
     done = cancel_study(found, only=names if only else None)
     if left := done.asked - done.stopped:
         _fail(f"{left} of {done.asked} processes and tasks have not stopped yet", 1)
@@ -274,11 +278,12 @@ def cancel(study: StudyName, results: Results = RESULTS, only: Only = None) -> N
 def hold(study: StudyName, results: Results = RESULTS, only: Only = None) -> None:
     """Keep a study's waiting runs from starting, until they are released."""
     from mpdit.study.hold import hold as hold_runs
+    from mpdit.study.parts import select_runs
     from mpdit.study.screens.messages import held_lines
     from mpdit.study.studydir import find_study
 
     found = find_study(study, results)
-    done = hold_runs(found, found.select(only or ()))
+    done = hold_runs(found, select_runs(found, only or ()))
     print(*held_lines(done, f"nothing of {_named(found, only)} waits", _paint()), sep="\n")
     if done.runs:
         print(_paint()(f"  {_command('release', found, only)}", "dim"))
@@ -288,11 +293,12 @@ def hold(study: StudyName, results: Results = RESULTS, only: Only = None) -> Non
 def release(study: StudyName, results: Results = RESULTS, only: Only = None) -> None:
     """Let a study's held runs start."""
     from mpdit.study.hold import release as release_runs
+    from mpdit.study.parts import select_runs
     from mpdit.study.screens.messages import held_lines
     from mpdit.study.studydir import find_study
 
     found = find_study(study, results)
-    done = release_runs(found, found.select(only or ()))
+    done = release_runs(found, select_runs(found, only or ()))
     print(*held_lines(done, f"nothing of {_named(found, only)} is held", _paint()), sep="\n")
 
 
@@ -377,10 +383,11 @@ def _announce(submission: Submission, whole: Plan) -> None:
 
 def _changes(study: StudyDir, whole: Plan, new: Sequence[str], dropped: Sequence[str]) -> list[str]:
     """What a grid has gained and lost, and how to cancel what still runs of the lost."""
+    from mpdit.study.parts import outside as runs_outside
     from mpdit.study.screens.dropped import active_lines, still_active
     from mpdit.study.screens.plantable import grid_changes
 
-    outside = study.outside(whole)
+    outside = runs_outside(study, whole)
     active = still_active(study, outside)
     lost = {status.name for status in active}
     return [

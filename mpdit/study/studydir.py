@@ -29,7 +29,7 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -47,7 +47,6 @@ from mpdit.disk.jsontext import parse_json
 from mpdit.disk.rundir import RunDir, id_in, write_extensions
 from mpdit.errors import ConfigError, nearest
 from mpdit.grid.plan import Plan, PlannedRun
-from mpdit.grid.selection import select
 from mpdit.text import count
 
 NOTICE = ".notice"
@@ -201,34 +200,8 @@ class StudyDir:
             return [], []
         before = {entry["id"]: entry["name"] for entry in listed}
         new = [r.name for r in plan.runs if before.keys().isdisjoint((r.id, r.id[:OLD_DIGITS]))]
-        kept = set(before.values())
-        return new, [name for name in self.outside(plan) if name in kept]
-
-    def outside(self, plan: Plan) -> list[str]:
-        """The runs in study.json that are not in a plan; none without a study.json."""
         now = {known for run in plan.runs for known in (run.id, run.id[:OLD_DIGITS])}
-        try:
-            return [entry["name"] for entry in self.entries if entry["id"] not in now]
-        except ConfigError:
-            return []
-
-    def select(self, patterns: Sequence[str]) -> list[str]:
-        """The folders of the runs that ``--only`` selects; all of them without a pattern.
-
-        Raises:
-            ConfigError: for a pattern that matches none.
-        """
-        named = (
-            (entry["name"], (entry["name"], entry["variant"], entry.get("named")))
-            for entry in self.entries
-        )
-        return select(named, patterns, self.name) if patterns else [name for name, _ in named]
-
-    def part(self, plan: Plan, patterns: Sequence[str]) -> Plan:
-        """The runs of a plan that ``--only`` selects by the names of their folders."""
-        chosen, places = set(self.select(patterns)), self.places(plan.runs)
-        runs = (run for run in plan.runs if places.get(run.id, run.name) in chosen)
-        return replace(plan, runs=tuple(runs))
+        return new, [name for run_id, name in before.items() if run_id not in now]
 
     def run(self, name: str) -> RunDir:
         return RunDir(self.path / name)

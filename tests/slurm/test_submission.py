@@ -14,6 +14,7 @@ from mpdit import slurm
 from mpdit.disk.files import read_rows
 from mpdit.errors import ConfigError
 from mpdit.study.cancel import cancel
+from mpdit.study.parts import select_runs
 from mpdit.study.retry import STATES, adjust
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, stored_plan, submit
@@ -217,7 +218,7 @@ def test_some_runs_of_jobs_are_cancelled_and_the_others_go_on(tmp_path: Path) ->
     )
     study = start(text, tmp_path).study
     wait_for(study, lambda found: all_running([*found[:2], *found[4:]]))
-    done = cancel(study, only=study.select(["steady-a", "c", "steady-[ef]"]))
+    done = cancel(study, only=select_runs(study, ["steady-a", "c", "steady-[ef]"]))
     assert (done.asked, done.stopped) == (4, 4)  # two runs of tasks that go on, and two tasks
     found = [status.word for status in look(study)]
     assert (found[0], *found[4:]) == ("interrupted", "interrupted", "interrupted")

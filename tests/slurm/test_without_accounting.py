@@ -12,6 +12,7 @@ import pytest
 from mpdit import slurm
 from mpdit.study.cancel import cancel
 from mpdit.study.hold import hold, release
+from mpdit.study.parts import select_runs
 from mpdit.study.retry import STATES
 from mpdit.study.status import survey
 from mpdit.study.submission import Execution, stored_plan, submit
@@ -69,15 +70,15 @@ def test_waiting_runs_are_held_until_they_are_released(tmp_path: Path) -> None:
     )
     study = start(text, tmp_path).study
     wait_for(study, lambda found: all_running(found[:1]))
-    _, b, c = study.select([])
+    _, b, c = select_runs(study, [])
     slurm.calls.clear()
-    assert [status.name for status in hold(study, study.select([])).runs] == [b, c]
+    assert [status.name for status in hold(study, select_runs(study, [])).runs] == [b, c]
     assert slurm.calls == {"squeue": 3, "scontrol": 1}
     assert states(study) == {"steady": "running", "b": "held", "c": "held"}
     assert start(text, tmp_path).started == ()
     assert [status.state for status in release(study, [c]).runs] == ["queued"]
     wait_for(study, lambda found: [s.state for s in found] == ["done", "held", "done"])
-    release(study, study.select([]))
+    release(study, select_runs(study, []))
     wait_for_end(study)
     assert_done_once(study, 3)
 

@@ -11,6 +11,8 @@ import pytest
 from mpdit.disk.holds import read_held
 from mpdit.study.cancel import Cancelled, cancel
 from mpdit.study.hold import hold, release
+from mpdit.study.parts import outside as runs_outside
+from mpdit.study.parts import select_runs
 from mpdit.study.screens.dropped import active_lines, still_active
 from mpdit.study.status import RunStatus, survey
 from mpdit.study.studydir import StudyDir
@@ -92,7 +94,7 @@ def test_a_hold_outlives_the_pool_and_is_not_undone_by_submitting(begun: Submiss
 def test_runs_outside_the_grid_are_cancelled_by_the_shortest_names(begun: Submission) -> None:
     study = begun.study
     made = plan("variants: {b: {mp_silu: true}}\nseeds: [1]")
-    outside = study.outside(made)
+    outside = runs_outside(study, made)
     assert outside == [SLOW, B, C]
     active = still_active(study, outside)
     first, command = active_lines(study, active, outside, "cancel s", PLAIN)
@@ -101,12 +103,12 @@ def test_runs_outside_the_grid_are_cancelled_by_the_shortest_names(begun: Submis
     later = submit(made, study.path.parent, HOW)
     study = StudyDir(study.path)
     hold(study, [C])
-    outside = study.outside(made)
+    outside = runs_outside(study, made)
     active = still_active(study, outside)
     first, command = active_lines(study, active, outside, "cancel s", PLAIN)
     assert "1 running, 1 queued, 1 held" in first
     assert command.split() == ["cancel", "s", "--only", "slow", "--only", B, "--only", "c"]
-    cancel(study, only=study.select(["slow", B, "c"]))
+    cancel(study, only=select_runs(study, ["slow", B, "c"]))
     assert still_active(study, outside) == [status for status in look(study) if status.name == C]
     assert later.process is not None
     later.process.wait(PATIENCE_S)

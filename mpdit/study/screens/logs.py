@@ -48,9 +48,7 @@ def show_logs(study: StudyDir, names: Sequence[str], out: TextIO, follow: bool) 
     return reasons
 
 
-def _statuses(
-    study: StudyDir, names: Sequence[str], scheduler: Scheduler
-) -> dict[str, RunStatus]:
+def _statuses(study: StudyDir, names: Sequence[str], scheduler: Scheduler) -> dict[str, RunStatus]:
     """The runs that study.json lists, none where it is damaged: logs can be read without."""
     with suppress(ConfigError):
         return {status.name: status for status in survey(study, names, scheduler)}
