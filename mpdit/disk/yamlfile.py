@@ -100,7 +100,7 @@ def parse(text: str, name: str = "grid", *, dumped: bool = False) -> YamlText:
         mark = error.problem_mark or error.context_mark
         line = "" if mark is None else f":{mark.line + 1}"
         reason = ", ".join(filter(None, (error.context, error.problem)))
-        if mark is not None and _COMPARISON.search((*text.split("\n"), "")[mark.line]):
+        if mark is not None and _COMPARISON.search((*text.splitlines(), "")[mark.line]):
             reason += ". A comparison is text in quotes, such as '>=1e-3'"
         prefix = "" if isinstance(error, _RefusedError) else "not valid YAML: "
         raise ConfigError(f"{name}{line}: {prefix}{reason}") from None

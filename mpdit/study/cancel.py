@@ -136,10 +136,19 @@ def _cancel_tasks(study: StudyDir, only: Collection[str] | None) -> tuple[set[st
 
 
 def _release(claim: Claim, runs: Collection[str]) -> set[str]:
-    """Release runs from a claim; its pool or task stops them."""
-    for run in runs:
-        claim.folder.mkdir(exist_ok=True)
-        claim.exit_file(run).write_text(f"{EXIT_INTERRUPTED}\n")
+    """Release runs from a claim; its pool or task stops them.
+
+    Raises:
+        ConfigError: when the claim is another user's.
+    """
+    try:
+        for run in runs:
+            claim.folder.mkdir(exist_ok=True)
+            claim.exit_file(run).write_text(f"{EXIT_INTERRUPTED}\n")
+    except PermissionError:
+        raise ConfigError(
+            f"cannot stop {', '.join(runs)}, submitted by {claim.file.owner()}"
+        ) from None
     return set(runs)
 
 
