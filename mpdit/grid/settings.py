@@ -157,7 +157,7 @@ def written(layer: Layer, key: str) -> Any:
 def kinds(key: str) -> frozenset[type]:
     """The types that a key's value may have; empty for a key that has been removed."""
     section, _, name = key.partition(".")
-    field = _FIELDS[section].get(name)
+    field = SECTIONS[section].model_fields.get(name)
     return frozenset() if field is None else frozenset(_kinds(field.annotation))
 
 

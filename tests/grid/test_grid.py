@@ -127,17 +127,6 @@ def test_an_exclusion_compares_what_a_name_stands_for_and_seeds() -> None:
     assert [(run.variant, run.seed) for run in made.runs] == [("DiT-XS-2", 1)]
 
 
-@pytest.mark.parametrize("condition", [">=3", ">3", "!=3", "[>= 3]"])
-def test_a_comparison_without_quotes_is_explained(condition: str) -> None:
-    said = refusal(f"grid: {{model.depth: [2, 3]}}\nexclude: [{{model.depth: {condition}}}]")
-    assert re.search(r"grid.yaml:7: not valid YAML: .*in quotes, such as '>=1e-3'", said)
-
-
-def test_two_different_runs_with_one_id_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RunConfig, "id", "0" * 12)
-    assert "different runs with the same id" in refusal("seeds: 2")
-
-
 def test_runs_that_come_out_the_same_are_kept_once_and_listed() -> None:
     made = plan(
         "ladder: {A: {}, all: {mp_silu: true, mp_residual: true}}\n"

@@ -182,3 +182,14 @@ def test_a_wrong_set_is_named(text: str) -> None:
 def test_two_runs_with_one_id_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RunConfig, "id", property(lambda _: "00000000"))
     assert "different runs with the same id" in refusal("seeds: 2")
+
+
+@pytest.mark.parametrize("condition", [">=3", ">3", "!=3", "[>= 3]"])
+def test_a_comparison_without_quotes_is_explained(condition: str) -> None:
+    said = refusal(f"grid: {{model.depth: [2, 3]}}\nexclude: [{{model.depth: {condition}}}]")
+    assert re.search(r"grid.yaml:7: not valid YAML: .*in quotes, such as '>=1e-3'", said)
+
+
+def test_two_different_runs_with_one_id_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunConfig, "id", "0" * 12)
+    assert "different runs with the same id" in refusal("seeds: 2")
