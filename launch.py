@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mpdit.grid.plan import Plan
     from mpdit.study.status import RunStatus
+    from mpdit.study.studydir import StudyDir
     from mpdit.study.submission import Execution, Submission
     from mpdit.text import Paint
 
@@ -37,7 +40,10 @@ GridFile = Annotated[
 StudyName = Annotated[
     str, typer.Argument(metavar="STUDY", help="A study's folder, or its name under results/")
 ]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, name or id")]
+RunName = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="A run's folder, name or id; with --only, a study's"),
+]
 Results = Annotated[
     Path, typer.Option("--results", metavar="DIR", help="The folder of all studies")
 ]
@@ -48,9 +54,11 @@ Sets = Annotated[
     ),
 ]
 Only = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
-        "--only", metavar="PATTERN", help="Only runs or variants of this name, such as 'E-*'"
+        "--only",
+        metavar="PATTERN",
+        help="Only runs or variants of this name, such as 'E-*'; can be repeated",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
@@ -88,7 +96,7 @@ def plan(
 ) -> None:
     """List the runs of a grid and their cost; write nothing."""
     from mpdit.study.cost import make_bill
-    from mpdit.study.screens.plantable import grid_changes, plan_lines
+    from mpdit.study.screens.plantable import plan_lines
     from mpdit.study.studydir import StudyDir
 
     part, whole = _load(grid, sets, only, results)
@@ -107,7 +115,7 @@ def plan(
         )
         _print_json(rows)
     else:
-        changes = grid_changes(*study.compare(whole), _paint())
+        changes = _changes(study, whole, *study.compare(whole))
         print("\n".join((*plan_lines(part, bill, _paint()), *changes)))
 
 
@@ -146,13 +154,14 @@ def submit(
         return
     if not yes:
         _agree(part, results)
-    _submit(part, results, how, wait, whole=whole, grid_name=str(grid))
+    _submit(part, results, how, wait, whole, grid_name=str(grid))
 
 
 @app.command()
 def retry(
     study: StudyName,
     results: Results = RESULTS,
+    only: Only = None,
     max_parallel: Parallel = None,
     wait: Wait = False,
     time: Annotated[
@@ -167,86 +176,135 @@ def retry(
 
     A factor multiplies the amount of the run's last submission.
     """
+    from mpdit.study.parts import select_part
     from mpdit.study.retry import STATES, adjust, last_cluster
     from mpdit.study.studydir import find_study
     from mpdit.study.submission import Execution, choose_cluster, stored_plan
 
     found = find_study(study, results)
     plan = stored_plan(found)
+    part = select_part(found, plan, only or ())
     how = Execution(choose_cluster(last_cluster(found), plan), max_parallel, on_end)
     name, more = found.table["grid"], partial(adjust, study=found, time=time, memory=memory)
-    _submit(plan, found.path.parent, how, wait, grid_name=name, states=STATES, adjust=more)
+    _submit(part, found.path.parent, how, wait, plan, grid_name=name, states=STATES, adjust=more)
 
 
 @app.command()
 def status(
     study: StudyName,
     results: Results = RESULTS,
+    only: Only = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the study until it ends")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print the state of every run of a study."""
     from mpdit.study.cluster.scheduler import Scheduler
+    from mpdit.study.parts import select_runs
+    from mpdit.study.screens.dropped import active_lines
     from mpdit.study.screens.statustable import overview, status_lines
     from mpdit.study.screens.watch import follow
     from mpdit.study.status import survey
     from mpdit.study.studydir import find_study
 
     found = find_study(study, results)
+    names = select_runs(found, only or ())
     if watch and not as_json:
         try:
-            follow(found, [entry["name"] for entry in found.entries], lambda: False, sys.stdout)
+            follow(found, names, lambda: False, sys.stdout)
         except KeyboardInterrupt:
             print()
     scheduler = Scheduler()
-    statuses = survey(found, scheduler=scheduler)
+    statuses = survey(found, names, scheduler)
     if as_json:
         _print_json(map(asdict, statuses))
         return
     paint = _paint()
     head = overview(found.name, statuses, scheduler.silence, paint)
-    print(*head, "", *status_lines(statuses, paint), sep="\n")
+    outside = [entry["name"] for entry in found.entries if not entry.get("in_grid", True)]
+    active = [status for status in statuses if not status.in_grid and status.is_pending]
+    dropped = active_lines(found, active, outside, _command("cancel", found), paint)
+    print(*head, *dropped, "", *status_lines(statuses, paint), sep="\n")
 
 
 @app.command()
 def logs(
     run: RunName,
     results: Results = RESULTS,
+    only: Only = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Print new lines as they are written")
     ] = False,
 ) -> None:
-    """Print a run's log."""
+    """Print a run's log, or with --only those of several runs of a study."""
     from mpdit.disk.rundir import find_run
-    from mpdit.study.screens.logs import show_log
-    from mpdit.study.studydir import StudyDir
+    from mpdit.study.parts import select_runs
+    from mpdit.study.screens.logs import show_logs
+    from mpdit.study.studydir import StudyDir, find_study
 
-    found = find_run(run, results)
-    if reason := show_log(StudyDir(found.path.parent), found, sys.stdout, follow):
+    if only:
+        study = find_study(run, results)
+        names = select_runs(study, only)
+    else:
+        folder = find_run(run, results).path
+        study, names = StudyDir(folder.parent), [folder.name]
+    for reason in show_logs(study, names, sys.stdout, follow):
         print(reason, file=sys.stderr)
 
 
 @app.command()
-def cancel(study: StudyName, results: Results = RESULTS) -> None:
+def cancel(study: StudyName, results: Results = RESULTS, only: Only = None) -> None:
     """Stop a study's runs, on Slurm and on this machine.
 
     They keep their state; submit resumes them.
     """
     from mpdit.study.cancel import cancel as cancel_study
+    from mpdit.study.parts import select_runs
     from mpdit.study.status import summary, survey
     from mpdit.study.studydir import find_study
 
     found = find_study(study, results)
-    done = cancel_study(found)
+    names = select_runs(found, only or ())
+    done = cancel_study(found, only=names if only else None)
     if left := done.asked - done.stopped:
         _fail(f"{left} of {done.asked} processes and tasks have not stopped yet", 1)
     if not done.asked:
-        print(f"nothing of {found.name} is running on this machine or in Slurm")
+        what = _named(found, only)
+        print(f"nothing of {what} is running on this machine or in Slurm")
         return
-    print(f"stopped; {summary(survey(found), _paint())}")
+    print(f"stopped; {summary(survey(found, names), _paint())}")
 
 
-def _load(file: Path, sets: list[str] | None, only: str | None, results: Path) -> tuple[Plan, Plan]:
+@app.command()
+def hold(study: StudyName, results: Results = RESULTS, only: Only = None) -> None:
+    """Keep a study's waiting runs from starting, until they are released."""
+    from mpdit.study.hold import hold as hold_runs
+    from mpdit.study.parts import select_runs
+    from mpdit.study.screens.messages import held_lines
+    from mpdit.study.studydir import find_study
+
+    found = find_study(study, results)
+    done = hold_runs(found, select_runs(found, only or ()))
+    print(*held_lines(done, f"nothing of {_named(found, only)} waits", _paint()), sep="\n")
+    if done.runs:
+        print(_paint()(f"  {_command('release', found, only)}", "dim"))
+
+
+@app.command()
+def release(study: StudyName, results: Results = RESULTS, only: Only = None) -> None:
+    """Let a study's held runs start."""
+    from mpdit.study.hold import release as release_runs
+    from mpdit.study.parts import select_runs
+    from mpdit.study.screens.messages import held_lines
+    from mpdit.study.studydir import find_study
+
+    found = find_study(study, results)
+    done = release_runs(found, select_runs(found, only or ()))
+    print(*held_lines(done, f"nothing of {_named(found, only)} is held", _paint()), sep="\n")
+
+
+def _load(
+    file: Path, sets: list[str] | None, only: list[str] | None, results: Path
+) -> tuple[Plan, Plan]:
     """The requested part of a plan, and the whole plan, with the defaults that its study has."""
     from mpdit.grid.grid import load_grid
     from mpdit.grid.plan import make_plan
@@ -254,7 +312,7 @@ def _load(file: Path, sets: list[str] | None, only: str | None, results: Path) -
 
     grid = load_grid(file, sets or ())
     whole = make_plan(grid, StudyDir(results / grid.study).defaults)
-    return (whole.only(only) if only is not None else whole), whole
+    return (whole.only(*only) if only else whole), whole
 
 
 def _agree(part: Plan, results: Path) -> None:
@@ -274,13 +332,14 @@ def _agree(part: Plan, results: Path) -> None:
         raise ConfigError("not submitted")
 
 
-def _submit(part: Plan, results: Path, how: Execution, wait: bool, **options: Any) -> None:
+def _submit(
+    part: Plan, results: Path, how: Execution, wait: bool, whole: Plan, **options: Any
+) -> None:
     """Submit; then wait for the end, or print how to follow the runs.
 
     Ctrl-C stops the pool that was started here; Slurm's tasks continue.
     """
     # imported before the pool starts, so that Ctrl-C is then caught by the try below
-    from mpdit.study.screens.messages import announcement
     from mpdit.study.screens.watch import follow
     from mpdit.study.status import survey
     from mpdit.study.submission import submit
@@ -288,16 +347,17 @@ def _submit(part: Plan, results: Path, how: Execution, wait: bool, **options: An
     began = time.monotonic()
     if wait:
         signal.signal(signal.SIGTERM, _interrupt)
-    submission = submit(part, results, how, **options)
+    submission = submit(part, results, how, whole=whole, **options)
     if not wait:
-        print("\n".join(announcement(submission, _paint())))
+        _announce(submission, whole)
         if submission.started:
-            for command in ("status {} --watch", "cancel {}"):
-                print(_paint()(f"  {_program()} {command.format(_where(submission))}", "dim"))
+            study = submission.study
+            for command in (f"{_command('status', study)} --watch", _command("cancel", study)):
+                print(_paint()(f"  {command}", "dim"))
         return
     interrupted = False
     try:
-        print("\n".join(announcement(submission, _paint())))
+        _announce(submission, whole)
         statuses = follow(submission.study, submission.runs, submission.is_working, sys.stdout)
     except KeyboardInterrupt:
         interrupted = True
@@ -309,6 +369,33 @@ def _submit(part: Plan, results: Path, how: Execution, wait: bool, **options: An
         raise typer.Exit(130 if interrupted else 1)
 
 
+def _announce(submission: Submission, whole: Plan) -> None:
+    """Print what was submitted and what was not, and what changed in the grid."""
+    from mpdit.study.screens.messages import announcement
+    from mpdit.study.screens.plantable import unmatched
+
+    study = submission.study
+    changes = _changes(study, whole, submission.new, submission.dropped)
+    print(*announcement(submission, _paint()), *unmatched(whole, _paint()), *changes, sep="\n")
+    if any(status.state == "held" for status in submission.left):
+        print(f"  to start the held runs:  {_command('release', study)}")
+
+
+def _changes(study: StudyDir, whole: Plan, new: Sequence[str], dropped: Sequence[str]) -> list[str]:
+    """What a grid has gained and lost, and how to cancel what still runs of the lost."""
+    from mpdit.study.parts import outside as runs_outside
+    from mpdit.study.screens.dropped import active_lines, still_active
+    from mpdit.study.screens.plantable import grid_changes
+
+    outside = runs_outside(study, whole)
+    active = still_active(study, outside)
+    lost = {status.name for status in active}
+    return [
+        *grid_changes(new, dropped, lost, _paint()),
+        *active_lines(study, active, outside, _command("cancel", study), _paint()),
+    ]
+
+
 def _conclude(submission: Submission, statuses: list[RunStatus], seconds: float) -> None:
     """Print the result of the runs and the next command."""
     from mpdit.study.screens.watch import outcome
@@ -318,17 +405,26 @@ def _conclude(submission: Submission, statuses: list[RunStatus], seconds: float)
     print("\n".join(outcome(study, statuses, seconds, paint)))
     if any(status.is_active for status in statuses) and not submission.is_working():
         print("other runs continue; to stop them too:")
-        print(f"  {_program()} cancel {_where(submission)}")
+        print(f"  {_command('cancel', study)}")
+    elif any(status.state == "held" for status in statuses):
+        print(f"to start the held runs:  {_command('release', study)}")
     elif any(status.state != "done" for status in statuses):
         print(f"to resume:  {_program()} {shlex.join(sys.argv[1:])}")
     else:
         print(paint(f"next:  python -m analysis {os.path.relpath(study.path)}", "dim"))
 
 
-def _where(submission: Submission) -> str:
-    """The study's name or path, as the commands find it from here."""
-    here = os.path.relpath(submission.study.path)
-    return submission.study.name if Path(here) == RESULTS / submission.study.name else here
+def _command(name: str, study: StudyDir, only: Sequence[str] | None = None) -> str:
+    """A command on a study, as one would type it here."""
+    here = os.path.relpath(study.path)
+    where = study.name if Path(here) == RESULTS / study.name else here
+    parts = (f"--only {shlex.quote(pattern)}" for pattern in only or ())
+    return " ".join((_program(), name, where, *parts))
+
+
+def _named(study: StudyDir, only: Sequence[str] | None) -> str:
+    """A study's name, or those of its runs that were asked for."""
+    return f"{study.name} ({', '.join(only)})" if only else study.name
 
 
 def _interrupt(_number: int, _frame: Any) -> NoReturn:

@@ -154,6 +154,24 @@ def rehearse(options: Sequence[str]) -> None:
 
 def cancel(ids: Collection[str]) -> None:
     """Cancel jobs or single tasks; those that have ended are ignored."""
+    for part in _parts(_grouped(ids), 100):  # a command line is limited to some hundred kilobytes
+        run("scancel", "--quiet", *part)
+
+
+def hold(ids: Collection[str]) -> None:
+    """Hold waiting jobs or single tasks, so that their owner can release them."""
+    for part in _parts(_grouped(ids), 100):
+        run("scontrol", "uhold", *part)
+
+
+def release(ids: Collection[str]) -> None:
+    """Release held jobs or single tasks."""
+    for part in _parts(_grouped(ids), 100):
+        run("scontrol", "release", *part)
+
+
+def _grouped(ids: Collection[str]) -> list[str]:
+    """The ids with those of one array together: ``7_[0,2]``."""
     indices: dict[str, list[str]] = defaultdict(list)
     words = []
     for task in ids:
@@ -164,8 +182,7 @@ def cancel(ids: Collection[str]) -> None:
             words.append(job)
     for job, listed in indices.items():
         words += [f"{job}_[{','.join(part)}]" for part in _parts(listed, 1000)]
-    for part in _parts(words, 100):  # a command line is limited to some hundred kilobytes
-        run("scancel", "--quiet", *part)
+    return words
 
 
 def run(*words: str) -> str:

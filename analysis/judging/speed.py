@@ -37,7 +37,8 @@ def side_by_side(study: Study) -> set[str]:
     begin = pd.to_datetime(starts["time"], utc=True)
     seconds = starts["run"].map(study.runs.set_index("run")["train_seconds"])
     end = begin + pd.to_timedelta(seconds, unit="s")
-    starts = starts.assign(begin=begin, end=end.clip(upper=begin.groupby(starts["run"]).shift(-1)))
+    resumed = begin.groupby(starts["run"]).shift(-1)  # NaT after a run's last start
+    starts = starts.assign(begin=begin, end=end.mask(resumed < end, resumed))
     found: set[str] = set()
     for _, here in starts.groupby("host"):
         runs, first, last = (here[key].to_numpy() for key in ("run", "begin", "end"))

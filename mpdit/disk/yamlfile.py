@@ -31,6 +31,7 @@ _INT = re.compile(r"[-+]?[0-9](_?[0-9]){0,30}")
 _FLOAT = re.compile(
     r"[-+]?([0-9](_?[0-9])*(\.([0-9](_?[0-9])*)?)?|\.[0-9]+)([eE][-+]?[0-9]+)?"
 )  # each digit has one place in it: others take quadratic time
+_COMPARISON = re.compile(r"[:\[,-]\s*(>|>=|!=)\s*[-+.\d]")
 _WORDS: dict[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 
@@ -99,6 +100,8 @@ def parse(text: str, name: str = "grid", *, dumped: bool = False) -> YamlText:
         mark = error.problem_mark or error.context_mark
         line = "" if mark is None else f":{mark.line + 1}"
         reason = ", ".join(filter(None, (error.context, error.problem)))
+        if mark is not None and _COMPARISON.search((*text.splitlines(), "")[mark.line]):
+            reason += ". A comparison is text in quotes, such as '>=1e-3'"
         prefix = "" if isinstance(error, _RefusedError) else "not valid YAML: "
         raise ConfigError(f"{name}{line}: {prefix}{reason}") from None
     except (yaml.YAMLError, ValueError) as error:

@@ -10,16 +10,17 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mpdit import extensions
 from mpdit.disk.rundir import PAPER, PUBLISHED
 from mpdit.disk.yamlfile import YamlText, parse, read
 from mpdit.errors import ConfigError, nearest
 from mpdit.extensions import Extension
+from mpdit.grid.exclusions import Exclusion, read_exclusions
 from mpdit.grid.names import check_name
+from mpdit.grid.ranges import Range, read_range
 from mpdit.grid.resources import Resources, read_resources
-from mpdit.grid.settings import Layer, Setting, fold, read_layer, shortest
+from mpdit.grid.settings import Layer, Setting, fold, read_axes, read_layer
 from mpdit.grid.variants import NAMED, Named, read_variants
 
 MAX_POINTS = 100_000
@@ -35,45 +36,12 @@ class Axis:
     """One factor of the product; each choice sets one key, or several that are zipped."""
 
     choices: tuple[Layer, ...]
+    ranges: dict[str, Range]
+    """Of the keys whose values were written as a range."""
 
     @property
     def keys(self) -> tuple[str, ...]:
         return tuple(self.choices[0])
-
-
-@dataclass(frozen=True)
-class Exclusion:
-    """Combinations to leave out: those where every key has one of its values."""
-
-    conditions: dict[str, tuple[Any, ...]]
-    reason: str
-    setting: Setting
-    """The whole of it, as it was written."""
-
-    @property
-    def text(self) -> str:
-        """``{forced_weight_normalization: true, weight_normalization: false}``."""
-        return conditions_text(
-            {shortest(k): v[0] if len(v) == 1 else v for k, v in self.conditions.items()}
-        )
-
-
-def conditions_text(conditions: dict[str, Any]) -> str:
-    """A mapping as one would write it in a grid."""
-    return f"{{{', '.join(f'{key}: {yaml_text(value)}' for key, value in conditions.items())}}}"
-
-
-def yaml_text(value: Any) -> str:
-    """A value as one would write it in a grid."""
-    match value:
-        case bool():
-            return str(value).lower()
-        case tuple() | list():
-            return f"[{', '.join(map(yaml_text, value))}]"
-        case None:
-            return "null"
-        case _:
-            return str(value)
 
 
 @dataclass(frozen=True)
@@ -146,7 +114,7 @@ def parse_grid(
         named=tuple(read_variants(top, resources)),
         axes=tuple(axes),
         tune=tuple(_axes(top, "tune")),
-        exclusions=tuple(_exclusions(top)),
+        exclusions=tuple(read_exclusions(top)),
         seeds=seeds or _seeds(top.get("seeds")),
         resources=resources,
         overrides=overrides,
@@ -243,16 +211,9 @@ def _seeds(node: Setting | None) -> tuple[int, ...]:
 
 def _axes(top: Setting, section: str) -> list[Axis]:
     """One axis for each key of ``grid`` or ``tune``."""
-    return [
-        Axis(tuple({key: choice} for choice in _choices(setting)))
-        for key, setting in _layer(top, section).items()
-    ]
-
-
-def _choices(setting: Setting) -> list[Setting]:
-    if not isinstance(setting.value, list) or not setting.value:
-        raise setting.error(f"should be a list of values, not {setting.value!r:.80}")
-    return [setting.child(index) for index in range(len(setting.value))]
+    node = top.get(section)
+    layer = {} if node is None else read_axes(node)
+    return [_axis({key: setting}) for key, setting in layer.items()]
 
 
 def _zips(top: Setting) -> list[Axis]:
@@ -263,40 +224,36 @@ def _zips(top: Setting) -> list[Axis]:
     many = isinstance(node.value, list)
     axes = []
     for part in [node.child(i) for i in range(len(node.value))] if many else [node]:
-        layer = read_layer(part.source, part.where, part.value)
-        columns = {key: _choices(setting) for key, setting in layer.items()}
-        if not columns:
+        layer = read_axes(part)
+        if not layer:
             raise part.error("should be a mapping of keys to lists")
-        lengths = {key: len(column) for key, column in columns.items()}
-        if len(set(lengths.values())) > 1:
-            listed = ", ".join(f"{key} has {length}" for key, length in lengths.items())
-            raise part.error(f"zipped lists should be equally long: {listed}")
-        rows = zip(*columns.values(), strict=True)
-        axes.append(Axis(tuple(dict(zip(columns, row, strict=True)) for row in rows)))
+        axes.append(_axis(layer, part))
     return axes
 
 
-def _exclusions(top: Setting) -> list[Exclusion]:
-    node = top.get("exclude")
-    if node is None:
-        return []
-    if not isinstance(node.value, list):
-        raise node.error("should be a list of conditions, each a mapping of keys to values")
-    return [_exclusion(node.child(index)) for index in range(len(node.value))]
+def _axis(layer: Layer, zipped: Setting | None = None) -> Axis:
+    """The axis of one key, or of those zipped; each has a list of values or a range."""
+    ranges = {
+        key: read_range(node, key) for key, node in layer.items() if isinstance(node.value, dict)
+    }
+    columns = {
+        key: [node._replace(value=value) for value in ranges[key].values]
+        if key in ranges
+        else _choices(node)
+        for key, node in layer.items()
+    }
+    lengths = {key: len(column) for key, column in columns.items()}
+    if zipped is not None and len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{key} has {length}" for key, length in lengths.items())
+        raise zipped.error(f"zipped lists should be equally long: {listed}")
+    rows = zip(*columns.values(), strict=True)
+    return Axis(tuple(dict(zip(columns, row, strict=True)) for row in rows), ranges)
 
 
-def _exclusion(node: Setting) -> Exclusion:
-    own = ("variant", "seed", "reason")
-    layer = read_layer(node.source, node.where, node.value, own)
-    conditions = {key: node.value[key] for key in own[:2] if key in (node.value or {})}
-    conditions |= {key: setting.value for key, setting in layer.items()}
-    if not conditions:
-        raise node.error("should be a mapping of keys to values")
-    reason = node.value.get("reason", "")
-    if not isinstance(reason, str):
-        raise node.child("reason").error("should be text")
-    listed = {k: tuple(v) if isinstance(v, list) else (v,) for k, v in conditions.items()}
-    return Exclusion(listed, " ".join(reason.split()), node)
+def _choices(setting: Setting) -> list[Setting]:
+    if not isinstance(setting.value, list) or not setting.value:
+        raise setting.error(f"should be a list of values, not {setting.value!r:.80}")
+    return [setting.child(index) for index in range(len(setting.value))]
 
 
 def _check_conflicts(grid: Grid) -> None:

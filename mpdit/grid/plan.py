@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import fnmatch
 import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from mpdit.catalogue import FLAGS, Dataset
+from mpdit.catalogue import Dataset
 from mpdit.config import DEFAULTS, RunConfig
-from mpdit.errors import ConfigError, nearest
+from mpdit.errors import ConfigError
 from mpdit.flops import count_parameters
-from mpdit.grid.grid import Axis, Exclusion, Grid, conditions_text
+from mpdit.grid.exclusions import Exclusion, conditions_text
+from mpdit.grid.grid import Axis, Grid
 from mpdit.grid.names import axis_label, run_name, slug
 from mpdit.grid.resources import Resources
-from mpdit.grid.settings import Layer, blame, fold, is_alone, shortest, to_run, written
+from mpdit.grid.selection import select
+from mpdit.grid.settings import Layer, blame, fold, is_alone, shortest, to_run
 from mpdit.modelconfig import ModelConfig
 
 
@@ -95,28 +96,14 @@ class Plan:
     def study(self) -> str:
         return self.grid.study
 
-    def only(self, pattern: str) -> Plan:
+    def only(self, *patterns: str) -> Plan:
         """The runs whose name, variant or variant's own name matches a shell pattern.
 
         Raises:
-            ConfigError: when none does.
+            ConfigError: for a pattern that none matches.
         """
-        runs = tuple(
-            run
-            for run in self.runs
-            if any(fnmatch.fnmatchcase(name, pattern) for name in _names(run))
-        )
-        if not runs:
-            known = dict.fromkeys(name for run in self.runs for name in _names(run))
-            raise ConfigError(
-                f"--only {pattern!r} matches none of the {len(self.runs)} runs of {self.study}."
-                f"{nearest(pattern, known)}"
-            )
-        return replace(self, runs=runs)
-
-
-def _names(run: PlannedRun) -> tuple[str, ...]:
-    return (run.name, run.variant, *([run.named] if run.named else []))
+        named = ((run, (run.name, run.variant, run.named)) for run in self.runs)
+        return replace(self, runs=tuple(select(named, patterns, self.study)))
 
 
 @dataclass(frozen=True)
@@ -243,34 +230,9 @@ def _excluded_by(
 ) -> int | None:
     """The first exclusion that the point meets."""
     for index, exclusion in enumerate(exclusions):
-        if all(
-            _meets(key, wanted, point, config, seed) for key, wanted in exclusion.conditions.items()
-        ):
+        if exclusion.meets(point.named, seed, point.layer, config):
             return index
     return None
-
-
-def _meets(
-    key: str, wanted: tuple[Any, ...], point: _Point, config: RunConfig | None, seed: int
-) -> bool:
-    """Whether a key has a wanted value, as it was written or as it was resolved."""
-    match key:
-        case "variant":
-            return point.named in wanted
-        case "seed":
-            return seed in wanted
-    section, _, name = key.partition(".")
-    found = [written(point.layer, key)]
-    if config is not None:
-        resolved = config.model.flags if section == "model" and name in FLAGS else None
-        found.append(
-            getattr(getattr(config, section), name, None) if resolved is None else name in resolved
-        )
-    return any(
-        value == other and isinstance(value, bool) == isinstance(other, bool)
-        for value in wanted
-        for other in found
-    )
 
 
 def _explain(grid: Grid, point: _Point, error: ConfigError) -> ConfigError:

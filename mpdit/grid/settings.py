@@ -7,8 +7,9 @@ flags, bare (``mp_silu``); a layer holds each under its one dotted name.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from mpdit.catalogue import FLAGS
 from mpdit.config import DEFAULTS, SECTIONS, RunConfig, former_keys, known_keys, make_run
@@ -56,10 +57,24 @@ def read_layer(source: YamlText, where: Where, tree: Any, skip: Collection[str] 
     """The settings in a mapping, nested or dotted, without the keys in ``skip``.
 
     Raises:
-        ConfigError: for an unknown key, or one that is set twice under two spellings.
+        ConfigError: for an unknown key, one that is set twice under two spellings, or a mapping in
+            place of a value.
+    """
+    layer = read_axes(Setting(tree, source, where), skip)
+    for node in layer.values():
+        if isinstance(node.value, Mapping):
+            raise node.error("should be a value, not a mapping")
+    return layer
+
+
+def read_axes(node: Setting, skip: Collection[str] = ()) -> Layer:
+    """As `read_layer`, where a value may also be a mapping, such as a range.
+
+    Raises:
+        ConfigError: as `read_layer`.
     """
     layer: Layer = {}
-    _collect(layer, Setting(tree, source, where), "", skip)
+    _collect(layer, node, "", skip)
     return layer
 
 
@@ -90,8 +105,6 @@ def _check_key(key: str, node: Setting) -> None:
         raise node.error("seeds are the study's own: write 'seeds: 3' or 'seeds: [3, 5]' beside it")
     if key not in (known := known_keys()) and key not in former_keys():
         raise node.error(f"unknown key.{nearest(key, (*known, *FLAGS))}")
-    if isinstance(node.value, Mapping):
-        raise node.error("should be a value, not a mapping")
 
 
 FLAGS.reserve(("variant", "from", "reason", "slurm"), "a key of a grid")
@@ -139,6 +152,24 @@ def written(layer: Layer, key: str) -> Any:
         return False
     field = SECTIONS[section].model_fields.get(name)
     return None if field is None else field.default
+
+
+def kinds(key: str) -> frozenset[type]:
+    """The types that a key's value may have; empty for a key that has been removed."""
+    section, _, name = key.partition(".")
+    field = SECTIONS[section].model_fields.get(name)
+    return frozenset() if field is None else frozenset(_kinds(field.annotation))
+
+
+def _kinds(annotation: Any) -> Iterator[type]:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        yield from map(type, arguments)
+    elif origin in (Union, UnionType, Annotated):
+        for inner in arguments[:1] if origin is Annotated else arguments:
+            yield from _kinds(inner)
+    else:
+        yield origin or annotation
 
 
 def blame(layer: Layer, error: ConfigError) -> tuple[str, ...]:

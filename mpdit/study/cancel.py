@@ -13,11 +13,11 @@ from pathlib import Path
 
 from mpdit import slurm
 from mpdit.disk.rundir import RunDir
-from mpdit.errors import ConfigError
+from mpdit.errors import EXIT_INTERRUPTED, ConfigError
 from mpdit.study.cluster.scheduler import Scheduler
 from mpdit.study.reconcile import reconcile
 from mpdit.study.status import survey
-from mpdit.study.studydir import StudyDir
+from mpdit.study.studydir import Claim, StudyDir
 
 ASK_S = 5
 """Seconds between two queries whether the tasks have ended, after the first two."""
@@ -31,27 +31,44 @@ class Cancelled:
     stopped: int
 
 
-def cancel(study: StudyDir, patience_s: float = 60) -> Cancelled:
+def cancel(
+    study: StudyDir, patience_s: float = 60, only: Collection[str] | None = None
+) -> Cancelled:
     """Stop a study's Slurm tasks and local processes, and wait for them. Runs keep their state.
 
     Tasks and pools come first, and stop their own runs. Then come the runs without a pool: those
     started by hand, and those whose pool was killed.
+
+    Args:
+        only: the runs to stop; all for None. Of a pool or a task that has other runs too, these are
+            released from its claim: it then stops them, or does not start them.
 
     Raises:
         ConfigError: when Slurm does not answer, or when a process belongs to another user; the
             other processes are stopped in that case.
     """
     end = time.monotonic() + patience_s
+    only = None if only is None else frozenset(only)
     others: list[str] = []
     arrays = [array.name for claim in study.claims() for array in claim.arrays]
-    tasks = _cancel_tasks(study)
-    pools = {
-        claim.file
-        for claim in study.claims()
-        if claim.is_here and _terminate(claim.pid, claim.file, others)
-    }
+    tasks, released = _cancel_tasks(study, only)
+    pools: set[Path] = set()
+    if only is None:
+        pools = {
+            claim.file
+            for claim in study.claims()
+            if claim.is_here and _terminate(claim.pid, claim.file, others)
+        }
+    else:
+        local = [claim for claim in study.claims() if claim.cluster == "local"]
+        released |= {run for claim in local for run in _release(claim, claim.runs & only)}
     left = _wait(lambda: pools & {claim.file for claim in study.claims()}, end)
-    runs = [run for run, pid in _alone(study) if _terminate(pid, run.path / "state.json", others)]
+    left += _wait(lambda: [run for run in released if study.run(run).is_leased()], end)
+    runs = [
+        run
+        for run, pid in _alone(study, only)
+        if run.name not in released and _terminate(pid, run.path / "state.json", others)
+    ]
     left += _wait(lambda: [run for run in runs if run.is_leased()], end)
     if tasks:
         left += _wait(lambda: tasks & {task.id for task in slurm.queue(arrays)}, end, (1, 2, ASK_S))
@@ -59,7 +76,7 @@ def cancel(study: StudyDir, patience_s: float = 60) -> Cancelled:
             reconcile(study)
     if others:
         raise ConfigError(f"could not stop (owned by another user): {', '.join(others)}")
-    asked = len(pools) + len(runs) + len(tasks)
+    asked = len(pools) + len(runs) + len(tasks) + len(released)
     return Cancelled(asked, asked - left)
 
 
@@ -78,33 +95,67 @@ def _wait(
     return len(found)
 
 
-def _cancel_tasks(study: StudyDir) -> set[str]:
-    """Cancel the study's waiting and running tasks, and return their ids.
+def _cancel_tasks(study: StudyDir, only: Collection[str] | None) -> tuple[set[str], set[str]]:
+    """Cancel the study's waiting and running tasks whose runs are all to be stopped.
+
+    Returns:
+        the ids of those tasks, and the runs that were released from other tasks.
 
     Raises:
         ConfigError: when Slurm does not answer.
     """
     if not any(claim.cluster == "slurm" for claim in study.claims()):
-        return set()
+        return set(), set()
     with study.lock():
         reconcile(study)
     scheduler = Scheduler()
-    places = scheduler.look(study.claims()).values()
+    places = scheduler.look(study.claims())
     if scheduler.silence:
         raise ConfigError(scheduler.silence)
-    tasks = {place.task for place in places if place.state in ("waiting", "running")}
+    tasks: set[str] = set()
+    released: set[str] = set()
+    for claim in study.claims():
+        cancelled: list[str] = []
+        for array in claim.arrays:
+            for task, members in array.task_ids().items():
+                left = [run for run in members if run in claim.runs]
+                chosen = [run for run in left if only is None or run in only]
+                if not chosen or places[chosen[0]].state not in ("waiting", "running"):
+                    continue
+                if chosen == left:
+                    tasks.add(task)
+                    cancelled += chosen
+                else:
+                    released |= _release(claim, chosen)
+        if cancelled:
+            with claim.cancelled.open("a") as file:  # before scancel: the tasks read it then
+                file.writelines(f"{run}\n" for run in cancelled)
     if tasks:
         slurm.cancel(sorted(tasks))
-        for claim in study.claims():
-            if claim.cluster == "slurm":
-                claim.cancelled.touch()
-    return tasks
+    return tasks, released
 
 
-def _alone(study: StudyDir) -> Iterator[tuple[RunDir, int]]:
+def _release(claim: Claim, runs: Collection[str]) -> set[str]:
+    """Release runs from a claim; its pool or task stops them.
+
+    Raises:
+        ConfigError: when the claim is another user's.
+    """
+    try:
+        for run in runs:
+            claim.folder.mkdir(exist_ok=True)
+            claim.exit_file(run).write_text(f"{EXIT_INTERRUPTED}\n")
+    except PermissionError:
+        raise ConfigError(
+            f"cannot stop {', '.join(runs)}, submitted by {claim.file.owner()}"
+        ) from None
+    return set(runs)
+
+
+def _alone(study: StudyDir, only: Collection[str] | None) -> Iterator[tuple[RunDir, int]]:
     """Yield the runs that execute on this host without a live pool, with their process ids."""
     claimed = {run for claim in study.claims() for run in claim.runs}
-    for status in survey(study):
+    for status in survey(study, only):
         run = study.run(status.name)
         if status.state != "running" or status.name in claimed or not (said := run.state()):
             continue

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from mpdit.disk.files import append_row, read_rows
+from mpdit.disk.holds import read_held
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import EXIT_BUSY, EXIT_DONE, EXIT_INTERRUPTED, ConfigError
 from mpdit.study.runprocess import cores, crash_reason, find_gpus, record_error, spawn, start_run
@@ -38,6 +39,7 @@ class _Child:
     slot: int
     process: subprocess.Popen[bytes]
     started: float = field(default_factory=time.time)
+    cancelled: bool = False
 
 
 class Pool:
@@ -58,11 +60,31 @@ class Pool:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.stop)
         while self.children or (self.waiting and not self.stopping):
-            while self.waiting and self.free and not self.stopping:
-                self.start(self.waiting.popleft())
+            while self.free and not self.stopping and (run := self.next_run()) is not None:
+                self.start(run)
             time.sleep(POLL_S)
             for child in [c for c in self.children if c.process.poll() is not None]:
                 self.finish(child)
+            cancelled = self.cancelled() if self.children else ()
+            for child in self.children:
+                if child.run.name in cancelled and not child.cancelled:
+                    child.cancelled = True
+                    child.process.terminate()
+
+    def next_run(self) -> RunDir | None:
+        """Take the first waiting run that is not held, and drop cancelled ones."""
+        if not self.waiting:
+            return None
+        held, cancelled = read_held(self.claim.parent.parent), self.cancelled()
+        self.waiting = deque(run for run in self.waiting if run.name not in cancelled)
+        run = next((run for run in self.waiting if run.name not in held), None)
+        if run is not None:
+            self.waiting.remove(run)
+        return run
+
+    def cancelled(self) -> set[str]:
+        """The runs that `cancel` has released from the claim (see ``studydir``)."""
+        return {file.stem for file in self.claim.with_suffix("").glob("*.exit")}
 
     def stop(self, _number: int, _frame: FrameType | None) -> None:
         """Send TERM to the running processes; each run keeps its state."""
@@ -89,7 +111,8 @@ class Pool:
         code = child.process.returncode
         self.children.remove(child)
         self.free.append(child.slot)
-        stopped = self.stopping and code == -signal.SIGTERM  # before it could catch the signal
+        told = self.stopping or child.cancelled
+        stopped = told and code == -signal.SIGTERM  # before it could catch the signal
         if code not in (EXIT_DONE, EXIT_BUSY, EXIT_INTERRUPTED) and not stopped:
             record_error(child.run, crash_reason(child.run, code), child.started)
         self.note(child.run, code)

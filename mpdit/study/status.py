@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mpdit.disk.holds import read_held
 from mpdit.disk.rundir import RunDir, RunState
 from mpdit.grid.plan import PlannedRun
 from mpdit.study.cluster.endings import classify
@@ -21,6 +22,7 @@ COLOURS = {
     "done": "green",
     "running": "cyan",
     "queued": "",
+    "held": "yellow",
     "failed": "red",
     "lost": "yellow",
     "interrupted": "yellow",
@@ -28,7 +30,10 @@ COLOURS = {
 }
 """The states as they are printed, in the order of counts."""
 ACTIVE = ("running", "queued")
+WAITING = ("queued", "held")
 TO_DO = ("planned", "failed", "lost")
+HELD = ("JobHeldUser", "JobHeldAdmin", "JobHoldMaxRequeue")
+"""Slurm's reasons of tasks that wait until somebody releases them."""
 FRESH_S = 120
 """A run on another host is alive while its heartbeat is younger than this."""
 
@@ -67,6 +72,11 @@ class RunStatus:
         return self.state in ACTIVE
 
     @property
+    def is_pending(self) -> bool:
+        """Whether it will run, or go on to run, without another submission."""
+        return self.is_active or self.state == "held"
+
+    @property
     def word(self) -> str:
         """The state as it is printed: ``interrupted`` for a planned run that has begun."""
         begun = self.step > 0 or self.stage != "train"
@@ -95,11 +105,12 @@ def survey(
     places = {run: _HERE for claim in claims for run in claim.runs}
     # ask before reading the disk: a run that ends in between has written so
     places |= (scheduler or Scheduler()).look(claims)
-    chosen = None if names is None else set(names)
+    chosen, held = None if names is None else set(names), read_held(study.path)
+    entries = {entry["name"]: entry for entry in study.table["runs"]}
     return [
-        read_status(study.run(entry["name"]), entry, places.get(entry["name"]))
-        for entry in study.table["runs"]
-        if chosen is None or entry["name"] in chosen
+        read_status(study.run(name), entry, places.get(name), name in held)
+        for name, entry in entries.items()
+        if chosen is None or name in chosen
     ]
 
 
@@ -119,9 +130,15 @@ def missing(
     return [r for r in runs if found.get(places.get(r.id, r.name), "planned") in states]
 
 
-def read_status(run: RunDir, entry: dict[str, Any], place: Placement | None) -> RunStatus:
+def read_status(
+    run: RunDir, entry: dict[str, Any], place: Placement | None, held: bool = False
+) -> RunStatus:
     """The state of one run: the first that holds of done, running here, what its claim says,
-    failed, running on another host, lost, and planned."""
+    failed, running on another host, lost, and planned.
+
+    Args:
+        held: whether the study holds it; of a task that waits, Slurm's reason decides.
+    """
     keys = ("name", "id", "variant", "seed", "in_grid")
     common: dict[str, Any] = {"seed": None} | {k: entry[k] for k in keys if k in entry}
     steps = entry.get("steps", 0)
@@ -142,11 +159,14 @@ def read_status(run: RunDir, entry: dict[str, Any], place: Placement | None) -> 
         )
     ended = explain_end(said, place) if place is not None and place.state == "gone" else None
     state = "running" if leased else ended[0] if ended else _idle_state(said, place)
+    if state == "queued" and place is not None and place.task and place.state == "waiting":
+        held = place.reason in HELD
+    state = "held" if held and state in ("queued", "planned") else state
     running = state == "running"
     last = said or RunState()
     error = ended[1] if ended else last.error
     if place is not None and place.task:
-        common |= {"job": place.task, "waits": place.reason if state == "queued" else None}
+        common |= {"job": place.task, "waits": place.reason if state in WAITING else None}
     if running:
         common["where"] = (place and place.nodes) or last.host or None
         common["silent"] = None if said is None else max(0.0, time.time() - said.heartbeat)
@@ -161,7 +181,7 @@ def read_status(run: RunDir, entry: dict[str, Any], place: Placement | None) -> 
         loss=last.loss,
         seconds=seconds,
         error=error if state == "failed" else None,
-        stopped=last.stopped if state == "planned" else None,
+        stopped=last.stopped if state in ("planned", "held") else None,
         **common,
     )
 

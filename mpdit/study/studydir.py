@@ -5,6 +5,7 @@ grid.yaml           the grid as it was last submitted
 extensions/         copies of the extensions that it names
 study.json          its runs in the grid's order, then those on disk that are no longer in it
 <run>/              one folder a run (see ``rundir``)
+held.txt            the runs that are not started before they are released (see ``holds``)
 .lock               held (flock) by whoever changes any of these
 .jobs/*.jsonl       one claim a submission: ``{cluster, host, runs, …}``, then ``{finished}`` for
                     each run that has ended. Of two kinds:
@@ -13,7 +14,9 @@ study.json          its runs in the grid's order, then those on disk that are no
                     sbatch, has ``job_name`` and ``arrays: [{tasks: [[run, …], …]}, …]``;
                     ``{array, job}`` follows each sbatch
 .jobs/*/            beside a Slurm claim: submitit's scripts, logs and pickles; <run>.exit, the exit
-                    status of a run that its job has brought to an end, is as good as ``finished``
+                    status of a run that its job has brought to an end, is as good as ``finished``;
+                    `cancel` writes it too, of single runs in a pool or a shared job, which stop
+                    such a run or do not start it; ``cancelled``, the runs whose tasks it cancelled
 .jobs/*.notice/     the same of the job that tells of a submission's end, which comes after it
 ==================  ===============================================================================
 """
@@ -105,9 +108,13 @@ class Claim:
         ids = (array.task_ids().items() for array in self.arrays)
         return next((task for task, runs in chain.from_iterable(ids) if run in runs), None)
 
+    def exit_file(self, run: str) -> Path:
+        """Its existence releases a run (see above)."""
+        return self.folder / f"{run}.exit"
+
     @property
     def cancelled(self) -> Path:
-        """Tells the tasks that they were cancelled, and need not wait for Slurm's word."""
+        """Names the runs whose tasks were cancelled, and need not wait for Slurm's word."""
         return self.folder / "cancelled"
 
     @property
@@ -192,8 +199,8 @@ class StudyDir:
         except ConfigError:
             return [], []
         before = {entry["id"]: entry["name"] for entry in listed}
-        now = {known for run in plan.runs for known in (run.id, run.id[:OLD_DIGITS])}
         new = [r.name for r in plan.runs if before.keys().isdisjoint((r.id, r.id[:OLD_DIGITS]))]
+        now = {known for run in plan.runs for known in (run.id, run.id[:OLD_DIGITS])}
         return new, [name for run_id, name in before.items() if run_id not in now]
 
     def run(self, name: str) -> RunDir:

@@ -1,5 +1,6 @@
 """What a ladder's steps add, what factors do, what the seeds allow to conclude, and its origin."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from scipy import stats
 
 from analysis import NothingToShow, Study, figures, tables
 from analysis.judging import conclusions, effects
+from analysis.judging.speed import side_by_side
 from analysis.loading.load import load
 from analysis.tables import cells
 from mpdit.catalogue import PAPERS_FLAGS
@@ -206,3 +208,14 @@ def test_runs_that_trained_side_by_side_are_counted_where_times_are_shown(own: O
     assert text.loc["E-all", "beside others"] == "–"
     label = figures.speed(study).axes[0].get_xlabel()
     assert label.endswith("2 of 14 runs shared a host, which slows them")
+
+
+def test_a_run_that_was_resumed_is_no_neighbour_of_itself(own: Own) -> None:
+    path = own()
+    for number, file in enumerate(sorted(path.glob("*/provenance.json"))):
+        said = json.loads(file.read_text())
+        (start,) = said["starts"]
+        days = [1 + 2 * (number % 14), 2 + 2 * (number % 14)] if number else [1]
+        said["starts"] = [{**start, "time": f"2025-01-{day:02}T00:00:00"} for day in days]
+        file.write_text(json.dumps(said))
+    assert side_by_side(load(path)) == set()

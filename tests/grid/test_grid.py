@@ -100,6 +100,33 @@ def test_an_exclusion_sees_defaults_and_what_a_name_stands_for() -> None:
     assert variants(made) == ["DiT-XS-2"]
 
 
+@pytest.mark.parametrize(
+    ("condition", "left"),
+    [
+        ('model.depth: ">=4"', [2, 3]),
+        ('model.depth: "> 4"', [2, 3, 4]),
+        ('model.depth: "<4"', [4, 5]),
+        ('model.depth: "<=4.0"', [5]),
+        ('model.depth: "!=3"', [3]),
+        ('model.depth: ["<3", 4]', [3, 5]),
+        ('model.depth: ">2", model.conditioning: adaln', [2]),
+        ('train.warmup_steps: ">1_000_000"', [2, 3, 4, 5]),
+    ],
+)
+def test_an_exclusion_compares_numbers(condition: str, left: list[int]) -> None:
+    made = plan(f"grid: {{model.depth: [2, 3, 4, 5]}}\nexclude: [{{{condition}}}]")
+    assert [run.config.model.depth for run in made.runs] == left
+    assert made.excluded[0].exclusion.text == f"{{{condition}}}"
+
+
+def test_an_exclusion_compares_what_a_name_stands_for_and_seeds() -> None:
+    made = plan(
+        "grid: {model.name: [DiT-XS/2, DiT-S/2]}\nseeds: 3\n"
+        'exclude: [{model.depth: ">=12"}, {seed: "!=1"}]'
+    )
+    assert [(run.variant, run.seed) for run in made.runs] == [("DiT-XS-2", 1)]
+
+
 def test_runs_that_come_out_the_same_are_kept_once_and_listed() -> None:
     made = plan(
         "ladder: {A: {}, all: {mp_silu: true, mp_residual: true}}\n"
@@ -125,8 +152,9 @@ def test_only_takes_runs_by_name_or_variant() -> None:
     made = plan("variants: {A-x: {}, B: {mp_silu: true}}\nseeds: 2")
     assert [run.variant for run in made.only("A-*").runs] == ["A-x", "A-x"]
     assert [run.seed for run in made.only("*_s1-*").runs] == [1, 1]
+    assert len(made.only("A-*", "B_s0-*").runs) == 3
     with pytest.raises(ConfigError, match=r"matches none of the 4 runs.*Did you mean 'A-x'"):
-        made.only("A-y")
+        made.only("B", "A-y")
 
 
 def test_resources_of_a_variant_go_over_the_studys() -> None:

@@ -56,6 +56,10 @@ from tests.helpers.plans import BASE, load_plan, plan, refusal, variants
         ("ladder: {A: {mp_silu: true}}\ngrid: {mp_silu: [true]}", "only one can be meant"),
         ("exclude:\n  - {variant: X}", r":7: exclude\.variant: there is no variant 'X'"),
         ("exclude: {mp_silu: true}", "should be a list of conditions"),
+        ('exclude: [{model.conditioning: "!=adaln"}]', "model.conditioning is not a number"),
+        ('exclude: [{mp_silu: ">0"}]', "is not a number"),
+        ('exclude: [{variant: ">=A"}]', "is not a number"),
+        ('exclude: [{model.depth: ">=deep"}]', "should compare with a number"),
         ("exclude: [{model.depth: 4}]", "every combination is excluded"),
         ("variants: {A: {train: {steps: 1}, train.steps: 2}}", "set twice"),
         ("variants: {A: {model: DiT-S/2}}", "mapping of options.*model.name"),
@@ -177,4 +181,15 @@ def test_a_wrong_set_is_named(text: str) -> None:
 
 def test_two_runs_with_one_id_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RunConfig, "id", property(lambda _: "00000000"))
+    assert "different runs with the same id" in refusal("seeds: 2")
+
+
+@pytest.mark.parametrize("condition", [">=3", ">3", "!=3", "[>= 3]"])
+def test_a_comparison_without_quotes_is_explained(condition: str) -> None:
+    said = refusal(f"grid: {{model.depth: [2, 3]}}\nexclude: [{{model.depth: {condition}}}]")
+    assert re.search(r"grid.yaml:7: not valid YAML: .*in quotes, such as '>=1e-3'", said)
+
+
+def test_two_different_runs_with_one_id_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunConfig, "id", "0" * 12)
     assert "different runs with the same id" in refusal("seeds: 2")

@@ -14,6 +14,7 @@ from mpdit import slurm
 from mpdit.disk.files import read_rows
 from mpdit.errors import ConfigError
 from mpdit.study.cancel import cancel
+from mpdit.study.parts import select_runs
 from mpdit.study.retry import STATES, adjust
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, stored_plan, submit
@@ -205,6 +206,28 @@ def test_a_cancelled_study_keeps_its_state_and_goes_on(tmp_path: Path) -> None:
     wait_for_end(study)
     assert_done_once(study, 2)
     assert int(str(starts(study.run(again.started[0].name))[1]["step"])) > 2
+
+
+def test_some_runs_of_jobs_are_cancelled_and_the_others_go_on(tmp_path: Path) -> None:
+    alone = "slurm: {runs_per_job: 1}"
+    text = (
+        "variants: {steady-a: {}, steady-b: {mp_silu: true}, c: {mp_residual: true},"
+        f" d: {{cosine_attention: true}}, steady-e: {{model.gate: one_plus, {alone}}},"
+        f" steady-f: {{model.gate: one_plus, mp_silu: true, {alone}}}}}\n"
+        f"slurm: {{{MEMORY}, runs_per_job: 2, max_parallel: 2}}"
+    )
+    study = start(text, tmp_path).study
+    wait_for(study, lambda found: all_running([*found[:2], *found[4:]]))
+    done = cancel(study, only=select_runs(study, ["steady-a", "c", "steady-[ef]"]))
+    assert (done.asked, done.stopped) == (4, 4)  # two runs of tasks that go on, and two tasks
+    found = [status.word for status in look(study)]
+    assert (found[0], *found[4:]) == ("interrupted", "interrupted", "interrupted")
+    wait_for_end(study)
+    assert [status.word for status in look(study)[1:4]] == ["done", "planned", "done"]
+    again = start(text, tmp_path)
+    assert [status.variant for status in again.started] == ["steady-a", "c", "steady-e", "steady-f"]
+    wait_for_end(study)
+    assert_done_once(study, 6)
 
 
 def test_a_controller_that_is_away_makes_nothing_dead(cluster: Cluster, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from mpdit import slurm
 from mpdit.study.cancel import cancel
+from mpdit.study.hold import hold, release
+from mpdit.study.parts import select_runs
 from mpdit.study.retry import STATES
 from mpdit.study.status import survey
 from mpdit.study.submission import Execution, stored_plan, submit
@@ -22,6 +24,7 @@ from tests.helpers.slurm.studies import (
     command_of,
     look,
     start,
+    states,
     wait_for,
     wait_for_end,
 )
@@ -58,6 +61,26 @@ def test_a_killed_job_is_lost_and_is_tried_again(bare_cluster: Cluster, tmp_path
     assert len(again.started) == 1
     wait_for_end(study)
     assert_done_once(study, 1)
+
+
+def test_waiting_runs_are_held_until_they_are_released(tmp_path: Path) -> None:
+    text = (
+        "variants: {steady: {}, b: {mp_silu: true}, c: {mp_residual: true}}\n"
+        f"slurm: {{{MEMORY}, max_parallel: 1}}"
+    )
+    study = start(text, tmp_path).study
+    wait_for(study, lambda found: all_running(found[:1]))
+    _, b, c = select_runs(study, [])
+    slurm.calls.clear()
+    assert [status.name for status in hold(study, select_runs(study, [])).runs] == [b, c]
+    assert slurm.calls == {"squeue": 3, "scontrol": 1}
+    assert states(study) == {"steady": "running", "b": "held", "c": "held"}
+    assert start(text, tmp_path).started == ()
+    assert [status.state for status in release(study, [c]).runs] == ["queued"]
+    wait_for(study, lambda found: [s.state for s in found] == ["done", "held", "done"])
+    release(study, select_runs(study, []))
+    wait_for_end(study)
+    assert_done_once(study, 3)
 
 
 def test_a_cancelled_study_is_waited_for(tmp_path: Path) -> None:

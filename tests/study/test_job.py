@@ -13,7 +13,7 @@ import pytest
 
 from mpdit.disk.files import append_row, read_rows
 from mpdit.disk.rundir import RunDir
-from mpdit.errors import EXIT_FAILED
+from mpdit.errors import EXIT_FAILED, EXIT_INTERRUPTED
 from mpdit.study.cluster.job import Job
 from tests.helpers import stand_in
 from tests.helpers.tiny import tiny_config
@@ -23,7 +23,7 @@ import signal, sys
 from pathlib import Path
 from mpdit.study.cluster import job as module
 from mpdit.study.cluster.job import Job
-module.BUSY_S, module.BUSY_TRIES = 0.3, 1000
+module.BUSY_S, module.BUSY_TRIES, module.RELEASED_S = 0.3, 1000, 0
 minutes, stalls, names = int(sys.argv[4]), int(sys.argv[5]), sys.argv[6:]
 job = Job(Path(sys.argv[1]), sys.argv[2:4], len(names), minutes, 30, stalls)
 def checkpoint(*_):
@@ -119,6 +119,20 @@ def test_what_gets_nowhere_three_times_is_not_requeued_for_ever(claim: Path) -> 
     assert (claim / "stuck.exit").exists()
 
 
+def test_a_run_that_is_released_from_a_shared_task_is_stopped_and_the_others_go_on(
+    claim: Path,
+) -> None:
+    slow, other, never = make(claim, "slow"), make(claim, "steady"), make(claim, "never")
+    (claim / "never.exit").write_text(f"{EXIT_INTERRUPTED}\n")
+    process = task(claim, ["slow", "steady", "never"])
+    wait_for_steps(slow)
+    (claim / "slow.exit").write_text(f"{EXIT_INTERRUPTED}\n")
+    assert status(process) == 0
+    state = slow.state()
+    assert state is not None
+    assert (state.stopped, other.is_done(), never.state()) == ("SIGTERM", True, None)
+
+
 def test_a_task_whose_runs_were_stopped_waits_for_slurm_unless_it_was_cancelled(
     claim: Path,
 ) -> None:
@@ -130,7 +144,10 @@ def test_a_task_whose_runs_were_stopped_waits_for_slurm_unless_it_was_cancelled(
     os.kill(state.pid, signal.SIGTERM)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(2)
-    (claim / "cancelled").touch()
+    (claim / "cancelled").write_text("another\n")
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    (claim / "cancelled").write_text("another\nslow\n")
     process.communicate(timeout=30)
     assert not (claim / "slow.exit").exists()
 

@@ -236,6 +236,49 @@ def test_a_study_left_alone_goes_on_and_can_be_cancelled(here: Path) -> None:
     assert "nothing of s is running" in launch(here, "cancel", "s").stdout
 
 
+def test_a_part_of_a_study_is_shown_held_released_and_cancelled(here: Path) -> None:
+    launch(here, "slow.yaml", "--max-parallel", "1")
+    wait_until(lambda: states(here)[:1] == ["running"])
+    held = launch(here, "hold", "s", "--only", "B", "--only", "slow_s0-*")
+    assert held.stdout.startswith("now 2 held\n")
+    assert "release s --only B --only 'slow_s0-*'" in held.stdout
+    again = launch(here, "slow.yaml").stdout
+    assert "left alone: 1 running, 1 queued, 2 held" in again
+    assert "release s" in again
+    part = launch(here, "status", "s", "--only", "B", "--json").stdout
+    assert [(run["variant"], run["state"]) for run in json.loads(part)] == [("B", "held")] * 2
+    assert "0 of 2 done, 2 held" in launch(here, "status", "s", "--only", "B", "--watch").stdout
+    assert "now 2 queued" in launch(here, "release", "s").stdout
+    assert "nothing of s (B) is held" in launch(here, "release", "s", "--only", "B").stdout
+    assert "stopped; 0 of 2 done, 2 planned" in launch(here, "cancel", "s", "--only", "B").stdout
+    assert states(here) == ["running", "queued", "planned", "planned"]
+    logs = launch(here, "logs", "s", "--only", "*_s0-*")
+    assert re.match(r"slow_s0-\w+ begins at step 0\n", logs.stdout.partition("<==\n")[2])
+    assert re.fullmatch(r"B_s0-\w+ has not written a log yet\n", logs.stderr)
+    launch(here, "cancel", "s")
+    for command in ("cancel", "retry", "status", "logs", "hold", "release"):
+        assert "Did you mean 'slow'?" in refused(here, command, "s", "--only", "sloww")
+
+
+def test_a_dropped_run_that_still_runs_is_named_with_the_command_that_cancels_it(
+    here: Path,
+) -> None:
+    launch(here, "slow.yaml", "--max-parallel", "1")
+    wait_until(lambda: states(here)[:1] == ["running"])
+    launch(here, "cancel", "s", "--only", "slow_s1-*")
+    smaller = SLOW.replace("slow: {}, ", "") + "exclude: [{model.depth: '>9'}]\n"
+    (here / "slow.yaml").write_text(smaller)
+    told = [launch(here, "plan", "slow.yaml").stdout, launch(here, "slow.yaml").stdout]
+    for text in told:
+        assert re.search(r"no longer in the grid, kept on disk: 1 run \(slow_s1-\w+\)", text)
+        assert 'exclude: {model.depth: ">9"} matches no run' in text
+    for text in (*told, launch(here, "status", "s").stdout):
+        assert "no longer in the grid, but 1 running; to cancel:" in text
+        assert re.search(r"cancel s --only slow$", text, re.MULTILINE)
+    assert "stopped; 0 of 2 done" in launch(here, "cancel", "s", "--only", "slow").stdout
+    assert "to cancel" not in launch(here, "plan", "slow.yaml").stdout
+
+
 def test_what_another_submitter_runs_goes_on_after_ctrl_c_and_that_is_said(here: Path) -> None:
     launch(here, "slow.yaml", "--max-parallel", "1")
     wait_until(lambda: states(here)[:1] == ["running"])

@@ -3,7 +3,8 @@
 submitit calls a `Job` in every process that srun starts. Slurm sends USR2 ahead of the time limit
 and at preemption; submitit then calls `Job.checkpoint` and requeues what it returns. A run that is
 done or failed is released with a file ``<run>.exit``. A run that was stopped half-way is not
-released: the requeued job resumes it, and no other run.
+released: the requeued job resumes it, and no other run. A run that somebody else has released
+(`cancel`, where a task has other runs too) is not started, or stopped.
 
 Slurm sends the signals to all processes of a step, so the runs' processes receive them too.
 """
@@ -40,6 +41,8 @@ EARLY_S = 60
 BUSY_S = 30
 """Seconds between two tries of a run that another process holds."""
 BUSY_TRIES = 20
+RELEASED_S = 2
+"""Seconds between two looks at which runs of a shared task somebody else has released."""
 INTERRUPTED = (EXIT_INTERRUPTED, -signal.SIGTERM, -signal.SIGUSR2)
 """The exit statuses of a stopped run: its own, or the signal's before it could catch one."""
 
@@ -73,6 +76,7 @@ class Job:
         self._children: dict[RunDir, subprocess.Popen[bytes]] = {}
         self._due: dict[RunDir, float] = {}
         self._busy: Counter[RunDir] = Counter()
+        self._listed = 0.0
 
     def __call__(self, names: Sequence[str]) -> None:
         """Execute the runs, then exit with status 1 when one has failed, else 0."""
@@ -96,7 +100,7 @@ class Job:
             time.sleep(POLL_S)
             self._look()
         if self._interrupted:
-            self._linger()
+            self._linger(names)
         sys.exit(EXIT_FAILED if self._failed else EXIT_DONE)
 
     def checkpoint(self, names: Sequence[str]) -> DelayedSubmission:
@@ -139,13 +143,17 @@ class Job:
 
     def _look(self) -> None:
         """Handle the processes that have ended."""
+        if self.side_by_side > 1 and time.monotonic() >= self._listed + RELEASED_S:
+            self._listed = time.monotonic()
+            for run in [run for run in self._children if self._exit_file(run).exists()]:
+                self._children[run].terminate()
         for run, child in list(self._children.items()):
             code = child.poll()
             if code is None:
                 continue
             del self._children[run]
             if code in INTERRUPTED:
-                self._interrupted = True
+                self._interrupted |= not self._exit_file(run).exists()
             elif code == EXIT_BUSY:
                 # held by another process, or by an orphan that Slurm could not confirm as ended.
                 # If this process is the orphan, it stays busy: its next allocation has the run
@@ -173,15 +181,19 @@ class Job:
             with suppress(OSError):  # claim deleted or disk full: the run stays claimed
                 self._exit_file(run).write_text(f"{code}\n")
 
-    def _linger(self) -> None:
+    def _linger(self, names: Sequence[str]) -> None:
         """Wait until Slurm kills the job after its TERM.
 
         Slurm requeues a preempted job only when it kills it, not when the job exits by itself.
         """
         end = time.monotonic() + LINGER_S
-        while time.monotonic() < end and not (self.claim / "cancelled").exists():
+        while time.monotonic() < end and not self._is_cancelled(names):
             time.sleep(POLL_S)
         sys.exit(EXIT_INTERRUPTED)
+
+    def _is_cancelled(self, names: Sequence[str]) -> bool:
+        file = self.claim / "cancelled"
+        return file.exists() and not set(names).isdisjoint(file.read_text().split())
 
 
 def _cores(tasks: int) -> int:

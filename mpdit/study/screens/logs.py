@@ -1,9 +1,9 @@
-"""Print a run's log, or its Slurm task's log while the run has none."""
+"""Print the logs of runs, or their Slurm tasks' logs while they have none."""
 
 from __future__ import annotations
 
-import shutil
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
@@ -11,50 +11,69 @@ from typing import TextIO
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import ConfigError
 from mpdit.study.cluster.scheduler import ASK_S, Scheduler
-from mpdit.study.status import RunStatus, survey
+from mpdit.study.status import WAITING, RunStatus, survey
 from mpdit.study.studydir import StudyDir, read_claim
 
 POLL_S = 0.5
 
 
-def show_log(study: StudyDir, run: RunDir, out: TextIO, follow: bool) -> str:
-    """Copy the run's log to ``out``, and with ``follow`` what is added until the run ends.
+def show_logs(study: StudyDir, names: Sequence[str], out: TextIO, follow: bool) -> list[str]:
+    """Copy the logs of runs to ``out``, and with ``follow`` what is added until the runs end.
+
+    With several runs, a line names the run wherever the text of another one begins.
 
     Returns:
-        why there is no log, '' when there is one.
+        why runs have no log, one line for each.
     """
-    scheduler, position = Scheduler(ASK_S), 0
-    status = _status(study, run, scheduler)
-    if not run.log.exists():
-        reason = f"{run.name} has not written a log yet{_waits(status)}"
-        if not (status and status.is_active) and (task := _task_log(study, run)) is not None:
-            _copy(task, 0, out)
-        if not follow or not (status and status.is_active):
-            return reason
-        print(reason, flush=True)
-    while True:
-        if run.log.exists():
-            position = _copy(run.log, position, out)
-        if not follow or not (status and status.is_active):
-            return ""
-        time.sleep(POLL_S)
-        status = _status(study, run, scheduler)
+    scheduler, copier = Scheduler(ASK_S), _Copier(out, several=len(names) > 1)
+    left, reasons, said = list(names), [], set()
+    while left:
+        statuses = _statuses(study, left, scheduler)
+        active = [name for name in left if name in statuses and statuses[name].is_active]
+        for name in left:
+            run = study.run(name)
+            reason = f"{name} has not written a log yet{_waits(statuses.get(name))}"
+            if run.log.exists():
+                copier.copy(run, run.log)
+            elif not follow or name not in active:
+                if name not in active and (task := _task_log(study, run)) is not None:
+                    copier.copy(run, task)
+                reasons.append(reason)
+            elif name not in said:
+                said.add(name)
+                print(reason, flush=True)
+        left = active if follow else []
+        if left:
+            time.sleep(POLL_S)
+    return reasons
 
 
-def _status(study: StudyDir, run: RunDir, scheduler: Scheduler) -> RunStatus | None:
-    """None where study.json does not list the run, or is damaged: the log can be read without."""
+def _statuses(study: StudyDir, names: Sequence[str], scheduler: Scheduler) -> dict[str, RunStatus]:
+    """The runs that study.json lists, none where it is damaged: logs can be read without."""
     with suppress(ConfigError):
-        return next(iter(survey(study, [run.name], scheduler)), None)
-    return None
+        return {status.name: status for status in survey(study, names, scheduler)}
+    return {}
 
 
-def _copy(file: Path, position: int, out: TextIO) -> int:
-    """Copy what follows ``position`` in a file; return the new position."""
-    with file.open(errors="replace", newline="\n") as log:
-        log.seek(position)
-        shutil.copyfileobj(log, out)
-        out.flush()
-        return log.tell()
+class _Copier:
+    """Copies what files have gained since they were last copied."""
+
+    def __init__(self, out: TextIO, several: bool) -> None:
+        self.out = out
+        self.several = several
+        self.positions: dict[Path, int] = {}
+        self.last = ""
+
+    def copy(self, run: RunDir, file: Path) -> None:
+        """Copy what is new in a file of a run."""
+        with file.open(errors="replace", newline="\n") as log:
+            log.seek(self.positions.get(file, 0))
+            if (text := log.read()) and self.several and run.name != self.last:
+                self.out.write(f"==> {run.name} <==\n")
+                self.last = run.name
+            self.out.write(text)
+            self.out.flush()
+            self.positions[file] = log.tell()
 
 
 def _task_log(study: StudyDir, run: RunDir) -> Path | None:
@@ -68,7 +87,7 @@ def _task_log(study: StudyDir, run: RunDir) -> Path | None:
 
 
 def _waits(status: RunStatus | None) -> str:
-    if status is None or not status.job or status.state != "queued":
+    if status is None or not status.job or status.state not in WAITING:
         return ""
     reason = f" ({status.waits})" if status.waits else ""
     return f": job {status.job} waits{reason}"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mpdit.grid.plan import Plan
 from mpdit.study.cost import doubts, make_bill
-from mpdit.study.screens.plantable import LISTED, grid_changes
+from mpdit.study.hold import Changed
+from mpdit.study.screens.plantable import LISTED
 from mpdit.study.status import missing, tally
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, Submission
@@ -25,7 +26,7 @@ def doubtful_bill(part: Plan, results: Path) -> tuple[str, Sequence[str]]:
 
 
 def announcement(submission: Submission, paint: Paint) -> Iterator[str]:
-    """What was submitted, what was left alone, and what changed in the grid."""
+    """What was submitted, and what was left alone."""
     name = paint(submission.study.name, "bold")
     left = f"; left alone: {tally(submission.left, paint)}" if submission.left else ""
     if submission.started:
@@ -36,7 +37,6 @@ def announcement(submission: Submission, paint: Paint) -> Iterator[str]:
             yield f"  before: {', '.join(f'{n:,} {cause}' for cause, n in causes.items())}"
     else:
         yield f"{name}: nothing to submit{left}"
-    yield from grid_changes(submission.new, submission.dropped, paint)
 
 
 def _place(submission: Submission) -> str:
@@ -46,6 +46,16 @@ def _place(submission: Submission) -> str:
     jobs = shortlist([str(array.job) for array in submission.arrays], LISTED)
     what = count(len(submission.arrays), "Slurm job")
     return f"{count(tasks, 'task')} in {what} ({jobs})"
+
+
+def held_lines(done: Changed, nothing: str, paint: Paint) -> Iterator[str]:
+    """What was held or released, and what was not."""
+    yield f"now {tally(done.runs, paint)}" if done.runs else nothing
+    if any(status.state == "planned" for status in done.runs):
+        yield "  planned runs are in no queue: submit starts them"
+    if done.shared:
+        shared = shortlist(done.shared, LISTED)
+        yield paint(f"  unchanged, as their jobs have runs that were not named: {shared}", "yellow")
 
 
 def dry_run(part: Plan, results: Path, how: Execution) -> Iterator[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from mpdit.catalogue import FLAGS, PAPERS_FLAGS
 from mpdit.catalogue.flags import code_of
 from mpdit.config import DEFAULTS, known_keys
-from mpdit.grid.grid import yaml_text
+from mpdit.grid.exclusions import yaml_text
 from mpdit.grid.plan import Plan, PlannedRun
 from mpdit.grid.settings import SIZE_KEYS, shortest
 from mpdit.modelconfig import PRESETS
@@ -100,13 +100,11 @@ def _left_out(plan: Plan, paint: Paint) -> Iterator[str]:
         yield ""
         yield paint("left out", "bold")
     for excluded in plan.excluded:
-        text = excluded.exclusion.text
-        if not excluded.runs:
-            yield paint(f"  {text} matches no run", "yellow")
-            continue
-        reason = excluded.exclusion.reason and f": {excluded.exclusion.reason}"
-        yield f"  {count(excluded.runs, 'run')} with {text}{reason}"
-        yield paint(f"    {shortlist(excluded.labels, LISTED)}", "dim")
+        if excluded.runs:
+            reason = excluded.exclusion.reason and f": {excluded.exclusion.reason}"
+            yield f"  {count(excluded.runs, 'run')} with {excluded.exclusion.text}{reason}"
+            yield paint(f"    {shortlist(excluded.labels, LISTED)}", "dim")
+    yield from unmatched(plan, paint)
     if plan.merged:
         yield ""
         yield paint("kept once", "bold")
@@ -114,12 +112,25 @@ def _left_out(plan: Plan, paint: Paint) -> Iterator[str]:
         yield f"  {merged.label} is the same as {merged.kept} ({count(merged.runs, 'run')})"
 
 
-def grid_changes(new: Sequence[str], dropped: Sequence[str], paint: Paint) -> Iterator[str]:
-    """The runs that the grid has gained and lost since it was last submitted."""
+def unmatched(plan: Plan, paint: Paint) -> Iterator[str]:
+    """The exclusions that leave out no run."""
+    for excluded in plan.excluded:
+        if not excluded.runs:
+            yield paint(f"  exclude: {excluded.exclusion.text} matches no run", "yellow")
+
+
+def grid_changes(
+    new: Sequence[str], dropped: Sequence[str], active: Collection[str], paint: Paint
+) -> Iterator[str]:
+    """The runs that the grid has gained and lost since it was last submitted.
+
+    Args:
+        active: lost runs that `dropped.active_lines` reports.
+    """
     if new:
         yield f"  new in the grid: {_listed(new)}"
-    if dropped:
-        yield paint(f"  no longer in the grid, kept on disk: {_listed(dropped)}", "yellow")
+    if kept := [name for name in dropped if name not in active]:
+        yield paint(f"  no longer in the grid, kept on disk: {_listed(kept)}", "yellow")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,0 +1,29 @@
+"""``held.txt`` in a study's folder: the runs that are not started before they are released.
+
+It has one name a line, and is written under the study's lock. A pool reads it before every start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from mpdit.disk.files import write_atomic
+
+NAME = "held.txt"
+
+
+def read_held(study: Path) -> frozenset[str]:
+    """The names of the runs that are held."""
+    try:
+        return frozenset((study / NAME).read_text().split())
+    except FileNotFoundError:
+        return frozenset()
+
+
+def write_held(study: Path, runs: Collection[str]) -> None:
+    """Replace the names of the runs that are held."""
+    if runs:
+        write_atomic(study / NAME, "".join(f"{name}\n" for name in sorted(runs)))
+    else:
+        (study / NAME).unlink(missing_ok=True)
