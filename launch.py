@@ -75,6 +75,12 @@ Wait = Annotated[
     bool, typer.Option("--wait", help="Wait until all runs have ended, and show their progress")
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before a large submission")]
+LiveCode = Annotated[
+    bool,
+    typer.Option(
+        "--live-code", help="Runs execute the code as it is when they start, not a snapshot of it"
+    ),
+]
 RESULTS = Path("results")
 
 
@@ -131,6 +137,7 @@ def submit(
         bool, typer.Option("--dry-run", help="Print the scripts for sbatch; write nothing")
     ] = False,
     on_end: OnEnd = None,
+    live_code: LiveCode = False,
 ) -> None:
     """Run the missing runs of a grid.
 
@@ -140,7 +147,7 @@ def submit(
     from mpdit.study.submission import Execution, choose_cluster
 
     part, whole = _load(grid, sets, only, results)
-    how = Execution(choose_cluster(cluster, part), max_parallel, on_end)
+    how = Execution(choose_cluster(cluster, part), max_parallel, on_end, live_code)
     if dry_run:
         print("\n".join(messages.dry_run(part, results, how)))
         return
@@ -162,6 +169,7 @@ def retry(
         str | None, typer.Option(metavar="M", help="Memory (16G) or a factor (x2)")
     ] = None,
     on_end: OnEnd = None,
+    live_code: LiveCode = False,
 ) -> None:
     """Run again what failed, timed out, ran out of memory or was lost.
 
@@ -173,7 +181,7 @@ def retry(
 
     found = find_study(study, results)
     plan = stored_plan(found)
-    how = Execution(choose_cluster(last_cluster(found), plan), max_parallel, on_end)
+    how = Execution(choose_cluster(last_cluster(found), plan), max_parallel, on_end, live_code)
     name, more = found.table["grid"], partial(adjust, study=found, time=time, memory=memory)
     _submit(plan, found.path.parent, how, wait, grid_name=name, states=STATES, adjust=more)
 

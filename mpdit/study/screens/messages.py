@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mpdit.grid.plan import Plan
 from mpdit.study.cost import doubts, make_bill
+from mpdit.study.screens.codelines import code_lines
 from mpdit.study.screens.plantable import LISTED, grid_changes
 from mpdit.study.status import missing, tally
 from mpdit.study.studydir import StudyDir
@@ -36,6 +37,7 @@ def announcement(submission: Submission, paint: Paint) -> Iterator[str]:
             yield f"  before: {', '.join(f'{n:,} {cause}' for cause, n in causes.items())}"
     else:
         yield f"{name}: nothing to submit{left}"
+    yield from code_lines(submission)
     yield from grid_changes(submission.new, submission.dropped, paint)
 
 
