@@ -173,7 +173,8 @@ def retry(
 ) -> None:
     """Run again what failed, timed out, ran out of memory or was lost.
 
-    A factor multiplies the amount of the run's last submission.
+    What failed by itself gets the present code, other runs resume with their own. A factor
+    multiplies the amount of the run's last submission.
     """
     from mpdit.study.retry import STATES, adjust, last_cluster
     from mpdit.study.studydir import find_study

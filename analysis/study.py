@@ -29,7 +29,7 @@ and ``missing``.
     ``seconds``.
 ``provenance``, one row a start of a run
     ``time``, ``code`` (commit), ``diff_sha``, ``code_hash`` (of the files that its numbers can
-    depend on), ``snapshot``, ``python``, ``host``, ``device``, ``threads``, ``job``,
+    depend on), ``code_snapshot``, ``python``, ``host``, ``device``, ``threads``, ``job``,
     ``packages.<name>``, ``untracked.<file>`` (SHA-256), ``submodules.<path>`` (commit),
     ``imported_from``, ``checkout``.
 ``missing``, one row a problem

@@ -1,8 +1,8 @@
 """A thousand runs on Slurm, timed and counted: ``python benchmarks/submission.py``.
 
 Plans and submits them, asks for their status and cancels them, and counts every command that Slurm
-is asked by; the same with a tenth of them. The snapshot of the code, which each submission takes, is
-timed alone too. Without a cluster here, on one of its own (as root, see
+is asked by; the same with a tenth of them. Also times the snapshot of the code alone, which each
+submission takes. Without a cluster here, on one of its own (as root, see
 tests/helpers/slurm/cluster.py). Ends with status 1 when a promise is not kept.
 """
 

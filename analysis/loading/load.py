@@ -28,7 +28,7 @@ from mpdit.errors import ConfigError
 
 EVALUATIONS = ["metric", "value", "role", "extractor", "weights", "count", "seconds"]
 STARTS = [
-    *("time", "code", "diff_sha", "code_hash", "snapshot"),
+    *("time", "code", "diff_sha", "code_hash", "code_snapshot"),
     *("python", "host", "device", "threads", "job"),
 ]
 RUNS = [

@@ -20,7 +20,7 @@ from mpdit.config import OPERATIONAL, RunConfig
 CODE = ("version", "code", "diff_sha", "code_hash", "untracked", "submodules")
 NOT_ENVIRONMENT = {
     *(*CODE, "run", "variant", "seed", "study", "time", "job"),
-    *("snapshot", "imported_from", "checkout"),  # of the same code they may differ
+    *("code_snapshot", "imported_from", "checkout"),  # of the same code they may differ
 }
 
 

@@ -14,7 +14,7 @@ from analysis.tables.table import table
 
 FROM_RUNS = ["run", "study", "variant", "seed", "id", "state", "step", "steps", "parameters"]
 FROM_STARTS = [
-    *("code", "diff_sha", "code_hash", "snapshot", "python", "packages.torch"),
+    *("code", "diff_sha", "code_hash", "code_snapshot", "python", "packages.torch"),
     *("host", "device", "processes"),
 ]
 
@@ -30,7 +30,7 @@ def _short(value: object) -> str:
 
 @table(
     title="Where the runs come from",
-    caption="Of a run's last start. + marks uncommitted changes, kept beside the run. Runs with one "
+    caption="Of a run's last start. + marks uncommitted changes, kept beside the run. Runs of one "
     "code hash have the same code, whatever the commit. Packages and threads are in the CSV.",
     text=printer(
         {
@@ -53,7 +53,7 @@ def inventory(study: Study) -> pd.DataFrame:
 
     ``run``, ``study``, ``variant``, ``seed``, ``id``, ``state``, ``step`` of ``steps``,
     ``parameters``, ``train_seconds``; ``distance`` (NaN where there is none); of the last start
-    ``code`` (commit), ``diff_sha`` (of an uncommitted diff), ``code_hash``, ``snapshot``,
+    ``code`` (commit), ``diff_sha`` (of an uncommitted diff), ``code_hash``, ``code_snapshot``,
     ``python``, ``packages.torch``, ``host``, ``device``, ``processes``, ``threads``; ``starts``
     (their number), ``began`` (the first start's time), ``jobs`` (Slurm's).
     """
@@ -81,7 +81,7 @@ def differences(study: Study) -> pd.DataFrame:
     """Where the runs' code, packages or machines differ: ``what``, ``value``, ``runs`` (names)."""
     starts = study.provenance
     apart = {"run", "variant", "seed", "study", "time", "job"}
-    apart |= {"snapshot", "imported_from", "checkout"}  # of the same code they may differ
+    apart |= {"code_snapshot", "imported_from", "checkout"}  # of the same code they may differ
     rows = []
     for what in [name for name in starts.columns if name not in apart]:
         found = starts[what].astype(object).where(starts[what].notna(), None)

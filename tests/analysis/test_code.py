@@ -17,7 +17,7 @@ def record(path: Path, pattern: str, *hashes: str | None) -> None:
     """Have runs record the code of each start."""
     for file in path.glob(f"{pattern}/provenance.json"):
         start = json.loads(file.read_bytes())["starts"][0]
-        paths = {"imported_from": str(file), "checkout": "/x", "snapshot": hashes[0]}
+        paths = {"imported_from": str(file), "checkout": "/x", "code_snapshot": hashes[0]}
         starts = [{**start, "code_hash": one, **paths} for one in hashes]
         file.write_text(json.dumps({"starts": starts}))
 

@@ -1,4 +1,4 @@
-"""launch.py in a process of its own, of any checkout; its local and Slurm runs are the stand-in's."""
+"""launch.py of any checkout in a process of its own, whose runs are the stand-in's."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_a_run_of_one_of_several_checkouts_records_all_of_its_code(tmp_path: Pat
     (snapshot,) = (tmp_path / "results" / "s" / ".code").iterdir()
     assert "quiet is applied" in run.log.read_text()
     assert (start["code"], start["checkout"]) == (head, str(checkout))
-    assert (start["snapshot"], start["imported_from"]) == (snapshot.name, str(snapshot))
+    assert (start["code_snapshot"], start["imported_from"]) == (snapshot.name, str(snapshot))
     assert start["untracked"] == {
         "ideas/words.py": hashlib.sha256(b'DOES = "nothing"').hexdigest(),
         "mpdit/new.py": hashlib.sha256(b"").hexdigest(),
