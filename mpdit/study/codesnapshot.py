@@ -88,14 +88,17 @@ def take(place: Path, files: codefiles.Files) -> None:
             write_atomic(place / codefiles.ORIGIN, origin)
         return
     aside = place.with_name(f".{place.name}-{secrets.token_hex(4)}")
-    for name, content in {**files, codefiles.ORIGIN: origin.encode()}.items():
-        file = aside / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-    if place.exists():
-        damaged = place.rename(aside.with_suffix(".damaged"))
-        shutil.rmtree(damaged, ignore_errors=True)
-    aside.rename(place)
+    try:
+        for name, content in {**files, codefiles.ORIGIN: origin.encode()}.items():
+            file = aside / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        if place.exists():
+            damaged = place.rename(aside.with_suffix(".damaged"))
+            shutil.rmtree(damaged, ignore_errors=True)
+        aside.rename(place)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)  # of a full disk
 
 
 def _is_whole(place: Path) -> bool:

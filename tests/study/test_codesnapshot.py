@@ -158,11 +158,11 @@ def test_a_failed_run_is_retried_with_the_present_code_and_an_interrupted_one_ke
     launch(checkout, "cancel", "s")
     said = submit_text(checkout, text)
     name = statuses(checkout)["slow"].name
-    assert f"{old}: 1 run resume with the code that they began with ({name})" in said
+    assert f"{old}: 1 run resumed with the code of the first start ({name})" in said
     wait_until(lambda: len(starts(checkout, "slow")) == 2)
     assert versions(checkout, "slow") == ["1", "1"]
     said = submit_text(checkout, text)
-    assert f"{old}: 1 run running, keep their code ({name})" in said
+    assert f"{old}: 1 run running with the code of the submission ({name})" in said
 
 
 def test_live_code_is_the_checkouts_as_it_is_when_a_run_starts(checkout: Path) -> None:

@@ -181,7 +181,7 @@ def submit_arrays(
     command: Sequence[str],
     max_parallel: int | None,
     notice: Callable[[list[str]], None] | None,
-    code: Path | None,
+    code: Path | None = None,
 ) -> Iterator[JobArray]:
     """Claim runs and submit them, one sbatch an array. Call under the study's lock.
 

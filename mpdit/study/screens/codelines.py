@@ -20,24 +20,24 @@ def code_lines(submission: Submission) -> Iterator[str]:
     for run, code in codes.given.items():
         before = codes.before.get(run, code)
         if code != codes.present:
-            groups.setdefault((code, "resume with the code that they began with"), []).append(run)
+            groups.setdefault((code, "resumed with the code of the first start"), []).append(run)
         elif before != code and run in retried:
-            what = f"retried with the present code (before: {name(before)})"
+            what = f"retried with the present code (before: {label(before)})"
             groups.setdefault((code, what), []).append(run)
     for status in submission.left:
         code = codesnapshot.read(submission.study.run(status.name).path)
         if status.is_active and code and code != codes.present:
-            what = f"{status.state}, keep their code"
+            what = f"{status.state} with the code of the submission"
             groups.setdefault((code, what), []).append(status.name)
     live = not codesnapshot.is_snapshot(codes.present)
     if live:
-        yield f"  code: {name(codes.present)}, as it is when a run starts"
+        yield f"  code: {label(codes.present)}, as it is when a run starts"
     elif groups:
-        yield f"  code: {name(codes.present)}; it has changed since these runs were submitted:"
+        yield f"  code: {label(codes.present)}; it has changed since these runs were submitted:"
     for (code, what), runs in groups.items():
-        yield f"    {name(code)}: {count(len(runs), 'run')} {what} ({shortlist(runs, LISTED)})"
+        yield f"    {label(code)}: {count(len(runs), 'run')} {what} ({shortlist(runs, LISTED)})"
 
 
-def name(code: str) -> str:
+def label(code: str) -> str:
     """A snapshot's hash, or the folder of live code."""
     return Path(code).name[:7] if codesnapshot.is_snapshot(code) else f"live from {code}"
