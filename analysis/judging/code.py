@@ -19,12 +19,13 @@ def remarks(study: Study) -> list[str]:
     starts = study.provenance.reindex(columns=["run", "variant", "code_hash"]).astype(object)
     if starts["code_hash"].isna().all():
         return []
-    starts = starts.fillna({"code_hash": UNKNOWN}).drop_duplicates()
+    starts["code_hash"] = starts["code_hash"].str[:7].fillna(UNKNOWN)
+    starts = starts.drop_duplicates()
     said = []
     compared = [starts["variant"].isin(group.variants) for group in comparison.groups(study)]
     if any(starts.loc[rows, "code_hash"].nunique() > 1 for rows in compared):
         codes = (
-            f"{code[:7] if code != UNKNOWN else code} ({count(group['run'].nunique(), 'run')} of "
+            f"{code!s} ({count(group['run'].nunique(), 'run')} of "
             f"{shortlist(list(map(str, group['variant'].unique())), LISTED)})"
             for code, group in starts.groupby("code_hash", sort=False)
         )

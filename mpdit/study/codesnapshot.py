@@ -117,10 +117,10 @@ def check(place: Path) -> None:
 
 
 def read(run: Path) -> str:
-    """The code that a run's ``code.json`` names; '' where there is none."""
+    """The code that a run's ``code.json`` names; '' where there is none, or it is damaged."""
     try:
         return str(json.loads((run / FILE).read_bytes())["code"])
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
         return ""
 
 
