@@ -83,6 +83,12 @@ Wait = Annotated[
     bool, typer.Option("--wait", help="Wait until all runs have ended, and show their progress")
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before a large submission")]
+LiveCode = Annotated[
+    bool,
+    typer.Option(
+        "--live-code", help="Runs execute the code as it is when they start, not a snapshot of it"
+    ),
+]
 RESULTS = Path("results")
 
 
@@ -139,6 +145,7 @@ def submit(
         bool, typer.Option("--dry-run", help="Print the scripts for sbatch; write nothing")
     ] = False,
     on_end: OnEnd = None,
+    live_code: LiveCode = False,
 ) -> None:
     """Run the missing runs of a grid.
 
@@ -148,7 +155,7 @@ def submit(
     from mpdit.study.submission import Execution, choose_cluster
 
     part, whole = _load(grid, sets, only, results)
-    how = Execution(choose_cluster(cluster, part), max_parallel, on_end)
+    how = Execution(choose_cluster(cluster, part), max_parallel, on_end, live_code)
     if dry_run:
         print("\n".join(messages.dry_run(part, results, how)))
         return
@@ -171,10 +178,12 @@ def retry(
         str | None, typer.Option(metavar="M", help="Memory (16G) or a factor (x2)")
     ] = None,
     on_end: OnEnd = None,
+    live_code: LiveCode = False,
 ) -> None:
     """Run again what failed, timed out, ran out of memory or was lost.
 
-    A factor multiplies the amount of the run's last submission.
+    What failed by itself gets the present code, other runs resume with their own. A factor
+    multiplies the amount of the run's last submission.
     """
     from mpdit.study.parts import select_part
     from mpdit.study.retry import STATES, adjust, last_cluster
@@ -184,7 +193,7 @@ def retry(
     found = find_study(study, results)
     plan = stored_plan(found)
     part = select_part(found, plan, only or ())
-    how = Execution(choose_cluster(last_cluster(found), plan), max_parallel, on_end)
+    how = Execution(choose_cluster(last_cluster(found), plan), max_parallel, on_end, live_code)
     name, more = found.table["grid"], partial(adjust, study=found, time=time, memory=memory)
     _submit(part, found.path.parent, how, wait, plan, grid_name=name, states=STATES, adjust=more)
 

@@ -28,8 +28,10 @@ and ``missing``.
     (samples), ``reference.*``, ``sampling.*`` and the rest as evaluation.jsonl has them,
     ``seconds``.
 ``provenance``, one row a start of a run
-    ``time``, ``code``, ``diff_sha``, ``python``, ``host``, ``device``, ``threads``, ``job``,
-    ``packages.<name>``.
+    ``time``, ``code`` (commit), ``diff_sha``, ``code_hash`` (of the files that its numbers can
+    depend on), ``code_snapshot``, ``python``, ``host``, ``device``, ``threads``, ``job``,
+    ``packages.<name>``, ``untracked.<file>`` (SHA-256), ``submodules.<path>`` (commit),
+    ``imported_from``, ``checkout``.
 ``missing``, one row a problem
     ``run``, ``study`` and ``what`` is missing or damaged, in words.
 """

@@ -1,7 +1,8 @@
 """A thousand runs on Slurm, timed and counted: ``python benchmarks/submission.py``.
 
 Plans and submits them, asks for their status and cancels them, and counts every command that Slurm
-is asked by; the same with a tenth of them. Without a cluster here, on one of its own (as root, see
+is asked by; the same with a tenth of them. Also times the snapshot of the code alone, which each
+submission takes. Without a cluster here, on one of its own (as root, see
 tests/helpers/slurm/cluster.py). Ends with status 1 when a promise is not kept.
 """
 
@@ -16,9 +17,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from mpdit.disk import codefiles
+from mpdit.study import codesnapshot
+
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = ("sbatch", "squeue", "sacct", "scontrol", "scancel", "sinfo")
-RUNS, PROMISED_S = 1000, 5.0
+RUNS, PROMISED_S, SNAPSHOT_S = 1000, 5.0, 1.0
 
 GRID = """\
 study: submitted-{runs}
@@ -72,6 +76,23 @@ def measure(folder: Path, environment: dict[str, str], runs: int) -> list[tuple[
     return found
 
 
+def time_snapshot(folder: Path) -> float:
+    """Print and return the seconds that the snapshot of the code takes, the first of a study."""
+    folder.mkdir()
+    seconds = []
+    for _ in range(2):
+        began = time.perf_counter()
+        codesnapshot.assign(folder, ["run"], (), (), live=False)
+        seconds.append(time.perf_counter() - began)
+    files = codefiles.tree(next((folder / codesnapshot.FOLDER).iterdir()))
+    size = sum(map(len, files.values()))
+    print(
+        f"snapshot of {len(files)} files ({size / 1e6:.1f} MB): {seconds[0]:.2f} s, "
+        f"of the same code again {seconds[1]:.2f} s"
+    )
+    return seconds[0]
+
+
 def main() -> int:
     if (
         shutil.which("sbatch") is None
@@ -83,10 +104,12 @@ def main() -> int:
         return subprocess.run([sys.executable, cluster, sys.executable, __file__]).returncode
     with tempfile.TemporaryDirectory() as name:
         environment = make_counters(Path(name) / "bin")
+        snapshot_s = time_snapshot(Path(name) / "study")
         few = measure(Path(name), environment, RUNS // 10)
         many = measure(Path(name), environment, RUNS)
     (seconds, submitting), (_, asking), _ = many
     kept = seconds < PROMISED_S and submitting == few[0][1] and asking <= 2
+    kept = kept and snapshot_s < SNAPSHOT_S
     print(f"{RUNS:,} runs submitted in {seconds:.2f} s, promised {PROMISED_S:.0f} s")
     return 0 if kept else 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from analysis.judging import comparison, distances, levels, tuning
+from analysis.judging import code, comparison, distances, levels, tuning
 from analysis.study import NothingToShow, Study
 
 
@@ -59,8 +59,9 @@ def _explanation(study: Study) -> str:
 
 
 def warnings(study: Study) -> list[str]:
-    """Runs that cannot be compared, how tuned values were chosen, and what cannot be estimated."""
-    said: list[str] = []
+    """Runs that cannot be compared or have different code, how tuned values were chosen, and what
+    cannot be estimated."""
+    said = code.remarks(study)
     with suppress(NothingToShow):
         said += comparison.incomparable(study)
         said += tuning.remarks(study)

@@ -27,7 +27,10 @@ from mpdit.disk.rundir import RunDir, RunState
 from mpdit.errors import ConfigError
 
 EVALUATIONS = ["metric", "value", "role", "extractor", "weights", "count", "seconds"]
-STARTS = ["time", "code", "diff_sha", "python", "host", "device", "threads", "job"]
+STARTS = [
+    *("time", "code", "diff_sha", "code_hash", "code_snapshot"),
+    *("python", "host", "device", "threads", "job"),
+]
 RUNS = [
     *("run", "id", "variant", "seed", "study", "named", "state", "stage", "step", "steps"),
     *("trained", "parameters", "flops", "train_seconds", "model", "flags", "folder", "design"),

@@ -20,6 +20,8 @@ from mpdit.disk.jsontext import parse_json
 from mpdit.errors import ConfigError
 
 FRAMES = ("runs", "metrics", "magnitudes", "evaluations", "provenance", "missing")
+PATHS = ["folder", "imported_from", "checkout"]
+"""Columns that only the machine understands which wrote them."""
 IMAGES = 20
 """Number of images kept of each sample set."""
 SETS = ("samples.npz", "samples_ema*.npz")
@@ -41,7 +43,7 @@ def write(study: Study, out: Path) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name in FRAMES:
-            frame = getattr(study, name).drop(columns="folder", errors="ignore")
+            frame = getattr(study, name).drop(columns=PATHS, errors="ignore")
             frame.to_parquet(out / f"{name}.parquet", index=False, compression="zstd")
         for run in study.runs["run"]:
             _keep_images(study, run, out / run / "samples")

@@ -17,8 +17,11 @@ from analysis.study import Study
 from analysis.tables.cells import DASH, count, elapsed, minus
 from mpdit.config import OPERATIONAL, RunConfig
 
-CODE = ("version", "code", "diff_sha")
-NOT_ENVIRONMENT = {*CODE, "run", "variant", "seed", "study", "time", "job"}
+CODE = ("version", "code", "diff_sha", "code_hash", "untracked", "submodules")
+NOT_ENVIRONMENT = {
+    *(*CODE, "run", "variant", "seed", "study", "time", "job"),
+    *("code_snapshot", "imported_from", "checkout"),  # of the same code they may differ
+}
 
 
 class Discrepancy(NamedTuple):
@@ -46,9 +49,13 @@ def differences(first: Study, second: Study) -> list[Discrepancy]:
         for key in dict.fromkeys([*one, *other]):
             values = one.get(key), other.get(key)
             if kind == "result" or values[0] != values[1]:
-                part = "execution" if key in aside else "code" if key in CODE else kind
+                part = "execution" if key in aside else "code" if _is_code(key) else kind
                 found.append(Discrepancy(part, key.removeprefix("packages."), *values))
     return found
+
+
+def _is_code(key: str) -> bool:
+    return key.partition(".")[0] in CODE
 
 
 def _known(values: Iterator[tuple[str, Any]]) -> dict[str, Any]:

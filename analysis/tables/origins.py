@@ -13,7 +13,10 @@ from analysis.tables.cells import DASH, printer
 from analysis.tables.table import table
 
 FROM_RUNS = ["run", "study", "variant", "seed", "id", "state", "step", "steps", "parameters"]
-FROM_STARTS = ["code", "diff_sha", "python", "packages.torch", "host", "device", "processes"]
+FROM_STARTS = [
+    *("code", "diff_sha", "code_hash", "code_snapshot", "python", "packages.torch"),
+    *("host", "device", "processes"),
+]
 
 
 def _known(value: object) -> bool:
@@ -21,14 +24,14 @@ def _known(value: object) -> bool:
 
 
 def _short(value: object) -> str:
-    """A commit's first seven digits; a version as it is."""
+    """The first seven digits of a commit or a hash; a version as it is."""
     return str(value)[:7] if _known(value) else DASH
 
 
 @table(
     title="Where the runs come from",
-    caption="Of a run's last start. + marks uncommitted changes, kept beside the run. Packages and "
-    "threads are in the CSV.",
+    caption="Of a run's last start. + marks uncommitted changes, kept beside the run. Runs of one "
+    "code hash have the same code, whatever the commit. Packages and threads are in the CSV.",
     text=printer(
         {
             "run": "run",
@@ -36,6 +39,7 @@ def _short(value: object) -> str:
             "distance": "distance",
             "train time": "train_seconds",
             "code": lambda row: _short(row["code"]) + "+" * _known(row["diff_sha"]),
+            "code hash": lambda row: _short(row["code_hash"]),
             "torch": lambda row: _short(row["packages.torch"]),
             "device": lambda row: row["device"] if _known(row["device"]) else DASH,
             "host": lambda row: row["host"] if _known(row["host"]) else DASH,
@@ -49,9 +53,9 @@ def inventory(study: Study) -> pd.DataFrame:
 
     ``run``, ``study``, ``variant``, ``seed``, ``id``, ``state``, ``step`` of ``steps``,
     ``parameters``, ``train_seconds``; ``distance`` (NaN where there is none); of the last start
-    ``code`` (commit), ``diff_sha`` (of an uncommitted diff), ``python``, ``packages.torch``,
-    ``host``, ``device``, ``processes``, ``threads``; ``starts`` (their number), ``began`` (the
-    first start's time), ``jobs`` (Slurm's).
+    ``code`` (commit), ``diff_sha`` (of an uncommitted diff), ``code_hash``, ``code_snapshot``,
+    ``python``, ``packages.torch``, ``host``, ``device``, ``processes``, ``threads``; ``starts``
+    (their number), ``began`` (the first start's time), ``jobs`` (Slurm's).
     """
     runs = study.runs[[*FROM_RUNS, "train_seconds"]]
     try:
@@ -76,9 +80,10 @@ def inventory(study: Study) -> pd.DataFrame:
 def differences(study: Study) -> pd.DataFrame:
     """Where the runs' code, packages or machines differ: ``what``, ``value``, ``runs`` (names)."""
     starts = study.provenance
-    constant = {"run", "variant", "seed", "study", "time", "job"}
+    apart = {"run", "variant", "seed", "study", "time", "job"}
+    apart |= {"code_snapshot", "imported_from", "checkout"}  # of the same code they may differ
     rows = []
-    for what in [name for name in starts.columns if name not in constant]:
+    for what in [name for name in starts.columns if name not in apart]:
         found = starts[what].astype(object).where(starts[what].notna(), None)
         if found.nunique(dropna=False) < 2:
             continue

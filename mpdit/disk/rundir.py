@@ -5,6 +5,7 @@
 ==================  ===============================================================================
 config.yaml         the resolved config
 extensions/         copies of the user's extensions that the run uses, which it executes
+code.json           the snapshot of the code that it executes (see mpdit.study.codesnapshot)
 provenance.json     code version and diff, packages, host, device, threads; one entry a start
 state.json          stage, step, heartbeat; replaced atomically
 log.txt             what the run reported
@@ -35,6 +36,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import NonNegativeInt, TypeAdapter, ValidationError
@@ -114,12 +116,19 @@ class RunDir:
         except (FileNotFoundError, ValidationError):
             return None
 
-    def write_config(self, config: RunConfig) -> None:
-        """Create the folder, its config.yaml, and its copies of the extensions that it uses."""
+    def write_config(self, config: RunConfig, *, known_keys: bool = False) -> None:
+        """Create the folder, its config.yaml, and its copies of the extensions that it uses.
+
+        Args:
+            known_keys: keep the keys that config.yaml has, for the older code that will read it.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         write_extensions(self.path, config.extensions)
         dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-        text = yaml.dump(config.resolved(), Dumper=dumper, sort_keys=False)
+        tree = config.resolved()
+        if known_keys:
+            tree = _updated(read_config(self.path).tree, tree)
+        text = yaml.dump(tree, Dumper=dumper, sort_keys=False)
         write_atomic(self.path / "config.yaml", text)
 
     def config(self) -> RunConfig:
@@ -235,6 +244,16 @@ def read_config(folder: Path) -> YamlText:
         raise ConfigError(f"{folder} is not a run directory: it has no config.yaml") from None
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from None
+
+
+def _updated(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The old tree with its values replaced by the new one's."""
+    return {
+        key: _updated(value, new[key])
+        if isinstance(value, dict) and isinstance(new.get(key), dict)
+        else new.get(key, value)
+        for key, value in old.items()
+    }
 
 
 _STATE, _NAMES = TypeAdapter(RunState), TypeAdapter(list[str])

@@ -6,9 +6,7 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import socket
-import subprocess
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 import torch
 
 import mpdit
+from mpdit.disk import codefiles
 from mpdit.disk.files import write_atomic, written_aside
 from mpdit.disk.jsontext import parse_json
 from mpdit.disk.rundir import RunDir
@@ -47,15 +46,23 @@ def record_start(run: RunDir, device: torch.device, processes: int) -> dict[str,
             f"{file} is damaged. It held the number of threads, which a resumed run needs for the "
             "same bits. Delete the file to resume without it"
         ) from None
-    commit, diff = _code()
+    files = codefiles.code_files(copy.read_bytes() for copy in run.path.glob("extensions/*.py"))
+    origin = codefiles.origin(files)
+    diff = origin["diff"]
     diff_sha = hashlib.sha256(diff.encode()).hexdigest()[:16] if diff else None
     if diff_sha:
         write_atomic(run.path / f"uncommitted-{diff_sha}.diff", diff)
     entry = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "version": mpdit.__version__,
-        "code": commit,
+        "code": origin["commit"],
         "diff_sha": diff_sha,
+        "untracked": origin["untracked"],
+        "submodules": origin["submodules"],
+        "code_hash": codefiles.digest(codefiles.executed(files)),
+        "code_snapshot": codefiles.ROOT.name if codefiles.is_snapshot() else None,
+        "imported_from": str(codefiles.ROOT),
+        "checkout": origin["checkout"],
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "host": socket.gethostname(),
@@ -84,16 +91,3 @@ def record_missing_rows(run: RunDir, lines: list[str]) -> None:
 def _write(file: Path, starts: list[dict[str, Any]]) -> None:
     with written_aside(file) as temporary:
         temporary.write_text(json.dumps({"starts": starts}, indent=1))
-
-
-def _code() -> tuple[str | None, str]:
-    """Return the commit and the uncommitted diff of the checkout that this code runs from."""
-    root = Path(mpdit.__file__).parents[1]
-
-    def git(*words: str) -> str:
-        done = subprocess.run(("git", "-C", root, *words), capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    if not (root / ".git").exists() or shutil.which("git") is None:
-        return None, ""
-    return git("rev-parse", "HEAD") or None, git("diff", "HEAD", "--", "mpdit")

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Collection
 from pathlib import Path
 
+from mpdit.study import codesnapshot
 from mpdit.study.status import summary, survey
 from mpdit.study.studydir import StudyDir
 
@@ -18,5 +19,6 @@ def notify(folder: Path, runs: Collection[str], command: str) -> None:
     """
     study = StudyDir(folder)
     counted = f"{study.name}: {summary(survey(study, runs))}"
-    environment = {**os.environ, "MPDIT_STUDY": str(folder), "MPDIT_SUMMARY": counted}
+    more = {"MPDIT_STUDY": str(folder), "MPDIT_SUMMARY": counted}
+    environment = {**codesnapshot.without(os.environ), **more}
     subprocess.run(["sh", "-c", command], cwd=folder, env=environment, check=False)

@@ -7,6 +7,7 @@ resumed.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from typing import Any
 from mpdit.disk.files import append_row, read_rows
 from mpdit.disk.holds import read_held
 from mpdit.disk.rundir import RunDir
-from mpdit.errors import EXIT_BUSY, EXIT_DONE, EXIT_INTERRUPTED, ConfigError
+from mpdit.errors import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError
+from mpdit.study import codesnapshot
 from mpdit.study.runprocess import cores, crash_reason, find_gpus, record_error, spawn, start_run
 
 RUN_COMMAND = (sys.executable, "-m", "mpdit.run")
@@ -101,6 +103,10 @@ class Pool:
         except OSError:
             self.note(run, None)
             return
+        except ConfigError as error:
+            record_error(run, str(error), time.time())
+            self.note(run, EXIT_FAILED)
+            return
         self.free.pop()
         self.children.append(_Child(run, slot, process))
         if self.stopping:  # the signal came while the process was being started
@@ -123,10 +129,17 @@ class Pool:
             append_row(self.claim, {"finished": run.name, "exit": code})
 
 
-def start_pool(claim: Path, held: Any, log: Path) -> subprocess.Popen[bytes]:
-    """Start a pool in a session of its own; it inherits ``held``, the lock on its claim."""
+def start_pool(
+    claim: Path, held: Any, log: Path, code: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a pool in a session of its own; it inherits ``held``, the lock on its claim.
+
+    Args:
+        code: the folder that it imports mpdit from; None for the installed package.
+    """
     command = [sys.executable, "-m", "mpdit.study.pool", str(claim)]
-    return spawn(command, log, start_new_session=True, pass_fds=[held.fileno()])
+    env = {**os.environ, **codesnapshot.environment(code)}
+    return spawn(command, log, env=env, start_new_session=True, pass_fds=[held.fileno()])
 
 
 def main(claim: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from mpdit.disk.lease import BusyError
 from mpdit.disk.rundir import RunDir, RunState
+from mpdit.study import codesnapshot
 
 TAIL_BYTES = 4000
 
@@ -48,8 +49,12 @@ def start_run(
     Args:
         threads: the CPU threads that it may use.
         gpu: the only GPU that it sees; None for all that this process sees.
+
+    Raises:
+        ConfigError: when the snapshot of its code is missing or was changed.
     """
-    env = {**os.environ, "MPDIT_THREADS": str(threads)}
+    code = codesnapshot.run_environment(run.path)
+    env = {**os.environ, **code, "MPDIT_THREADS": str(threads)}
     if gpu is not None:
         env["CUDA_VISIBLE_DEVICES"] = gpu
     return spawn([*command, str(run.path)], run.log, env=env)

@@ -77,10 +77,18 @@ class RunStatus:
         return self.is_active or self.state == "held"
 
     @property
+    def has_begun(self) -> bool:
+        return self.step > 0 or self.stage != "train"
+
+    @property
     def word(self) -> str:
         """The state as it is printed: ``interrupted`` for a planned run that has begun."""
-        begun = self.step > 0 or self.stage != "train"
-        return "interrupted" if self.state == "planned" and begun else self.state
+        return "interrupted" if self.state == "planned" and self.has_begun else self.state
+
+    @property
+    def keeps_code(self) -> bool:
+        """Whether it has begun and its own code is not the reason that it ended."""
+        return self.has_begun and self.cause != "failed"
 
     @property
     def cause(self) -> str:

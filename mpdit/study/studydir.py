@@ -6,6 +6,7 @@ extensions/         copies of the extensions that it names
 study.json          its runs in the grid's order, then those on disk that are no longer in it
 <run>/              one folder a run (see ``rundir``)
 held.txt            the runs that are not started before they are released (see ``holds``)
+.code/<hash>/       a snapshot of the code that runs execute (see ``codesnapshot``)
 .lock               held (flock) by whoever changes any of these
 .jobs/*.jsonl       one claim a submission: ``{cluster, host, runs, …}``, then ``{finished}`` for
                     each run that has ended. Of two kinds:

@@ -12,10 +12,12 @@ from pathlib import Path
 from mpdit import slurm
 from mpdit.disk.files import append_row
 from mpdit.errors import ConfigError, nearest
+from mpdit.extensions import source_of
 from mpdit.grid.grid import load_grid
 from mpdit.grid.plan import Plan, PlannedRun, make_plan
 from mpdit.grid.resources import Resources
 from mpdit.study import pool
+from mpdit.study.codesnapshot import Codes, assign, place_of
 from mpdit.study.notice import notify
 from mpdit.study.reconcile import reconcile
 from mpdit.study.status import TO_DO, RunStatus, missing, survey
@@ -33,6 +35,7 @@ class Submission:
     """The folders of the runs that were asked for."""
     started: tuple[RunStatus, ...]
     left: tuple[RunStatus, ...]
+    codes: Codes
     new: tuple[str, ...] = ()
     """Folders of the runs that the grid did not have when it was last submitted."""
     dropped: tuple[str, ...] = ()
@@ -60,12 +63,14 @@ class Execution:
         cluster: ``slurm`` or ``local``.
         max_parallel: runs at once; by default the resources' limit, or one a GPU or core.
         on_end: a shell command that is run when all runs have ended.
+        live_code: runs execute the checkout as it is when they start, not a snapshot of it.
         command: executes one run, given its folder as last argument.
     """
 
     cluster: str = "local"
     max_parallel: int | None = None
     on_end: str | None = None
+    live_code: bool = False
     command: Sequence[str] = field(default_factory=lambda: pool.RUN_COMMAND)
 
 
@@ -165,15 +170,20 @@ def submit(
             chosen = {status.name: runs[status.name] for status in todo}
             left = tuple(s for s in statuses if s.name not in chosen)
             asked = tuple(status.name for status in (todo if states else statuses))
-            done = Submission(study, asked, tuple(todo), left, tuple(new), tuple(dropped))
+            extensions = map(source_of, plan.grid.extensions)
+            resumed = {status.name for status in todo if status.keeps_code}
+            codes = assign(study.path, chosen, resumed, extensions, how.live_code)
+            for name, run in chosen.items():
+                kept = codes.given[name] != codes.present
+                study.run(name).write_config(run.config, known_keys=kept)
+            done = Submission(study, asked, tuple(todo), left, codes, tuple(new), tuple(dropped))
             if not todo:
                 return done
-            for name, run in chosen.items():
-                study.run(name).write_config(run.config)
+            code = place_of(study.path, codes.present)
             study.drop_dead_claims()
             if how.cluster == "slurm":
-                return replace(done, arrays=_start_arrays(study, chosen, largest, how))
-            parallel, process = _start_pool(study, list(chosen), how)
+                return replace(done, arrays=_start_arrays(study, chosen, largest, how, code))
+            parallel, process = _start_pool(study, list(chosen), how, code)
             _note(study, chosen, chosen, how)
             return replace(done, parallel=parallel, process=process)
     except OSError as error:
@@ -181,7 +191,7 @@ def submit(
 
 
 def _start_pool(
-    study: StudyDir, runs: list[str], how: Execution
+    study: StudyDir, runs: list[str], how: Execution, code: Path | None
 ) -> tuple[int, subprocess.Popen[bytes]]:
     """Claim the runs and start a pool; return the number of runs at once and the process."""
     parallel = min(how.max_parallel or pool.default_parallel(), len(runs))
@@ -189,7 +199,7 @@ def _start_pool(
         "local", runs, command=how.command, parallel=parallel, on_end=how.on_end
     )
     with held:
-        process = pool.start_pool(claim, held, claim.with_suffix(".log"))
+        process = pool.start_pool(claim, held, claim.with_suffix(".log"), code)
         append_row(claim, {"pid": process.pid})  # here, so that cancel finds the pool at once
         return parallel, process
 
@@ -204,7 +214,11 @@ def _check_resources(wanted: Sequence[PlannedRun], how: Execution) -> tuple[list
 
 
 def _start_arrays(
-    study: StudyDir, runs: dict[str, PlannedRun], largest: int, how: Execution
+    study: StudyDir,
+    runs: dict[str, PlannedRun],
+    largest: int,
+    how: Execution,
+    code: Path | None,
 ) -> tuple[JobArray, ...]:
     """Claim the runs and submit them to Slurm."""
     from mpdit.study.cluster.arrays import submit_arrays
@@ -213,7 +227,7 @@ def _start_arrays(
     notice = None if how.on_end is None else partial(notify, study.path, command=how.on_end)
     taken = []
     for array in submit_arrays(
-        study, resources, largest, how.command, how.max_parallel, notice
+        study, resources, largest, how.command, how.max_parallel, notice, code
     ):  # noted one by one: sbatch may reject the next
         _note(study, (name for task in array.tasks for name in task), runs, how)
         taken.append(array)

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+import mpdit
 from mpdit.disk.files import append_row
 from mpdit.disk.lease import BusyError
 from mpdit.disk.rundir import RunDir, RunState
@@ -49,6 +50,8 @@ def execute(run: RunDir) -> int:
             "threads": os.environ["MPDIT_THREADS"],
             "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "node": os.environ.get("SLURMD_NODENAME"),
+            "version": mpdit.__version__,
+            "code": str(Path(mpdit.__file__).parents[1]),
         },
     )
     print(f"{name} begins at step {before.step}", flush=True)

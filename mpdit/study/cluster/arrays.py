@@ -27,6 +27,7 @@ from mpdit import slurm
 from mpdit.disk.files import append_row
 from mpdit.errors import ConfigError
 from mpdit.grid.resources import Resources
+from mpdit.study import codesnapshot
 from mpdit.study.cluster import partitions
 from mpdit.study.cluster.job import Job
 from mpdit.study.studydir import NOTICE, JobArray, StudyDir, job_names
@@ -37,8 +38,6 @@ NO_LIMIT = 365 * 24 * 60
 NOTICE_MIN = 10
 UNLIMITED_TIMEOUTS = 1_000_000
 """submitit counts timeouts; `Job` ends a run that makes no progress."""
-_PYTHON = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
-"""USR2 is ignored until Python handles it; before that it would end the job for good."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +181,7 @@ def submit_arrays(
     command: Sequence[str],
     max_parallel: int | None,
     notice: Callable[[list[str]], None] | None,
+    code: Path | None = None,
 ) -> Iterator[JobArray]:
     """Claim runs and submit them, one sbatch an array. Call under the study's lock.
 
@@ -193,6 +193,7 @@ def submit_arrays(
         command: executes one run, given its folder as last argument.
         max_parallel: as in `make_batches`.
         notice: called with the runs' names by a job of its own, after all others.
+        code: the folder that the jobs import mpdit from; None for the installed package.
 
     Yields:
         each array, once it is submitted.
@@ -213,7 +214,7 @@ def submit_arrays(
         work = Job(claim, command, batch.resources.runs_per_job, batch.minutes, batch.stop_s)
         after = [] if batch.after is None else [jobs[batch.after]]
         try:
-            job = _sbatch(_executor(batch, name, claim, after), work, batch.tasks)
+            job = _sbatch(_executor(batch, name, claim, after, code), work, batch.tasks)
         except ConfigError as error:
             never = chain.from_iterable(other.tasks for other in batches[index + 1 :])
             for run in chain.from_iterable(never):
@@ -227,7 +228,9 @@ def submit_arrays(
     if notice is not None:
         small, folder = _notice_batch(batches[0].resources), file.with_suffix(NOTICE)
         try:
-            _sbatch(_executor(small, f"{job_name}-end", folder, jobs), notice, [list(resources)])
+            _sbatch(
+                _executor(small, f"{job_name}-end", folder, jobs, code), notice, [list(resources)]
+            )
         except ConfigError as error:
             failure = "All runs were submitted, but Slurm rejected the --on-end job"
             raise ConfigError(f"{failure}: {error}") from None
@@ -274,14 +277,29 @@ def _sbatch(executor: SlurmExecutor, work: Callable[..., None], *arguments: Sequ
     return str(jobs[0].job_id).split("_", maxsplit=1)[0]
 
 
-def _executor(batch: Batch, name: str, claim: Path, after: Sequence[str] = ()) -> SlurmExecutor:
+def _python(code: Path | None) -> str:
+    """The command that starts Python in a job.
+
+    USR2 is ignored until Python handles it; before that it would end the job for good.
+    """
+    commands = ['trap "" USR2', *codesnapshot.shell_commands(code), 'exec "$0" "$@"']
+    return f"sh -c {shlex.quote('; '.join(commands))} {shlex.quote(sys.executable)}"
+
+
+def _executor(
+    batch: Batch,
+    name: str,
+    claim: Path,
+    after: Sequence[str] = (),
+    code: Path | None = None,
+) -> SlurmExecutor:
     """The executor that submits a batch; ``after`` are the jobs that have to end first."""
     resources = batch.resources
     options = {option: value for option, value in resources.extra.items() if value is not False}
     if after:
         own = str(options.get("dependency", ""))
         options["dependency"] = ",".join(filter(None, (own, f"afterany:{':'.join(after)}")))
-    executor = SlurmExecutor(claim, max_num_timeout=UNLIMITED_TIMEOUTS, python=_PYTHON)
+    executor = SlurmExecutor(claim, max_num_timeout=UNLIMITED_TIMEOUTS, python=_python(code))
     gpus = f"{resources.gpu_type}:{resources.gpus}" if resources.gpu_type else resources.gpus
     asked: dict[str, Any] = {
         "partition": resources.partition,

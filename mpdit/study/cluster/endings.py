@@ -39,6 +39,8 @@ process that died (srun reports that it terminates the step)."""
 _PATTERNS = {kind: re.compile(rf"^{kind}(?::|$)|{line}", re.I) for kind, line in _LINES.items()}
 """A stored error (`status.explain_end`) begins with its kind."""
 
+_STATUS = re.compile(r"srun: error: .*: Exited with exit code \d+")
+
 
 def classify(word: str, log: str) -> Cause:
     """The cause of a run's end.
@@ -49,7 +51,8 @@ def classify(word: str, log: str) -> Cause:
         log: the last lines of the job's or the run's log.
     """
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    last = lines[-1] if lines else ""
+    own = [line for line in lines if not _STATUS.fullmatch(line)]  # these tell more than srun's
+    last = (own or lines or [""])[-1]
     known = _WORDS.get(word, "")
     for kind, pattern in _PATTERNS.items():
         found = [line for line in lines if pattern.search(line)]

@@ -26,7 +26,14 @@ from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
 from mpdit.disk.rundir import STAGES, RunDir
-from mpdit.errors import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, explain_os_error
+from mpdit.errors import (
+    EXIT_BUSY,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    ConfigError,
+    explain_os_error,
+)
 from mpdit.study.runprocess import cores, crash_reason, find_gpus, record_error, start_run
 
 POLL_S = 0.2
@@ -97,6 +104,8 @@ class Job:
                     self._children[run] = start_run(run, self.command, threads, gpus.get(run))
                 except OSError as error:  # such as a deleted folder
                     self._fail(run, explain_os_error(error))
+                except ConfigError as error:
+                    self._fail(run, str(error))
             time.sleep(POLL_S)
             self._look()
         if self._interrupted:

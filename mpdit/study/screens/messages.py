@@ -9,6 +9,7 @@ from pathlib import Path
 from mpdit.grid.plan import Plan
 from mpdit.study.cost import doubts, make_bill
 from mpdit.study.hold import Changed
+from mpdit.study.screens.codelines import code_lines
 from mpdit.study.screens.plantable import LISTED
 from mpdit.study.status import missing, tally
 from mpdit.study.studydir import StudyDir
@@ -37,6 +38,7 @@ def announcement(submission: Submission, paint: Paint) -> Iterator[str]:
             yield f"  before: {', '.join(f'{n:,} {cause}' for cause, n in causes.items())}"
     else:
         yield f"{name}: nothing to submit{left}"
+    yield from code_lines(submission)
 
 
 def _place(submission: Submission) -> str:
