@@ -27,7 +27,7 @@ NO_LIMIT = 365 * 24 * 60
 """Minutes; submitit always passes a limit."""
 
 _TIME = re.compile(r"(?:(\d{1,4})-)?(\d{1,6})(?::(\d{1,2}))?(?::(\d{1,2}))?")
-_SHARES = frozenset(("mem-per-cpu", "mem-per-gpu"))
+_SHARES = ("mem-per-cpu", "mem-per-gpu")
 _GPUS = re.compile(r"(?:([\w.-]{1,60}):)?(\d{1,6})")
 
 
@@ -160,13 +160,15 @@ class Resources(BaseModel):
         return f"{origin}: slurm.{key}" if origin else f"slurm.{key}"
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """(key, value, origin) of each value that was given."""
-        found = []
-        for key, origin in self._origins.items():
+        """(key, value, origin) of each value that was given, in the order of the fields."""
+        fields, found = list(type(self).model_fields), []
+        for key in sorted(self._origins, key=lambda key: fields.index(key.partition(".")[0])):
             name, _, option = key.partition(".")
             value = self.extra[option] if option else getattr(self, name)
             text = "; ".join(value) if isinstance(value, tuple) else str(value)
-            found.append((key, text.lower() if value in (True, False, None) else text, origin))
+            found.append(
+                (key, text.lower() if value in (True, False, None) else text, self._origins[key])
+            )
         return found
 
 
@@ -196,8 +198,9 @@ def overlay(inherited: Resources, *nodes: Setting) -> Resources:
     """As `read_resources`, without a check of the values against one another."""
     for node in nodes:
         values, options = _read(node)
-        if options.keys() & _SHARES or values.get("memory"):  # sbatch takes one of them
-            options = dict.fromkeys(_SHARES & inherited.extra.keys(), False) | options
+        if options.keys() & set(_SHARES) or values.get("memory"):  # sbatch takes one of them
+            given = [option for option in _SHARES if option in inherited.extra]
+            options = dict.fromkeys(given, False) | options
             values = {"memory": None} | values if inherited.memory else values
         for key, value in values.items():
             inherited = inherited.with_value(key, value, _origin(node, key))
@@ -241,7 +244,8 @@ def _read(node: Setting) -> tuple[dict[str, Any], dict[str, Any]]:
         if option in options:
             raise _inside(node, "extra", name).error(f"{option} is listed twice")
         options[option] = checked
-    return {name: getattr(own, name) for name in own.model_fields_set - {"extra"}}, options
+    values = {name: getattr(own, name) for name in Resources.model_fields if name in given}
+    return {name: value for name, value in values.items() if name != "extra"}, options
 
 
 def _inside(node: Setting, *keys: str) -> Setting:

@@ -164,7 +164,9 @@ def _blamed(message: str, resources: Resources) -> str:
     places = [
         resources.blame(key)
         for key in resources.origins
-        if re.search(rf"\b{re.escape(key.removeprefix('extra.'))}\b", message, re.IGNORECASE)
+        if re.search(
+            rf"\b{re.escape(key.removeprefix('extra.').rstrip('s'))}", message, re.IGNORECASE
+        )
     ]
     return ": ".join(("; ".join(places), message)) if places else message
 
