@@ -53,6 +53,12 @@ Sets = Annotated[
         "--set", metavar="KEY=VALUE", help="Set a value in every run, such as train.steps=100"
     ),
 ]
+ResourceSets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set a resource this time, such as slurm.partition=gpu"
+    ),
+]
 Only = Annotated[
     list[str] | None,
     typer.Option(
@@ -177,6 +183,7 @@ def retry(
     memory: Annotated[
         str | None, typer.Option(metavar="M", help="Memory (16G) or a factor (x2)")
     ] = None,
+    sets: ResourceSets = None,
     on_end: OnEnd = None,
     live_code: LiveCode = False,
 ) -> None:
@@ -194,7 +201,8 @@ def retry(
     plan = stored_plan(found)
     part = select_part(found, plan, only or ())
     how = Execution(choose_cluster(last_cluster(found), plan), max_parallel, on_end, live_code)
-    name, more = found.table["grid"], partial(adjust, study=found, time=time, memory=memory)
+    name = found.table["grid"]
+    more = partial(adjust, study=found, time=time, memory=memory, sets=sets or ())
     _submit(part, found.path.parent, how, wait, plan, grid_name=name, states=STATES, adjust=more)
 
 
@@ -317,9 +325,10 @@ def _load(
     """The requested part of a plan, and the whole plan, with the defaults that its study has."""
     from mpdit.grid.grid import load_grid
     from mpdit.grid.plan import make_plan
+    from mpdit.grid.site import site_resources
     from mpdit.study.studydir import StudyDir
 
-    grid = load_grid(file, sets or ())
+    grid = load_grid(file, sets or (), site=site_resources())
     whole = make_plan(grid, StudyDir(results / grid.study).defaults)
     return (whole.only(*only) if only else whole), whole
 

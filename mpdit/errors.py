@@ -36,9 +36,10 @@ class ConfigError(ValueError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean …?`` with the closest of ``known``, or '' when none is close."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    """Return `` Did you mean …?`` with the closest of ``known`` in any case, or ''."""
+    names = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
+    return f" Did you mean {names[close[0]]!r}?" if close else ""
 
 
 def explain(error: ValidationError, known_keys: Iterable[str]) -> ConfigError:

@@ -25,8 +25,8 @@ PATIENCE_S = 40
 LOOK_BACK = "now-30days"
 """`find_jobs` ignores jobs that ended before this."""
 
-WHICH_CLUSTER = ("SLURM_CONF", "SLURM_CLUSTERS")
-"""The environment variables that select the cluster."""
+WHICH_CLUSTER = "SLURM_CONF"
+"""The environment variable that selects the cluster; all else that could is refused or dropped."""
 
 _SEPARATOR = "\x1f"  # in no name, reason or list of nodes
 _NO_ACCOUNTING = "accounting storage is disabled"
@@ -65,10 +65,10 @@ def environment() -> dict[str, str]:
     """This process's environment without the variables that change a command's output.
 
     These are set by an enclosing job or by the user: ``SLURM_*``, ``SBATCH_*``, ``SQUEUE_*`` and
-    the like. The variables that select the cluster stay.
+    the like. `WHICH_CLUSTER` stays.
     """
     dropped = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SQUEUE|SACCT|SCANCEL|SINFO)_")
-    clean = {k: v for k, v in os.environ.items() if k in WHICH_CLUSTER or not dropped.match(k)}
+    clean = {k: v for k, v in os.environ.items() if k == WHICH_CLUSTER or not dropped.match(k)}
     return {**clean, "SLURM_BITSTR_LEN": "0"}  # whole lists of array indices
 
 
@@ -134,6 +134,16 @@ def largest_array() -> int:
     if match := re.search(r"max_array_tasks=(\d+)", config["SchedulerParameters"]):
         tasks = min(tasks, int(match[1]))
     return max(1, tasks)
+
+
+def check_one_cluster() -> None:
+    """Raise ConfigError where the environment sends jobs to other clusters."""
+    for variable in ("SBATCH_CLUSTERS", "SLURM_CLUSTERS"):
+        if names := os.environ.get(variable):
+            raise ConfigError(
+                f"{variable}={names}: jobs of other clusters cannot be followed. Unset it and "
+                "submit on that cluster's own login node"
+            )
 
 
 def has_nodes(partition: str | None) -> bool:

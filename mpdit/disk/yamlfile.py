@@ -111,6 +111,24 @@ def parse(text: str, name: str = "grid", *, dumped: bool = False) -> YamlText:
     return YamlText(name, tree, loader.lines)
 
 
+def parse_value(text: str, name: str) -> YamlText:
+    """Parse one value of a command line.
+
+    Brackets, braces and quotes are as in a file. All else is one scalar, up to its last character:
+    it may hold ``#`` or ``: `` and begin with ``*``. Nothing is the empty text.
+
+    Raises:
+        ConfigError: as `parse`, and for text after the value.
+    """
+    text = text.strip()
+    if not text.startswith(("[", "{", '"', "'")):
+        return YamlText(name, _plain(text) if text else "", {(): 0})
+    values = parse(f"[{text}]", name).tree  # in brackets, a comment after the value is an error
+    if len(values) != 1:
+        raise ConfigError(f"{name}: should be one value: write a list as [a, b]")
+    return YamlText(name, values[0], {(): 0})
+
+
 class _RefusedError(yaml.MarkedYAMLError):
     """Valid YAML that is refused."""
 
@@ -208,11 +226,13 @@ class _PlainLoader(_Loader):
             raise _RefusedError(node, f"text holds the control character {printable(found[0])}")
 
     def scalar(self, node: Any) -> Any:
-        text = node.value
-        if node.style:
-            return text
-        if text in _WORDS:
-            return _WORDS[text]
-        if _INT.fullmatch(text):
-            return int(text)
-        return float(text) if _FLOAT.fullmatch(text) else text
+        return node.value if node.style else _plain(node.value)
+
+
+def _plain(text: str) -> Any:
+    """The value of a scalar without quotes."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INT.fullmatch(text):
+        return int(text)
+    return float(text) if _FLOAT.fullmatch(text) else text

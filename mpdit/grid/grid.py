@@ -8,19 +8,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mpdit import extensions
 from mpdit.disk.rundir import PAPER, PUBLISHED
-from mpdit.disk.yamlfile import YamlText, parse, read
+from mpdit.disk.yamlfile import YamlText, read
 from mpdit.errors import ConfigError, nearest
 from mpdit.extensions import Extension
 from mpdit.grid.exclusions import Exclusion, read_exclusions
 from mpdit.grid.names import check_name
 from mpdit.grid.ranges import Range, read_range
-from mpdit.grid.resources import Resources, read_resources
-from mpdit.grid.settings import Layer, Setting, fold, read_axes, read_layer
+from mpdit.grid.resources import NOTHING, Resources, read_resources
+from mpdit.grid.sets import read_sets
+from mpdit.grid.settings import Layer, Setting, read_axes, read_layer
 from mpdit.grid.variants import NAMED, Named, read_variants
 
 MAX_POINTS = 100_000
@@ -46,7 +47,8 @@ class Axis:
 
 @dataclass(frozen=True)
 class Grid:
-    """A study as it was written. ``overrides`` is what ``--set`` puts over every run."""
+    """A study as it was written. ``overrides`` is what ``--set`` puts over every run; ``site`` are
+    the resources that hold where the grid names none."""
 
     text: str
     source: YamlText
@@ -62,6 +64,7 @@ class Grid:
     overrides: Layer
     set_texts: tuple[str, ...]
     extensions: tuple[Extension, ...] = ()
+    site: Resources = NOTHING
 
     @property
     def points(self) -> int:
@@ -70,21 +73,31 @@ class Grid:
         return max(1, len(self.named)) * math.prod(factors) * len(self.seeds)
 
 
-def load_grid(file: Path, set_texts: Sequence[str] = (), extensions_in: Path | None = None) -> Grid:
+def load_grid(
+    file: Path,
+    set_texts: Sequence[str] = (),
+    extensions_in: Path | None = None,
+    site: Resources = NOTHING,
+) -> Grid:
     """A grid file, with ``key=value`` texts put over it. Its extensions are executed.
 
     Args:
         extensions_in: a folder with copies of the extensions, in place of the grid's own paths.
+        site: the resources that hold where the grid names none.
 
     Raises:
         ConfigError: naming file, line and key of the first thing that is wrong.
     """
     text, source = read(file)
-    return parse_grid(text, source, set_texts, extensions_in)
+    return parse_grid(text, source, set_texts, extensions_in, site)
 
 
 def parse_grid(
-    text: str, source: YamlText, set_texts: Sequence[str] = (), extensions_in: Path | None = None
+    text: str,
+    source: YamlText,
+    set_texts: Sequence[str] = (),
+    extensions_in: Path | None = None,
+    site: Resources = NOTHING,
 ) -> Grid:
     """As ``load_grid``, from a parsed text.
 
@@ -100,10 +113,11 @@ def parse_grid(
     if "study" not in source.tree:
         raise top.error("study: is not set: it names the folder under results/")
     loaded = tuple(_extensions(top, extensions_in))  # first: they make keys known
-    overrides, seeds = _read_sets(set_texts)
-    resources = Resources()
-    if (node := top.get("slurm")) is not None:
-        resources = read_resources(node, resources)
+    sets = read_sets(set_texts)
+    node = top.get("slurm")
+    resources = site if node is None else read_resources(site, node)
+    named = read_variants(top, resources)
+    sets.check_variants([one.name for one in named])
     axes = [*_axes(top, "grid"), *_zips(top)]
     grid = Grid(
         text=text,
@@ -111,15 +125,16 @@ def parse_grid(
         study=_study_name(top.child("study")),
         description=_description(top),
         base=_layer(top, "base"),
-        named=tuple(read_variants(top, resources)),
+        named=tuple(replace(one, resources=sets.over(one.resources, one.name)) for one in named),
         axes=tuple(axes),
         tune=tuple(_axes(top, "tune")),
         exclusions=tuple(read_exclusions(top)),
-        seeds=seeds or _seeds(top.get("seeds")),
-        resources=resources,
-        overrides=overrides,
+        seeds=_seeds(sets.seeds or top.get("seeds")),
+        resources=sets.over(resources),
+        overrides=sets.layer,
         set_texts=tuple(set_texts),
         extensions=loaded,
+        site=site,
     )
     _check_conflicts(grid)
     if grid.points > MAX_POINTS:
@@ -171,25 +186,6 @@ def _description(top: Setting) -> str:
     if not isinstance(node.value, str):
         raise node.error("should be text")
     return " ".join(node.value.split())
-
-
-def _read_sets(texts: Sequence[str]) -> tuple[Layer, tuple[int, ...]]:
-    """What ``--set`` says: settings over every run's, and seeds instead of the study's."""
-    layers: list[Layer] = []
-    seeds: tuple[int, ...] = ()
-    for text in texts:
-        key, equals, value = text.partition("=")
-        name = f"--set {text}"
-        if not equals or not key.strip():
-            raise ConfigError(f"{name}: write --set key=value, such as --set train.steps=100")
-        source = parse(value, name) if value.strip() else YamlText(name, "", {(): 0})
-        key = key.strip()
-        if key == "seeds":
-            seeds = _seeds(Setting(source.tree, source, ()))
-            continue
-        whole = YamlText(name, {key: source.tree}, {(): 0})
-        layers.append(read_layer(whole, (), whole.tree))
-    return fold(layers), seeds
 
 
 def _seeds(node: Setting | None) -> tuple[int, ...]:

@@ -105,7 +105,7 @@ def _over(origin: Named, name: str, node: Setting) -> Named:
     layer = read_layer(node.source, node.where, node.value, ("slurm", "from"))
     resources = origin.resources
     if isinstance(node.value, dict) and "slurm" in node.value:
-        resources = read_resources(node.child("slurm"), resources)
+        resources = read_resources(resources, node.child("slurm"))
     return Named(name, fold((origin.layer, layer)), resources)
 
 

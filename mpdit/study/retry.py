@@ -9,6 +9,7 @@ from dataclasses import replace
 from mpdit.errors import ConfigError
 from mpdit.grid.plan import PlannedRun
 from mpdit.grid.resources import Resources, parse_minutes
+from mpdit.grid.sets import Sets, read_sets
 from mpdit.study.studydir import StudyDir
 
 STATES = ("failed", "lost")
@@ -18,27 +19,44 @@ _MEMORY = re.compile(r"(\d{1,9})([KMGT])B?")
 
 
 def adjust(
-    runs: Sequence[PlannedRun], study: StudyDir, time: str | None, memory: str | None
+    runs: Sequence[PlannedRun],
+    study: StudyDir,
+    time: str | None,
+    memory: str | None,
+    sets: Sequence[str] = (),
 ) -> list[PlannedRun]:
     """Give runs the time and memory of their last submission, or new ones.
 
     Args:
         time, memory: an amount as in a grid, or a factor such as ``x2``; None changes nothing.
+        sets: texts of ``--set``, which go over all others.
 
     Raises:
         ConfigError: for any other text, and for a factor where a run had no amount.
     """
+    over = _only_resources(sets, study)
     last = {entry["name"]: entry.get("submitted", {}) for entry in study.entries}
     names, adjusted = study.places(runs), []
     for run in runs:
         said = last.get(names.get(run.id, run.name), {})
-        known = {key: said[key] for key in ("time", "memory") if key in said}
-        before = run.resources.model_copy(update=known)
-        minutes = before.time if time is None else _minutes(time, before, run.name)
-        size = before.memory if memory is None else _size(memory, before, run.name)
-        more = before.model_copy(update={"time": minutes, "memory": size})
-        adjusted.append(replace(run, resources=more))
+        more = run.resources
+        for key in (key for key in ("time", "memory") if key in said):
+            more = more.with_value(key, said[key], "the last submission")
+        if time is not None:
+            more = more.with_value("time", _minutes(time, more, run.name), f"--time {time}")
+        if memory is not None:
+            size = _size(memory, more, run.name)
+            more = more.with_value("memory", size, f"--memory {memory}")
+        adjusted.append(replace(run, resources=over.over(more, run.named)))
     return adjusted
+
+
+def _only_resources(texts: Sequence[str], study: StudyDir) -> Sets:
+    sets = read_sets(texts)
+    if other := next(iter(sets.layer.values()), sets.seeds):
+        raise ConfigError(f"{other.source.name}: a retry can only set resources (slurm.…)")
+    sets.check_variants([entry["named"] for entry in study.entries if entry.get("named")])
+    return sets
 
 
 def last_cluster(study: StudyDir) -> str:

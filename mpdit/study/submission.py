@@ -15,7 +15,7 @@ from mpdit.errors import ConfigError, nearest
 from mpdit.extensions import source_of
 from mpdit.grid.grid import load_grid
 from mpdit.grid.plan import Plan, PlannedRun, make_plan
-from mpdit.grid.resources import Resources
+from mpdit.grid.site import site_resources
 from mpdit.study import pool
 from mpdit.study.codesnapshot import Codes, assign, place_of
 from mpdit.study.notice import notify
@@ -84,7 +84,7 @@ def choose_cluster(asked: str, plan: Plan) -> str:
         hint = nearest(asked, CLUSTERS)
         raise ConfigError(f"--cluster {asked!r} is not one of {', '.join(CLUSTERS)}.{hint}")
     if asked == "auto":
-        named = any(run.resources != Resources() for run in plan.runs)
+        named = any(run.resources != plan.grid.site for run in plan.runs)
         return "slurm" if named and slurm.is_available() else "local"
     if asked == "slurm" and not slurm.is_available():
         raise ConfigError("sbatch not found on this machine. Use --cluster local.")
@@ -209,7 +209,7 @@ def _check_resources(wanted: Sequence[PlannedRun], how: Execution) -> tuple[list
     from mpdit.study.cluster.arrays import check  # here: importing submitit is slow
 
     asked = {run.name: run.resources for run in wanted}
-    timed, largest = check(asked, how.max_parallel, notice=how.on_end is not None)
+    timed, largest = check(asked, how.max_parallel)
     return [replace(run, resources=timed[run.name]) for run in wanted], largest
 
 
@@ -252,6 +252,6 @@ def stored_plan(study: StudyDir) -> Plan:
         ConfigError: when its grid.yaml is not a valid grid.
     """
     copies = study.path / "extensions"  # of what was submitted, whatever the files are now
-    grid = load_grid(study.grid_file, study.table.get("set", ()), copies)
+    grid = load_grid(study.grid_file, study.table.get("set", ()), copies, site_resources())
     plan = make_plan(grid, study.defaults)
     return replace(plan, grid=replace(plan.grid, study=study.name))

@@ -169,14 +169,6 @@ def test_resources_of_a_variant_go_over_the_studys() -> None:
     assert made.runs[0].id == plan("variants: {A: {}}").runs[0].id
 
 
-@pytest.mark.parametrize(
-    ("text", "minutes"),
-    [("90", 90), ("90:30", 91), ("1:30:00", 90), ("2-12", 3600), ("1-00:30", 1470), ("0:01", 1)],
-)
-def test_time_limits_are_read_as_slurm_reads_them(text: str, minutes: int) -> None:
-    assert plan(f"slurm: {{time: {text}}}").runs[0].resources.time == minutes
-
-
 def test_scalars_mean_what_they_look_like() -> None:
     tree = parse("[1e-3, 400_000, 1:30:00, on, no, true, ~, '3', 010, .5, -2, 1_0.5]").tree
     assert tree == [1e-3, 400_000, "1:30:00", "on", "no", True, None, "3", 10, 0.5, -2, 10.5]

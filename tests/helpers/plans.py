@@ -12,6 +12,7 @@ from mpdit.disk.yamlfile import parse
 from mpdit.errors import ConfigError
 from mpdit.grid.grid import Grid, load_grid, parse_grid
 from mpdit.grid.plan import Plan, make_plan
+from mpdit.grid.resources import NOTHING, Resources
 
 BASE = """\
 study: s
@@ -22,9 +23,11 @@ base:
 """
 
 
-def grid_from_text(text: str, name: str = "grid", set_texts: Sequence[str] = ()) -> Grid:
+def grid_from_text(
+    text: str, name: str = "grid", set_texts: Sequence[str] = (), site: Resources = NOTHING
+) -> Grid:
     """As ``load_grid``, from a text."""
-    return parse_grid(text, parse(text, name), set_texts)
+    return parse_grid(text, parse(text, name), set_texts, site=site)
 
 
 def plan(text: str, *sets: str, base: str = BASE) -> Plan:

@@ -53,13 +53,44 @@ def test_what_is_submitted_from_within_a_job_inherits_nothing_of_it(
 ) -> None:
     (tmp_path / "grid.yaml").write_text(f"{BASE}variants: {{steady: {{}}}}\nslurm: {{{MEMORY}}}\n")
     of_the_job = {"SLURM_JOB_ID": "1", "SLURM_CPUS_PER_TASK": "3", "SLURM_INHERITED": "yes"}
-    launch(tmp_path, "grid.yaml", **of_the_job, SBATCH_PARTITION="low", SBATCH_NICE="7")
+    launch(tmp_path, "grid.yaml", **of_the_job, SBATCH_OUTPUT="elsewhere", SBATCH_GPUS="2")
     (status,) = wait_for(StudyDir(tmp_path / "results" / "s"), all_running)
     asked = cluster.run("squeue", "-h", "-j", str(status.job), "-o", "%P %C %N").split()
     assert asked[:2] == ["main", "1"]
     pids = cluster.job_processes(asked[2])
     (run,) = (pid for pid in pids if b"stand_in" in command_of(pid))
     assert b"SLURM_INHERITED" not in Path(f"/proc/{run}/environ").read_bytes()
+
+
+ODD = r"""/a b #c ~ k=v 'd' \ "e" """.strip()
+
+
+def test_a_sites_defaults_setup_and_options_reach_the_runs(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    (tmp_path / "mpdit").mkdir()
+    (tmp_path / "mpdit" / "slurm.yaml").write_text(f"{MEMORY}\ntime: 7\n")
+    (tmp_path / "grid.yaml").write_text(
+        f"{BASE}variants:\n  steady: {{}}\n"
+        "  stopped: {mp_silu: true, slurm: {setup: [nonsense --now]}}\n"
+        "slurm:\n  setup: ['export FROM_SETUP=\"a b\"']\n  extra: {export: NONE}\n"
+    )
+    site = {"XDG_CONFIG_HOME": str(tmp_path), "SBATCH_PARTITION": "low", "SBATCH_WCKEY": "other"}
+    launch(tmp_path, "grid.yaml", "--set", f"slurm.extra.comment={ODD}", **site)
+    study = StudyDir(tmp_path / "results" / "s")
+    steady, _ = wait_for(study, lambda found: all_running(found[:1]) and not found[1].is_active)
+    job = cluster.run("scontrol", "show", "job", str(steady.job)).splitlines()
+    words = [word for line in job for word in line.split()]
+    assert {"Partition=low", "WCKey=other", "TimeLimit=00:07:00"} <= set(words)
+    assert f"Comment={ODD}" in map(str.strip, job)
+    pids = cluster.job_processes(str(steady.where))
+    (run,) = (pid for pid in pids if b"stand_in" in command_of(pid))
+    environment = Path(f"/proc/{run}/environ").read_bytes().split(b"\0")
+    assert {b"FROM_SETUP=a b", b"SBATCH_PARTITION=low"} <= set(environment)
+    stopped = look(study)[1]
+    assert (stopped.cause, "nonsense: command not found" in str(stopped.error)) == ("failed", True)
+    with pytest.raises(AssertionError, match=r"SBATCH_ACCOUNT: slurm\.account.*Invalid account"):
+        launch(tmp_path, "grid.yaml", "--set", "seeds=2", **site, SBATCH_ACCOUNT="nobody")
 
 
 def test_half_a_study_is_cancelled_and_goes_on(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,7 @@ from mpdit import slurm
 from mpdit.disk.files import append_row
 from mpdit.errors import ConfigError
 from mpdit.grid.resources import Resources
-from mpdit.study.cluster import partitions
-from mpdit.study.cluster.arrays import check, submit_arrays
+from mpdit.study.cluster.arrays import submit_arrays
 from mpdit.study.cluster.scheduler import Scheduler
 from mpdit.study.reconcile import reconcile
 from mpdit.study.screens.logs import show_log
@@ -173,21 +172,6 @@ def test_when_only_the_notice_is_refused_the_runs_are_submitted(
         start(study, print)
     (claim,) = study.claims()
     assert [array.job for array in claim.arrays] == ["1", "2", "3"]
-
-
-def test_a_notice_is_judged_with_the_runs_and_asks_no_more_time_than_they(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    judged: list[Sequence[str]] = []
-    monkeypatch.setattr(partitions, "read", list)
-    monkeypatch.setattr(partitions, "check", lambda *_: None)
-    monkeypatch.setattr(slurm, "largest_array", lambda: 1000)
-    monkeypatch.setattr(slurm, "rehearse", judged.append)
-    wanted = {"a": Resources(time=5, partition="short", gpus=2)}
-    check(wanted, notice=True)
-    runs, notice = judged
-    assert {"--time=5", "--partition=short", "--gpus-per-node=2"} <= set(runs)
-    assert {"--time=5", "--partition=short", "--ntasks-per-node=1"} <= set(notice)
 
 
 def test_a_notice_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ submitit writes the scripts and calls sbatch once for each array.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shlex
 import sys
@@ -26,15 +27,15 @@ from submitit.helpers import clean_env
 from mpdit import slurm
 from mpdit.disk.files import append_row
 from mpdit.errors import ConfigError
-from mpdit.grid.resources import Resources
+from mpdit.grid.resources import NO_LIMIT, Resources
+from mpdit.grid.sbatch import OF_SIZE
+from mpdit.grid.site import used_variables
 from mpdit.study import codesnapshot
 from mpdit.study.cluster import partitions
 from mpdit.study.cluster.job import Job
 from mpdit.study.studydir import NOTICE, JobArray, StudyDir, job_names
 from mpdit.text import count
 
-NO_LIMIT = 365 * 24 * 60
-"""Minutes; submitit always passes a limit."""
 NOTICE_MIN = 10
 UNLIMITED_TIMEOUTS = 1_000_000
 """submitit counts timeouts; `Job` ends a run that makes no progress."""
@@ -126,12 +127,9 @@ def _limited(batches: Sequence[Batch], at_once: int | None, first: int = 0) -> l
 
 
 def check(
-    resources: Mapping[str, Resources], max_parallel: int | None = None, notice: bool = False
+    resources: Mapping[str, Resources], max_parallel: int | None = None
 ) -> tuple[dict[str, Resources], int]:
     """Check against the cluster what `submit_arrays` will submit.
-
-    Args:
-        notice: whether the job of a notice will be submitted too.
 
     Returns:
         the resources of each run, with the partition's default time where they have none (submitit
@@ -140,21 +138,36 @@ def check(
     Raises:
         ConfigError: when Slurm would reject a job.
     """
+    slurm.check_one_cluster()
     there = partitions.read()
     partitions.check(resources.values(), there)
     timed = {run: partitions.timed(own, there) for run, own in resources.items()}
     batches = make_batches(timed, len(timed), max_parallel)
-    if batches and notice:
-        batches.append(_notice_batch(batches[0].resources))
     for batch in batches:
-        lines = _script(replace(batch, tasks=batch.tasks[:1]), "check", Path()).splitlines()
-        options = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")]
         try:
-            slurm.rehearse([shlex.split(option)[0] for option in options])
-        except ConfigError:
+            _rehearse(batch)
+        except ConfigError as error:
             if slurm.has_nodes(batch.resources.partition):  # else it rejects every job
-                raise
+                raise ConfigError(_blamed(str(error), batch.resources)) from None
     return timed, slurm.largest_array()
+
+
+def _rehearse(batch: Batch) -> None:
+    lines = _script(replace(batch, tasks=batch.tasks[:1]), "check", Path()).splitlines()
+    options = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")]
+    slurm.rehearse([shlex.split(option)[0].replace(r"\\", "\\") for option in options])
+
+
+def _blamed(message: str, resources: Resources) -> str:
+    """The message of sbatch behind the places of the options that it names."""
+    places = [
+        resources.blame(key)
+        for key in resources.origins
+        if re.search(
+            rf"\b{re.escape(key.removeprefix('extra.').rstrip('s'))}", message, re.IGNORECASE
+        )
+    ]
+    return ": ".join(("; ".join(places), message)) if places else message
 
 
 def preview(
@@ -237,10 +250,24 @@ def submit_arrays(
 
 
 def _notice_batch(resources: Resources) -> Batch:
-    """The small job of a notice, with the partition and account of the others."""
-    kept = resources.model_dump(include={"partition", "account", "qos"})
-    time = min(NOTICE_MIN, resources.time or NOTICE_MIN)
-    return Batch(Resources(time=time, **kept), ((),), 1)
+    """The small job of a notice: where and how the others run, but none of their size.
+
+    It has one GPU where Slurm rejects it without.
+    """
+    where = {"partition", "account", "qos", "constraint", "setup", "python"}
+    kept = Resources(
+        time=min(NOTICE_MIN, resources.time or NOTICE_MIN),
+        extra={name: value for name, value in resources.extra.items() if name not in OF_SIZE},
+        **resources.model_dump(include=where),
+    )
+    batch = Batch(kept, ((),), 1)
+    if resources.gpus:
+        try:
+            _rehearse(batch)
+        except ConfigError:
+            one = {"gpus": 1, "gpu_type": resources.gpu_type}
+            return replace(batch, resources=kept.model_copy(update=one))
+    return batch
 
 
 def _job_name(study: StudyDir) -> str:
@@ -266,24 +293,26 @@ def _sbatch(executor: SlurmExecutor, work: Callable[..., None], *arguments: Sequ
     Raises:
         ConfigError: with sbatch's message when it fails.
     """
-    meant = {name: os.environ[name] for name in slurm.WHICH_CLUSTER if name in os.environ}
+    cluster = os.environ.get(slurm.WHICH_CLUSTER)
     try:
-        # without the variables of an enclosing job; submitit would also print sbatch's error
+        # without the variables of an enclosing job, and without SBATCH_*, which would go over the
+        # script; submitit would also print sbatch's error
         with clean_env(), redirect_stderr(StringIO()):
-            os.environ.update(meant)
+            if cluster is not None:
+                os.environ[slurm.WHICH_CLUSTER] = cluster
             jobs = executor.map_array(work, *arguments)
     except (FailedJobError, FailedSubmissionError) as error:
         raise ConfigError(f"sbatch failed: {str(error).strip()}") from None
     return str(jobs[0].job_id).split("_", maxsplit=1)[0]
 
 
-def _python(code: Path | None) -> str:
-    """The command that starts Python in a job.
+def _python(code: Path | None, python: str) -> str:
+    """The command that starts ``python`` in a job.
 
     USR2 is ignored until Python handles it; before that it would end the job for good.
     """
     commands = ['trap "" USR2', *codesnapshot.shell_commands(code), 'exec "$0" "$@"']
-    return f"sh -c {shlex.quote('; '.join(commands))} {shlex.quote(sys.executable)}"
+    return f"sh -c {shlex.quote('; '.join(commands))} {python}"
 
 
 def _executor(
@@ -299,7 +328,8 @@ def _executor(
     if after:
         own = str(options.get("dependency", ""))
         options["dependency"] = ",".join(filter(None, (own, f"afterany:{':'.join(after)}")))
-    executor = SlurmExecutor(claim, max_num_timeout=UNLIMITED_TIMEOUTS, python=_python(code))
+    python = _python(code, resources.python or shlex.quote(sys.executable))
+    executor = SlurmExecutor(claim, max_num_timeout=UNLIMITED_TIMEOUTS, python=python)
     gpus = f"{resources.gpu_type}:{resources.gpus}" if resources.gpu_type else resources.gpus
     asked: dict[str, Any] = {
         "partition": resources.partition,
@@ -313,8 +343,14 @@ def _executor(
     srun = [] if batch.ranks_per_node * (resources.nodes or 1) == 1 else ["--kill-on-bad-exit=1"]
     if asked["cpus_per_task"]:  # since Slurm 22.05, srun does not inherit it from sbatch
         srun.append(f"--cpus-per-task={asked['cpus_per_task']}")
+    if "export" in options:  # which is for the script; srun would pass on no more than that
+        srun.append("--export=ALL")
+    setup = [f"export {name}={shlex.quote(value)}" for name, value in used_variables().items()]
+    setup += ["set -e", *resources.setup, "set +e"] if resources.setup else []
     executor.update_parameters(
-        **{key: value for key, value in asked.items() if value is not None},
+        **{key: _escaped(value) for key, value in asked.items() if value is not None},
+        setup=setup or None,
+        wckey=None,  # else it is submitit's own
         job_name=name,
         time=batch.minutes,
         nodes=resources.nodes or 1,
@@ -323,6 +359,11 @@ def _executor(
         array_parallelism=batch.parallel,
         stderr_to_stdout=True,
         srun_args=srun,
-        additional_parameters={"requeue": True} | options,
+        additional_parameters={"requeue": True} | {k: _escaped(v) for k, v in options.items()},
     )
     return executor
+
+
+def _escaped(value: Any) -> Any:
+    """A text for sbatch, which takes a backslash for an escape also between single quotes."""
+    return value.replace("\\", r"\\") if isinstance(value, str) else value

@@ -60,7 +60,8 @@ class Job:
 
     Attributes:
         claim: the folder of the submission's claim.
-        command: executes one run, given its folder as last argument.
+        command: a Python with its arguments that executes one run, given its folder as last
+            argument; the job's own Python is used in its place.
         side_by_side: the number of runs in a full task; each gets its share of the cores.
         minutes: the time limit.
         stop_s: seconds between Slurm's signal and the limit.
@@ -101,7 +102,9 @@ class Job:
             for run in [run for run, due in self._due.items() if due <= time.monotonic()]:
                 del self._due[run]
                 try:
-                    self._children[run] = start_run(run, self.command, threads, gpus.get(run))
+                    self._children[run] = start_run(
+                        run, (sys.executable, *self.command[1:]), threads, gpus.get(run)
+                    )
                 except OSError as error:  # such as a deleted folder
                     self._fail(run, explain_os_error(error))
                 except ConfigError as error:

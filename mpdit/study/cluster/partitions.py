@@ -59,37 +59,41 @@ def check(requests: Iterable[Resources], partitions: Sequence[Partition]) -> Non
     """
     known = {partition.name: partition for partition in partitions}
     for request in requests:
-        asked = _asked(request.partition, known)
+        asked = _asked(request, known)
         where = " nor ".join(part.name for part in asked)
         for kind, key in (("Accounts", "account"), ("Qos", "qos")):
             name = getattr(request, key)
             if name and asked and all(part.refuses(kind, name) for part in asked):
-                raise ConfigError(f"{name!r} may not use partition {where}", f"slurm.{key}")
+                raise ConfigError(f"{name!r} may not use partition {where}", request.blame(key))
         most = max(asked, key=lambda part: part.minutes, default=None)
         if request.time is not None and most is not None and request.time > most.minutes:
             given = most.values["MaxTime"]
             raise ConfigError(
                 f"{request.time} minutes exceed the limit of partition {most.name}: {given}",
-                "slurm.time",
+                request.blame("time"),
             )
 
 
-def _asked(names: str | None, known: Mapping[str, Partition]) -> list[Partition]:
+def _asked(request: Resources, known: Mapping[str, Partition]) -> list[Partition]:
     """The partitions that a job may run in; Slurm takes the one that is free first."""
-    if names is None:
+    if request.partition is None:
         return [part for part in known.values() if part.is_default]
-    for name in names.split(","):
+    names = request.partition.split(",")
+    for name in names:
         if name not in known:
             hint = f"{nearest(name, known)} Known: {', '.join(sorted(known))}"
-            raise ConfigError(f"partition {name!r} does not exist.{hint}", "slurm.partition")
-    return [known[name] for name in names.split(",")]
+            raise ConfigError(
+                f"partition {name!r} does not exist.{hint}", request.blame("partition")
+            )
+    return [known[name] for name in names]
 
 
 def timed(request: Resources, partitions: Sequence[Partition]) -> Resources:
     """The request with its partition's default time limit where it has none of its own."""
     if request.time is None:
-        part = _asked(request.partition, {part.name: part for part in partitions})[:1]
-        for limit in ("DefaultTime", "MaxTime") if part else ():
-            with suppress(ValueError):  # NONE, UNLIMITED
-                return request.model_copy(update={"time": parse_minutes(part[0].values[limit])})
+        for part in _asked(request, {part.name: part for part in partitions})[:1]:
+            for limit in ("DefaultTime", "MaxTime"):
+                with suppress(ValueError):  # NONE, UNLIMITED
+                    minutes = parse_minutes(part.values[limit])
+                    return request.with_value("time", minutes, f"{limit} of {part.name}")
     return request

@@ -10,7 +10,7 @@ from mpdit.grid.plan import Plan
 from mpdit.study.cost import doubts, make_bill
 from mpdit.study.hold import Changed
 from mpdit.study.screens.codelines import code_lines
-from mpdit.study.screens.plantable import LISTED
+from mpdit.study.screens.plantable import LISTED, resource_lines
 from mpdit.study.status import missing, tally
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, Submission
@@ -81,6 +81,7 @@ def dry_run(part: Plan, results: Path, how: Execution) -> Iterator[str]:
     for number, (batch, script) in enumerate(batches, 1):
         tasks = count(len(batch.tasks), "task")
         yield f"# array {number} of {len(batches)}: {tasks}, {batch.parallel} at once"
+        yield from (f"# {line}" for line in resource_lines([batch.resources]))
         yield script
         for index, names in enumerate(batch.tasks):
             yield f"# task {index}: {' '.join(names)}"

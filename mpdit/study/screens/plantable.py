@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 from mpdit.catalogue import FLAGS, PAPERS_FLAGS
@@ -9,7 +10,9 @@ from mpdit.catalogue.flags import code_of
 from mpdit.config import DEFAULTS, known_keys
 from mpdit.grid.exclusions import yaml_text
 from mpdit.grid.plan import Plan, PlannedRun
+from mpdit.grid.resources import Resources
 from mpdit.grid.settings import SIZE_KEYS, shortest
+from mpdit.grid.site import unused_variables
 from mpdit.modelconfig import PRESETS
 from mpdit.study.cost import Bill
 from mpdit.text import Paint, align, count, shortlist
@@ -46,6 +49,11 @@ def plan_lines(plan: Plan, bill: Bill, paint: Paint) -> Iterator[str]:
         legend = ", ".join(f"{code_of(flag)} {flag}" for flag in (*PAPERS_FLAGS, *sorted(added)))
         yield paint(f"flags: {legend}", "dim")
     yield from _left_out(plan, paint)
+    resources = list(resource_lines([run.resources for run in runs]))
+    if resources:
+        yield ""
+        yield paint("on Slurm", "bold")
+        yield from (f"  {line}" for line in resources)
     if plan.defaults < DEFAULTS:
         yield ""
         yield paint("older defaults, with which this study began: docs/training.md", "yellow")
@@ -93,6 +101,22 @@ def _flags(run: PlannedRun) -> str:
     if on[: len(all_of_them)] == all_of_them:
         return " ".join(("all", *map(code_of, on[len(all_of_them) :])))
     return " ".join(map(code_of, on)) or "none"
+
+
+def resource_lines(runs: Sequence[Resources]) -> Iterator[str]:
+    """One line for each value that was given: the key, the value, and where it comes from."""
+    shared = Counter(map(id, runs))  # the runs of a variant have theirs in common
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for resources in {id(resources): resources for resources in runs}.values():
+        counts.update(dict.fromkeys(resources.rows(), shared[id(resources)]))
+    if not counts:
+        return
+    for row, cells in zip(counts, align(list(counts), [False] * 3), strict=True):
+        number = counts[row]
+        part = f"  ({number:,} of {count(len(runs), 'run')})" if number < len(runs) else ""
+        yield f"{'  '.join(cells).rstrip()}{part}"
+    if unused := unused_variables():
+        yield f"not used, as submission sets these options itself: {', '.join(unused)}"
 
 
 def _left_out(plan: Plan, paint: Paint) -> Iterator[str]:

@@ -125,6 +125,8 @@ class Cluster:
             "slurmd_ports": f"[{','.join(map(str, ports[3:]))}]",
             "accounting": f"accounting_storage/{storage}",
             "gather": f"jobacct_gather/{gather}",
+            # a job's key must be its user's: the default one, or another that it names
+            "enforced": "AccountingStorageEnforce=wckeys\nTrackWCKey=yes" * self.accounting,
             "first_job": int(time.time()) % 60_000_000 + 1,
         }
         for name in ("slurm.conf", "slurmdbd.conf", "gres.conf"):
@@ -165,6 +167,8 @@ class Cluster:
         )
         self.start_database()
         self.run("sacctmgr", "-i", "add", "cluster", "test")
+        self.run("sacctmgr", "-i", "add", "user", "root", "account=root", "wckeys=team,other")
+        self.run("sacctmgr", "-i", "modify", "user", "root", "set", "defaultwckey=team")
 
     def start_database(self) -> None:
         """The daemon between the controller and the accounting's tables."""
