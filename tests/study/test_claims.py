@@ -17,7 +17,7 @@ from mpdit.grid.resources import Resources
 from mpdit.study.cluster.arrays import submit_arrays
 from mpdit.study.cluster.scheduler import Scheduler
 from mpdit.study.reconcile import reconcile
-from mpdit.study.screens.logs import show_log
+from mpdit.study.screens.logs import show_logs
 from mpdit.study.status import survey
 from mpdit.study.studydir import StudyDir
 
@@ -76,7 +76,7 @@ def test_a_damaged_study_json_is_one_message_and_the_logs_can_be_read(
     run.path.mkdir()
     run.log.write_bytes(b"step 1\n\x80")
     out = io.StringIO()
-    assert show_log(study, run, out, follow=True) == ""
+    assert show_logs(study, [run.name], out, follow=True) == []
     assert out.getvalue() == "step 1\n\ufffd"
 
 
