@@ -152,16 +152,28 @@ def submit(
     ] = False,
     on_end: OnEnd = None,
     live_code: LiveCode = False,
+    retry: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Retry runs by themselves on Slurm, after they were out of memory or time "
+            "or their node failed [the grid's slurm.retry]",
+        ),
+    ] = None,
 ) -> None:
     """Run the missing runs of a grid.
 
     Done runs are skipped, running ones are left alone, interrupted ones are resumed.
     """
+    from mpdit.errors import ConfigError
     from mpdit.study.screens import messages
     from mpdit.study.submission import Execution, choose_cluster
 
     part, whole = _load(grid, sets, only, results)
-    how = Execution(choose_cluster(cluster, part), max_parallel, on_end, live_code)
+    how = Execution(choose_cluster(cluster, part), max_parallel, on_end, live_code, retry)
+    if retry is not None and how.cluster != "slurm":
+        raise ConfigError("--retry needs Slurm. On this machine, use the command retry.")
     if dry_run:
         print("\n".join(messages.dry_run(part, results, how)))
         return
@@ -368,7 +380,7 @@ def _submit(
     submission = submit(part, results, how, whole=whole, **options)
     if not wait:
         _announce(submission, whole)
-        if submission.started:
+        if submission.started or submission.waiting:
             study = submission.study
             for command in (f"{_command('status', study)} --watch", _command("cancel", study)):
                 print(_paint()(f"  {command}", "dim"))

@@ -11,11 +11,14 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from mpdit.errors import ConfigError
+from mpdit.text import one_line
 
 calls: Counter[str] = Counter()
 """Number of calls of each command by this process."""
@@ -31,6 +34,10 @@ WHICH_CLUSTER = "SLURM_CONF"
 _SEPARATOR = "\x1f"  # in no name, reason or list of nodes
 _NO_ACCOUNTING = "accounting storage is disabled"
 _UNREACHABLE = "Unable to contact slurm controller"
+_NO_ROOM = re.compile(r"SubmitJob|retrying|temporarily unavailable")
+"""The names of all limits on the number of jobs (``AssocMaxSubmitJobLimit``), and what sbatch
+prints before it waits, for up to two minutes, until the controller has room (``MaxJobCount``)."""
+_UNHEARD = re.compile(r"timed out|timeout|contact|connect|communicat|socket|zero bytes", re.I)
 _OVER = ("PENDING", "COMPLETING")
 _UNENDED = ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING")
 
@@ -50,10 +57,25 @@ class QueuedTask(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """The accounting record of a task that has ended."""
+    """Slurm's record of a task that has ended; ``detail`` is its exit code or Slurm's reason."""
 
     state: str
     nodes: str
+    detail: str = ""
+
+
+class RefusedError(ConfigError):
+    """Slurm answered, and did not accept the job."""
+
+
+class NoRoomError(RefusedError):
+    """Slurm accepts no more jobs for now, because a limit on their number is reached."""
+
+    @property
+    def limit(self) -> str:
+        """Slurm's name of the limit."""
+        named = re.search(r"\w*SubmitJob\w*", self.message)
+        return named[0] if named else "MaxJobCount"
 
 
 def is_available() -> bool:
@@ -100,15 +122,28 @@ def accounting(job_ids: Collection[str]) -> dict[str, Ended] | None:
     if not job_ids:
         return {}
     answer = _sacct(
-        f"--jobs={','.join(job_ids)}", "--allocations", columns=("JobID", "State", "NodeList")
+        *(f"--jobs={','.join(job_ids)}", "--allocations"),
+        columns=("JobID", "State", "NodeList", "ExitCode"),
     )
     if answer is None:
         return None
     ended: dict[str, Ended] = {}
-    for name, state, nodes in _rows(answer):
+    for name, state, nodes, code in _rows(answer):
         if (word := state.partition(" ")[0]) not in _UNENDED:  # CANCELLED by 1000
-            ended |= dict.fromkeys(_tasks(name), Ended(word, nodes))
+            ended |= dict.fromkeys(_tasks(name), Ended(word, nodes, f"exit {code}"))
     return ended
+
+
+def remembered(job_ids: Collection[str]) -> dict[str, Ended]:
+    """The ended tasks of these jobs, for the minutes that the controller still knows them."""
+    listed = f"--jobs={','.join(job_ids)}"
+    columns = ["%i", "%T", "%N", "%r"]
+    rows = _rows(_squeue(listed, "--states=all", "--array", columns=columns)) if job_ids else ()
+    return {
+        task: Ended(state, nodes, "" if reason == "None" else reason)
+        for task, state, nodes, reason in rows
+        if state not in (*_UNENDED, *_OVER)
+    }
 
 
 def find_jobs(names: Collection[str]) -> dict[str, str]:
@@ -157,6 +192,7 @@ def rehearse(options: Sequence[str]) -> None:
     """Test sbatch's options without submitting: GPUs, memory, constraints and all others.
 
     Raises:
+        NoRoomError: when a limit on the number of jobs kept Slurm from judging them.
         ConfigError: with sbatch's message when no job could ever run with them.
     """
     run("sbatch", "--test-only", *options, "--wrap=true")
@@ -195,6 +231,47 @@ def _grouped(ids: Collection[str]) -> list[str]:
     return words
 
 
+def submit(script: Path) -> tuple[str, list[str]]:
+    """Submit a script; return the job's id, and what sbatch said beside it.
+
+    Raises:
+        NoRoomError: at once, where sbatch itself would wait for room.
+        RefusedError: with all that sbatch said, when Slurm does not accept the job.
+        ConfigError: when it is not known whether Slurm has accepted it.
+    """
+    calls["sbatch"] += 1
+    process = subprocess.Popen(
+        ("sbatch", str(script)),
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+    patience = threading.Timer(PATIENCE_S, process.kill)
+    patience.daemon = True
+    patience.start()
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        said = ""
+        for line in process.stderr:
+            said += line
+            if "retrying" in line:  # it was not accepted; sbatch sleeps a second now
+                process.kill()
+        answer = process.stdout.read()
+    expired = not patience.is_alive()
+    patience.cancel()
+    if process.returncode == 0:
+        if (job := re.search(r"job (\d+)", answer)) is None:
+            raise ConfigError(f"sbatch printed no job id: {one_line(answer)!r}")
+        return job[1], _messages("sbatch", said)
+    if expired:
+        raise _silent("sbatch")
+    raise _failure("sbatch", said, process.returncode)
+
+
 def run(*words: str) -> str:
     """Run a command and return its output.
 
@@ -209,21 +286,40 @@ def run(*words: str) -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=PATIENCE_S,
         )
     except FileNotFoundError:
         raise ConfigError(f"{words[0]} not found: Slurm's commands are not on the PATH") from None
     except subprocess.TimeoutExpired:
-        raise ConfigError(
-            f"Slurm does not answer: {words[0]} timed out after {PATIENCE_S} s"
-        ) from None
+        raise _silent(words[0]) from None
     if done.returncode == 0:
         return done.stdout
-    lines = [line for line in done.stderr.splitlines() if line and not line.startswith("Try ")]
-    said = re.sub(r"^\w+: (error: )?", "", lines[-1]) if lines else f"exit status {done.returncode}"
-    if any(_UNREACHABLE in line for line in lines):
-        raise ConfigError(f"Slurm's controller does not answer ({words[0]}: {said})")
-    raise ConfigError(f"{words[0]}: {said}")
+    raise _failure(words[0], done.stderr, done.returncode)
+
+
+def _silent(command: str) -> ConfigError:
+    return ConfigError(f"Slurm does not answer: {command} timed out after {PATIENCE_S} s")
+
+
+def _failure(command: str, stderr: str, code: int) -> ConfigError:
+    """The error of a command that failed, with everything that it said."""
+    lines = _messages(command, stderr)
+    said = "; ".join(lines) or f"exit status {code}"
+    if _UNREACHABLE in said:
+        return ConfigError(f"Slurm's controller does not answer ({command}: {said})")
+    if _NO_ROOM.search(said):
+        return NoRoomError(f"{command}: {said}")
+    known = not _UNHEARD.search(lines[-1] if lines else said)
+    return (RefusedError if known else ConfigError)(f"{command}: {said}")
+
+
+def _messages(command: str, stderr: str) -> list[str]:
+    """The lines that a command printed as errors: each once, in plain characters."""
+    plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", stderr)
+    lines = (re.sub(rf"^{command}: (error: |fatal: )?", "", line) for line in plain.splitlines())
+    told = (one_line(line, 1000) for line in lines if not line.startswith("Try "))
+    return list(dict.fromkeys(filter(None, told)))
 
 
 def _squeue(*options: str, columns: Sequence[str]) -> str:

@@ -127,6 +127,8 @@ class Resources(BaseModel):
     """Runs that are executed at once."""
     runs_per_job: Positive = 1
     """Small runs packed side by side into one allocation."""
+    retry: Annotated[int, Field(ge=0)] | None = None
+    """How often a run is retried by itself: out of memory or time, or after its node failed."""
     device: Annotated[str, AfterValidator(_known_device)] | None = None
     """The GPU that the estimate before submitting is for; asks nothing of the cluster."""
     utilization: Annotated[float, Field(gt=0, le=1)] | None = None

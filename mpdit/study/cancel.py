@@ -18,6 +18,7 @@ from mpdit.study.cluster.scheduler import Scheduler
 from mpdit.study.reconcile import reconcile
 from mpdit.study.status import survey
 from mpdit.study.studydir import Claim, StudyDir
+from mpdit.study.waiting import read_waiting, stop_waiting
 
 ASK_S = 5
 """Seconds between two queries whether the tasks have ended, after the first two."""
@@ -25,7 +26,10 @@ ASK_S = 5
 
 @dataclass(frozen=True)
 class Cancelled:
-    """Numbers of processes and Slurm tasks that were asked to stop, and that have stopped."""
+    """Numbers of processes and Slurm tasks that were asked to stop, and that have stopped.
+
+    A run that waited for room counts as both.
+    """
 
     asked: int
     stopped: int
@@ -52,6 +56,10 @@ def cancel(
     others: list[str] = []
     arrays = [array.name for claim in study.claims() for array in claim.arrays]
     tasks, released = _cancel_tasks(study, only)
+    waiting = {run for run in read_waiting(study.path).runs if only is None or run in only}
+    if waiting:
+        with study.lock():
+            stop_waiting(study.path, waiting)
     pools: set[Path] = set()
     if only is None:
         pools = {
@@ -76,7 +84,7 @@ def cancel(
             reconcile(study)
     if others:
         raise ConfigError(f"could not stop (owned by another user): {', '.join(others)}")
-    asked = len(pools) + len(runs) + len(tasks) + len(released)
+    asked = len(pools) + len(runs) + len(tasks) + len(released) + len(waiting)
     return Cancelled(asked, asked - left)
 
 

@@ -34,7 +34,7 @@ def hold(study: StudyDir, names: Collection[str]) -> Changed:
         ConfigError: when Slurm does not answer, or does not hold a run.
     """
     with study.lock():
-        waiting = _of_state(study, names, "queued")
+        waiting = _of_state(study, names, "queued", "waiting")
         tasks, shared = _tasks(study, waiting)
         asked = waiting - shared
         before = read_held(study.path)
@@ -66,9 +66,9 @@ def release(study: StudyDir, names: Collection[str]) -> Changed:
         return Changed(_look(study, held - shared), sorted(shared))
 
 
-def _of_state(study: StudyDir, names: Collection[str], state: str) -> set[str]:
+def _of_state(study: StudyDir, names: Collection[str], *states: str) -> set[str]:
     reconcile(study)  # finds the jobs of a submitter that died before it wrote their ids
-    return {status.name for status in _look(study, names) if status.state == state}
+    return {status.name for status in _look(study, names) if status.state in states}
 
 
 def _look(study: StudyDir, names: Collection[str]) -> list[RunStatus]:

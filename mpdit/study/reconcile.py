@@ -45,7 +45,7 @@ def reconcile(study: StudyDir) -> None:
 
 def _find_arrays(claim: Claim) -> None:
     """Look up arrays without a job id by their names in Slurm."""
-    lost = {index: array for index, array in enumerate(claim.arrays) if array.job is None}
+    lost = {array.index: array for array in claim.arrays if array.job is None}
     jobs = slurm.find_jobs([array.name for array in lost.values()]) if lost else {}
     for index, array in lost.items():
         job = jobs.get(array.name)
@@ -62,8 +62,11 @@ def _record_end(run: RunDir, place: Placement) -> None:
     """Write to state.json why a run's task is gone."""
     said = run.state()
     state, error = explain_end(said, place)
+    begun = said is not None and said.heartbeat >= place.since
+    if not begun and state == "lost":  # else the run would seem never to have been submitted
+        error = "its job is gone, and Slurm keeps no record of it"
     if error is not None:
-        record_error(run, error, 0)
+        record_error(run, error, place.since)
     elif state == "planned" and said is not None and not said.stopped:
         with suppress(BusyError, OSError), run.lease():
             run.write_state(replace(said, stopped="scancel", heartbeat=time.time()))

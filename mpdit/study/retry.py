@@ -83,10 +83,16 @@ def _size(text: str, before: Resources, name: str) -> str:
         raise ConfigError(f"--memory {text}: memory is text like 16G, or a factor like x2")
     if factor is None:
         return text
-    had = _MEMORY.fullmatch(before.memory or "")
-    if had is None:
+    if before.memory is None:
         raise ConfigError(f"--memory {text}: {name} had no memory to multiply; give one like 16G")
-    wanted, unit = int(had[1]) * float(factor[1]), had[2]
+    return scaled_memory(before.memory, float(factor[1]))
+
+
+def scaled_memory(memory: str, factor: float) -> str:
+    """An amount of memory such as ``16G``, multiplied."""
+    had = _MEMORY.fullmatch(memory)
+    assert had is not None, memory
+    wanted, unit = int(had[1]) * factor, had[2]
     if not wanted.is_integer() and unit != "K":
         wanted, unit = 1024 * wanted, {"T": "G", "G": "M", "M": "K"}[unit]
     return f"{wanted:.0f}{unit}"

@@ -16,6 +16,7 @@ from mpdit.grid.plan import PlannedRun
 from mpdit.study.cluster.endings import classify
 from mpdit.study.cluster.scheduler import Placement, Scheduler
 from mpdit.study.studydir import StudyDir
+from mpdit.study.waiting import read_waiting
 from mpdit.text import PLAIN, Paint
 
 COLOURS = {
@@ -23,15 +24,17 @@ COLOURS = {
     "running": "cyan",
     "queued": "",
     "held": "yellow",
+    "waiting": "",
     "failed": "red",
     "lost": "yellow",
     "interrupted": "yellow",
     "planned": "dim",
 }
 """The states as they are printed, in the order of counts."""
-ACTIVE = ("running", "queued")
+ACTIVE = ("running", "queued", "waiting")
+"""``queued`` in Slurm or in a local pool; ``waiting`` for room, not yet accepted by Slurm."""
 WAITING = ("queued", "held")
-TO_DO = ("planned", "failed", "lost")
+TO_DO = ("planned", "waiting", "failed", "lost")
 HELD = ("JobHeldUser", "JobHeldAdmin", "JobHoldMaxRequeue")
 """Slurm's reasons of tasks that wait until somebody releases them."""
 FRESH_S = 120
@@ -60,12 +63,16 @@ class RunStatus:
     job: str | None = None
     """Slurm's id of its task."""
     waits: str | None = None
-    """Slurm's reason why its task waits."""
+    """Slurm's reason why its task waits, or has not been accepted."""
     silent: float | None = None
     """Seconds since the last heartbeat of a running run."""
     error: str | None = None
     stopped: str | None = None
     in_grid: bool = True
+    retries: int = 0
+    """How often it will be retried by itself if it fails again."""
+    attempts: Sequence[dict[str, Any]] = ()
+    """Its earlier submissions that failed: their ``error``, ``time`` (min) and ``memory``."""
 
     @property
     def is_active(self) -> bool:
@@ -110,7 +117,9 @@ def survey(
         ConfigError: when the folder is not a study.
     """
     claims = study.claims()
-    places = {run: _HERE for claim in claims for run in claim.runs}
+    waiting = read_waiting(study.path)
+    places = dict.fromkeys(waiting.runs, Placement("no room", reason=waiting.limit))
+    places |= {run: _HERE for claim in claims for run in claim.runs}
     # ask before reading the disk: a run that ends in between has written so
     places |= (scheduler or Scheduler()).look(claims)
     chosen, held = None if names is None else set(names), read_held(study.path)
@@ -149,6 +158,7 @@ def read_status(
     """
     keys = ("name", "id", "variant", "seed", "in_grid")
     common: dict[str, Any] = {"seed": None} | {k: entry[k] for k in keys if k in entry}
+    common |= {k: v for k, v in entry.get("submitted", {}).items() if k in ("retries", "attempts")}
     steps = entry.get("steps", 0)
     try:
         files = os.listdir(run.path)  # noqa: PTH208 - one call in place of one for each missing file
@@ -169,12 +179,14 @@ def read_status(
     state = "running" if leased else ended[0] if ended else _idle_state(said, place)
     if state == "queued" and place is not None and place.task and place.state == "waiting":
         held = place.reason in HELD
-    state = "held" if held and state in ("queued", "planned") else state
+    state = "held" if held and state in ("queued", "waiting", "planned") else state
     running = state == "running"
     last = said or RunState()
     error = ended[1] if ended else last.error
     if place is not None and place.task:
         common |= {"job": place.task, "waits": place.reason if state in WAITING else None}
+    elif state == "waiting" and place is not None:
+        common["waits"] = place.reason
     if running:
         common["where"] = (place and place.nodes) or last.host or None
         common["silent"] = None if said is None else max(0.0, time.time() - said.heartbeat)
@@ -196,25 +208,32 @@ def read_status(
 
 def explain_end(said: RunState | None, place: Placement) -> tuple[str, str | None]:
     """The state and the error of a run that is not done and whose task is gone."""
+    if said is not None and said.heartbeat < place.since:
+        said = None  # of an earlier attempt
     if said is not None and said.error:
         return "failed", said.error
     if place.reason == "cancelled" or (said is not None and said.stopped):
         return "planned", None
     # where only Slurm's state tells the cause, the log's last line is about something else
-    telling = place.said if classify("", place.said).kind == place.reason else ""
-    match place.reason:
-        case "timed out" | "out of memory" | "node failed" | "preempted":
-            return "failed", f"{place.reason}: {telling}" if telling else place.reason
-        case "failed" if telling:
-            return "failed", f"failed: {telling}"
+    told = bool(place.reason) and classify("", place.said).kind == place.reason
+    telling = place.said if told else ""
+    ended = f"({place.ended})" if place.ended else ""
+    why = " ".join(filter(None, (telling, ended)))
+    if place.reason not in ("", "failed") or telling:
+        node = f" on {place.nodes}" if place.reason == "node failed" and place.nodes else ""
+        return "failed", f"{place.reason}{node}: {why}" if why else f"{place.reason}{node}"
     if said is None and place.said:
-        return "failed", f"its job ended before the run started: {place.said}"
+        return "failed", f"its job ended before the run started: {place.said} {ended}".rstrip()
+    if place.ended:
+        return "failed", f"its job ended, and the run is not done: {place.ended}"
     return "lost", None
 
 
 def _idle_state(said: RunState | None, place: Placement | None) -> str:
     """The state of a run that is not done and not held by a process on this file system."""
     lives = said is not None and not said.stopped and not said.error
+    if place is not None and place.state == "no room":
+        return "waiting"
     if place is not None:
         running = place.state == "running" or (place.state == "unknown" and lives)
         return "running" if running else "queued"

@@ -11,14 +11,15 @@ held.txt            the runs that are not started before they are released (see 
 .jobs/*.jsonl       one claim a submission: ``{cluster, host, runs, …}``, then ``{finished}`` for
                     each run that has ended. Of two kinds:
                     local: held (flock) by its pool, and live as long as that; ``{pid}`` is it
-                    slurm: live until all its runs are finished. The first row, written before any
-                    sbatch, has ``job_name`` and ``arrays: [{tasks: [[run, …], …]}, …]``;
-                    ``{array, job}`` follows each sbatch
+                    slurm: live until all its runs are finished. The first row has ``job_name``;
+                    ``{array, at, tasks: [[run, …], …]}`` is written before each sbatch, and
+                    ``{array, job}`` after it: job is null when Slurm did not accept the array
 .jobs/*/            beside a Slurm claim: submitit's scripts, logs and pickles; <run>.exit, the exit
                     status of a run that its job has brought to an end, is as good as ``finished``;
                     `cancel` writes it too, of single runs in a pool or a shared job, which stop
                     such a run or do not start it; ``cancelled``, the runs whose tasks it cancelled
-.jobs/*.notice/     the same of the job that tells of a submission's end, which comes after it
+.jobs/*.notice/     the same of the small job that comes after a submission
+.waiting.json       the runs that wait for room in Slurm (see ``waiting``)
 ==================  ===============================================================================
 """
 
@@ -60,12 +61,19 @@ OLD_DIGITS = 8
 class JobArray:
     """What one sbatch submits: the runs of each of its tasks.
 
-    ``name`` finds it in the queue; ``job`` is Slurm's id, None before sbatch has answered.
+    ``name`` finds it in the queue; ``job`` is Slurm's id, None before sbatch has answered; ``at``
+    is the time of submission in seconds.
     """
 
     name: str
     tasks: tuple[tuple[str, ...], ...]
     job: str | None = None
+    at: float = 0.0
+
+    @property
+    def index(self) -> int:
+        """Its number within its submission."""
+        return int(self.name.rpartition("-")[2])
 
     def task_ids(self) -> dict[str, tuple[str, ...]]:
         """Slurm's id of every task (``JOB_INDEX``, of one alone ``JOB``) → its runs."""
@@ -335,7 +343,9 @@ class _ClaimRow(TypedDict, total=False):
     arrays: list[_Tasks]
     finished: str
     array: int
-    job: str
+    at: float
+    tasks: list[list[str]]
+    job: str | None
 
 
 _ENTRY, _ROW = TypeAdapter(_Listed), TypeAdapter(_ClaimRow)
@@ -359,19 +369,29 @@ def read_claim(file: Path) -> Claim:
     merged = {key: value for row in rows for key, value in row.items()}
     finished = {row["finished"] for row in rows if "finished" in row}
     finished |= {exit_file.stem for exit_file in file.with_suffix("").glob("*.exit")}
-    jobs = {row["array"]: row["job"] for row in rows if "array" in row}
-    arrays = merged.get("arrays", ())
-    names = job_names(merged.get("job_name", ""), len(arrays))
+    arrays = dict(enumerate(merged.get("arrays", ())))  # of version 0.1: all in the first row
+    arrays |= {row["array"]: row for row in rows if "tasks" in row}
+    jobs = {row["array"]: row["job"] for row in rows if "job" in row}
+    refused = {index for index, job in jobs.items() if job is None}
+    name = merged.get("job_name", "")
+    taken = [
+        JobArray(
+            f"{name}-{index}",
+            tuple(map(tuple, array["tasks"])),
+            jobs.get(index),
+            array.get("at", 0.0),
+        )
+        for index, array in sorted(arrays.items())
+        if index not in refused
+    ]
+    runs = {run for array in taken for task in array.tasks for run in task}
     return Claim(
         file=file,
         cluster=merged.get("cluster", "local"),
         host=merged.get("host", ""),
         pid=merged.get("pid", 0),
-        runs=frozenset(merged.get("runs", ())) - finished,
-        arrays=tuple(
-            JobArray(name, tuple(map(tuple, array["tasks"])), jobs.get(index))
-            for index, (name, array) in enumerate(zip(names, arrays, strict=True))
-        ),
+        runs=frozenset(runs or merged.get("runs", ())) - finished,
+        arrays=tuple(taken),
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mpdit import slurm
 from mpdit.disk.files import append_row
@@ -18,10 +19,15 @@ from mpdit.grid.plan import Plan, PlannedRun, make_plan
 from mpdit.grid.site import site_resources
 from mpdit.study import pool
 from mpdit.study.codesnapshot import Codes, assign, place_of
-from mpdit.study.notice import notify
+from mpdit.study.notice import follow_up
 from mpdit.study.reconcile import reconcile
 from mpdit.study.status import TO_DO, RunStatus, missing, survey
 from mpdit.study.studydir import JobArray, StudyDir
+from mpdit.study.waiting import Waiting, read_waiting, stop_waiting
+
+if TYPE_CHECKING:
+    from mpdit.grid.resources import Resources
+    from mpdit.study.cluster.submitter import Submitter
 
 CLUSTERS = ("auto", "slurm", "local")
 
@@ -43,6 +49,14 @@ class Submission:
     parallel: int = 0
     arrays: tuple[JobArray, ...] = ()
     """The arrays submitted to Slurm."""
+    waiting: tuple[str, ...] = ()
+    """The runs that were asked for and wait, because Slurm accepts no more jobs."""
+    limit: str = ""
+    """Slurm's name of the limit that it has reached."""
+    said: tuple[str, ...] = ()
+    """What sbatch said beside the jobs that it submitted."""
+    continues: bool = False
+    """Whether a job of its own continues the study: it feeds and retries."""
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def stop(self) -> None:
@@ -64,6 +78,9 @@ class Execution:
         max_parallel: runs at once; by default the resources' limit, or one a GPU or core.
         on_end: a shell command that is run when all runs have ended.
         live_code: runs execute the checkout as it is when they start, not a snapshot of it.
+        retry: how often a run is retried by itself on Slurm; by default as its resources say.
+        feeds: whether runs are submitted that Slurm had no room for or that are retried, so that
+            the job which continues the study is there already.
         command: executes one run, given its folder as last argument.
     """
 
@@ -71,6 +88,8 @@ class Execution:
     max_parallel: int | None = None
     on_end: str | None = None
     live_code: bool = False
+    retry: int | None = None
+    feeds: bool = False
     command: Sequence[str] = field(default_factory=lambda: pool.RUN_COMMAND)
 
 
@@ -171,7 +190,7 @@ def submit(
             left = tuple(s for s in statuses if s.name not in chosen)
             asked = tuple(status.name for status in (todo if states else statuses))
             extensions = map(source_of, plan.grid.extensions)
-            resumed = {status.name for status in todo if status.keeps_code}
+            resumed = {status.name for status in todo if how.feeds or status.keeps_code}
             codes = assign(study.path, chosen, resumed, extensions, how.live_code)
             for name, run in chosen.items():
                 kept = codes.given[name] != codes.present
@@ -182,9 +201,10 @@ def submit(
             code = place_of(study.path, codes.present)
             study.drop_dead_claims()
             if how.cluster == "slurm":
-                return replace(done, arrays=_start_arrays(study, chosen, largest, how, code))
+                return _start_arrays(done, chosen, largest, how, code)
+            stop_waiting(study.path, chosen)
             parallel, process = _start_pool(study, list(chosen), how, code)
-            _note(study, chosen, chosen, how)
+            _note(study, todo, chosen, how)
             return replace(done, parallel=parallel, process=process)
     except OSError as error:
         raise ConfigError(f"cannot submit to {study.path}: {error}") from None
@@ -214,34 +234,92 @@ def _check_resources(wanted: Sequence[PlannedRun], how: Execution) -> tuple[list
 
 
 def _start_arrays(
-    study: StudyDir,
+    done: Submission,
     runs: dict[str, PlannedRun],
     largest: int,
     how: Execution,
     code: Path | None,
-) -> tuple[JobArray, ...]:
-    """Claim the runs and submit them to Slurm."""
-    from mpdit.study.cluster.arrays import submit_arrays
+) -> Submission:
+    """Claim runs and submit them to Slurm; those that it has no room for wait.
 
-    resources = {name: run.resources for name, run in runs.items()}
-    notice = None if how.on_end is None else partial(notify, study.path, command=how.on_end)
-    taken = []
-    for array in submit_arrays(
-        study, resources, largest, how.command, how.max_parallel, notice, code
-    ):  # noted one by one: sbatch may reject the next
-        _note(study, (name for task in array.tasks for name in task), runs, how)
-        taken.append(array)
-    return tuple(taken)
+    Returns:
+        ``done`` with what was submitted.
+    """
+    from mpdit.study.cluster.submitter import Submitter
+
+    study, statuses = done.study, {status.name: status for status in done.started}
+    before = read_waiting(study.path)
+    in_grid = {entry["name"] for entry in study.entries if entry.get("in_grid", True)}
+    others = (before.runs & in_grid) - runs.keys()
+    kept = Waiting(
+        others | runs.keys(), before.limit, tuple(how.command), how.max_parallel, how.live_code
+    )
+    kept.write(study.path)  # in a claim a run no longer counts as waiting
+    small = partial(follow_up, study.path, sorted(runs), how.on_end)
+    submitter = Submitter(study, how.command, code, None if how.feeds else small)
+    asked = {name: run.resources for name, run in runs.items()}
+    arrays, taken = [], set[str]()
+    try:
+        for array in submitter.submit(
+            asked, largest, how.max_parallel, little_room=how.feeds
+        ):  # noted one by one: sbatch may reject the next
+            names = {name for task in array.tasks for name in task}
+            _note(study, [statuses[name] for name in names], runs, how)
+            arrays.append(array)
+            taken |= names
+    except ConfigError:
+        replace(kept, runs=others).write(study.path)
+        raise
+    waiting = tuple(name for name in runs if name not in taken)
+    _note(study, [statuses[name] for name in waiting], runs, how)
+    now = replace(kept, runs=others | set(waiting), limit=submitter.limit or before.limit)
+    now.write(study.path)
+    if how.on_end is not None or any(_retries(run, how) for run in runs.values()):
+        _continue(submitter, next(iter(asked.values())), how, bool(waiting))
+    return replace(
+        done,
+        started=tuple(status for status in done.started if status.name in taken),
+        arrays=tuple(arrays),
+        waiting=waiting,
+        limit=submitter.limit,
+        said=tuple(dict.fromkeys(submitter.said)),
+        continues=submitter.continues,
+    )
+
+
+def _continue(submitter: Submitter, resources: Resources, how: Execution, some_wait: bool) -> None:
+    """Submit the small job after all others, unless it is there already."""
+    if submitter.continues or submitter.small is None or not submitter.jobs:
+        return
+    try:
+        submitter.follow_up(resources, submitter.jobs)
+    except ConfigError as error:
+        if how.on_end is not None:  # retries are also up to the commands that follow the study
+            them = "Some runs wait for room" if some_wait else "All runs were submitted"
+            failure = f"{them}, but Slurm rejected the --on-end job"
+            raise ConfigError(f"{failure}: {error}") from None
+
+
+def _retries(run: PlannedRun, how: Execution) -> int:
+    return (run.resources.retry or 0) if how.retry is None else how.retry
 
 
 def _note(
-    study: StudyDir, started: Iterable[str], runs: dict[str, PlannedRun], how: Execution
+    study: StudyDir, started: Iterable[RunStatus], runs: dict[str, PlannedRun], how: Execution
 ) -> None:
-    """Record the resources of submitted runs, which a retry starts from."""
+    """Record the resources of submitted runs, which a retry starts from, and earlier failures."""
+    last = {entry["name"]: entry.get("submitted", {}) for entry in study.entries}
     details = {}
-    for name in started:
-        own = runs[name].resources
-        details[name] = {"cluster": how.cluster, "time": own.time, "memory": own.memory}
+    for status in started:
+        run, before = runs[status.name], last[status.name]
+        own = {"cluster": how.cluster, "time": run.resources.time, "memory": run.resources.memory}
+        if how.cluster == "slurm" and (retries := _retries(run, how)):
+            own["retries"] = retries
+        attempts = list(before.get("attempts", ()))
+        if status.error is not None:
+            known = {key: before.get(key) for key in ("time", "memory")}
+            attempts.append({"error": status.error, **known})
+        details[status.name] = own | ({"attempts": attempts} if attempts else {})
     study.note_submitted(details)
 
 

@@ -263,8 +263,9 @@ import os, sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from tests.helpers import stand_in
+from mpdit import slurm
+from mpdit.study.cluster import submitter
 from tests.helpers.plans import load_plan
-from mpdit.study.cluster import arrays
 from mpdit.study.submission import Execution, submit
 exec(sys.argv[3])
 how = Execution("slurm", command=stand_in.COMMAND)
@@ -292,9 +293,13 @@ def test_two_submitters_at_once_submit_each_run_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("crash", "resubmitted"),
     [
-        # after submitit has put the tasks' arguments in their place, and before
-        ("arrays.append_row = lambda *_: os._exit(9)", 0),
-        ("arrays.SlurmExecutor._get_job_id_from_submission_command = lambda *_: os._exit(9)", 3),
+        # after the tasks' arguments were put in their place, and before
+        (
+            "write = submitter.append_row\n"
+            "submitter.append_row = lambda f, row: os._exit(9) if 'job' in row else write(f, row)",
+            0,
+        ),
+        ("answer = slurm.submit\nslurm.submit = lambda file: (answer(file), os._exit(9))", 3),
     ],
 )
 def test_a_crash_between_sbatch_and_the_books_is_found_by_name(

@@ -42,7 +42,9 @@ def test_a_study_is_done_and_status_asks_once(tmp_path: Path) -> None:
     assert_done_once(submission.study, 8)
 
 
-def test_a_killed_job_is_lost_and_is_tried_again(bare_cluster: Cluster, tmp_path: Path) -> None:
+def test_a_killed_job_has_failed_by_slurms_word_and_is_tried_again(
+    bare_cluster: Cluster, tmp_path: Path
+) -> None:
     submission = start(f"variants: {{steady: {{}}}}\nslurm: {{{MEMORY}}}", tmp_path)
     study = submission.study
     wait_for(study, all_running)
@@ -54,7 +56,8 @@ def test_a_killed_job_is_lost_and_is_tried_again(bare_cluster: Cluster, tmp_path
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     (status,) = wait_for_end(study)
-    assert status.state == "lost"
+    assert status.state == "failed"
+    assert "FAILED" in str(status.error)
     again = submit(
         stored_plan(study), tmp_path, Execution("slurm", command=stand_in.COMMAND), states=STATES
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mpdit import slurm
 from mpdit.disk.files import append_row
 from mpdit.study.cluster import scheduler
 from mpdit.study.screens import watch
+from mpdit.study.status import RunStatus
 from mpdit.study.studydir import StudyDir
 from tests.helpers.plans import plan
 
@@ -61,3 +63,48 @@ def test_a_followed_study_asks_slurm_every_thirty_seconds_and_is_redrawn_all_the
     assert all(later - earlier >= 30 for earlier, later in pairwise(asked))
     assert max(clock.slept) <= 2
     assert len(clock.slept) > 100
+
+
+def status(name: str, step: int, **more: object) -> RunStatus:
+    return RunStatus(
+        name=name,
+        id=name,
+        variant=name,
+        seed=0,
+        state="running",
+        stage="train",
+        step=step,
+        steps=100,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def test_a_study_has_never_less_time_left_than_its_slowest_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(watch, "time", clock)
+    display = watch._Display()
+    assert display.left([status("a", 0)]) is None
+    clock.sleep(10)
+    by_pace = display.left([status("a", 50)])
+    assert by_pace is not None
+    assert by_pace == pytest.approx(10 / 0.45 - 10)
+    assert display.left([status("a", 50, eta=470.0)]) == 470
+
+
+def test_what_waits_is_tried_soon_after_a_run_has_ended_and_then_ever_more_seldom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, tried = Clock(), []
+    monkeypatch.setattr(watch, "time", clock)
+    monkeypatch.setattr(watch, "feed", lambda _: tried.append(clock.now) or [])
+    feeder = watch._Feeder(StudyDir(tmp_path))
+    waits = replace(status("b", 0), state="waiting")
+    while clock.now < 1000:
+        ended = replace(status("a", 0), state="done" if clock.now > 700 else "running")
+        feeder.attend([ended, waits])
+        clock.sleep(1)
+    assert tried[:5] == [0, 5, 15, 35, 75]
+    assert [now for now in tried if now > 700][:2] == [701, 711]
+    assert len(tried) < 20

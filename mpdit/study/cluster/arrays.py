@@ -1,40 +1,31 @@
 """Runs as Slurm job arrays: the runs of each task, the tasks of each array, and the sbatch options.
 
-submitit writes the scripts and calls sbatch once for each array.
+submitit writes the scripts; `submitter` gives them to sbatch.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from io import StringIO
-from itertools import chain
 from operator import mul
 from pathlib import Path
 from typing import Any
 
 from submitit import SlurmExecutor
-from submitit.core.utils import FailedJobError, FailedSubmissionError
-from submitit.helpers import clean_env
 
 from mpdit import slurm
-from mpdit.disk.files import append_row
 from mpdit.errors import ConfigError
 from mpdit.grid.resources import NO_LIMIT, Resources
 from mpdit.grid.sbatch import OF_SIZE
 from mpdit.grid.site import used_variables
 from mpdit.study import codesnapshot
 from mpdit.study.cluster import partitions
-from mpdit.study.cluster.job import Job
-from mpdit.study.studydir import NOTICE, JobArray, StudyDir, job_names
-from mpdit.text import count
+from mpdit.study.studydir import StudyDir, job_names
 
 NOTICE_MIN = 10
 UNLIMITED_TIMEOUTS = 1_000_000
@@ -86,7 +77,7 @@ def make_batches(
     """
     groups: dict[str, tuple[Resources, list[str]]] = {}
     for name, resources in runs.items():
-        asked = resources.model_dump_json(exclude={"device", "utilization"})
+        asked = resources.model_dump_json(exclude={"device", "utilization", "retry"})
         groups.setdefault(asked, (resources, []))[1].append(name)
     batches: list[Batch] = []
     for resources, names in groups.values():
@@ -129,7 +120,7 @@ def _limited(batches: Sequence[Batch], at_once: int | None, first: int = 0) -> l
 def check(
     resources: Mapping[str, Resources], max_parallel: int | None = None
 ) -> tuple[dict[str, Resources], int]:
-    """Check against the cluster what `submit_arrays` will submit.
+    """Check against the cluster what a `Submitter` will submit.
 
     Returns:
         the resources of each run, with the partition's default time where they have none (submitit
@@ -146,6 +137,8 @@ def check(
     for batch in batches:
         try:
             _rehearse(batch)
+        except slurm.NoRoomError:
+            continue  # the runs wait until there is room
         except ConfigError as error:
             if slurm.has_nodes(batch.resources.partition):  # else it rejects every job
                 raise ConfigError(_blamed(str(error), batch.resources)) from None
@@ -153,7 +146,7 @@ def check(
 
 
 def _rehearse(batch: Batch) -> None:
-    lines = _script(replace(batch, tasks=batch.tasks[:1]), "check", Path()).splitlines()
+    lines = script(replace(batch, tasks=batch.tasks[:1]), "check", Path()).splitlines()
     options = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")]
     slurm.rehearse([shlex.split(option)[0].replace(r"\\", "\\") for option in options])
 
@@ -173,83 +166,21 @@ def _blamed(message: str, resources: Resources) -> str:
 def preview(
     study: StudyDir, resources: Mapping[str, Resources], max_parallel: int | None
 ) -> list[tuple[Batch, str]]:
-    """The arrays that `submit_arrays` would submit, each with its script.
+    """The arrays that a `Submitter` would submit, each with its script.
 
     Raises:
         ConfigError: when Slurm would reject a job.
     """
     batches = make_batches(*check(resources, max_parallel), max_parallel)
-    names = job_names(_job_name(study), len(batches))
+    names = job_names(new_job_name(study), len(batches))
     claim = study.jobs / "CLAIM"
     return [
-        (batch, _script(batch, name, claim, [] if batch.after is None else [names[batch.after]]))
+        (batch, script(batch, name, claim, [] if batch.after is None else [names[batch.after]]))
         for batch, name in zip(batches, names, strict=True)
     ]
 
 
-def submit_arrays(
-    study: StudyDir,
-    resources: Mapping[str, Resources],
-    largest: int,
-    command: Sequence[str],
-    max_parallel: int | None,
-    notice: Callable[[list[str]], None] | None,
-    code: Path | None = None,
-) -> Iterator[JobArray]:
-    """Claim runs and submit them, one sbatch an array. Call under the study's lock.
-
-    An array whose sbatch failed stays claimed without a job id: the controller may have accepted
-    it, which `reconcile` finds out.
-
-    Args:
-        resources, largest: as `check` returns them.
-        command: executes one run, given its folder as last argument.
-        max_parallel: as in `make_batches`.
-        notice: called with the runs' names by a job of its own, after all others.
-        code: the folder that the jobs import mpdit from; None for the installed package.
-
-    Yields:
-        each array, once it is submitted.
-
-    Raises:
-        ConfigError: with sbatch's message when it fails; earlier arrays stay submitted.
-    """
-    batches = make_batches(resources, largest, max_parallel)
-    job_name = _job_name(study)
-    arrays = [{"tasks": batch.tasks} for batch in batches]
-    file, held = study.new_claim("slurm", list(resources), job_name=job_name, arrays=arrays)
-    held.close()
-    claim = file.with_suffix("")
-    jobs: list[str] = []
-    for index, (batch, name) in enumerate(
-        zip(batches, job_names(job_name, len(batches)), strict=True)
-    ):
-        work = Job(claim, command, batch.resources.runs_per_job, batch.minutes, batch.stop_s)
-        after = [] if batch.after is None else [jobs[batch.after]]
-        try:
-            job = _sbatch(_executor(batch, name, claim, after, code), work, batch.tasks)
-        except ConfigError as error:
-            never = chain.from_iterable(other.tasks for other in batches[index + 1 :])
-            for run in chain.from_iterable(never):
-                append_row(file, {"finished": run})
-            begun = sum(len(other.tasks) for other in batches[:index])
-            there = f"{count(begun, 'task')} submitted before that; " if begun else ""
-            raise ConfigError(f"{error} ({there}submit again to add the missing runs)") from None
-        append_row(file, {"array": index, "job": job})
-        jobs.append(job)
-        yield JobArray(name, batch.tasks, job)
-    if notice is not None:
-        small, folder = _notice_batch(batches[0].resources), file.with_suffix(NOTICE)
-        try:
-            _sbatch(
-                _executor(small, f"{job_name}-end", folder, jobs, code), notice, [list(resources)]
-            )
-        except ConfigError as error:
-            failure = "All runs were submitted, but Slurm rejected the --on-end job"
-            raise ConfigError(f"{failure}: {error}") from None
-
-
-def _notice_batch(resources: Resources) -> Batch:
+def notice_batch(resources: Resources) -> Batch:
     """The small job of a notice: where and how the others run, but none of their size.
 
     It has one GPU where Slurm rejects it without.
@@ -270,40 +201,24 @@ def _notice_batch(resources: Resources) -> Batch:
     return batch
 
 
-def _job_name(study: StudyDir) -> str:
+def new_job_name(study: StudyDir) -> str:
+    """A name of a submission's jobs that no other one has."""
     return f"{study.name}-{datetime.now():%m%d%H%M%S}-{secrets.token_hex(4)}"
 
 
-def _script(batch: Batch, name: str, claim: Path, after: Sequence[str] = ()) -> str:
-    """The script that sbatch is given.
+def script(
+    batch: Batch, name: str, claim: Path, after: Sequence[str] = (), code: Path | None = None
+) -> str:
+    """The script that sbatch is given; the job imports mpdit from ``code``.
 
     submitit 1.5 has no public way to make a script without submitting it, so this function uses
-    private methods. No other code does: submission uses the public `map_array`.
+    private methods. No other code does.
     """
-    executor = _executor(batch, name, claim, after)
+    executor = _executor(batch, name, claim, after, code)
     if len(batch.tasks) > 1:
         executor.parameters["map_count"] = len(batch.tasks)
     text: str = executor._make_submission_file_text(executor._submitit_command_str, "")
     return text
-
-
-def _sbatch(executor: SlurmExecutor, work: Callable[..., None], *arguments: Sequence[Any]) -> str:
-    """Submit one task for each of the arguments, and return Slurm's job id.
-
-    Raises:
-        ConfigError: with sbatch's message when it fails.
-    """
-    cluster = os.environ.get(slurm.WHICH_CLUSTER)
-    try:
-        # without the variables of an enclosing job, and without SBATCH_*, which would go over the
-        # script; submitit would also print sbatch's error
-        with clean_env(), redirect_stderr(StringIO()):
-            if cluster is not None:
-                os.environ[slurm.WHICH_CLUSTER] = cluster
-            jobs = executor.map_array(work, *arguments)
-    except (FailedJobError, FailedSubmissionError) as error:
-        raise ConfigError(f"sbatch failed: {str(error).strip()}") from None
-    return str(jobs[0].job_id).split("_", maxsplit=1)[0]
 
 
 def _python(code: Path | None, python: str) -> str:

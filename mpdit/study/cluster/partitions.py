@@ -97,3 +97,9 @@ def timed(request: Resources, partitions: Sequence[Partition]) -> Resources:
                     minutes = parse_minutes(part.values[limit])
                     return request.with_value("time", minutes, f"{limit} of {part.name}")
     return request
+
+
+def longest(request: Resources, partitions: Sequence[Partition]) -> float:
+    """The longest time limit, in minutes, that the request's partitions allow."""
+    asked = _asked(request, {part.name: part for part in partitions})
+    return max((part.minutes for part in asked), default=float("inf"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from mpdit import slurm
@@ -22,7 +23,8 @@ class Placement:
     not answered.
 
     ``reason`` is Slurm's reason of a waiting task; of a gone one it is the kind of its end
-    (`endings.Cause`), and ``said`` the line of its log. ``task`` is its id, ``elapsed`` seconds.
+    (`endings.Cause`), ``said`` the line of its log, and ``ended`` what Slurm's record says.
+    ``task`` is its id, ``elapsed`` seconds, ``since`` the time of its submission.
     """
 
     state: str
@@ -31,6 +33,8 @@ class Placement:
     nodes: str = ""
     elapsed: float | None = None
     said: str = ""
+    ended: str = ""
+    since: float = 0.0
 
 
 class Scheduler:
@@ -64,6 +68,7 @@ class Scheduler:
                 absent = Placement("gone" if asked else "unknown")
                 for task, runs in array.task_ids().items():
                     place = self._known.get(task) or replace(absent, task=task)
+                    place = replace(place, since=array.at)
                     places |= dict.fromkeys(claim.runs.intersection(runs), place)
         return places
 
@@ -88,17 +93,19 @@ class Scheduler:
             self._explain(gone)
 
     def _explain(self, gone: dict[str, Claim]) -> None:
-        """Find out how tasks ended, from sacct where it works and from their logs."""
-        try:
-            records = slurm.accounting({task.partition("_")[0] for task in gone}) or {}
-        except ConfigError:
-            records = {}
+        """Find out how tasks ended: from sacct where it works, the controller, and their logs."""
+        records: dict[str, slurm.Ended] = {}
+        for ask in (slurm.accounting, slurm.remembered):
+            jobs = {task.partition("_")[0] for task in gone if task not in records}
+            with suppress(ConfigError):
+                records |= (ask(jobs) if jobs else None) or {}
         for task, claim in gone.items():
             record = records.get(task, slurm.Ended(state="", nodes=""))
             # all allocations of a requeued job append to one log
             said = tail(claim.task_log(task)).rpartition("Starting with JobEnvironment")[2]
-            kind, line = classify(record.state, said)
-            self._known[task] = Placement("gone", task, kind, record.nodes, said=line)
+            kind, line = classify(record.state, said, record.detail)
+            ended = ", ".join(filter(None, (record.state, record.detail)))
+            self._known[task] = Placement("gone", task, kind, record.nodes, said=line, ended=ended)
 
 
 def _placed(task: slurm.QueuedTask) -> Placement:

@@ -30,15 +30,30 @@ def announcement(submission: Submission, paint: Paint) -> Iterator[str]:
     """What was submitted, and what was left alone."""
     name = paint(submission.study.name, "bold")
     left = f"; left alone: {tally(submission.left, paint)}" if submission.left else ""
-    if submission.started:
+    if submission.started or submission.waiting:
         runs = count(len(submission.started), "run")
-        yield f"{name}: {runs} submitted, {_place(submission)}{left}"
+        place = f", {_place(submission)}" if submission.started else ""
+        yield f"{name}: {runs} submitted{place}{left}"
+        yield from _waiting(submission, paint)
         causes = Counter(filter(None, (status.cause for status in submission.started)))
         if causes:
             yield f"  before: {', '.join(f'{n:,} {cause}' for cause, n in causes.items())}"
     else:
         yield f"{name}: nothing to submit{left}"
+    yield from (paint(f"  sbatch: {line}", "yellow") for line in submission.said)
     yield from code_lines(submission)
+
+
+def _waiting(submission: Submission, paint: Paint) -> Iterator[str]:
+    """How many runs Slurm has no room for, and how they are submitted."""
+    if not submission.waiting:
+        return
+    asked = len(submission.started) + len(submission.waiting)
+    runs = f"{len(submission.waiting):,} of {count(asked, 'run')}"
+    yield paint(f"  Slurm has no room for {runs} ({submission.limit}).", "yellow")
+    itself = "by a small job of the study, " if submission.continues else ""
+    followed = "by submit --wait, status --watch or the next submit"
+    yield f"  They are submitted as room appears: {itself}{followed}."
 
 
 def _place(submission: Submission) -> str:

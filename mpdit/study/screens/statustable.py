@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from mpdit.study.status import COLOURS, FRESH_S, RunStatus, summary, tally
 from mpdit.text import Paint, align, bar, duration, one_line
 
+NO_ROOM = "waiting until Slurm has room"
 MANY = 40
 """A status lists all runs up to this many."""
 
@@ -24,10 +25,11 @@ def overview(
     done = sum(progress(status) for status in statuses) / max(1, len(statuses))
     head = f"{paint(study, 'bold')}  {paint(bar(done, 20), 'cyan')}"
     yield f"{head}  {summary(statuses, paint)}{time_left(left)}"
-    reasons = Counter(status.waits for status in statuses if status.waits)
-    if reasons:
-        listed = ", ".join(f"{n:,} ({reason})" for reason, n in reasons.most_common())
-        yield paint(f"waiting in Slurm: {listed}", "dim")
+    for state, what in (("queued", "waiting in Slurm"), ("waiting", NO_ROOM)):
+        reasons = Counter(status.waits for status in statuses if status.state == state)
+        listed = ", ".join(f"{n:,} ({reason})" for reason, n in reasons.most_common() if reason)
+        if listed:
+            yield paint(f"{what}: {listed}", "dim")
     if silence:
         yield paint(f"states as last known: {silence}", "yellow")
 
@@ -97,6 +99,16 @@ def trouble(status: RunStatus, paint: Paint) -> str:
     return paint(f"{status.name} {status.state}: {reason}", COLOURS[status.state])
 
 
+def _attempts(status: RunStatus) -> str:
+    """Each earlier attempt: why it failed, and the resources that it had."""
+    told = []
+    for attempt in status.attempts:
+        minutes = attempt["time"] and duration(60 * attempt["time"])
+        had = ", ".join(filter(None, (minutes, attempt["memory"])))
+        told.append(one_line(attempt["error"], 60) + (f" (with {had})" if had else ""))
+    return "; ".join(told)
+
+
 def _note(status: RunStatus) -> str:
     notes = []
     if not status.in_grid:
@@ -107,6 +119,8 @@ def _note(status: RunStatus) -> str:
         notes.append(f"no heartbeat for {duration(status.silent)}")
     if status.waits:
         notes.append(f"waits: {status.waits}")
+    if status.attempts:
+        notes.append(f"attempt {len(status.attempts) + 1}, after {_attempts(status)}")
     if status.stopped:
         notes.append(f"stopped by {status.stopped}; submit to resume")
     if status.state == "lost":

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection
 from typing import TextIO
 
+from mpdit.errors import ConfigError
 from mpdit.study.cluster.scheduler import ASK_S, Scheduler
+from mpdit.study.feed import feed, wants
 from mpdit.study.screens.statustable import (
     overview,
     progress,
@@ -19,6 +22,9 @@ from mpdit.study.studydir import StudyDir
 from mpdit.text import Paint, count, duration, fit, one_line, terminal
 
 POLL_S = 0.5
+FEED_S = (5.0, 300.0)
+"""Seconds between two tries to submit what waits: after a run has ended, and at most. Slurm counts
+a task for some seconds after its run has ended, so the pause begins small and doubles."""
 PAUSE_S = 2.0
 """The longest pause in seconds between two updates, however long reading the study takes."""
 REPORT_S = 15.0
@@ -29,12 +35,14 @@ LISTED = 4
 def follow(
     study: StudyDir, names: Collection[str], working: Callable[[], bool], out: TextIO
 ) -> list[RunStatus]:
-    """Show runs until ``working()`` is false and no run is running or queued.
+    """Show runs until ``working()`` is false and no run is running, queued or waiting for room.
+
+    Submits the runs that wait for room, and retries the failed ones, as `feed.feed`.
 
     Returns:
         the final state of each run.
     """
-    scheduler = Scheduler(ASK_S)
+    scheduler, feeder = Scheduler(ASK_S), _Feeder(study)
     follower = _Screen(study, scheduler, out) if out.isatty() else _Lines(out)
     with follower:
         while True:
@@ -42,10 +50,41 @@ def follow(
             began = time.monotonic()
             statuses = survey(study, names, scheduler)
             follower.show(statuses)
+            told = feeder.attend(statuses)
+            for line in told:
+                follower.tell(line)
+            if told:
+                study = StudyDir(study.path)  # its table has changed
+                continue
             if not still and not any(status.is_active for status in statuses):
                 return statuses
             looked = time.monotonic() - began
             time.sleep(min(max(POLL_S, 10 * looked), PAUSE_S))
+
+
+class _Feeder:
+    """Feeds a followed study when its runs have ended, and now and then."""
+
+    def __init__(self, study: StudyDir) -> None:
+        self.study = study
+        self.seen: Counter[str] = Counter()
+        self.tried = float("-inf")
+        self.pause = 0.0
+
+    def attend(self, statuses: list[RunStatus]) -> list[str]:
+        """Feed the study if there may be room or something to retry; say what came of it."""
+        seen = Counter(status.state for status in statuses)
+        least, most = FEED_S
+        if seen != self.seen:
+            self.seen, self.pause = seen, min(self.pause, least)
+        if time.monotonic() - self.tried < self.pause or not wants(statuses):
+            return []
+        self.tried, self.pause = time.monotonic(), min(most, max(least, 2 * self.pause))
+        try:
+            fed = feed(self.study)
+        except (ConfigError, OSError) as error:
+            return [f"cannot submit what waits: {error}"]
+        return [f"{count(len(submission.started), 'run')} more submitted" for submission in fed]
 
 
 class _Display:
@@ -60,13 +99,17 @@ class _Display:
     def __exit__(self, *_: object) -> None: ...
 
     def left(self, statuses: list[RunStatus]) -> float | None:
-        """Seconds left at the pace since the first look, None while that is unknown."""
+        """Seconds left at the pace since the first look, None while that is unknown.
+
+        Never less than the slowest run has left by its own estimate.
+        """
         behind = sum(map(progress, statuses))
         self.first = behind if self.first is None else self.first
         seconds, gained = time.monotonic() - self.began, behind - self.first
         if gained <= 0 or seconds < 5:
             return None
-        return seconds / gained * (len(statuses) - behind)
+        slowest = max((status.eta or 0 for status in statuses), default=0)
+        return max(slowest, seconds / gained * (len(statuses) - behind))
 
 
 class _Screen(_Display):
@@ -80,6 +123,7 @@ class _Screen(_Display):
         self.study = study
         self.scheduler = scheduler
         self.console = Console(file=terminal(out))
+        self.told = ""
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> None:
@@ -95,8 +139,12 @@ class _Screen(_Display):
         lines = [*overview(self.study.name, statuses, self.scheduler.silence, paint, left), ""]
         lines += status_lines(running, paint)
         lines += [trouble(s, paint) for s in statuses if s.state in ("failed", "lost")]
+        lines += [self.told]
         room = self.console.height - 2
         self.live.update(fit(lines[:room], self.console.width), refresh=True)
+
+    def tell(self, text: str) -> None:
+        self.told = f"{time.strftime('%H:%M:%S')}  {text}"
 
 
 class _Lines(_Display):
@@ -135,6 +183,9 @@ class _Lines(_Display):
                 self.report(f"{status.name} failed: {one_line(status.error or '')}")
             case "planned" | "lost":
                 self.report(f"{status.name} stopped at {status.stage} {status.step:,}")
+
+    def tell(self, text: str) -> None:
+        self.report(text)
 
     def report(self, text: str) -> None:
         print(f"{time.strftime('%H:%M:%S')}  {text}", file=self.out, flush=True)

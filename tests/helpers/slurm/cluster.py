@@ -180,6 +180,28 @@ class Cluster:
         self._daemon("slurmctld", "-D")
         wait_until(lambda: self.succeeds("scontrol", "ping"), what="slurmctld answers")
 
+    @contextmanager
+    def configured(self, **values: str) -> Iterator[None]:
+        """With these lines in place of slurm.conf's, for a while."""
+        file = self.folder / "slurm.conf"
+        before = file.read_text()
+        kept = [line for line in before.splitlines() if line.partition("=")[0] not in values]
+        file.write_text(
+            "\n".join(kept + [f"{key}={value}" for key, value in values.items()]) + "\n"
+        )
+        try:
+            self._restart_controller()
+            yield
+        finally:
+            self.cancel_all()
+            file.write_text(before)
+            self._restart_controller()
+
+    def _restart_controller(self) -> None:
+        self.stop_controller()
+        self.start_controller()
+        self.wait_for_nodes()
+
     def start_node(self, node: str) -> None:
         self._daemon("slurmd", "-D", "-N", node, name=node, **{MARK: node})
 

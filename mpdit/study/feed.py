@@ -1,0 +1,185 @@
+"""Continue a study on Slurm: submit the runs that wait for room, and retry those that failed.
+
+``python -m mpdit.study.feed STUDY_FOLDER`` does so once; the study's own job calls it.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mpdit.errors import ConfigError, say
+from mpdit.grid.plan import Plan, PlannedRun
+from mpdit.study.cluster import partitions
+from mpdit.study.cluster.endings import failed_nodes
+from mpdit.study.reconcile import reconcile
+from mpdit.study.retry import adjust, scaled_memory
+from mpdit.study.status import RunStatus, survey
+from mpdit.study.studydir import StudyDir
+from mpdit.study.submission import Execution, Submission, stored_plan, submit
+from mpdit.study.waiting import is_mine, read_waiting
+
+RETRIED = ("out of memory", "timed out", "node failed")
+_OF_A_GPU = re.compile(r"OutOfMemoryError|CUDA|HIP")
+"""More memory of the node does not help there."""
+
+
+def wants(statuses: Sequence[RunStatus]) -> bool:
+    """Whether any of these runs waits for room, or is to be retried."""
+    return any(status.state == "waiting" or _is_retried(status) for status in statuses)
+
+
+def _is_retried(status: RunStatus) -> bool:
+    error = status.error or ""
+    gpu = status.cause == "out of memory" and _OF_A_GPU.search(error)
+    return status.retries > 0 and status.cause in RETRIED and not gpu
+
+
+def feed(study: StudyDir) -> list[Submission]:
+    """Submit what waits for room as far as there is room, and retry what failed.
+
+    A run that was out of memory gets twice as much, one that was out of time twice its limit, up
+    to its partition's, and one whose node failed goes to other nodes. Another user's study is left
+    alone.
+
+    Returns:
+        what was submitted.
+
+    Raises:
+        ConfigError: as `submission.submit`.
+    """
+    if not is_mine(study.path):
+        return []
+    with study.lock():
+        reconcile(study)
+    study = StudyDir(study.path)
+    statuses, plan = survey(study), stored_plan(study)
+    waiting = read_waiting(study.path)
+    how = Execution(
+        "slurm",
+        waiting.max_parallel,
+        live_code=waiting.live_code,
+        feeds=True,
+        command=waiting.command,
+    )
+    rules: list[tuple[str, Callable[[RunStatus], bool], _Adjust]] = [
+        ("waiting", lambda status: status.state == "waiting", _as_before),
+        ("failed", _is_retried, _with_more),
+    ]
+    fed = []
+    for state, is_chosen, prepare in rules:
+        chosen = [status for status in statuses if is_chosen(status)]
+        room = _room(plan, statuses, study, how.max_parallel)
+        if chosen:
+            done = submit(
+                plan,
+                study.path.parent,
+                how,
+                grid_name=study.table["grid"],
+                states=[state],
+                adjust=lambda runs: room(prepare(runs, study, chosen)),  # noqa: B023 - called at once
+            )
+            fed += [done] if done.started else []
+            statuses = survey(study)
+    return fed
+
+
+_Adjust = Callable[[Sequence[PlannedRun], StudyDir, Sequence[RunStatus]], list[PlannedRun]]
+
+
+def _as_before(
+    runs: Sequence[PlannedRun], study: StudyDir, chosen: Sequence[RunStatus]
+) -> list[PlannedRun]:
+    """The chosen runs as they were last asked for: no retry has been used up."""
+    return [
+        _changed(run, status, retry=status.retries)
+        for run, status in _pairs(adjust(runs, study, None, None), study, chosen)
+    ]
+
+
+def _with_more(
+    runs: Sequence[PlannedRun], study: StudyDir, chosen: Sequence[RunStatus]
+) -> list[PlannedRun]:
+    """The chosen runs with what each was short of; without those that cannot have more."""
+    there = partitions.read()
+    adjusted = []
+    for run, status in _pairs(adjust(runs, study, None, None), study, chosen):
+        more: dict[str, Any] = {"retry": status.retries - 1}
+        own = run.resources
+        if status.cause == "out of memory":
+            if own.memory is None or int(own.memory.rstrip("KMGTB")) == 0:  # 0 is all of a node
+                continue
+            more["memory"] = scaled_memory(own.memory, 2.0)
+        elif status.cause == "timed out":
+            most = partitions.longest(own, there)
+            if own.time is None or own.time >= most:
+                continue
+            more["time"] = int(min(2 * own.time, most))
+        adjusted.append(_changed(run, status, **more))
+    return adjusted
+
+
+def _pairs(
+    runs: Sequence[PlannedRun], study: StudyDir, chosen: Sequence[RunStatus]
+) -> Iterator[tuple[PlannedRun, RunStatus]]:
+    """The chosen ones among the runs, each with its status."""
+    names, by_name = study.places(runs), {status.name: status for status in chosen}
+    for run in runs:
+        status = by_name.get(names.get(run.id, run.name))
+        if status is not None:
+            yield run, status
+
+
+def _changed(run: PlannedRun, status: RunStatus, **changes: Any) -> PlannedRun:
+    """The run with other resources, and without the nodes that have failed it."""
+    errors = [attempt["error"] for attempt in status.attempts] + [status.error or ""]
+    own = run.resources.extra.get("exclude")
+    nodes = list(dict.fromkeys(filter(None, (own, *map(failed_nodes, errors)))))
+    if nodes:
+        changes["extra"] = run.resources.extra | {"exclude": ",".join(map(str, nodes))}
+    return replace(run, resources=run.resources.model_copy(update=changes))
+
+
+def _room(
+    plan: Plan, statuses: Sequence[RunStatus], study: StudyDir, max_parallel: int | None
+) -> Callable[[Sequence[PlannedRun]], list[PlannedRun]]:
+    """Keep the first runs, so many that no more are in the queue than may run at once."""
+    names = study.places(plan.runs)
+    busy = {status.name for status in statuses if status.state in ("running", "queued")}
+    own = {run.id: run.resources for run in plan.runs}
+
+    def group(run: PlannedRun) -> str:
+        return "" if max_parallel else own[run.id].model_dump_json()
+
+    used = Counter(group(run) for run in plan.runs if names.get(run.id, run.name) in busy)
+
+    def keep(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+        kept = []
+        for run in runs:
+            most = max_parallel or own[run.id].max_parallel
+            packed = own[run.id].runs_per_job
+            if most is None or taken[group(run)] < (most - used[group(run)]) // packed * packed:
+                kept.append(run)
+                taken[group(run)] += 1
+        return kept
+
+    taken: Counter[str] = Counter()
+    return keep
+
+
+def main(folder: Path) -> int:
+    """Feed a study once; return the exit status."""
+    try:
+        feed(StudyDir(folder))
+    except (ConfigError, OSError) as error:
+        return say(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
