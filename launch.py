@@ -204,7 +204,7 @@ def retry(
     What failed by itself gets the present code, other runs resume with their own. A factor
     multiplies the amount of the run's last submission.
     """
-    from mpdit.study.parts import select_part
+    from mpdit.study.choosing import select_part
     from mpdit.study.retry import STATES, adjust, last_cluster
     from mpdit.study.studydir import find_study
     from mpdit.study.submission import Execution, choose_cluster, stored_plan
@@ -227,8 +227,8 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Print the state of every run of a study."""
+    from mpdit.study.choosing import select_runs
     from mpdit.study.cluster.scheduler import Scheduler
-    from mpdit.study.parts import select_runs
     from mpdit.study.screens.dropped import active_lines
     from mpdit.study.screens.statustable import overview, status_lines
     from mpdit.study.screens.watch import follow
@@ -266,7 +266,7 @@ def logs(
 ) -> None:
     """Print a run's log, or with --only those of several runs of a study."""
     from mpdit.disk.rundir import find_run
-    from mpdit.study.parts import select_runs
+    from mpdit.study.choosing import select_runs
     from mpdit.study.screens.logs import show_logs
     from mpdit.study.studydir import StudyDir, find_study
 
@@ -287,7 +287,7 @@ def cancel(study: StudyName, results: Results = RESULTS, only: Only = None) -> N
     They keep their state; submit resumes them.
     """
     from mpdit.study.cancel import cancel as cancel_study
-    from mpdit.study.parts import select_runs
+    from mpdit.study.choosing import select_runs
     from mpdit.study.status import summary, survey
     from mpdit.study.studydir import find_study
 
@@ -306,8 +306,8 @@ def cancel(study: StudyName, results: Results = RESULTS, only: Only = None) -> N
 @app.command()
 def hold(study: StudyName, results: Results = RESULTS, only: Only = None) -> None:
     """Keep a study's waiting runs from starting, until they are released."""
+    from mpdit.study.choosing import select_runs
     from mpdit.study.hold import hold as hold_runs
-    from mpdit.study.parts import select_runs
     from mpdit.study.screens.messages import held_lines
     from mpdit.study.studydir import find_study
 
@@ -321,8 +321,8 @@ def hold(study: StudyName, results: Results = RESULTS, only: Only = None) -> Non
 @app.command()
 def release(study: StudyName, results: Results = RESULTS, only: Only = None) -> None:
     """Let a study's held runs start."""
+    from mpdit.study.choosing import select_runs
     from mpdit.study.hold import release as release_runs
-    from mpdit.study.parts import select_runs
     from mpdit.study.screens.messages import held_lines
     from mpdit.study.studydir import find_study
 
@@ -413,7 +413,7 @@ def _announce(submission: Submission, whole: Plan) -> None:
 
 def _changes(study: StudyDir, whole: Plan, new: Sequence[str], dropped: Sequence[str]) -> list[str]:
     """What a grid has gained and lost, and how to cancel what still runs of the lost."""
-    from mpdit.study.parts import outside as runs_outside
+    from mpdit.study.choosing import outside as runs_outside
     from mpdit.study.screens.dropped import active_lines, still_active
     from mpdit.study.screens.plantable import grid_changes
 

@@ -23,7 +23,7 @@ _COMPARISON = re.compile(r"(<=|>=|!=|<|>)\s*(.*)")
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Bound:
     """``>=1e-3``, as one writes it in place of a value."""
 
     text: str
@@ -70,7 +70,7 @@ def _matches(conditions: tuple[Any, ...], values: list[Any]) -> bool:
     """Whether a condition holds: of any value, and a comparison of the last one."""
     return any(
         condition.holds(values[-1])
-        if isinstance(condition, Comparison)
+        if isinstance(condition, Bound)
         else any(
             value == condition and isinstance(value, bool) == isinstance(condition, bool)
             for value in values
@@ -105,7 +105,7 @@ def yaml_text(value: Any) -> str:
             return f"[{', '.join(map(yaml_text, value))}]"
         case None:
             return "null"
-        case Comparison():
+        case Bound():
             return f'"{value.text}"'
         case _:
             return str(value)
@@ -155,4 +155,4 @@ def _wanted(key: str, setting: Setting) -> Iterator[Any]:
             raise setting.error(
                 f"{value!r} should compare with a number, such as '{match[1]}1e-3'"
             ) from None
-        yield Comparison(value, match[1], number)
+        yield Bound(value, match[1], number)

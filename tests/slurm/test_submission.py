@@ -14,7 +14,7 @@ from mpdit import slurm
 from mpdit.disk.files import read_rows
 from mpdit.errors import ConfigError
 from mpdit.study.cancel import cancel
-from mpdit.study.parts import select_runs
+from mpdit.study.choosing import select_runs
 from mpdit.study.retry import STATES, adjust
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, stored_plan, submit

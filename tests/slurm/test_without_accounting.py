@@ -11,8 +11,8 @@ import pytest
 
 from mpdit import slurm
 from mpdit.study.cancel import cancel
+from mpdit.study.choosing import select_runs
 from mpdit.study.hold import hold, release
-from mpdit.study.parts import select_runs
 from mpdit.study.retry import STATES
 from mpdit.study.status import survey
 from mpdit.study.submission import Execution, stored_plan, submit

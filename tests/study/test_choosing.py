@@ -10,9 +10,9 @@ import pytest
 
 from mpdit.disk.holds import read_held
 from mpdit.study.cancel import Cancelled, cancel
+from mpdit.study.choosing import outside as runs_outside
+from mpdit.study.choosing import select_runs
 from mpdit.study.hold import hold, release
-from mpdit.study.parts import outside as runs_outside
-from mpdit.study.parts import select_runs
 from mpdit.study.screens.dropped import active_lines, still_active
 from mpdit.study.status import RunStatus, survey
 from mpdit.study.studydir import StudyDir
