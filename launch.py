@@ -6,7 +6,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import shlex
 import signal
 import sys
 import time
@@ -429,6 +428,7 @@ def _changes(study: StudyDir, whole: Plan, new: Sequence[str], dropped: Sequence
 def _conclude(submission: Submission, statuses: list[RunStatus], seconds: float) -> None:
     """Print the result of the runs and the next command."""
     from mpdit.study.screens.watch import outcome
+    from mpdit.text import shell_line
 
     paint = _paint()
     study = submission.study
@@ -439,17 +439,17 @@ def _conclude(submission: Submission, statuses: list[RunStatus], seconds: float)
     elif any(status.state == "held" for status in statuses):
         print(f"to start the held runs:  {_command('release', study)}")
     elif any(status.state != "done" for status in statuses):
-        print(f"to resume:  {_program()} {shlex.join(sys.argv[1:])}")
+        print(f"to resume:  {_program(*sys.argv[1:])}")
     else:
-        print(paint(f"next:  python -m analysis {os.path.relpath(study.path)}", "dim"))
+        analyse = shell_line("python", "-m", "analysis", os.path.relpath(study.path))
+        print(paint(f"next:  {analyse}", "dim"))
 
 
 def _command(name: str, study: StudyDir, only: Sequence[str] | None = None) -> str:
     """A command on a study, as one would type it here."""
     here = os.path.relpath(study.path)
     where = study.name if Path(here) == RESULTS / study.name else here
-    parts = (f"--only {shlex.quote(pattern)}" for pattern in only or ())
-    return " ".join((_program(), name, where, *parts))
+    return _program(name, where, *(word for one in only or () for word in ("--only", one)))
 
 
 def _named(study: StudyDir, only: Sequence[str] | None) -> str:
@@ -472,9 +472,11 @@ def _stop(submission: Submission) -> None:
         print("the runs are still stopping in the background")
 
 
-def _program() -> str:
-    """The command that started this program."""
-    return f"python {sys.argv[0]}"
+def _program(*words: str) -> str:
+    """A command line of this program."""
+    from mpdit.text import shell_line
+
+    return shell_line("python", sys.argv[0], *words)
 
 
 def _paint(out: TextIO | None = None) -> Paint:

@@ -102,5 +102,7 @@ class Study:
             return images, npz.labels(file)[:count]
         except FileNotFoundError:
             raise NothingToShow(f"{file} is missing") from None
+        except PermissionError:
+            raise NothingToShow(f"{file} cannot be read") from None
         except npz.DamagedError as error:
             raise NothingToShow(str(error)) from None

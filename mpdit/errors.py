@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import pickle
 import shutil
 import sys
 from collections.abc import Callable, Iterable
@@ -102,15 +103,31 @@ def _drop_unwritten() -> None:
 
 def say(error: ConfigError | OSError) -> int:
     """Print a command's error as one message, and return its exit status."""
-    text = explain_os_error(error) if isinstance(error, OSError) else str(error)
-    print(f"error: {text}", file=sys.stderr)
+    print(f"error: {reason_of(error)}", file=sys.stderr)
     return EXIT_FAILED if isinstance(error, OSError) else EXIT_USAGE
+
+
+def why_unloadable(error: Exception) -> str:
+    """Return in one line why torch.load failed.
+
+    Of pickled code torch says how to load it all the same: that is not passed on.
+    """
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds more than tensors, and pickled code is not loaded"
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def reason_of(error: Exception) -> str:
+    """Return the message of an error that a user can mend."""
+    return explain_os_error(error) if isinstance(error, OSError) else str(error)
 
 
 def explain_os_error(error: OSError) -> str:
     """Return one message. For a full disk it has the free space, and what to do."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or not error.filename:
+    if not error.filename:
         return str(error)
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{error.filename}: {error.strerror}"
     free = shutil.disk_usage(Path(error.filename).parent).free / 1e6
     return (
         f"cannot write {error.filename} ({error.strerror}, {free:,.1f} MB free). What was saved "

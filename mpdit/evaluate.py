@@ -29,6 +29,7 @@ from mpdit.runtime.devices import prepare
 from mpdit.runtime.session import Interrupted, log, open_session
 from mpdit.sampling.drawing import Drawing
 from mpdit.sampling.sampler import check_snapshot
+from mpdit.text import run_command
 
 Section = TypeVar("Section", bound=BaseModel)
 
@@ -72,9 +73,7 @@ def measure_again(
     with run.lease():
         said = run.state()
         if said is None or not run.is_done():
-            raise ConfigError(
-                f"{run.path} is not finished: run it first (python -m mpdit.run {run.path})"
-            )
+            raise ConfigError(f"{run.path} is not finished: run it first ({run_command(run.path)})")
         try:
             with open_session(run) as session:
                 device = prepare(config.train.precision)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 _CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 36}
@@ -42,8 +45,11 @@ class Printable:
 def printable_output(out: TextIO, err: TextIO) -> Iterator[None]:
     """Whatever is printed meanwhile, a terminal gets no control characters of it.
 
-    Names and messages come from other people's files, and from Slurm.
+    Names and messages come from other people's files, and from Slurm. What the encoding of ``out``
+    lacks is printed as ``?`` (``err`` has Python's own replacement).
     """
+    if isinstance(out, io.TextIOWrapper):
+        out.reconfigure(errors="replace")
     guarded = (cast("TextIO", Printable(stream)) for stream in (out, err))
     with redirect_stdout(next(guarded)), redirect_stderr(next(guarded)):
         yield
@@ -65,6 +71,16 @@ class Paint:
 
 
 PLAIN = Paint(False)
+
+
+def shell_line(*words: object) -> str:
+    """A command line to be copied into a shell, quoted where that is needed."""
+    return shlex.join(map(str, words))
+
+
+def run_command(run: Path) -> str:
+    """The command that executes the run in a folder."""
+    return shell_line("python", "-m", "mpdit.run", run)
 
 
 def count(number: int, what: str) -> str:

@@ -12,8 +12,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -63,11 +63,13 @@ class Rows:
     Attributes:
         counts: rows of each file; 0 where it is missing, empty or damaged.
         damaged: the indices of the files that could not be parsed.
+        unreadable: the indices of the files that only another user may read.
     """
 
     table: pa.Table
     counts: list[int]
     damaged: list[int]
+    unreadable: list[int]
 
 
 def read(study: Path, runs: Sequence[str], kind: Kind) -> Rows:
@@ -77,9 +79,14 @@ def read(study: Path, runs: Sequence[str], kind: Kind) -> Rows:
     pieces: dict[int, Piece] = {}
     stamps: dict[int, Stamp] = {}
     texts: dict[int, bytes] = {}
+    unreadable: list[int] = []
     for index, run in enumerate(runs):
         file = study / run / kind.name
-        with suppress(FileNotFoundError, NotADirectoryError), file.open("rb") as handle:
+        with (
+            suppress(FileNotFoundError, NotADirectoryError),
+            _noting(unreadable, index),
+            file.open("rb") as handle,
+        ):
             # before the content: rows appended meanwhile must not count as read
             stamp = Stamp.of(os.fstat(handle.fileno()))
             known, piece = kept.get(run, (None, None))
@@ -100,7 +107,17 @@ def read(study: Path, runs: Sequence[str], kind: Kind) -> Rows:
         table=join([pieces[index] for index in order], kind.schema),
         counts=[pieces[index].rows if index in pieces else 0 for index in range(len(runs))],
         damaged=[index for index, piece in parsed.items() if piece is None],
+        unreadable=unreadable,
     )
+
+
+@contextmanager
+def _noting(unreadable: list[int], index: int) -> Iterator[None]:
+    """Note a file that may not be read, and go on without it."""
+    try:
+        yield
+    except PermissionError:
+        unreadable.append(index)
 
 
 def join(pieces: Sequence[Piece], schema: pa.Schema) -> pa.Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ RUNS = [
     *("run", "id", "variant", "seed", "study", "named", "state", "stage", "step", "steps"),
     *("trained", "parameters", "flops", "train_seconds", "model", "flags", "folder", "design"),
 ]
+UNREADABLE = "cannot be read (it is another user's)"
 MAYBE_MISSING = ("steps", "parameters", "flops", "train_seconds")
 """Columns of ``runs`` that are floats, NaN where unknown."""
 
@@ -114,6 +116,7 @@ class _Reader:
         self.missing.append({"run": run, "study": self.name, "what": what})
 
     def read(self) -> Study:
+        """Read all runs but those whose config.yaml only another user may read."""
         configs = self._configs()
         metrics = self._rows(parse.METRICS)
         magnitudes = self._rows(parse.MAGNITUDES)
@@ -154,17 +157,25 @@ class _Reader:
 
     def _rows(self, kind: cache.Kind) -> cache.Rows:
         rows = cache.read(self.path, [entry.name for entry in self.entries], kind)
-        for index in rows.damaged:
-            self.lacks(self.entries[index].name, f"{kind.name} is damaged: left out")
+        for what, found in (("is damaged", rows.damaged), (UNREADABLE, rows.unreadable)):
+            for index in found:
+                self.lacks(self.entries[index].name, f"{kind.name} {what}: left out")
         return rows
 
     def _configs(self) -> list[RunConfig | None]:
-        """Each run's config; None where there is none."""
+        """Each run's config; None where there is none. Unreadable runs leave the entries."""
         found = cache.read(self.path, [entry.name for entry in self.entries], parse.CONFIGS)
+        for index in found.unreadable:
+            self.lacks(self.entries[index].name, f"config.yaml {UNREADABLE}: left out")
+        kept = [i for i in range(len(self.entries)) if i not in set(found.unreadable)]
+        self.entries = [self.entries[i] for i in kept]
+        if not kept:
+            raise ConfigError(f"{self.path}: no run can be read, all are another user's")
+        counts = [found.counts[i] for i in kept]
         trees = iter(found.table["tree"].to_pylist())
         return [
             self._config(RunDir(self.path / entry.name), next(trees) if count else None)
-            for entry, count in zip(self.entries, found.counts, strict=True)
+            for entry, count in zip(self.entries, counts, strict=True)
         ]
 
     def _config(self, run: RunDir, tree: str | None) -> RunConfig | None:
@@ -189,7 +200,7 @@ class _Reader:
         """The row of ``runs``."""
         model = self._json(run, "model.json", _MODEL)
         state, word = self._state(run, done)
-        if done and not (run.samples / "samples.npz").is_file():
+        if done and not os.access(run.samples / "samples.npz", os.R_OK):
             self.lacks(run.name, "its samples are missing: left out of the figure of samples")
         return {
             "run": run.name,
@@ -222,7 +233,8 @@ class _Reader:
         if done:
             return state, "done"
         if state is None and (run.path / "state.json").exists():
-            self.lacks(run.name, "unfinished (its state.json is damaged)")
+            why = "is damaged" if os.access(run.path / "state.json", os.R_OK) else UNREADABLE
+            self.lacks(run.name, f"unfinished (its state.json {why})")
             return state, "unfinished"
         if state is None:
             self.lacks(run.name, "not started")
@@ -239,7 +251,11 @@ class _Reader:
 
     def _evaluations(self, run: RunDir) -> list[dict[str, Any]]:
         """The rows, each number once: the last where it was measured again."""
-        rows, damaged = scan_rows(run.path / "evaluation.jsonl", _SCORE)
+        try:
+            rows, damaged = scan_rows(run.path / "evaluation.jsonl", _SCORE)
+        except PermissionError:
+            self.lacks(run.name, f"evaluation.jsonl {UNREADABLE}: left out")
+            return []
         if damaged:
             self.lacks(run.name, f"evaluation.jsonl: {said_of(damaged)} damaged: left out")
         same = ("metric", "role", "weights", "sampling")
@@ -249,6 +265,9 @@ class _Reader:
         try:
             found: dict[str, Any] = kind.validate_json((run.path / name).read_bytes())
         except FileNotFoundError:
+            return {}
+        except PermissionError:
+            self.lacks(run.name, f"{name} {UNREADABLE}: left out")
             return {}
         except ValidationError:
             self.lacks(run.name, f"{name} is damaged: left out")

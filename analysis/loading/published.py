@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.study import NothingToShow, Study
-from mpdit.disk.files import write_atomic
+from mpdit.disk import links
+from mpdit.disk.files import make_folder, write_atomic, written_aside
 from mpdit.disk.jsontext import parse_json
 from mpdit.errors import ConfigError
 
@@ -40,11 +41,13 @@ def write(study: Study, out: Path) -> Path:
     """
     if is_published(study.path):
         raise ConfigError(f"{study.path} is already a published summary")
+    links.guard(out)
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         for name in FRAMES:
             frame = getattr(study, name).drop(columns=PATHS, errors="ignore")
-            frame.to_parquet(out / f"{name}.parquet", index=False, compression="zstd")
+            with written_aside(out / f"{name}.parquet", sync=False) as file:
+                frame.to_parquet(file, index=False, compression="zstd")
         for run in study.runs["run"]:
             _keep_images(study, run, out / run / "samples")
         about = {"study": study.name, "tune": list(study.tune)}
@@ -61,8 +64,9 @@ def _keep_images(study: Study, run: str, out: Path) -> None:
                 images, labels = study.samples(run, IMAGES, file.stem)
             except NothingToShow:
                 continue
-            out.mkdir(parents=True, exist_ok=True)
-            np.savez_compressed(out / file.name, arr_0=images, arr_1=labels)
+            make_folder(out)
+            with written_aside(out / file.name, sync=False) as aside, aside.open("wb") as handle:
+                np.savez_compressed(handle, arr_0=images, arr_1=labels)
 
 
 def read(path: Path) -> Study:

@@ -23,7 +23,9 @@ from analysis.judging import conclusions, distances, words
 from analysis.study import NothingToShow, Study
 from analysis.tables import TABLES, cells, origins
 from mpdit.catalogue import PAPERS_FLAGS
-from mpdit.disk.files import write_atomic
+from mpdit.disk import links
+from mpdit.disk.files import make_folder, write_atomic
+from mpdit.disk.lease import sweep
 from mpdit.errors import ConfigError
 
 LINKS = {
@@ -45,10 +47,12 @@ def write(study: Study, out: str | Path | None = None) -> Path:
     Raises:
         ConfigError: when ``out`` cannot be written.
     """
+    links.guard(study.path)
     folder = study.path / "report" if out is None else Path(out)
+    links.guard(folder)
     try:
         for kind in KINDS:
-            (folder / kind).mkdir(parents=True, exist_ok=True)
+            make_folder(folder / kind)
         _remove_old(folder)
         write_atomic(folder / "report.html", _html(study, folder))
     except OSError as error:
@@ -59,6 +63,7 @@ def write(study: Study, out: str | Path | None = None) -> Path:
 def _remove_old(folder: Path) -> None:
     """Remove an earlier report's tables and figures: some may no longer apply."""
     for kind, names in (("tables", TABLES), ("figures", FIGURES)):
+        sweep((folder / kind).glob(".*"))
         for name in names:
             for suffix in KINDS[kind]:
                 (folder / kind / f"{name}.{suffix}").unlink(missing_ok=True)

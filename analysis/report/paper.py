@@ -20,9 +20,11 @@ from analysis.loading.load import load
 from analysis.study import NothingToShow, Study
 from analysis.tables import TABLES, cells
 from analysis.tables.table import TableExhibit
-from mpdit.disk.files import write_atomic
+from mpdit.disk import links
+from mpdit.disk.files import make_folder, write_atomic
 from mpdit.disk.rundir import PUBLISHED
 from mpdit.errors import ConfigError
+from mpdit.text import shell_line
 
 E = TypeVar("E", bound=Exhibit[Any])
 
@@ -53,7 +55,7 @@ class Chapter:
 
     @property
     def command(self) -> str:
-        return f"python launch.py submit experiments/{self.study}.yaml"
+        return shell_line("python", "launch.py", "submit", f"experiments/{self.study}.yaml")
 
 
 def _named(study: str, exhibits: Exhibits[E], words: str) -> dict[str, E]:
@@ -111,9 +113,10 @@ def write(results: Path, out: Path, say: Callable[[str], object] = print) -> Pat
             f"make the smallest with: {first.command}"
         )
     lines = ["# The paper's tables and figures", ""]
+    links.guard(out)
     try:
         for kind in ("tables", "figures"):
-            (out / kind).mkdir(parents=True, exist_ok=True)
+            make_folder(out / kind)
         for chapter in CHAPTERS:
             lines += [f"## {chapter.about}", ""]
             if chapter.study in found:

@@ -19,7 +19,7 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffI
 from mpdit.disk.cachefolder import cache_folder
 from mpdit.disk.stamp import Stamp
 from mpdit.errors import ConfigError
-from mpdit.text import count
+from mpdit.text import count, shell_line
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MODES = {1: "L", 3: "RGB"}
@@ -176,7 +176,8 @@ def summary(problems: list[str], root: Path) -> str:
     if len(problems) == 1:
         return problems[0]
     others = count(len(problems) - 1, "more problem")
-    return f"{problems[0]} ({others}; to list them: python -m mpdit.data check {root})"
+    listing = shell_line("python", "-m", "mpdit.data", "check", root)
+    return f"{problems[0]} ({others}; to list them: {listing})"
 
 
 def to_array(

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from mpdit.catalogue import Dataset
 from mpdit.errors import ConfigError
+from mpdit.text import shell_line
 
 MANIFEST = "manifest.json"
 LABELS = "labels.npy"
@@ -222,7 +223,7 @@ def read_manifest(path: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(
             f"{path} is not a latent store: it has no {MANIFEST}. "
-            f"Make it with: python -m mpdit.data encode IMAGES {path}",
+            f"Make it with: {shell_line('python', '-m', 'mpdit.data', 'encode', 'IMAGES', path)}",
             "data.path",
         ) from None
     except ValidationError as error:

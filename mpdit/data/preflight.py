@@ -15,6 +15,7 @@ from mpdit.data import datasets
 from mpdit.data.latents import read_manifest
 from mpdit.disk import npz
 from mpdit.errors import ConfigError
+from mpdit.text import shell_line
 
 
 def check_evaluable(config: RunConfig) -> None:
@@ -118,8 +119,7 @@ def reference_file(data: DataConfig) -> Path:
     source = (
         f"Download it from {row.reference_url}"
         if row.reference_url
-        else f"Make it from the images that were encoded: python -m mpdit.data reference "
-        f"{places[0]} --data FOLDER --store {places[0].parent}"
+        else f"Make it from the images that were encoded: {_making(places[0], places[0].parent)}"
     )
     raise ConfigError(
         f"{data.name} needs real images to compare with: there is no "
@@ -198,6 +198,12 @@ def check_resolution(file: Path, held: npz.Contents, data: DataConfig) -> None:
         there = "×".join(map(str, held.shape[1:]))
         raise ConfigError(
             f"arr_0 of {file} holds images of {there}, but the run's are {side}×{side}×3. Make it "
-            f"anew: python -m mpdit.data reference OUT.npz --data FOLDER --store {store}",
+            f"anew: {_making('OUT.npz', store)}",
             "data.path",
         )
+
+
+def _making(reference: Path | str, store: Path) -> str:
+    """The command that makes the reference file of a latent store."""
+    made = ("mpdit.data", "reference", reference, "--data", "FOLDER", "--store", store)
+    return shell_line("python", "-m", *made)

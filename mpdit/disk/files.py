@@ -9,6 +9,7 @@ import fcntl
 import json
 import logging
 import os
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -18,6 +19,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from mpdit.disk import lease as leases
+from mpdit.disk import links
 from mpdit.disk.jsontext import parse_json
 
 log = logging.getLogger("mpdit")
@@ -27,10 +29,37 @@ _ANY_ROW = TypeAdapter(dict[str, Any])
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Hold an exclusive lock on ``file``, waiting for it."""
+    """Hold an exclusive lock on ``file``, waiting for it; where there are no locks, none."""
+    links.check(file)
     with file.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        leases.lock(handle, fcntl.LOCK_EX)
         yield
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it, unless they exist.
+
+    Raises:
+        ConfigError: when one of them is a link (`links`).
+    """
+    links.check(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def new_aside(file: Path) -> Path:
+    """Create an empty file of a random name beside ``file``, and return its path.
+
+    In a run that this process has leased it ends in ``.tmp``, and the run's next owner removes what
+    is left of it (`lease`); elsewhere it ends in ``.part``, and `lease.sweep` does.
+
+    Raises:
+        ConfigError: when the file or a folder on the way is a link (`links`).
+    """
+    links.check(file)
+    suffix = "part" if leases.lease_of(file) is None else "tmp"
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(8)}.{suffix}")
+    temporary.touch(exist_ok=False)  # O_EXCL
+    return temporary
 
 
 @contextmanager
@@ -44,8 +73,8 @@ def written_aside(file: Path, *, sync: bool = True) -> Iterator[Path]:
         OSError: when writing fails, with the name of ``file``, whose old content is kept.
         LeaseLostError: likewise, when the file is in a run that this process has lost.
     """
-    temporary = leases.aside(file)
     with _naming(file):
+        temporary = new_aside(file)
         try:
             yield temporary
             if sync:
@@ -54,9 +83,10 @@ def written_aside(file: Path, *, sync: bool = True) -> Iterator[Path]:
             temporary.replace(file)
             if sync:
                 sync_path(file.parent)
-        except (OSError, leases.LeaseLostError):
+        except BaseException as error:
             temporary.unlink(missing_ok=True)
-            leases.check(file)  # an orphan's errors are caused by the new owner
+            if isinstance(error, OSError):
+                leases.check(file)  # an orphan's errors are caused by the new owner
             raise
 
 
@@ -82,6 +112,7 @@ def append_row(file: Path, row: dict[str, Any]) -> None:
         OSError: with the name of the file.
         LeaseLostError: when it is in a run that this process has lost.
     """
+    links.check(file)
     with _naming(file), file.open("a+b") as handle:
         leases.check(file)
         end = handle.seek(0, os.SEEK_END)

@@ -18,10 +18,13 @@ still writes after Slurm has restarted the job elsewhere. Hence the rules:
 So an orphan renames a file before the new owner reads it, or never: if it checked before the new
 lock, its file aside is older than rule 4. Its rows go to a file that the new owner has replaced.
 None of this needs locks across hosts: where the file system has none, the owner's name protects.
+Where it has no locks at all, an owner holds its run while its process lives on this host, and it
+empties the lock at its end.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -30,22 +33,30 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from mpdit.disk import links
 from mpdit.errors import ConfigError
 
 TRIES = 20
 TRY_S = 0.05
 """A reader (is_held) also holds the lock for an instant."""
 
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+"""What flock answers on a file system without locks: Lustre without flock, NFS with nolock."""
+
 _LEFT = re.compile(r"\.(.+\.[0-9a-f]{16}\.tmp|lock\.[0-9a-f]{16}|.+\.safetensors\.[a-z0-9_]{8})")
 """What killed processes leave: files written aside, locks, features as version 0.1 wrote them."""
+
+_ABANDONED = re.compile(r"\..+\.(tmp|part)")
+ABANDONED_S = 3600
+"""Seconds after which a file that was written aside counts as a killed process's."""
 
 log = logging.getLogger("mpdit")
 
@@ -95,6 +106,11 @@ class Owner:
     def is_same_job(self, other: Owner) -> bool:
         return self.job is not None and (self.cluster, self.job) == (other.cluster, other.job)
 
+    @property
+    def lives_here(self) -> bool:
+        """Whether its process lives on this host."""
+        return self.host == socket.gethostname() and process_exists(self.pid)
+
     def may_take_from(self, holder: Owner) -> bool:
         """Whether the holder can only be an orphan (rule 3)."""
         from mpdit import slurm  # slow to import, and few readers of a run need it
@@ -135,7 +151,10 @@ class Lease:
 
     def has_orphan_ended(self) -> bool:
         """Whether the orphan has released its lock, as far as this host can see."""
-        return self._orphans_lock is None or try_lock(self._orphans_lock, fcntl.LOCK_EX)
+        if self._orphans_lock is None or self.orphan is None:
+            return True
+        granted = lock(self._orphans_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return not self.orphan.lives_here if granted is None else granted
 
 
 @contextmanager
@@ -146,27 +165,40 @@ def take(folder: Path) -> Iterator[Lease]:
         BusyError: when another process owns it (rules 2, 3).
     """
     me = Owner.here()
+    links.check(folder / "lock")
     with ExitStack() as stack:
-        lock, free = _open_lock(folder)
-        stack.enter_context(lock)
-        content = lock.read()
+        held, free = _open_lock(folder)
+        stack.enter_context(held)
+        content = held.read()
         holder = _parse(content)
         if content and not holder.token:
             log.warning("%s is damaged; it counts as nobody's", folder / "lock")
         late = me.is_same_job(holder) and me.restart < holder.restart
-        mine = os.fstat(lock.fileno()).st_uid == os.getuid()
+        mine = os.fstat(held.fileno()).st_uid == os.getuid()
         if late or not (free or (mine and me.may_take_from(holder))):
             raise BusyError(f"{folder.name} is being executed by {holder}")
-        stack.enter_context(_replace_lock(folder, me))
+        own = stack.enter_context(_replace_lock(folder, me))
         for left in folder.rglob(".*"):
             if _LEFT.fullmatch(left.name):
                 left.unlink(missing_ok=True)
+        sweep(folder.rglob(".*"))
         lease = Lease(folder, me.token)
         if free:
-            lock.close()
+            held.close()
         else:
-            lease.orphan, lease._orphans_lock = holder, lock
+            lease.orphan, lease._orphans_lock = holder, held
+        if lock(own, fcntl.LOCK_EX) is None:
+            stack.callback(_empty_lock, lease)
         yield stack.enter_context(share(lease))
+
+
+def sweep(found: Iterable[Path]) -> None:
+    """Remove those of some files that were written aside an hour ago and never renamed."""
+    for left in found:
+        if _ABANDONED.fullmatch(left.name):
+            with suppress(FileNotFoundError):
+                if time.time() - left.lstat().st_mtime > ABANDONED_S:
+                    left.unlink()
 
 
 @contextmanager
@@ -180,40 +212,57 @@ def share(lease: Lease) -> Iterator[Lease]:
 
 
 def check(path: Path) -> None:
-    """Check the lease, if any, before a write to ``path`` takes effect (rule 5).
+    """Check links and the lease, if any, before a write to ``path`` takes effect (rule 5).
 
     Raises:
         LeaseLostError: when ``path`` is in a run that this process has leased and lost.
+        ConfigError: when ``path``, or a folder that it lies in, is a link (`links`).
     """
-    if (lease := _lease_of(path)) is not None:
+    links.check(path)
+    if (lease := lease_of(path)) is not None:
         lease.check()
 
 
-def aside(file: Path) -> Path:
-    """Return where to write the future ``file``; the name differs for each owner of a run."""
-    lease = _lease_of(file)
-    return file.with_name(f".{file.name}.{f'{lease.token:016x}.' if lease else ''}tmp")
+def lock(file: IO[Any], kind: int) -> bool | None:
+    """Lock by flock: whether it was granted, None on a file system without locks.
 
-
-def try_lock(file: IO[Any], kind: int) -> bool:
-    """Lock without waiting, and return whether the lock was granted."""
+    Args:
+        kind: ``fcntl.LOCK_EX`` or ``LOCK_SH``; with ``LOCK_NB`` nobody waits.
+    """
     try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
+        fcntl.flock(file, kind)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return None
     return True
+
+
+def process_exists(pid: int) -> bool:
+    """Whether a process of this host lives."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid > 0
 
 
 def is_held(folder: Path) -> bool:
     """Whether a living process owns the run, on a host that shares this file system's locks."""
     try:
         with (folder / "lock").open("rb") as file:
-            return not try_lock(file, fcntl.LOCK_SH)
-    except FileNotFoundError:
+            granted = lock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return _parse(file.read()).lives_here if granted is None else not granted
+    except (FileNotFoundError, PermissionError):  # an unreadable one is another user's
         return False
 
 
-def _lease_of(path: Path) -> Lease | None:
+def lease_of(path: Path) -> Lease | None:
+    """This process's lease of the run that ``path`` lies in."""
     absolute = path.absolute()
     return next((a for a in _leases if absolute.is_relative_to(a.folder.absolute())), None)
 
@@ -225,7 +274,11 @@ def _open_lock(folder: Path) -> tuple[IO[bytes], bool]:
     for _ in range(TRIES):
         handle = file.open("a+b")
         handle.seek(0)
-        granted = try_lock(handle, fcntl.LOCK_EX)
+        granted = lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if granted is None:
+            free = not _parse(handle.read()).lives_here
+            handle.seek(0)
+            return handle, free
         if granted and os.path.samestat(os.fstat(handle.fileno()), file.stat()):
             return handle, True
         handle.close()  # another process holds it, or has replaced it
@@ -234,20 +287,28 @@ def _open_lock(folder: Path) -> tuple[IO[bytes], bool]:
 
 
 def _replace_lock(folder: Path, owner: Owner) -> IO[bytes]:
-    lock, temporary = folder / "lock", folder / f".lock.{owner.token:016x}"
+    file, temporary = folder / "lock", folder / f".lock.{owner.token:016x}"
     try:
-        temporary.write_bytes(json.dumps(asdict(owner)).encode())
+        with temporary.open("xb") as aside:
+            aside.write(json.dumps(asdict(owner)).encode())
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        error.filename = str(lock)
+        error.filename = str(file)
         raise
     try:
         handle = temporary.open("r+b")
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        temporary.replace(lock)
+        lock(handle, fcntl.LOCK_EX)
+        temporary.replace(file)
     except FileNotFoundError:  # removed by a process that has taken the run in this moment
         raise BusyError(f"{folder.name} has just been taken by {_read_owner(folder)}") from None
     return handle
+
+
+def _empty_lock(lease: Lease) -> None:
+    """Release a run where the kernel does not: nobody holds it any more."""
+    with suppress(OSError, LeaseLostError):
+        lease.check()
+        os.truncate(lease.folder / "lock", 0)
 
 
 def _read_owner(folder: Path) -> Owner:

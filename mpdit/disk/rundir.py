@@ -44,7 +44,8 @@ from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 from mpdit import extensions
 from mpdit.config import RunConfig, read_run
 from mpdit.disk import lease as leases
-from mpdit.disk.files import warn_once, write_atomic, written_aside
+from mpdit.disk import links
+from mpdit.disk.files import make_folder, warn_once, write_atomic, written_aside
 from mpdit.disk.lease import Lease
 from mpdit.disk.yamlfile import YamlText, parse, read_text
 from mpdit.errors import ConfigError, nearest
@@ -82,6 +83,9 @@ class RunDir:
 
     path: Path
 
+    def __post_init__(self) -> None:
+        links.guard(self.path)
+
     @property
     def name(self) -> str:
         return self.path.name
@@ -101,6 +105,13 @@ class RunDir:
     @property
     def samples(self) -> Path:
         return self.path / "samples"
+
+    def exists(self) -> bool:
+        """Whether the folder is a run's: it has a config.yaml, or nobody may look."""
+        try:
+            return (self.path / "config.yaml").exists()
+        except PermissionError:
+            return True
 
     def class_names(self) -> list[str] | None:
         """The classes' names by label; None where the data has none."""
@@ -122,7 +133,7 @@ class RunDir:
         Args:
             known_keys: keep the keys that config.yaml has, for the older code that will read it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         write_extensions(self.path, config.extensions)
         dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
         tree = config.resolved()
@@ -264,5 +275,5 @@ def write_extensions(folder: Path, used: Iterable[Extension]) -> None:
     """Write the copies that a run or a study keeps of extensions."""
     for extension in used:
         file = extensions.copy_file(folder, extension)
-        file.parent.mkdir(exist_ok=True)
+        make_folder(file.parent)
         write_atomic(file, extensions.source_of(extension))

@@ -110,7 +110,6 @@ def write_snapshot(file: Path, tensors: dict[str, Tensor], mark: Mark | None = N
     # one key: safetensors writes several in any order, and the same snapshot is the same bytes
     metadata = {METADATA: json.dumps(about, sort_keys=True)}
     with written_aside(file) as temporary:
-        temporary.touch()
         mode = temporary.stat().st_mode  # as the umask has it: what safetensors makes is 0600
         try:
             save_file(tensors, temporary, metadata)

@@ -27,6 +27,7 @@ from mpdit.data.latents import (
     checksum,
     shard_name,
 )
+from mpdit.disk import lease
 from mpdit.encoding.shards import Done, Encoder, done, make_shard, record, record_file, write
 from mpdit.errors import ConfigError
 from mpdit.progress import Progress
@@ -185,8 +186,7 @@ def _finish(encoder: Encoder, plan: StorePlan, path: Path) -> Manifest:
         made |= {shard: held for shard, held in found.items() if held is not None}
         if left := plan.shards - len(made):
             time.sleep(min(5.0, 0.1 * left))
-    for aside in path.glob(".*.tmp"):  # of processes that were killed
-        aside.unlink()
+    lease.sweep(path.glob(".*"))
     write(path / LABELS, encoder.labels)
     count = plan.images * plan.flips * plan.size**2
     parts = [made[shard] for shard in range(plan.shards)]

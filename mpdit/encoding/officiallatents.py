@@ -14,9 +14,8 @@ from torch import Tensor
 
 from mpdit.data.latents import LatentSource, StorePlan
 from mpdit.encoding.build import shard_images
-from mpdit.encoding.encoders import first_line
 from mpdit.encoding.shards import Encoder, Statistics
-from mpdit.errors import ConfigError
+from mpdit.errors import ConfigError, why_unloadable
 from mpdit.progress import Progress
 
 OFFICIAL = ("posterior_means.pt", "posterior_stds.pt", "labels.pt", "stats.pt")
@@ -141,7 +140,7 @@ def _load(file: Path) -> Any:
     except FileNotFoundError:
         raise ConfigError(f"there is no {file} (needed: {', '.join(OFFICIAL)})") from None
     except Exception as error:  # what a damaged pickle or zip leads to
-        raise ConfigError(f"{file} is damaged: {first_line(error)}") from None
+        raise ConfigError(f"{file} is damaged: {why_unloadable(error)}") from None
 
 
 def _load_tensor(file: Path) -> Tensor:

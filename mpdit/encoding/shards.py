@@ -13,6 +13,7 @@ from jaxtyping import Float16, Int64
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mpdit.data.latents import StorePlan, broken_rows, checksum, shard_name
+from mpdit.disk.files import written_aside
 from mpdit.errors import ConfigError
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -133,18 +134,12 @@ def make_shard(
 
 def write(file: Path, content: str | np.ndarray) -> None:
     """Write text, or an array as .npy, aside; sync; rename."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as handle:
+        with written_aside(file) as temporary, temporary.open("wb") as handle:
             if isinstance(content, str):
                 handle.write(content.encode())
             else:
                 np.save(handle, content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(file)
     except OSError as error:  # numpy's own, for a short write, says neither why nor where
         why = error.errno or errno.ENOSPC
         raise OSError(why, os.strerror(why), str(file)) from None
-    finally:
-        temporary.unlink(missing_ok=True)

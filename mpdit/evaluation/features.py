@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from jaxtyping import Shaped
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from mpdit.disk import lease, npz
+from mpdit.disk import npz
+from mpdit.disk.files import write_atomic
 from mpdit.evaluation.extractors.extractor import Extractor, Features
 from mpdit.evaluation.realimages import Batch
 
@@ -79,16 +79,7 @@ def keep(file: Path, key: Key, arrays: Arrays) -> None:
     """
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     metadata = {"key": _text(key), "sha256": _digest(whole)}
-    # a name that the next start of a run looks for (`lease.take`), and the umask's mode
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as handle:
-            handle.write(save(whole, metadata))
-        lease.check(file)
-        temporary.replace(file)
-    except (OSError, lease.LeaseLostError):
-        temporary.unlink(missing_ok=True)
-        raise
+    write_atomic(file, save(whole, metadata))
 
 
 def read(file: Path, key: Key) -> dict[str, np.ndarray] | None:

@@ -18,6 +18,7 @@ from mpdit.data import datasets
 from mpdit.data.latents import LatentStore
 from mpdit.data.preflight import check_enough
 from mpdit.disk import npz
+from mpdit.disk.files import written_aside
 from mpdit.encoding.encoders import FolderPictures, Pictures, open_pictures
 from mpdit.errors import ConfigError
 from mpdit.evaluation import extractors
@@ -72,17 +73,12 @@ def make_reference(out: Path, request: Request) -> tuple[int, ...]:
     images = _in_memory(request) if _is_in_memory(request.data) else _pictures(request)
     check_enough(len(images.labels), request.data, EvaluateConfig())
     extractor = _extractor(request.extractor, images.channels)
-    aside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
+    with written_aside(out) as aside:
         with Progress("write", len(images.labels)) as progress:
             npz.write(aside, _batches(images, progress), images.labels)
         if extractor is not None:
             _add_statistics(aside, len(images.labels), extractor)
-        shape = npz.contents(aside).shape
-        aside.rename(out)
-    finally:
-        aside.unlink(missing_ok=True)
-    return shape
+        return npz.contents(aside).shape
 
 
 def _is_in_memory(data: str) -> bool:

@@ -27,6 +27,7 @@ from mpdit.data.preflight import (
 )
 from mpdit.disk import npz
 from mpdit.disk.cachefolder import cache_folder
+from mpdit.disk.files import make_folder
 from mpdit.errors import ConfigError
 from mpdit.evaluation.extractors.extractor import Extractor, Features, in_batches
 from mpdit.evaluation.features import Arrays, Key, Watch, identity, keep, read
@@ -230,7 +231,7 @@ def _cached(
         found = dict(make())
         file, key = place()  # a folder's files have been read, and their hash is known
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(file.parent)
             keep(file, key, found)
         except OSError as error:
             log.warning("the cache of references cannot be used (set MPDIT_CACHE): %s", error)

@@ -19,6 +19,7 @@ from functools import cached_property
 from rich.console import Console
 from rich.logging import RichHandler
 
+from mpdit.disk import links
 from mpdit.disk.identity import Identity
 from mpdit.disk.rundir import RunDir, RunState
 from mpdit.errors import explain_os_error
@@ -134,7 +135,8 @@ def open_session(run: RunDir, main: bool = True, recorded: bool = True) -> Itera
     unopened: OSError | None = None
     if recorded and not _is_log(run):  # a launcher has sent stderr there already
         try:
-            handlers.append(_LogFile(run.log))
+            links.check(run.log)
+            handlers.append(_LogFile(run.log, encoding="utf-8"))
         except OSError as error:
             unopened = error
     for handler in handlers:

@@ -25,6 +25,7 @@ from mpdit.runtime.distributed import World
 from mpdit.runtime.session import Interrupted, Session, log
 from mpdit.sampling.drawing import Drawing, NonFiniteSamplesError, draw
 from mpdit.sampling.sampleset import Shards, shards_folder, to_uint8
+from mpdit.text import run_command
 from mpdit.training import checkpoint
 from mpdit.training.trainer import build_model
 
@@ -219,7 +220,5 @@ def check_snapshot(run: RunDir, config: RunConfig, step: int) -> None:
         return
     what = f"{run.path} has no EMA snapshots of step {step:,}"
     if not stored:
-        raise ConfigError(
-            f"{what}, nor of any other: train it first (python -m mpdit.run {run.path})"
-        )
+        raise ConfigError(f"{what}, nor of any other: train it first ({run_command(run.path)})")
     raise ConfigError(f"{what} of {config.train.steps:,}; the newest are of --step {max(stored)}")

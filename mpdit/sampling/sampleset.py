@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mpdit.data import datasets
 from mpdit.disk import lease, npz
-from mpdit.disk.files import write_atomic, written_aside
+from mpdit.disk.files import make_folder, write_atomic, written_aside
 from mpdit.disk.identity import Identity, parse_mark, same_id
 from mpdit.disk.npz import DamagedError
 from mpdit.errors import ConfigError
@@ -92,7 +92,7 @@ class Shards:
 
     def claim(self, world: World) -> None:
         """Create the shard folder and write the set's description to set.json."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         if world.main:
             write_atomic(self.folder / "set.json", json.dumps(self._description, indent=1))
 
@@ -157,6 +157,7 @@ class Shards:
         images = next(npz.images(out, GRID_COLUMNS * GRID_ROWS))
         captions = [names[label] for label in npz.labels(out)[: len(images)]] if names else []
         write_grid(images, grid_file(out), captions)
+        lease.check(self.folder)
         for file in self.folder.glob("shard_*"):
             file.unlink(missing_ok=True)  # by the process from which this one took the run
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -12,6 +12,8 @@ from itertools import chain, repeat
 from pathlib import Path
 
 from mpdit import slurm
+from mpdit.disk import links
+from mpdit.disk.files import make_folder, write_atomic
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import EXIT_INTERRUPTED, ConfigError
 from mpdit.study.cluster.scheduler import Scheduler
@@ -136,6 +138,7 @@ def _cancel_tasks(study: StudyDir, only: Collection[str] | None) -> tuple[set[st
                 else:
                     released |= _release(claim, chosen)
         if cancelled:
+            links.check(claim.cancelled)
             with claim.cancelled.open("a") as file:  # before scancel: the tasks read it then
                 file.writelines(f"{run}\n" for run in cancelled)
     if tasks:
@@ -151,8 +154,8 @@ def _release(claim: Claim, runs: Collection[str]) -> set[str]:
     """
     try:
         for run in runs:
-            claim.folder.mkdir(exist_ok=True)
-            claim.exit_file(run).write_text(f"{EXIT_INTERRUPTED}\n")
+            make_folder(claim.folder)
+            write_atomic(claim.exit_file(run), f"{EXIT_INTERRUPTED}\n")
     except PermissionError:
         raise ConfigError(
             f"cannot stop {', '.join(runs)}, submitted by {claim.file.owner()}"

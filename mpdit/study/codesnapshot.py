@@ -17,8 +17,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mpdit.disk import codefiles
-from mpdit.disk.files import write_atomic
+from mpdit.disk import codefiles, links
+from mpdit.disk.files import make_folder, write_atomic
 from mpdit.errors import ConfigError
 
 FOLDER = ".code"
@@ -74,13 +74,14 @@ def assign(
         check(study / code)
     for run, code in given.items():
         if before.get(run) != code:
-            (study / run).mkdir(exist_ok=True)
+            make_folder(study / run)
             write_atomic(study / run / FILE, json.dumps({"code": code}))
     return Codes(present, given, before)
 
 
 def take(place: Path, files: codefiles.Files) -> None:
     """Write a snapshot, unless it exists and is whole."""
+    links.check(place)
     origin = json.dumps(codefiles.origin(files), indent=1)
     if _is_whole(place):
         # code that has been committed in the meantime is the same: the newest origin is kept

@@ -22,9 +22,17 @@ from typing import Any
 from mpdit.disk.files import append_row, read_rows
 from mpdit.disk.holds import read_held
 from mpdit.disk.rundir import RunDir
-from mpdit.errors import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError
+from mpdit.errors import (
+    EXIT_BUSY,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    ConfigError,
+    reason_of,
+)
 from mpdit.study import codesnapshot
 from mpdit.study.runprocess import cores, crash_reason, find_gpus, record_error, spawn, start_run
+from mpdit.study.studydir import StudyDir, read_claim
 
 RUN_COMMAND = (sys.executable, "-m", "mpdit.run")
 POLL_S = 0.1
@@ -95,17 +103,18 @@ class Pool:
             child.process.terminate()
 
     def start(self, run: RunDir) -> None:
-        """Start a run; skip it where its log cannot be opened, such as in a deleted folder."""
+        """Start a run; skip it where its log cannot be opened."""
         slot = self.free[-1]
         gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
         try:
             process = start_run(run, self.command, self.threads, gpu)
-        except OSError:
+        except FileNotFoundError:  # its folder was deleted
             self.note(run, None)
             return
-        except ConfigError as error:
-            record_error(run, str(error), time.time())
-            self.note(run, EXIT_FAILED)
+        except (ConfigError, OSError) as error:
+            reason = reason_of(error)
+            recorded = record_error(run, reason, time.time())
+            self.note(run, EXIT_FAILED, None if recorded else reason)
             return
         self.free.pop()
         self.children.append(_Child(run, slot, process))
@@ -123,10 +132,15 @@ class Pool:
             record_error(child.run, crash_reason(child.run, code), child.started)
         self.note(child.run, code)
 
-    def note(self, run: RunDir, code: int | None) -> None:
-        """Release a run; when the disk is full it stays claimed until the pool has ended."""
+    def note(self, run: RunDir, code: int | None, reason: str | None = None) -> None:
+        """Release a run; when the disk is full it stays claimed until the pool has ended.
+
+        Args:
+            reason: why its process could not start; its own folder may have no room for that.
+        """
+        why = {} if reason is None else {"reason": reason}
         with suppress(OSError):
-            append_row(self.claim, {"finished": run.name, "exit": code})
+            append_row(self.claim, {"finished": run.name, "exit": code, **why})
 
 
 def start_pool(
@@ -145,16 +159,17 @@ def start_pool(
 def main(claim: Path) -> None:
     """Execute a claim's runs, then remove the claim."""
     row = read_rows(claim)[0]
-    study = claim.parent.parent
-    runs = [RunDir(study / name) for name in row["runs"]]
+    study = StudyDir(claim.parent.parent)
+    runs = [study.run(name) for name in row["runs"]]
     Pool(claim, runs, row["command"], row["parallel"]).work()
     with suppress(FileNotFoundError):  # the study may have been deleted
-        claim.unlink()
+        if not read_claim(claim).reasons:  # which status shows until the next submission
+            claim.unlink()
         if row.get("on_end"):
             from mpdit.study.notice import notify  # here: a pool starts faster without it
 
             with suppress(ConfigError):  # study.json may be missing
-                notify(study, row["runs"], row["on_end"])
+                notify(study.path, row["runs"], row["on_end"])
         log = claim.with_suffix(".log")
         if log.stat().st_size == 0:
             log.unlink()

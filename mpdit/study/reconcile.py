@@ -40,7 +40,8 @@ def reconcile(study: StudyDir) -> None:
             if gone and not done:
                 _record_end(run, places[name])
             if gone or done:
-                append_row(claim.file, {"finished": name})
+                with suppress(PermissionError):  # another user's claim: that user releases it
+                    append_row(claim.file, {"finished": name})
 
 
 def _find_arrays(claim: Claim) -> None:
@@ -68,5 +69,5 @@ def _record_end(run: RunDir, place: Placement) -> None:
     if error is not None:
         record_error(run, error, place.since)
     elif state == "planned" and said is not None and not said.stopped:
-        with suppress(BusyError, OSError), run.lease():
+        with suppress(BusyError, ConfigError, OSError), run.lease():
             run.write_state(replace(said, stopped="scancel", heartbeat=time.time()))

@@ -14,8 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mpdit.disk import links
 from mpdit.disk.lease import BusyError
 from mpdit.disk.rundir import RunDir, RunState
+from mpdit.errors import ConfigError
 from mpdit.study import codesnapshot
 
 TAIL_BYTES = 4000
@@ -61,7 +63,12 @@ def start_run(
 
 
 def spawn(command: Sequence[str], log: Path, **options: Any) -> subprocess.Popen[bytes]:
-    """Start a process without input whose output is appended to ``log``."""
+    """Start a process without input whose output is appended to ``log``.
+
+    Raises:
+        ConfigError: when the log is a link (`mpdit.disk.links`).
+    """
+    links.check(log)
     with log.open("ab") as output:
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, **options
@@ -81,7 +88,8 @@ def record_error(run: RunDir, reason: str, started: float) -> bool:
     """Write the reason of a failure to state.json, unless the run did so since ``started``.
 
     Returns:
-        False when another process holds the run.
+        whether that is settled: not while another process holds the run, nor on a full disk. Where
+        the folder was deleted, nobody waits for it.
     """
     try:
         with run.lease():
@@ -90,18 +98,18 @@ def record_error(run: RunDir, reason: str, started: float) -> bool:
                 started = max(state.started, started)
                 ended = replace(state, error=reason, stopped=None, started=started)
                 run.write_state(replace(ended, heartbeat=time.time(), host=socket.gethostname()))
-    except BusyError:
+    except FileNotFoundError:
+        return True
+    except (BusyError, ConfigError, OSError):
         return False
-    except OSError:
-        pass  # the folder was deleted, or the disk is full
     return True
 
 
 def tail(file: Path) -> str:
-    """The last few kilobytes of a log; '' when it does not exist."""
+    """The last few kilobytes of a log; '' when it does not exist, or is another user's."""
     try:
         with file.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
             return log.read().decode(errors="replace")
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return ""

@@ -26,6 +26,7 @@ COLOURS = {
     "held": "yellow",
     "waiting": "",
     "failed": "red",
+    "unreadable": "red",
     "lost": "yellow",
     "interrupted": "yellow",
     "planned": "dim",
@@ -116,16 +117,18 @@ def survey(
     Raises:
         ConfigError: when the folder is not a study.
     """
-    claims = study.claims()
+    known = study.all_claims()
+    claims = [claim for claim in known if claim.is_live]
     waiting = read_waiting(study.path)
     places = dict.fromkeys(waiting.runs, Placement("no room", reason=waiting.limit))
     places |= {run: _HERE for claim in claims for run in claim.runs}
     # ask before reading the disk: a run that ends in between has written so
     places |= (scheduler or Scheduler()).look(claims)
+    unstarted = {run: why for claim in known for run, why in claim.reasons.items()}
     chosen, held = None if names is None else set(names), read_held(study.path)
     entries = {entry["name"]: entry for entry in study.table["runs"]}
     return [
-        read_status(study.run(name), entry, places.get(name), name in held)
+        read_status(study.run(name), entry, places.get(name), name in held, unstarted.get(name))
         for name, entry in entries.items()
         if chosen is None or name in chosen
     ]
@@ -148,13 +151,18 @@ def missing(
 
 
 def read_status(
-    run: RunDir, entry: dict[str, Any], place: Placement | None, held: bool = False
+    run: RunDir,
+    entry: dict[str, Any],
+    place: Placement | None,
+    held: bool = False,
+    unstarted: str | None = None,
 ) -> RunStatus:
-    """The state of one run: the first that holds of done, running here, what its claim says,
-    failed, running on another host, lost, and planned.
+    """The state of one run: the first that holds of unreadable, done, running here, what its claim
+    says, failed, running on another host, lost, and planned.
 
     Args:
         held: whether the study holds it; of a task that waits, Slurm's reason decides.
+        unstarted: why the last pool could not start it.
     """
     keys = ("name", "id", "variant", "seed", "in_grid")
     common: dict[str, Any] = {"seed": None} | {k: entry[k] for k in keys if k in entry}
@@ -162,8 +170,13 @@ def read_status(
     steps = entry.get("steps", 0)
     try:
         files = os.listdir(run.path)  # noqa: PTH208 - one call in place of one for each missing file
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         files = []
+    except PermissionError as denied:  # another user's
+        reason = f"cannot read {run.path} ({denied.strerror})"
+        return RunStatus(
+            state="unreadable", stage="train", step=0, steps=steps, error=reason, **common
+        )
     done = "evaluation.jsonl" in files and run.is_done()
     # A process writes its state before it releases the lock: look at the lock first.
     leased = not done and "lock" in files and run.is_leased()
@@ -183,6 +196,8 @@ def read_status(
     running = state == "running"
     last = said or RunState()
     error = ended[1] if ended else last.error
+    if state == "planned" and unstarted and not last.stopped:
+        state, error = "failed", f"could not start: {unstarted}"
     if place is not None and place.task:
         common |= {"job": place.task, "waits": place.reason if state in WAITING else None}
     elif state == "waiting" and place is not None:

@@ -10,7 +10,9 @@ held.txt            the runs that are not started before they are released (see 
 .lock               held (flock) by whoever changes any of these
 .jobs/*.jsonl       one claim a submission: ``{cluster, host, runs, …}``, then ``{finished}`` for
                     each run that has ended. Of two kinds:
-                    local: held (flock) by its pool, and live as long as that; ``{pid}`` is it
+                    local: held (flock) by its pool, and live as long as that; ``{pid}`` is it.
+                    ``{finished, reason}`` is a run that could neither start nor keep the reason;
+                    with one of these the claim stays until the next submission
                     slurm: live until all its runs are finished. The first row has ``job_name``;
                     ``{array, at, tasks: [[run, …], …]}`` is written before each sbatch, and
                     ``{array, job}`` after it: job is null when Slurm did not accept the array
@@ -31,9 +33,9 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from itertools import chain
@@ -44,7 +46,16 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from mpdit.config import DEFAULTS
-from mpdit.disk.files import append_row, locked, read_rows, warn_once, write_atomic
+from mpdit.disk import lease as leases
+from mpdit.disk import links
+from mpdit.disk.files import (
+    append_row,
+    locked,
+    make_folder,
+    read_rows,
+    warn_once,
+    write_atomic,
+)
 from mpdit.disk.jsontext import parse_json
 from mpdit.disk.rundir import RunDir, id_in, write_extensions
 from mpdit.errors import ConfigError, nearest
@@ -53,6 +64,8 @@ from mpdit.text import count
 
 NOTICE = ".notice"
 REMEDY = "Delete it and submit the grid again, which writes it anew"
+UNREADABLE = "unreadable"
+"""The cluster of a claim that only another user can read."""
 OLD_DIGITS = 8
 """Of the ids in version 0.1."""
 
@@ -86,7 +99,7 @@ class JobArray:
 
 @dataclass(frozen=True)
 class Claim:
-    """A live submission, and the runs that it has still to bring to an end.
+    """A submission, and the runs that it has still to bring to an end.
 
     ``pid`` is a local one's pool, on ``host``; 0 of one to Slurm.
     """
@@ -97,6 +110,8 @@ class Claim:
     pid: int
     runs: frozenset[str]
     arrays: tuple[JobArray, ...] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why the processes of some runs could not start, by run."""
 
     @property
     def folder(self) -> Path:
@@ -127,6 +142,14 @@ class Claim:
         return self.folder / "cancelled"
 
     @property
+    def is_live(self) -> bool:
+        """Whether it may still start runs. Without locks a local one lives as long as its pool."""
+        if self.cluster != "local":
+            return bool(self.runs) or self.cluster == UNREADABLE
+        held = _is_held(self.file)
+        return self.is_here and leases.process_exists(self.pid) if held is None else held
+
+    @property
     def is_here(self) -> bool:
         return self.cluster == "local" and self.host == socket.gethostname()
 
@@ -145,6 +168,9 @@ class StudyDir:
 
     path: Path
 
+    def __post_init__(self) -> None:
+        links.guard(self.path)
+
     @property
     def name(self) -> str:
         return self.path.name
@@ -159,7 +185,12 @@ class StudyDir:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Nobody else plans, claims or renames here meanwhile."""
+        """Nobody else plans, claims or renames here meanwhile.
+
+        Raises:
+            ConfigError: when the lock or the claims' folder is a link (`mpdit.disk.links`).
+        """
+        links.check(self.jobs)
         with locked(self.path / ".lock"):
             yield
 
@@ -217,8 +248,8 @@ class StudyDir:
 
     def folders(self) -> dict[str, str]:
         """Run id → the name of its folder, whatever its readable part."""
-        found = ((id_in(entry.name), entry.name) for entry in os.scandir(self.path))
-        return {run_id: name for run_id, name in found if run_id is not None}
+        folders = (entry.name for entry in os.scandir(self.path) if entry.is_dir())
+        return {run_id: name for name in folders if (run_id := id_in(name)) is not None}
 
     def places(self, runs: Iterable[PlannedRun]) -> dict[str, str]:
         """Run id → the name of its folder, of those that have one, whatever its readable part."""
@@ -255,7 +286,7 @@ class StudyDir:
                 row["submitted"] = old[row["name"]]["submitted"]
         in_grid = set(names.values())
         for run_id, name in self.folders().items():
-            if name not in in_grid:
+            if name not in in_grid and self.run(name).exists():
                 before = old.get(name, {"variant": name.removesuffix(f"-{run_id}")})
                 rows.append({**before, "name": name, "id": run_id, "in_grid": False})
         table = {
@@ -282,34 +313,35 @@ class StudyDir:
 
     def new_claim(self, cluster: str, runs: list[str], **details: Any) -> tuple[Path, IO[bytes]]:
         """A claim on ``runs``, and its file, locked: whoever inherits that holds a local claim."""
-        self.jobs.mkdir(exist_ok=True)
+        make_folder(self.jobs)
         file = self.jobs / f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(4)}.jsonl"
         handle = file.open("xb")
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        leases.lock(handle, fcntl.LOCK_EX)
         row = {"cluster": cluster, "host": socket.gethostname(), "runs": runs, **details}
         append_row(file, row)
         return file, handle
 
     def claims(self) -> list[Claim]:
         """The live claims."""
-        found = map(read_claim, sorted(self.jobs.glob("*.jsonl")))
-        return [claim for claim in found if _is_live(claim)]
+        return [claim for claim in self.all_claims() if claim.is_live]
+
+    def all_claims(self) -> list[Claim]:
+        """The claims, with those that are over but not forgotten."""
+        return [read_claim(file) for file in sorted(self.jobs.glob("*.jsonl"))]
 
     def drop_dead_claims(self) -> None:
-        """Forget the submissions that are over, with their logs. Call under the lock."""
+        """Forget the submissions that are over, with their logs, and remove what killed processes
+        wrote aside. Call under the lock."""
+        leases.sweep(self.path.glob(".*"))
         live = {claim.file.stem for claim in self.claims()}
         for entry in self.jobs.glob("*"):
             waits = entry.suffix == NOTICE and not any(entry.glob("*_result.pkl"))
             if entry.stem in live or waits:
                 continue
-            if entry.is_dir():
+            if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)  # a task's last words may just be coming
             else:
                 entry.unlink(missing_ok=True)
-
-
-def _is_live(claim: Claim) -> bool:
-    return bool(claim.runs) if claim.cluster == "slurm" else _is_held(claim.file)
 
 
 def job_names(job_name: str, arrays: int) -> list[str]:
@@ -342,6 +374,7 @@ class _ClaimRow(TypedDict, total=False):
     job_name: str
     arrays: list[_Tasks]
     finished: str
+    reason: str
     array: int
     at: float
     tasks: list[list[str]]
@@ -361,8 +394,12 @@ def _fits(kind: TypeAdapter[Any], value: Any) -> bool:
 
 
 def read_claim(file: Path) -> Claim:
-    """A submission's claim, without its damaged rows."""
-    written = read_rows(file)
+    """A submission's claim, without its damaged rows; another user's may be unreadable."""
+    try:
+        written = read_rows(file)
+    except PermissionError as error:
+        warn_once(f"{file} cannot be read ({error.strerror}); what it claims is unknown")
+        written = [{"cluster": UNREADABLE}]
     rows = [row for row in written if _fits(_ROW, row)]
     if damaged := len(written) - len(rows):
         warn_once(f"{file}: {count(damaged, 'row')} damaged and counted as absent")
@@ -391,19 +428,19 @@ def read_claim(file: Path) -> Claim:
         host=merged.get("host", ""),
         pid=merged.get("pid", 0),
         runs=frozenset(runs or merged.get("runs", ())) - finished,
+        reasons={row["finished"]: row["reason"] for row in rows if "reason" in row},
         arrays=tuple(taken),
     )
 
 
-def _is_held(file: Path) -> bool:
+def _is_held(file: Path) -> bool | None:
+    """Whether a process holds a claim; None on a file system without locks."""
     try:
         with file.open("rb") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+            granted = leases.lock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
-    return False
+    return None if granted is None else not granted
 
 
 def _entry(run: PlannedRun, name: str) -> dict[str, Any]:

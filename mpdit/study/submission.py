@@ -121,6 +121,10 @@ def check_plan(plan: Plan, results: Path) -> None:
     from mpdit.data.preflight import check_evaluable
 
     folder = (results / plan.study).absolute()
+    if not str(folder).isprintable():  # in a script for sbatch, what follows a newline would be run
+        raise ConfigError(
+            f"the path {str(folder)!r} has a control character. Use another --results"
+        )
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
@@ -176,7 +180,7 @@ def submit(
             wanted = adjust(wanted)
         largest = 0
         if how.cluster == "slurm" and wanted:
-            wanted, largest = _check_resources(wanted, how)
+            wanted, largest = _check_resources(study.path, wanted, how)
         study.path.mkdir(parents=True, exist_ok=True)
         with study.lock():
             new, dropped = StudyDir(study.path).compare(whole or plan)
@@ -224,10 +228,13 @@ def _start_pool(
         return parallel, process
 
 
-def _check_resources(wanted: Sequence[PlannedRun], how: Execution) -> tuple[list[PlannedRun], int]:
+def _check_resources(
+    folder: Path, wanted: Sequence[PlannedRun], how: Execution
+) -> tuple[list[PlannedRun], int]:
     """The runs with a time limit each, and the largest size of an array (`arrays.check`)."""
-    from mpdit.study.cluster.arrays import check  # here: importing submitit is slow
+    from mpdit.study.cluster.arrays import check, check_path  # here: importing submitit is slow
 
+    check_path(folder)
     asked = {run.name: run.resources for run in wanted}
     timed, largest = check(asked, how.max_parallel)
     return [replace(run, resources=timed[run.name]) for run in wanted], largest

@@ -20,7 +20,7 @@ from typing import IO, Any, cast
 import torch
 
 from mpdit.disk import lease
-from mpdit.disk.files import written_aside
+from mpdit.disk.files import make_folder, written_aside
 from mpdit.disk.identity import Mark, parse_mark
 from mpdit.disk.jsontext import parse_json
 
@@ -38,7 +38,7 @@ def save(folder: Path, step: int, payload: dict[str, Any], mark: Mark | None = N
             older checkpoints are kept.
         LeaseLostError: likewise, when another process has taken over the run.
     """
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     file = folder / f"step_{step:08d}.pt"
     with written_aside(file) as temporary:
         digest = _write(temporary, payload)

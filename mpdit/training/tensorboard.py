@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mpdit.disk.files import make_folder
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import ConfigError
 from mpdit.training.meters import Row
@@ -24,6 +25,7 @@ class Events:
             raise ConfigError(
                 "TensorBoard is not installed: pip install tensorboard", "train.tensorboard"
             ) from None
+        make_folder(run.path / "tensorboard")
         self.writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=step + 1)
 
     def add(self, row: Row) -> None:

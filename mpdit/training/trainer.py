@@ -16,7 +16,8 @@ from mpdit.catalogue import OBJECTIVES
 from mpdit.config import RunConfig, TrainConfig
 from mpdit.diffusion.objectives import Objective
 from mpdit.diffusion.process import Diffusion
-from mpdit.disk.files import append_row, sync_path
+from mpdit.disk import lease
+from mpdit.disk.files import append_row, make_folder, sync_path
 from mpdit.disk.identity import RESTORE
 from mpdit.disk.npz import DamagedError
 from mpdit.ema.power import (
@@ -265,7 +266,7 @@ class Trainer:
                 self._write_snapshot(std)
 
     def _write_snapshot(self, std: float) -> None:
-        self.run.ema.mkdir(exist_ok=True)
+        make_folder(self.run.ema)
         file = snapshot_file(self.run.ema, std, self.step)
         mark = self.session.identity.mark()
         write_snapshot(file, whole_model(self.model, self.ema.averages[std]), mark)
@@ -326,6 +327,7 @@ class Trainer:
             )
         if not self.world.main:
             return
+        lease.check(self.run.ema)
         for left in self.run.ema.glob(".tmp*"):  # safetensors' own, of a write that broke off
             left.unlink()
         self._resume_rows(state)

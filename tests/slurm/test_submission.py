@@ -339,3 +339,19 @@ def test_what_slurm_would_refuse_is_said_before_anything_is_written(
     assert message in str(caught.value)
     assert list(tmp_path.iterdir()) == []
     wait_until(lambda: not cluster.run("squeue", "-h"))
+
+
+@pytest.mark.parametrize("name", ["it's a $HOME", '#1 ünï & "q"', "a;b `c`"])
+def test_runs_below_a_folder_of_any_name_are_done_and_have_their_logs_there(
+    tmp_path: Path, name: str
+) -> None:
+    study = start(
+        f"seeds: 2\nslurm: {{{MEMORY}, time: 1}}", tmp_path / name, on_end="touch told"
+    ).study
+    (claim,) = study.claims()
+    wait_for_end(study)
+    assert_done_once(study, 2)
+    ((task, _), _) = claim.arrays[0].task_ids().items()
+    assert "Starting with JobEnvironment" in claim.task_log(task).read_text()
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+    wait_until((study.path / "told").exists)

@@ -367,3 +367,19 @@ def test_a_command_of_the_users_is_told_how_it_ended(results: Path) -> None:
     finish(start(plan(text), results, on_end='echo "$MPDIT_SUMMARY in $MPDIT_STUDY" > told'))
     said = (results / "s" / "told").read_text()
     assert said == f"s: 1 of 2 done, 1 failed in {results / 's'}\n"
+
+
+@pytest.mark.parametrize("in_the_way", [("log.txt",), ("log.txt", "lock")])
+def test_a_run_that_cannot_start_has_a_reason(results: Path, in_the_way: tuple[str, ...]) -> None:
+    """As without room for its log, nor perhaps for the reason in its own folder."""
+    made = plan("variants: {closed: {}, good: {mp_silu: true}}")
+    folder = results / "s" / made.runs[0].name
+    for name in in_the_way:
+        (folder / name).mkdir(parents=True)
+    closed, good = finish(start(made, results))
+    assert (closed.state, good.state) == ("failed", "done")
+    assert closed.error is not None
+    assert closed.error.endswith(f"{folder / 'log.txt'}: Is a directory")
+    for name in in_the_way:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    assert {s.state for s in finish(start(made, results))} == {"done"}

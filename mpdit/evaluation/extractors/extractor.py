@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float32, Shaped, UInt8
 from torch import Tensor, nn
 
-from mpdit.errors import ConfigError
+from mpdit.errors import ConfigError, why_unloadable
 
 
 class Features(NamedTuple):
@@ -71,8 +71,7 @@ def reading_weights(file: Path, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # it may fail anywhere
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ConfigError(f"{file} does not hold {what}: {reason}") from None
+        raise ConfigError(f"{file} does not hold {what}: {why_unloadable(error)}") from None
 
 
 def in_batches(

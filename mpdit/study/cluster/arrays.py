@@ -163,6 +163,21 @@ def _blamed(message: str, resources: Resources) -> str:
     return ": ".join(("; ".join(places), message)) if places else message
 
 
+def check_path(study: Path) -> None:
+    """Check the study's folder, in which Slurm writes the tasks' logs.
+
+    Raises:
+        ConfigError: when Slurm or submitit would take a part of the path for a pattern. Both would
+            have to be given it escaped, and in two ways.
+    """
+    for sign in "%\\":
+        if sign in str(study):
+            raise ConfigError(
+                f"the path {study} has a {sign}, which Slurm replaces in the names of logs. Use "
+                "another --results, or --cluster local"
+            )
+
+
 def preview(
     study: StudyDir, resources: Mapping[str, Resources], max_parallel: int | None
 ) -> list[tuple[Batch, str]]:
@@ -171,6 +186,7 @@ def preview(
     Raises:
         ConfigError: when Slurm would reject a job.
     """
+    check_path(study.path)
     batches = make_batches(*check(resources, max_parallel), max_parallel)
     names = job_names(new_job_name(study), len(batches))
     claim = study.jobs / "CLAIM"

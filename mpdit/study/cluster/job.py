@@ -25,6 +25,7 @@ from pathlib import Path
 from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
+from mpdit.disk.files import write_atomic
 from mpdit.disk.rundir import STAGES, RunDir
 from mpdit.errors import (
     EXIT_BUSY,
@@ -32,9 +33,10 @@ from mpdit.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     ConfigError,
-    explain_os_error,
+    reason_of,
 )
 from mpdit.study.runprocess import cores, crash_reason, find_gpus, record_error, start_run
+from mpdit.study.studydir import StudyDir
 
 POLL_S = 0.2
 LINGER_S = 900
@@ -105,10 +107,8 @@ class Job:
                     self._children[run] = start_run(
                         run, (sys.executable, *self.command[1:]), threads, gpus.get(run)
                     )
-                except OSError as error:  # such as a deleted folder
-                    self._fail(run, explain_os_error(error))
-                except ConfigError as error:
-                    self._fail(run, str(error))
+                except (ConfigError, OSError) as error:  # such as a deleted folder
+                    self._fail(run, reason_of(error))
             time.sleep(POLL_S)
             self._look()
         if self._interrupted:
@@ -142,8 +142,8 @@ class Job:
         sys.exit(EXIT_FAILED)
 
     def _runs(self, names: Sequence[str]) -> list[RunDir]:
-        study = self.claim.parent.parent
-        return [RunDir(study / name) for name in names]
+        study = StudyDir(self.claim.parent.parent)
+        return [study.run(name) for name in names]
 
     def _unfinished(self, names: Sequence[str]) -> list[RunDir]:
         """The runs that no allocation of this job has released."""
@@ -184,14 +184,16 @@ class Job:
         self._failed = True
         if record_error(run, reason, self._began):
             self._release(run, EXIT_FAILED)
+        else:  # the task's log is where status finds it
+            print(f"{run.name} failed: {reason}", flush=True)
 
     def _exit_file(self, run: RunDir) -> Path:
         return self.claim / f"{run.name}.exit"
 
     def _release(self, run: RunDir, code: int) -> None:
         if self._main:
-            with suppress(OSError):  # claim deleted or disk full: the run stays claimed
-                self._exit_file(run).write_text(f"{code}\n")
+            with suppress(ConfigError, OSError):  # claim deleted or disk full: it stays claimed
+                write_atomic(self._exit_file(run), f"{code}\n")
 
     def _linger(self, names: Sequence[str]) -> None:
         """Wait until Slurm kills the job after its TERM.

@@ -10,6 +10,7 @@ from mpdit.study.status import COLOURS, FRESH_S, RunStatus, summary, tally
 from mpdit.text import Paint, align, bar, duration, one_line
 
 NO_ROOM = "waiting until Slurm has room"
+TROUBLED = ("failed", "lost", "unreadable")
 MANY = 40
 """A status lists all runs up to this many."""
 
@@ -69,7 +70,7 @@ def status_lines(statuses: Sequence[RunStatus], paint: Paint) -> Iterator[str]:
 
 def _interesting(statuses: Sequence[RunStatus]) -> list[RunStatus]:
     shown = [status for status in statuses if status.state == "running"]
-    for words in (("failed", "lost"), ("interrupted",)):
+    for words in (TROUBLED, ("interrupted",)):
         shown += [status for status in statuses if status.word in words][:MANY]
     return shown
 

@@ -11,6 +11,7 @@ from mpdit.errors import ConfigError
 from mpdit.study.cluster.scheduler import ASK_S, Scheduler
 from mpdit.study.feed import feed, wants
 from mpdit.study.screens.statustable import (
+    TROUBLED,
     overview,
     progress,
     status_lines,
@@ -138,7 +139,7 @@ class _Screen(_Display):
         left = self.left(statuses)
         lines = [*overview(self.study.name, statuses, self.scheduler.silence, paint, left), ""]
         lines += status_lines(running, paint)
-        lines += [trouble(s, paint) for s in statuses if s.state in ("failed", "lost")]
+        lines += [trouble(s, paint) for s in statuses if s.state in TROUBLED]
         lines += [self.told]
         room = self.console.height - 2
         self.live.update(fit(lines[:room], self.console.width), refresh=True)
@@ -202,7 +203,7 @@ def _line(status: RunStatus) -> str:
 
 def outcome(study: StudyDir, statuses: list[RunStatus], seconds: float, paint: Paint) -> list[str]:
     """The final message: counts, and the reason and log of each run that failed."""
-    ended = [s for s in statuses if s.state in ("failed", "lost")]
+    ended = [s for s in statuses if s.state in TROUBLED]
     lines = [f"{paint(study.name, 'bold')}: {summary(statuses, paint)} after {duration(seconds)}"]
     for status in ended[:10]:
         lines.append(f"  {trouble(status, paint)}")

@@ -1,0 +1,34 @@
+"""The rule on symbolic links: none inside a study or a run is followed to write or to delete.
+
+The folder of somebody else could lead elsewhere. The folder of the study or run itself may be a
+link, and so may what is above it: people link scratch space.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mpdit.errors import ConfigError
+
+_guarded: set[Path] = set()  # folders as they were named; what is written below begins with them
+
+
+def guard(folder: Path) -> None:
+    """Apply the rule to everything below ``folder``."""
+    _guarded.add(folder)
+
+
+def check(path: Path) -> None:
+    """Check a path before something is written to it, or deleted.
+
+    Raises:
+        ConfigError: naming the link, when the path or a folder that it lies in is one.
+    """
+    chain = (path, *path.parents)
+    depth = max((i for i, folder in enumerate(chain) if folder in _guarded), default=0)
+    for part in reversed(chain[:depth]):
+        if part.is_symlink():
+            raise ConfigError(
+                f"{part} is a symbolic link: nothing inside a study is written or deleted through "
+                f"one. Replace it by what it points to ({part.readlink()}), or delete it."
+            )
