@@ -24,9 +24,13 @@ from mpdit.disk.rundir import RunDir  # noqa: E402
 from tests.helpers.tiny import make  # noqa: E402
 
 
+FIRST = tuple(f"tests/slurm/test_{name}.py" for name in ("code", "commands", "submission"))
+"""The half of the Slurm tests that takes as long as the others."""
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """One worker has all the tests that need a Slurm, and so one cluster; others do the rest.
+    """Two workers have the tests that need a Slurm, each its cluster; others do the rest.
 
     That is what ``--dist loadgroup`` is for, but pytest-xdist 3.8 has none with pytest 9.2.
     """
@@ -34,7 +38,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "slurm" if nodeid.startswith("tests/slurm/") else nodeid
+            if not nodeid.startswith("tests/slurm/"):
+                return nodeid
+            return "slurm 1" if nodeid.startswith(FIRST) else "slurm 2"
 
     return Scheduling(config, log)
 

@@ -64,7 +64,7 @@ def assign(
         OSError: when the snapshot cannot be written.
     """
     files = {} if live else codefiles.code_files(extensions)
-    present = str(codefiles.ROOT) if live else f"{FOLDER}/{codefiles.digest(files)}"
+    present = _name(files)
     if runs and not live:
         take(study / present, files)
     before = {run: code for run in runs if (code := read(study / run))}
@@ -77,6 +77,16 @@ def assign(
             make_folder(study / run)
             write_atomic(study / run / FILE, json.dumps({"code": code}))
     return Codes(present, given, before)
+
+
+def present_place(study: Path, extensions: Iterable[bytes], live: bool) -> Path | None:
+    """The folder that `assign` would give the present code, as `place_of` returns it."""
+    return place_of(study, _name({} if live else codefiles.code_files(extensions)))
+
+
+def _name(files: codefiles.Files) -> str:
+    """How runs name code: a snapshot's folder in the study, or the checkout without files."""
+    return f"{FOLDER}/{codefiles.digest(files)}" if files else str(codefiles.ROOT)
 
 
 def take(place: Path, files: codefiles.Files) -> None:

@@ -1,4 +1,4 @@
-"""Clusters for the tests in this folder, which one worker has all of (see ../conftest.py)."""
+"""Clusters for the tests in this folder, which two workers have (see ../conftest.py)."""
 
 from __future__ import annotations
 

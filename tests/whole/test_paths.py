@@ -84,7 +84,7 @@ def test_what_slurm_would_replace_in_a_path_is_refused_before_anything_is_submit
     with pytest.raises(ConfigError, match="which Slurm replaces in the names of logs"):
         submit(made, tmp_path / name, Execution("slurm", command=stand_in.COMMAND))
     with pytest.raises(ConfigError, match="which Slurm replaces in the names of logs"):
-        arrays.preview(StudyDir(tmp_path / name), {}, None)
+        arrays.preview(StudyDir(tmp_path / name), {}, None, None)
     assert list(tmp_path.iterdir()) == []
 
 

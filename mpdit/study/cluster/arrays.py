@@ -179,9 +179,15 @@ def check_path(study: Path) -> None:
 
 
 def preview(
-    study: StudyDir, resources: Mapping[str, Resources], max_parallel: int | None
+    study: StudyDir,
+    resources: Mapping[str, Resources],
+    max_parallel: int | None,
+    code: Path | None,
 ) -> list[tuple[Batch, str]]:
     """The arrays that a `Submitter` would submit, each with its script.
+
+    Args:
+        code: the folder that jobs import mpdit from.
 
     Raises:
         ConfigError: when Slurm would reject a job.
@@ -190,9 +196,10 @@ def preview(
     batches = make_batches(*check(resources, max_parallel), max_parallel)
     names = job_names(new_job_name(study), len(batches))
     claim = study.jobs / "CLAIM"
+    after = ([] if batch.after is None else [names[batch.after]] for batch in batches)
     return [
-        (batch, script(batch, name, claim, [] if batch.after is None else [names[batch.after]]))
-        for batch, name in zip(batches, names, strict=True)
+        (batch, script(batch, name, claim, jobs, code))
+        for batch, name, jobs in zip(batches, names, after, strict=True)
     ]
 
 

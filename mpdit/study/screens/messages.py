@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mpdit.extensions import source_of
 from mpdit.grid.plan import Plan
+from mpdit.study.codesnapshot import present_place
 from mpdit.study.cost import doubts, make_bill
 from mpdit.study.hold import Changed
 from mpdit.study.screens.codelines import code_lines
@@ -92,7 +94,9 @@ def dry_run(part: Plan, results: Path, how: Execution) -> Iterator[str]:
         return
     from mpdit.study.cluster.arrays import preview  # here: importing submitit is slow
 
-    batches = preview(study, runs, how.max_parallel)
+    extensions = map(source_of, part.grid.extensions)
+    code = present_place(study.path, extensions, how.live_code)
+    batches = preview(study, runs, how.max_parallel, code)
     for number, (batch, script) in enumerate(batches, 1):
         tasks = count(len(batch.tasks), "task")
         yield f"# array {number} of {len(batches)}: {tasks}, {batch.parallel} at once"
