@@ -71,8 +71,7 @@ class Metric(Row):
 def labelled(label: str) -> Metric | None:
     """The metric of a number's label: ``FD-digits@500`` and ``FD`` are of the Fréchet distance."""
     name = label.split("@")[0].split("-")[0]
-    known = (m for m in METRICS.values() if name in (*m.labels, *(m.inception or ())))
-    return next(known, None)
+    return next((row for row in METRICS.values() if name in row.all_labels), None)
 
 
 _MODULE = "mpdit.evaluation.metrics"

@@ -12,7 +12,7 @@ import numpy as np
 
 BOUND = 10.0
 """A run fails when it is worse than its variant's median by so many robust standard deviations:
-the larger of the variant's own and that of all variants together (1.4826 times the median
+the larger of the variant's other runs' and that of all variants together (1.4826 times the median
 deviation from the variant's median)."""
 FEWEST = 3
 """The runs of a variant without which there is no median to be far from."""
@@ -33,9 +33,15 @@ def outliers(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     together = _spread(np.concatenate([np.empty(0), *excess.values()]))
     with np.errstate(invalid="ignore"):
         return {
-            variant: found > BOUND * np.fmax(together, _spread(found))
+            variant: found > BOUND * np.fmax(together, _spread(np.delete(found, _worst(found))))
             for variant, found in excess.items()
         }
+
+
+def _worst(deviations: np.ndarray) -> list[int]:
+    """The run that may be an outlier: it does not tell how far the others spread."""
+    there = np.isfinite(deviations)
+    return [int(np.argmax(np.where(there, deviations, -np.inf)))] if there.any() else []
 
 
 def _spread(deviations: np.ndarray) -> float:

@@ -18,7 +18,7 @@ and costs half of the few degrees of freedom.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Literal
@@ -113,6 +113,9 @@ class Family:
 
     Attributes:
         decisions: by comparison, in the order asked for.
+        described: estimates that were asked for beside the comparisons, with intervals as wide as
+            theirs. They are not among what the family corrects for: their p and verdict are not to
+            be used.
         wanted: variant → how many seeds it needs at the next look, of the open comparisons. Empty
             without a schedule of looks, after its last, and where all is decided.
         outliers: variant → the seeds whose finite values count as failures.
@@ -122,6 +125,7 @@ class Family:
 
     rules: Rules
     decisions: Mapping[Pair, Decision]
+    described: Mapping[Pair, Decision]
     wanted: Mapping[str, int]
     outliers: Mapping[str, tuple[int, ...]]
     p_equal: float = math.nan
@@ -142,6 +146,7 @@ def decide(
     pairs: Sequence[Pair],
     rules: Rules,
     widened: Mapping[Pair, float] | None = None,
+    described: Sequence[Pair] = (),
 ) -> Family:
     """Decide each pair (variant, baseline).
 
@@ -152,12 +157,14 @@ def decide(
     Args:
         widened: pair → a factor on the standard error, where values are not independent. The seeds
             of a variant that was tuned apart are independent.
+        described: further pairs to estimate (see `Family`).
     """
     pairs = list(dict.fromkeys(pairs))
+    beside = [pair for pair in dict.fromkeys(described) if pair not in pairs]
     level = nominal_level(rules.looks, LEVEL / max(1, len(pairs)))
     wide = widened or {}
     if not rules.looks:
-        return _at(_Runs.of(outcomes, rules), pairs, rules, level, wide)
+        return _at(_Runs.of(outcomes, rules), pairs, beside, rules, level, wide)
     settled: dict[Pair, Decision] = {}
     used: dict[str, int] = {}
     family: Family | None = None
@@ -169,7 +176,7 @@ def decide(
             break
         used |= dict.fromkeys(names, look)
         taken = {v: dict(islice(outcomes.get(v, {}).items(), n)) for v, n in used.items()}
-        family = _at(_Runs.of(taken, rules), pairs, rules, level, wide)
+        family = _at(_Runs.of(taken, rules), pairs, beside, rules, level, wide)
         decisions = {**family.decisions, **settled}
         if not is_due:
             waiting = {pair: _waiting(decisions[pair], look) for pair in open_}
@@ -227,7 +234,12 @@ class _Runs:
 
 
 def _at(
-    runs: _Runs, pairs: Iterable[Pair], rules: Rules, level: float, widened: Mapping[Pair, float]
+    runs: _Runs,
+    pairs: Sequence[Pair],
+    described: Sequence[Pair],
+    rules: Rules,
+    level: float,
+    widened: Mapping[Pair, float],
 ) -> Family:
     """The decisions on these runs, each with an interval of the two-sided ``level``."""
     arrays = {variant: np.array(list(found.values())) for variant, found in runs.values.items()}
@@ -243,7 +255,7 @@ def _at(
     place = {variant: index for index, variant in enumerate(spread)}
     is_paired = moderated is not None and moderated.is_unequal
     decisions = {}
-    for pair in pairs:
+    for pair in (*pairs, *described):
         variant, baseline = pair
         mine, theirs = (runs.values.get(name, {}) for name in pair)
         found = Decision(
@@ -255,7 +267,8 @@ def _at(
         estimate = _paired(mine, theirs) if is_paired else _unpaired(arrays, pair, place, moderated)
         decisions[pair] = _judge(found, estimate, rules, widened.get(pair, 1.0))
     p_equal = math.nan if moderated is None else moderated.p_equal
-    return Family(rules, decisions, {}, runs.outliers, p_equal, is_paired)
+    beside = {pair: decisions.pop(pair) for pair in described}
+    return Family(rules, decisions, beside, {}, runs.outliers, p_equal, is_paired)
 
 
 Estimate = tuple[float, float, float]
@@ -279,7 +292,7 @@ def _unpaired(
         moderated.variances[first] / len(mine), moderated.degrees[first],
         moderated.variances[second] / len(theirs), moderated.degrees[second],
     )  # fmt: skip
-    return value, float(variance) ** 0.5, float(degrees)
+    return value, float(variance) ** 0.5, min(float(degrees), moderated.total)
 
 
 def _paired(mine: Mapping[int, float], theirs: Mapping[int, float]) -> Estimate:
@@ -306,7 +319,7 @@ def _judge(found: Decision, estimate: Estimate, rules: Rules, widened: float) ->
     )  # fmt: skip
     if min(found.seeds, found.baseline_seeds) < LEAST_SEEDS:
         return replace(found, reason=f"preliminary: fewer than {LEAST_SEEDS} seeds")
-    verdict = _verdict(low, high, rules)
+    verdict = verdict_of(low, high, rules)
     if against := _failures_against(verdict, found):
         return replace(found, reason=against)
     return replace(found, verdict=verdict)
@@ -318,7 +331,8 @@ def _p(value: float, se: float, degrees: float) -> float:
     return float(2 * stdtr(degrees, -abs(value) / se))
 
 
-def _verdict(low: float, high: float, rules: Rules) -> Verdict:
+def verdict_of(low: float, high: float, rules: Rules) -> Verdict:
+    """The verdict of an interval on the inner scale."""
     margin = rules.inner_margin
     if -margin < low and high < margin:
         return "equivalent"

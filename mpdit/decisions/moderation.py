@@ -34,12 +34,14 @@ class Moderated:
 
     Attributes:
         variances, degrees: one a variant, in the order given. Degrees are of the t statistic.
+        total: the degrees of all samples together: no statistic of them has more.
         prior_degrees: how alike the variances are (d0 of Smyth; infinite: they may be equal).
         p_equal: of Bartlett's test that the variances are equal; NaN with fewer than two.
     """
 
     variances: np.ndarray
     degrees: np.ndarray
+    total: float
     prior_degrees: float
     p_equal: float
 
@@ -57,21 +59,21 @@ def moderate(variances: np.ndarray, degrees: np.ndarray) -> Moderated:
     """
     average = float(np.average(variances, weights=degrees))
     if len(variances) < 2 or average == 0:
-        return Moderated(variances, degrees, 0.0, np.nan)
+        return Moderated(variances, degrees, float(degrees.sum()), 0.0, np.nan)
     floored = np.maximum(variances, LEAST * average)
     # under the prior, log s² has the mean log s0² + ψ(d/2) − log(d/2) − ψ(d0/2) + log(d0/2)
     logs = np.log(floored) - digamma(degrees / 2) + np.log(degrees / 2)
     excess = float(logs.var(ddof=1) - polygamma(1, degrees / 2).mean())
+    found, prior = np.inf, float(np.exp(logs.mean()))
     if excess > 0:
         found = 2 * _trigamma_inverse(excess)
-        prior = float(np.exp(logs.mean() + digamma(found / 2) - np.log(found / 2)))
-    else:
-        found, prior = np.inf, average
+        prior *= float(np.exp(digamma(found / 2) - np.log(found / 2)))
     counted = min(found, PRIOR_DEGREES)
     squeezed = (counted * prior + degrees * variances) / (counted + degrees)
     return Moderated(
         variances=np.maximum(squeezed, variances),
         degrees=np.minimum(counted + degrees, degrees.sum()),
+        total=float(degrees.sum()),
         prior_degrees=found,
         p_equal=_bartlett(floored, degrees),
     )

@@ -17,36 +17,57 @@ MOST = 10_000
 DRAWS = 400
 
 
-def seeds_needed(decision: Decision, rules: Rules) -> int | None:
-    """How many seeds in all, of variant and baseline each, settle the comparison with `POWER`.
-
-    The chance is averaged over what is not known yet: the true effect (normal around the estimate)
-    and the standard deviation (inverse chi square). The corrected level of the decision is counted
-    in, and the runs that exist are counted among the seeds.
+def needed(decision: Decision, rules: Rules) -> int | None:
+    """How many seeds in all, of variant and baseline each, settle a comparison with `POWER`.
 
     Returns:
         None where no number up to `MOST` does, and where there is no interval yet.
     """
-    if not math.isfinite(decision.se) or not decision.effect > -math.inf:
+    if not math.isfinite(decision.se):
         return None
     seeds = min(decision.seeds, decision.baseline_seeds)
-    z, scale = _draws(decision.degrees)
-    sd = decision.se * seeds**0.5 * scale  # of one seed's difference
-    estimate = rules.inner(decision.effect)
+    value = rules.inner(decision.effect)
+    return seeds_needed(
+        value, decision.se, decision.degrees, decision.level, seeds, rules.inner_margin
+    )
+
+
+def seeds_needed(
+    estimate: float, se: float, degrees: float, level: float, seeds: int, margin: float
+) -> int | None:
+    """How many seeds in all bring an interval of an estimate to a verdict with `POWER`.
+
+    The chance is averaged over what is not known yet: the true effect (normal around the estimate)
+    and the standard deviation (inverse chi square). The seeds that exist are counted among them.
+
+    Args:
+        estimate, se, degrees: of ``seeds`` seeds, on the inner scale.
+        level: two-sided, corrected for all comparisons and looks.
+    """
+    z, scale = _draws(degrees)
+    sd = se * seeds**0.5 * scale  # of one seed's difference
     truth = estimate + z * sd / seeds**0.5
-    counts = np.unique(np.geomspace(max(seeds + 1, LEAST_SEEDS), MOST, 200).astype(int))[:, None]
-    share = seeds / counts
-    mean = share * estimate + (1 - share) * truth
-    spread = sd * (counts - seeds) ** 0.5 / counts
-    # each seed adds a degree to both variants
-    degrees = decision.degrees + 2 * (counts - seeds)
-    half = -stdtrit(degrees, decision.level / 2) * sd / counts**0.5
-    chance = 1 - ndtr((half - mean) / spread) + ndtr((-half - mean) / spread)
-    room = rules.inner_margin - half
-    inside = ndtr((room - mean) / spread) - ndtr((-room - mean) / spread)
-    chance = np.maximum(chance, np.where(room > 0, inside, 0))
-    enough = np.flatnonzero(chance.mean(axis=1) >= POWER)
-    return int(counts[enough[0], 0]) if len(enough) else None
+
+    def chance(count: int) -> float:
+        """The chance that an interval of so many seeds in all gives a verdict."""
+        share = seeds / count
+        mean = share * estimate + (1 - share) * truth
+        spread = sd * (count - seeds) ** 0.5 / count
+        # each seed adds a degree to both variants
+        half = -stdtrit(degrees + 2 * (count - seeds), level / 2) * sd / count**0.5
+        with np.errstate(invalid="ignore", divide="ignore"):
+            apart = 1 - ndtr((half - mean) / spread) + ndtr((-half - mean) / spread)
+            room = margin - half
+            inside = ndtr((room - mean) / spread) - ndtr((-room - mean) / spread)
+        return float(np.maximum(apart, np.where(room > 0, inside, 0)).mean())
+
+    low, high = max(seeds + 1, LEAST_SEEDS), MOST
+    if chance(high) < POWER:
+        return None
+    while low < high:  # the chance rises with the seeds
+        middle = (low + high) // 2
+        low, high = (low, middle) if chance(middle) >= POWER else (middle + 1, high)
+    return low
 
 
 @cache

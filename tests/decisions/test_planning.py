@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mpdit.decisions.family import Rules, decide
-from mpdit.decisions.planning import MOST, POWER, seeds_needed
+from mpdit.decisions.planning import MOST, POWER, needed
 
 RULES = Rules(scale="difference", margin=0.5)
 
@@ -28,7 +28,7 @@ def test_a_plan_settles_its_comparison_as_often_as_promised(variants: int) -> No
 
         found = decide(look(3), pairs, RULES)
         for pair in found.open[:1]:
-            seeds = seeds_needed(found.decisions[pair], RULES)
+            seeds = needed(found.decisions[pair], RULES)
             assert seeds is not None
             if seeds <= 1000:
                 kept.append(not decide(look(seeds), pairs, RULES).decisions[pair].is_open)
@@ -42,7 +42,7 @@ def test_more_comparisons_and_smaller_effects_take_more_seeds() -> None:
     runs = {"A": dict(enumerate(a)), "B": dict(enumerate(b)), "C": dict(enumerate(a[::-1]))}
 
     def plan(pairs: list[tuple[str, str]]) -> int | None:
-        return seeds_needed(decide(runs, pairs, RULES).decisions["B", "A"], RULES)
+        return needed(decide(runs, pairs, RULES).decisions["B", "A"], RULES)
 
     alone, among = plan([("B", "A")]), plan([("B", "A"), ("C", "A"), ("C", "B")])
     assert alone is not None
@@ -52,4 +52,4 @@ def test_more_comparisons_and_smaller_effects_take_more_seeds() -> None:
 
 def test_without_an_interval_no_number_is_told() -> None:
     runs = {"A": {0: 1.0}, "B": {0: math.nan}}
-    assert seeds_needed(decide(runs, [("B", "A")], RULES).decisions["B", "A"], RULES) is None
+    assert needed(decide(runs, [("B", "A")], RULES).decisions["B", "A"], RULES) is None
