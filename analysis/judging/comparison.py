@@ -12,7 +12,7 @@ from analysis.judging import effects, levels, tuning
 from analysis.judging.distances import in_role, judged, label, of_runs, own, repeats, rules
 from analysis.study import NothingToShow, Study, once
 from mpdit.decisions import comparisons
-from mpdit.decisions.comparisons import Comparison, Design
+from mpdit.decisions.comparisons import ComparisonGroup, Design
 from mpdit.decisions.family import Pair
 
 CONDITIONING = ["model.conditioning", "model.final_conditioning"]
@@ -43,24 +43,24 @@ def parts(study: Study) -> pd.Series[int]:
 
 
 @once
-def ladder(study: Study) -> list[Comparison]:
+def ladder(study: Study) -> list[ComparisonGroup]:
     """The variants that share the first one's conditioning: they differ by flags."""
     return comparisons.ladder(designs(study))
 
 
 @once
-def modulation(study: Study) -> list[Comparison]:
+def modulation(study: Study) -> list[ComparisonGroup]:
     """Sets of variants with the same flags that differ in conditioning."""
     return comparisons.modulation(designs(study))
 
 
 @once
-def others(study: Study) -> list[Comparison]:
+def others(study: Study) -> list[ComparisonGroup]:
     """The variants in neither of the two, compared with the first of their setting."""
     return comparisons.others(designs(study))
 
 
-def groups(study: Study) -> list[Comparison]:
+def groups(study: Study) -> list[ComparisonGroup]:
     """All comparisons of the study."""
     return [*ladder(study), *modulation(study), *others(study)]
 

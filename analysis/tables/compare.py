@@ -40,7 +40,7 @@ from analysis.study import NothingToShow, Study, once
 from analysis.tables import cells
 from analysis.tables.cells import DASH
 from analysis.tables.table import table
-from mpdit.decisions.comparisons import Comparison
+from mpdit.decisions.comparisons import ComparisonGroup
 from mpdit.decisions.family import Decision, Rules
 
 MEAN = "Mean over seeds ± half of its 95 % t interval."
@@ -112,7 +112,7 @@ def others(study: Study) -> pd.DataFrame:
     return _compare(study, comparison.others(study))
 
 
-def _compare(study: Study, groups: list[Comparison]) -> pd.DataFrame:
+def _compare(study: Study, groups: list[ComparisonGroup]) -> pd.DataFrame:
     table, metric = comparison.distances(study), distances.title(study)
     if not groups:
         raise NothingToShow("no variants of this kind")

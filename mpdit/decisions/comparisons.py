@@ -30,7 +30,7 @@ class Design:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparisonGroup:
     """Variants in grid order, compared with the first."""
 
     variants: tuple[str, ...]
@@ -44,33 +44,33 @@ class Comparison:
         return [(variant, self.baseline) for variant in self.variants[1:]]
 
 
-def ladder(designs: Sequence[Design]) -> list[Comparison]:
+def ladder(designs: Sequence[Design]) -> list[ComparisonGroup]:
     """The variants that share the first one's conditioning: they differ by flags."""
     same = [design for design in designs if design.conditioning == designs[0].conditioning]
     return _grouped(same, lambda design: design.setting)
 
 
-def modulation(designs: Sequence[Design]) -> list[Comparison]:
+def modulation(designs: Sequence[Design]) -> list[ComparisonGroup]:
     """Sets of variants with the same flags that differ in conditioning."""
     conditioning = {design.variant: design.conditioning for design in designs}
     groups = _grouped(designs, lambda design: (design.setting, design.flags))
     return [group for group in groups if len({conditioning[v] for v in group.variants}) > 1]
 
 
-def others(designs: Sequence[Design]) -> list[Comparison]:
+def others(designs: Sequence[Design]) -> list[ComparisonGroup]:
     """The variants in neither of the two, compared with the first of their setting."""
     seen = {v for group in (*ladder(designs), *modulation(designs)) for v in group.variants}
     found = []
     for group in _grouped(designs, lambda design: design.setting):
         rest = [variant for variant in group.variants if variant not in seen]
         if rest and group.baseline not in rest:
-            found.append(Comparison((group.baseline, *rest)))
+            found.append(ComparisonGroup((group.baseline, *rest)))
         elif rest:
-            found.append(Comparison(tuple(rest)))
+            found.append(ComparisonGroup(tuple(rest)))
     return found
 
 
-def comparisons(designs: Sequence[Design]) -> list[Comparison]:
+def comparisons(designs: Sequence[Design]) -> list[ComparisonGroup]:
     """All comparisons of the study."""
     return [*ladder(designs), *modulation(designs), *others(designs)]
 
@@ -80,7 +80,7 @@ def pairs(designs: Sequence[Design]) -> list[Pair]:
     return list(dict.fromkeys(pair for group in comparisons(designs) for pair in group.pairs))
 
 
-def steps(group: Comparison, designs: Sequence[Design]) -> list[Pair]:
+def steps(group: ComparisonGroup, designs: Sequence[Design]) -> list[Pair]:
     """(variant, the one before) for each step of a ladder: a variant with more flags than the last.
 
     Variants that do not add to the last step are skipped. Fewer than two steps are no ladder.
@@ -93,8 +93,8 @@ def steps(group: Comparison, designs: Sequence[Design]) -> list[Pair]:
     return [(after, before) for before, after in pairwise(chain)] if len(chain) > 2 else []
 
 
-def _grouped(designs: Sequence[Design], key: Callable[[Design], Hashable]) -> list[Comparison]:
+def _grouped(designs: Sequence[Design], key: Callable[[Design], Hashable]) -> list[ComparisonGroup]:
     groups: dict[Hashable, list[str]] = {}
     for design in designs:
         groups.setdefault(key(design), []).append(design.variant)
-    return [Comparison(tuple(group)) for group in groups.values()]
+    return [ComparisonGroup(tuple(group)) for group in groups.values()]

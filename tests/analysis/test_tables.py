@@ -165,7 +165,7 @@ def test_differences_between_runs_are_named(own: Own) -> None:
 def test_pretty_tables_read_as_in_print(study: Study) -> None:
     text = tables.pretty(tables.ladder(study)).set_index("variant")
     assert list(text.loc["E-all"]) == [
-        *("31.00 ± 12.71", "2", "−26.1 % [−41.7, −6.5]", "0.017", "undecided", "500"),
+        *("31.00 ± 12.71", "2", "−26.1 % [−42.3, −5.4]", "0.019", "undecided", "500"),
         "3 min 20 s",
     ]
     assert list(text.loc["A-none"])[2:5] == ["baseline", "–", "–"]
@@ -194,7 +194,7 @@ def test_writers_escape_names_and_keep_every_digit(study: Study, tmp_path: Path)
         r"A\textbar{}50\%\_\$x\$\&\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
         in latex
     )
-    assert r"31.00 $\pm$ 12.71 & 2 & $-$26.1 \% [$-$41.7, $-$6.5]" in latex
+    assert r"31.00 $\pm$ 12.71 & 2 & $-$26.1 \% [$-$42.3, $-$5.4]" in latex
     assert r"FD-digits@1000 $\downarrow$" in latex
     assert latex.isascii()
     assert {line.count(" & ") for line in latex.splitlines() if line.endswith(r"\\")} == {7}
