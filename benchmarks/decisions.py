@@ -87,7 +87,7 @@ def familywise(noise: np.random.Generator) -> float:
 def holm(p: np.ndarray) -> np.ndarray:
     """Which of the tests Holm's procedure rejects."""
     order = np.argsort(p)
-    rejected = np.zeros(len(p), dtype=bool)
+    rejected = np.zeros(len(p), dtype=np.bool_)
     rejected[order] = np.logical_and.accumulate(p[order] * np.arange(len(p), 0, -1) < LEVEL)
     return rejected
 
@@ -117,7 +117,8 @@ def truths(noise: np.random.Generator) -> np.ndarray:
     """Log distances (variants × points): a third of the variants differ clearly, a third little."""
     effects = np.array([0, -0.6, -0.4, 0.3, -0.2, 0.1, 0.0])
     effects[1:] = noise.permutation(effects[1:])
-    return effects[:, None] + np.array([noise.permutation(RATES) for _ in effects])
+    found: np.ndarray = effects[:, None] + np.array([noise.permutation(RATES) for _ in effects])
+    return found
 
 
 Run = Callable[[int, int], float]
