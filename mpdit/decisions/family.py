@@ -306,7 +306,7 @@ def _paired(mine: Mapping[int, float], theirs: Mapping[int, float]) -> Estimate:
 def _judge(found: Decision, estimate: Estimate, rules: Rules, widened: float) -> Decision:
     value, se, degrees = estimate
     if math.isnan(value):
-        return replace(found, reason="no runs with a value to compare yet")
+        return replace(found, reason=_nothing(found))
     effect = rules.outer(value)
     if math.isnan(se):
         return replace(found, effect=effect, reason="one seed gives no interval")
@@ -323,6 +323,17 @@ def _judge(found: Decision, estimate: Estimate, rules: Rules, widened: float) ->
     if against := _failures_against(verdict, found):
         return replace(found, reason=against)
     return replace(found, verdict=verdict)
+
+
+def _nothing(found: Decision) -> str:
+    """Why there is nothing to compare, in words."""
+    for name, seeds, failed in (
+        (found.variant, found.seeds, found.failed),
+        (found.baseline, found.baseline_seeds, found.baseline_failed),
+    ):
+        if failed and not seeds:
+            return f"all {failed} runs of {name} that have ended failed"
+    return "no runs with a value to compare yet"
 
 
 def _p(value: float, se: float, degrees: float) -> float:

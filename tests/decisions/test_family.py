@@ -212,6 +212,7 @@ def test_a_failed_run_is_counted_and_forbids_a_verdict_that_it_contradicts() -> 
     assert one([*good, math.nan], [*good, 1.0], Rules(margin=0.1)).verdict == "undecided"
     none = one([math.nan] * 3, good, Rules())
     assert (none.verdict, none.failed, math.isnan(none.effect)) == ("undecided", 3, True)
+    assert none.reason == "all 3 runs of B that have ended failed"
 
 
 def test_a_finite_diverged_run_counts_as_failed_and_leaves_the_effect_alone() -> None:
