@@ -99,9 +99,7 @@ def test_links_and_files_are_there(page: Path) -> None:
 def test_the_page_says_what_may_be_concluded_and_of_what(page: Path) -> None:
     text = " ".join(Page(page.read_text()).text.split())
     assert "14 of 14 runs done, 7 variants." in text
-    said = (
-        "E-all against A-none: undecided, FD-digits@1000 −26.1 % [−42.3, −5.4] (p = 0.019"
-    )
+    said = "E-all against A-none: undecided, FD-digits@1000 −26.1 % [−42.3, −5.4] (p = 0.019"
     assert said in text
     assert "between 1000 samples and 1797 images of digits (all)" in text
     assert "weights w0, reference r0" in text
