@@ -1,6 +1,8 @@
 """Tables, figures and a report from a study's results.
 
 python -m analysis results/<study>     write its report and print its tables
+python -m analysis answers STUDY       one verdict a comparison; --json: as objects
+python -m analysis next STUDY          what would settle the open comparisons, and its cost
 python -m analysis paper               everything the paper shows, from the studies there are
 python -m analysis diff RUN RUN        how two runs differ: config, code, environment, result
 python -m analysis publish STUDY       its results in a few hundred kilobytes
@@ -9,6 +11,7 @@ python -m analysis publish STUDY       its results in a few hundred kilobytes
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +34,36 @@ def _report(options: argparse.Namespace) -> None:
     file = page.write(study, options.out)
     terminal.show(study)
     print(f"report: {file}")
+
+
+def _answers(options: argparse.Namespace) -> None:
+    """Print one verdict a comparison: better, worse, equivalent, undecided."""
+    from analysis.judging import conclusions, plans
+    from analysis.loading.load import load
+    from analysis.study import NothingToShow
+
+    study = load(options.study)
+    if not options.json:
+        print("\n".join(conclusions.statements(study)))
+        return
+    try:
+        rows = plans.as_json(study)
+    except NothingToShow:
+        rows = []
+    print(json.dumps(rows, indent=1))
+
+
+def _next(options: argparse.Namespace) -> None:
+    """Print how many more seeds would settle each open comparison, their cost, and commands."""
+    from analysis.judging import plans
+    from analysis.loading.load import load
+    from analysis.study import NothingToShow
+
+    study = load(options.study)
+    try:
+        print("\n".join(plans.lines(study)) or "Every comparison is settled.")
+    except NothingToShow as nothing:
+        raise ConfigError(f"{options.study}: {nothing}") from None
 
 
 def _paper(options: argparse.Namespace) -> None:
@@ -62,6 +95,8 @@ def _diff(options: argparse.Namespace) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "": _report,
+    "answers": _answers,
+    "next": _next,
     "paper": _paper,
     "publish": _publish,
     "diff": _diff,
@@ -80,11 +115,15 @@ def _parser(command: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     if command == "":
         add("study", type=Path, nargs="+", help=f"{STUDY}; several are joined")
-    elif command == "publish":
+    elif command in ("publish", "answers", "next"):
         add("study", type=Path, help=STUDY)
     else:
         add("--results", type=Path, default=Path("results"), metavar="DIR", help="%(default)s")
-    if command == "diff":
+    if command == "answers":
+        add("--json", action="store_true", help="a list with one object a comparison")
+    elif command == "next":
+        pass
+    elif command == "diff":
         add("runs", nargs=2, metavar="RUN", help="its folder, name, id, or how its name begins")
     else:
         add("--out", type=Path, metavar="DIR", help=f"default: {OUT[command]}")

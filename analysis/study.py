@@ -7,11 +7,13 @@ and ``missing``.
 ``runs``, one row a run of the grid
     ``run``, ``id``, ``variant``, ``seed``, ``study``; ``named`` (the ladder step or variant of the
     grid, where it has axes beside them); ``state`` (planned, running, unfinished, failed, done);
+    ``diverged`` (it failed because its numbers became NaN or infinite);
     ``stage``; ``step`` of ``steps``; ``trained`` (training is over); ``parameters``, ``flops`` (of
     one image's forward pass); ``train_seconds`` (cumulative); ``axis.<key>`` and ``tune.<key>`` as
     the grid spells them; the parameter counts by part, ``parameters.<part>``; ``model``
     (``DiT-S/2``), ``flags`` (a tuple); ``folder`` (where it lies); ``design`` (a hash of the config
-    without seed and tuned values); and every field of the resolved config under its dotted key,
+    without seed and tuned values); of joined studies ``part`` (a number that studies with a variant
+    in common share); and every field of the resolved config under its dotted key,
     ``model.conditioning``.
 ``metrics``, one row a logged step
     ``step``, ``loss``, ``mse``, ``vlb`` (bits), ``grad_norm``, ``learning_rate``, ``images_per_s``,
@@ -38,9 +40,11 @@ and ``missing``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, wraps
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -51,6 +55,22 @@ from mpdit.disk.rundir import RunDir
 
 class NothingToShow(ValueError):
     """The study has no data yet for what was asked."""
+
+
+T = TypeVar("T")
+
+
+def once(make: Callable[[Study], T]) -> Callable[[Study], T]:
+    """Make something of a study only once. The result is shared: copy it before changing it."""
+
+    @wraps(make)
+    def wrapper(study: Study) -> T:
+        made: dict[object, T] = study.made
+        if make not in made:
+            made[make] = make(study)
+        return made[make]
+
+    return wrapper
 
 
 @dataclass(frozen=True)
@@ -68,6 +88,15 @@ class Study:
     missing: pd.DataFrame
     tune: tuple[str, ...] = ()
     """The tuned columns of ``runs``: each variant is compared at its own best point of them."""
+    declared: Mapping[str, Any] = field(default_factory=dict)
+    """What study.json says of decisions: ``metric``, ``margin``, ``scale``, ``looks``."""
+    grid: str = ""
+    """The grid's file, as it was submitted."""
+
+    @cached_property
+    def made(self) -> dict[Any, Any]:
+        """What `once` keeps."""
+        return {}
 
     @property
     def variants(self) -> list[str]:
@@ -80,9 +109,13 @@ class Study:
         known = self.runs[self.runs["model"].notna()]
         return known.drop_duplicates("variant").set_index("variant").sort_index()
 
+    @cached_property
+    def _folders(self) -> dict[str, str]:
+        return dict(zip(self.runs["run"], self.runs["folder"], strict=True))
+
     def folder(self, run: str) -> RunDir:
         """A run's folder."""
-        return RunDir(Path(self.runs.loc[self.runs["run"] == run, "folder"].iloc[0]))
+        return RunDir(Path(self._folders[run]))
 
     def samples(self, run: str, count: int, name: str = "samples") -> tuple[np.ndarray, np.ndarray]:
         """The first ``count`` images (uint8, count × H × W × C) and labels (count) of a run.

@@ -1,8 +1,10 @@
-"""How fast a large study is loaded: ``python benchmarks/analysis_load.py``.
+"""How fast a large study is loaded and reported: ``python benchmarks/analysis_load.py``.
 
 Makes 1,000 finished runs, each with 500 rows of metrics and 50 probes of 12 blocks, and loads them
 twice, each time in a process of its own: at first from the files, then from what was kept of them.
-Prints seconds against the promised ones, and ends with status 1 when a promise is not kept.
+Then writes their report, and that of 10,000 runs of 24 rows and 10 probes of 4 blocks. Prints
+seconds (of reports, of CPU, with the memory) against the promised ones, and ends with status 1 when
+a promise is not kept.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from mpdit.config import make_run
 from mpdit.disk.rundir import RunDir, RunState
 from mpdit.disk.stamp import SETTLED
 
-VARIANTS, SEEDS, ROWS, PROBES, BLOCKS = 200, 5, 500, 50, 12
+SEEDS = 5
+VARIANTS, ROWS, PROBES, BLOCKS = 200, 500, 50, 12
+MANY = {"variants": 2000, "rows": 24, "probes": 10, "blocks": 4}
 SITES = ("residual", "attention", "mlp", "modulated", "weight", "gradient", "update")
 LOAD = """\
 import sys, time
@@ -34,36 +38,51 @@ print(seconds, len(study.runs), len(study.metrics), len(study.magnitudes))
 """
 
 
-def metrics(noise: random.Random) -> str:
+REPORT = """\
+import resource, sys, time
+import analysis
+from analysis.report import page
+page.write(analysis.load(sys.argv[1]), sys.argv[2])
+print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def metrics(noise: random.Random, rows: int) -> str:
     names = ("loss", "mse", "vlb", "grad_norm", "learning_rate", "images_per_s", "memory_mb")
     return "".join(
         json.dumps({"step": 50 * i, **{name: noise.random() for name in names}, "seconds": 0.3 * i})
         + "\n"
-        for i in range(1, ROWS + 1)
+        for i in range(1, rows + 1)
     )
 
 
-def magnitudes(noise: random.Random) -> str:
-    sizes = {**dict.fromkeys(SITES, BLOCKS), "conditioning": 1}
+def magnitudes(noise: random.Random, probes: int, blocks: int) -> str:
+    sizes = {**dict.fromkeys(SITES, blocks), "conditioning": 1}
     return "".join(
         json.dumps({"step": 500 * i, "site": site, "blocks": [noise.random() for _ in range(size)]})
         + "\n"
-        for i in range(PROBES)
+        for i in range(probes)
         for site, size in sizes.items()
     )
 
 
-def make_study(path: Path) -> None:
+def make_study(
+    path: Path,
+    variants: int = VARIANTS,
+    rows: int = ROWS,
+    probes: int = PROBES,
+    blocks: int = BLOCKS,
+) -> None:
     """What the runs would leave; the curves of ten."""
     noise = random.Random(0)
-    curves = [(metrics(noise), magnitudes(noise)) for _ in range(10)]
+    curves = [(metrics(noise, rows), magnitudes(noise, probes, blocks)) for _ in range(10)]
     start = {
         "time": "2026-01-01T00:00:00Z", "code": "0" * 40, "diff_sha": None, "python": "3.11.7",
         "packages": {"torch": "2.9.0"}, "host": "node", "device": "cpu", "threads": 1,
     }  # fmt: skip
     score = {"metric": "FD-digits@500", "extractor": "digits", "weights": "w", "count": 500}
     entries = []
-    for i in range(VARIANTS * SEEDS):
+    for i in range(variants * SEEDS):
         variant, seed = divmod(i, SEEDS)
         model = {"name": "DiT-S/2"}
         train = {"steps": 25_000, "learning_rate": 1e-4 * (variant + 1)}
@@ -97,6 +116,16 @@ def load(path: Path, cache: Path) -> float:
     return float(seconds)
 
 
+def report_seconds(path: Path, cache: Path) -> float:
+    """The CPU seconds of a process that loads a study and writes its report; prints its memory."""
+    command = [sys.executable, "-c", REPORT, str(path), str(cache.parent / "report")]
+    environment = {**os.environ, "MPDIT_CACHE": str(cache)}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    seconds, memory = map(float, done.stdout.split())
+    print(f"memory of the report of {path.name}: {memory:,.0f} MB")
+    return seconds
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path, cache = Path(folder) / "results" / "thousand", Path(folder) / "cache"
@@ -105,7 +134,11 @@ def main() -> None:
         kept = [
             report("1,000 runs, from their files", load(path, cache), 6),
             report("1,000 runs, again", load(path, cache), 1),
+            report("1,000 runs, their report (CPU)", report_seconds(path, cache), 12),
         ]
+        many = path.with_name("ten-thousand")
+        make_study(many, **MANY)
+        kept.append(report("10,000 runs, their report (CPU)", report_seconds(many, cache), 60))
     sys.exit(0 if all(kept) else 1)
 
 

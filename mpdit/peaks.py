@@ -21,6 +21,9 @@ PEAKS = {
 """Dense TFLOP/s of matrix products in bfloat16, tf32, float32, as NVIDIA's data sheets have
 them, by the model's whole name in the device's; the first that fits."""
 
+CPUS = ("cpu", "x86_64", "aarch64", "arm64", "arm", "ppc64le")
+"""Names of devices that are no GPU, as runs record them."""
+
 PRECISIONS = ("bfloat16", "tf32", "float32")
 
 

@@ -20,7 +20,6 @@ SWEPT = {"sampling.ema_std": "EMA width (relative)", "sampling.guidance": "guida
     caption="Dots: one run each. Bar: mean over seeds. Line: its 95 % t interval; an arrow where "
     "the interval leaves the axis.",
     place=10,
-    shows=panels.ROWS,
 )
 def distance(study: Study) -> Figure:
     """Distance per variant: each seed's point, the mean (bar) and its 95 % t interval (line).

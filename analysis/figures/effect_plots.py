@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.figures import panels, style
+from analysis.figures import forest, panels, style
 from analysis.figures.figure import figure
 from analysis.judging import comparison, distances
 from analysis.judging.effects import Effect
+from analysis.judging.numerals import probability
 from analysis.study import Study
 from mpdit.catalogue.flags import code_of
 
@@ -21,50 +22,40 @@ Cell = tuple[str, Any]
 
 @figure(
     title="Main effects",
-    caption="Each level against its factor's first, over all settings of the other factors. Least "
-    "squares with the seeds as blocks, 95 % intervals. p is corrected for all main effects (Holm). "
-    "Filled: differs from zero after this correction.",
+    caption="Each level against its factor's first, over the settings of the other factors that "
+    "the grid has. Intervals hold for all main effects together. Filled: differs from no change.",
     place=110,
-    shows=None,
 )
 def main_effects(study: Study) -> Figure:
-    """Each factor's level against its first, over all settings of the others, with its interval.
+    """Each factor's level against its first, over the settings of the others, with its interval.
 
-    A filled mark differs from zero after Holm's correction.
+    A filled mark differs from no change.
     """
-    effects = comparison.factorial(study).of(1)
-    figure, axes = panels.rows([_label(effect) for effect in effects])
-    ends = [(effect.estimate.low, effect.estimate.high) for effect in effects]
-    values = [effect.estimate.value for effect in effects]
-    reach = 1.1 * np.nanmax(np.abs([*values, *np.ravel(ends)]))
-    axes.set_xlim(-reach, reach)
-    axes.axvline(0, color=style.INK, linewidth=0.6)
-    for row, effect in enumerate(effects):
-        panels.interval(axes, row, effect.estimate, style.PALETTE[0])
-        fill = style.PALETTE[0] if effect.is_conclusive else style.PAPER
-        axes.plot(
-            effect.estimate.value, row, marker="o", markersize=4.5, color=style.PALETTE[0],
-            markerfacecolor=fill, zorder=3,
-        )  # fmt: skip
-        panels.row_text(axes, row, _p(effect.p_holm))
-    axes.set(xlabel=f"change of {distances.title(study)} (left is better)", ylabel="")
-    return figure
+    effects, rules = comparison.factorial(study).of(1), distances.rules(study)
+    rows = [
+        forest.ForestRow(
+            _label(effect), effect.estimate, _p(effect.p), style.PALETTE[0], effect.is_conclusive
+        )
+        for effect in effects
+    ]
+    return forest.draw(rows, rules, distances.title(study))
 
 
 @figure(
     title="Interactions of two factors",
     caption="Half the difference between a factor's effect at the other factor's level and at its "
-    "first level. Blue: better together than apart. A star: differs from zero after Holm's "
-    "correction for all interactions.",
+    "first level. Blue: better together than apart. A star: differs from no interaction, corrected "
+    "for all interactions. The colours end at twice the half width of the intervals at least, so "
+    "that noise stays pale.",
     place=120,
-    shows=None,
 )
 def interactions(study: Study) -> Figure:
     """Two-way interactions as a heat map: blue where two factors together do better than apart.
 
-    A star differs from zero after Holm's correction.
+    A star differs from zero among all interactions.
     """
-    fit = comparison.factorial(study)
+    fit, rules = comparison.factorial(study), distances.rules(study)
+    sign = 1 if rules.lower_is_better else -1
     cells = _cells(fit.effects, fit.factors)
     size = len(cells)
     values = np.full((size, size), np.nan)
@@ -73,13 +64,17 @@ def interactions(study: Study) -> Figure:
         column, row = sorted(cells.index(cell) for cell in _pairs(effect))
         values[row, column] = effect.estimate.value
         stars[row, column] = effect.is_conclusive
-    reach = np.nanmax(np.abs(values)) or 1.0
+    halves = [effect.estimate.half_width for effect in fit.of(2)]
+    noise = np.nanmax(halves) if np.isfinite(halves).any() else 0.0
+    reach = max(np.nanmax(np.abs(values)), 2 * noise) or 1.0
+    if rules.scale == "ratio":  # in percent, near enough for what two factors do together
+        values, reach = 100 * np.expm1(values), 100 * float(np.expm1(reach))
     digits = max(0, 1 - int(np.floor(np.log10(reach))))
     figure, axes = panels.single()
     names = _names(cells)
     last = np.flatnonzero(~np.isnan(values).all(axis=0))[-1] + 1
     shown = values[1:, :last]
-    image = axes.imshow(shown, cmap="RdBu_r", vmin=-reach, vmax=reach)
+    image = axes.imshow(sign * shown, cmap="RdBu_r", vmin=-reach, vmax=reach)
     for row, column in np.argwhere(~np.isnan(shown)):
         value = shown[row, column]
         # the map's own: neither is exchanged for the report's colours in the dark
@@ -93,7 +88,8 @@ def interactions(study: Study) -> Figure:
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
     bar = figure.colorbar(image, ax=axes, location="top", shrink=0.7, aspect=30, pad=0.02)
-    bar.set_label(f"interaction (change of {distances.title(study)})", fontsize=6)
+    unit = ", %" if rules.scale == "ratio" else ""
+    bar.set_label(f"interaction (change of {distances.title(study)}{unit})", fontsize=6)
     bar.ax.tick_params(labelsize=5.5)
     figure.set_size_inches(style.COLUMN, 1.2 + 0.24 * size)
     return figure
@@ -136,4 +132,6 @@ def _last(factor: str) -> str:
 
 
 def _p(value: float) -> str:
-    return "" if np.isnan(value) else "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
+    if np.isnan(value):
+        return ""
+    return f"p {probability(value)}" if value < 0.001 else f"p = {probability(value)}"

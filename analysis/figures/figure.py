@@ -10,7 +10,7 @@ from typing import ParamSpec
 from matplotlib.figure import Figure
 
 from analysis.exhibits import Exhibit, Exhibits
-from analysis.figures import style
+from analysis.figures import panels, style
 from analysis.study import Study
 
 P = ParamSpec("P")
@@ -18,32 +18,28 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True, kw_only=True)
 class FigureExhibit(Exhibit[Figure]):
-    """A figure.
+    """A figure."""
 
-    Attributes:
-        shows: how many variants it shows at most. None where it shows none by itself.
-    """
+    def save(self, study: Study, stem: Path) -> tuple[str, str]:
+        """Draw the figure and write it as `style.save` does.
 
-    shows: int | None
-
-    def save(self, study: Study, stem: Path) -> str:
-        """Draw the figure and write it as `style.save` does. Returns the SVG's text."""
-        return style.save(self(study), stem)
-
-    def caption_for(self, study: Study) -> str:
-        """The caption, and how many variants are shown where not all are."""
-        count = len(study.variants)
-        if self.shows is None or count <= self.shows:
-            return self.caption
-        return f"{self.caption} The baseline and the {self.shows - 1} best of {count} variants."
+        Returns:
+            the SVG's text; the caption, which says how many variants are drawn where not all are.
+        """
+        with panels.drawn() as counts:
+            figure = self(study)
+        svg, (shown, there) = style.save(figure, stem), max(counts, default=(0, 0))
+        if shown == there:
+            return svg, self.caption
+        return svg, f"{self.caption} Drawn: {shown} of {there} variants, the baseline and the best."
 
 
 FIGURES = Exhibits("figure", FigureExhibit)
 
 
 def figure(
-    *, title: str, caption: str, place: int, shows: int | None = style.SHOWN
+    *, title: str, caption: str, place: int
 ) -> Callable[[Callable[P, Figure]], Callable[P, Figure]]:
     """Register a function ``Study`` → Figure, drawn in the common style (see `FigureExhibit`)."""
-    fields = {"title": title, "caption": caption, "place": place, "shows": shows}
+    fields = {"title": title, "caption": caption, "place": place}
     return lambda draw: FIGURES.register(style.styled(draw), **fields)

@@ -74,8 +74,8 @@ def magnitude_depth(study: Study) -> Figure:
 def magnitude_training(study: Study) -> Figure:
     """Magnitude of the residual stream over training: a panel a variant, a line a block."""
     data = panels.of_chosen(study, study.magnitudes)
-    data = _positive(data[data["site"] == "residual"])
-    variants = panels.shown(study, data["variant"].astype(str))
+    data = _positive(panels.of_shown(study, data[data["site"] == "residual"]))
+    variants = panels.shown(study, data["variant"].unique())
     look = panels.looks(study)
     means = data.groupby(["variant", "step", "block"], observed=True)["magnitude"].mean()
     figure, grid = panels.panels(len(variants), 2, sharex=True, sharey=True)
@@ -111,7 +111,7 @@ def magnitudes(study: Study) -> Figure:
     Means over blocks and seeds; as figure 3 of EDM2 (arXiv:2312.02696), which shows the first two.
     """
     data = panels.of_chosen(study, study.magnitudes)
-    data = _positive(data[data["site"].isin(list(LEARNING))])
+    data = _positive(panels.of_shown(study, data[data["site"].isin(list(LEARNING))]))
     kinds = [kind for kind in LEARNING if kind in set(data["site"])]
     means = data.groupby(["site", "variant", "step"], observed=True)["magnitude"].mean()
     figure, grid = panels.panels(len(kinds), 2, sharex=True)
@@ -124,7 +124,7 @@ def magnitudes(study: Study) -> Figure:
     panels.name_bottom(grid, 2, "step")
     figure.supylabel("magnitude (RMS)", fontsize=7)
     height = 1.25 * -(-len(kinds) // 2) + 0.3
-    panels.legend(figure, study, data["variant"].astype(str), height)
+    panels.legend(figure, study, data["variant"].unique(), height)
     return figure
 
 
@@ -168,7 +168,8 @@ def _at_moments(study: Study) -> pd.DataFrame:
     """Each trained run's probes nearest to :data:`MOMENTS`; ``moment`` says which, in words."""
     trained = study.runs.loc[study.runs["trained"], "run"]
     data = panels.of_chosen(study, study.magnitudes)
-    data = _positive(data[data["run"].isin(trained) & data["site"].isin(list(SITES))])
+    data = panels.of_shown(study, data[data["site"].isin(list(SITES))])
+    data = _positive(data[data["run"].isin(trained)])
     probes = data[["run", "step"]].drop_duplicates()
     last = probes.groupby("run")["step"].transform("max")
     found: dict[str, pd.DataFrame] = {}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,12 +12,13 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from analysis.figures import style
 from analysis.judging import comparison
+from analysis.judging.distances import rules
 from analysis.judging.statistics import Estimate
-from analysis.study import NothingToShow, Study
+from analysis.study import NothingToShow, Study, once
 
 ROWS = 40
 """The most variants of a figure with a row for each."""
@@ -23,6 +26,7 @@ LINE = 44
 """Letters of a name that fit into one line of a column."""
 
 
+@once
 def ranking(study: Study) -> list[str]:
     """All variants in grid order; where they are too many, the baseline and then the best first."""
     variants = study.variants
@@ -33,9 +37,11 @@ def ranking(study: Study) -> list[str]:
     except NothingToShow:
         return variants
     means = distances.astype({"variant": str}).groupby("variant")["value"].mean()
-    return [variants[0], *sorted(variants[1:], key=lambda v: means.get(v, np.inf))]
+    sign = 1 if rules(study).lower_is_better else -1
+    return [variants[0], *sorted(variants[1:], key=lambda v: sign * means.get(v, sign * np.inf))]
 
 
+@once
 def looks(study: Study) -> dict[str, style.Look]:
     """How each variant looks in all figures of the study."""
     return style.looks(ranking(study))
@@ -43,14 +49,35 @@ def looks(study: Study) -> dict[str, style.Look]:
 
 def shown(study: Study, there: Iterable[str], limit: int = style.SHOWN) -> list[str]:
     """Those of the variants with data that are drawn, in grid order."""
-    present = set(there)
+    present = set(map(str, there))
     chosen = [variant for variant in ranking(study) if variant in present][:limit]
+    _counts.get([]).append((len(chosen), len(present)))
     return [variant for variant in study.variants if variant in set(chosen)]
+
+
+_counts: ContextVar[list[tuple[int, int]]] = ContextVar("counts")
+
+
+@contextmanager
+def drawn() -> Iterator[list[tuple[int, int]]]:
+    """Collect of how many variants `shown` chose how many, while a figure is drawn."""
+    counts: list[tuple[int, int]] = []
+    token = _counts.set(counts)
+    try:
+        yield counts
+    finally:
+        _counts.reset(token)
 
 
 def of_chosen(study: Study, data: pd.DataFrame) -> pd.DataFrame:
     """The data of runs that figures show: a tuned variant's are at its best point."""
-    return data[data["run"].isin(comparison.chosen(study)["run"])]
+    chosen = comparison.chosen(study)
+    return data if len(chosen) == len(study.runs) else data[data["run"].isin(chosen["run"])]
+
+
+def of_shown(study: Study, data: pd.DataFrame) -> pd.DataFrame:
+    """The data of the variants that are drawn (see `shown`)."""
+    return data[data["variant"].isin(shown(study, data["variant"].unique()))]
 
 
 def single(height: float = 2.0) -> tuple[Figure, Axes]:
@@ -147,9 +174,13 @@ def row_text(axes: Axes, row: int, text: str) -> None:
 
 
 def limits(values: np.ndarray | pd.Series[float]) -> tuple[float, float]:
-    """The axis' limits: room for points and for intervals of about their spread. Never negative."""
+    """The axis' limits: room for points and for intervals of about their spread.
+
+    Negative only where a value is, as a kernel distance may be.
+    """
     span = values.max() - values.min() or abs(values.max()) or 1
-    return float(max(0, values.min() - 0.4 * span)), float(values.max() + 0.4 * span)
+    low = values.min() - 0.4 * span
+    return float(max(0, low) if values.min() >= 0 else low), float(values.max() + 0.4 * span)
 
 
 def lines(
@@ -189,7 +220,12 @@ def legend(
 
 
 def plain_log(axes: Axes) -> None:
-    """A logarithmic y axis whose ticks are numbers; those between decades where it spans few."""
+    """A logarithmic y axis whose ticks are numbers; those between decades where it spans few.
+
+    The axis stays linear where something drawn on it is not positive.
+    """
+    if axes.dataLim.y0 <= 0:
+        return
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     decades = np.log10(high / low)
@@ -203,8 +239,8 @@ def plain_log(axes: Axes) -> None:
 
 def short_number(x: float, _position: float) -> str:
     """``0.002``, ``5·10⁻⁵``: text, because names of variants must not be read as mathematics."""
-    if not x or abs(np.log10(x)) < 3.5:
-        return f"{x:.2g}"
+    if not x or abs(np.log10(abs(x))) < 4:
+        return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.2g}"
     exponent = int(np.floor(np.log10(x) + 1e-9))
     power = "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     first = f"{x / 10.0**exponent:.2g}"
@@ -212,6 +248,7 @@ def short_number(x: float, _position: float) -> str:
 
 
 def thousands(axes: Axes) -> None:
-    """Steps of a long training as ``40k``."""
+    """Steps of a long training as ``40k``, and few enough not to collide."""
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     if axes.get_xlim()[1] >= 10_000:
         axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")

@@ -20,6 +20,7 @@ from analysis.study import NothingToShow, Study
 def loss(study: Study) -> Figure:
     """Training loss over steps: running mean over a twentieth of the run, then over seeds."""
     data = panels.of_chosen(study, study.metrics)[["run", "variant", "step", "loss"]].dropna()
+    data = panels.of_shown(study, data)
     if data.empty:
         raise NothingToShow("no run has logged a loss yet")
     smooth = [
@@ -41,7 +42,6 @@ def loss(study: Study) -> Figure:
     caption="Dots: one run each, the median of its logged rows. Bar and line: mean over seeds and "
     "its 95 % t interval. Right: the mean over that of the first variant.",
     place=130,
-    shows=panels.ROWS,
 )
 def speed(study: Study) -> Figure:
     """Training speed per variant: each run's, the mean and its interval (`judging.speed`)."""

@@ -1,22 +1,19 @@
-"""Who is compared with whom, and by which number.
+"""Who is compared with whom (`mpdit.decisions.comparisons`), and by which number.
 
-Derived from the configs, never from names. Within a comparison the first variant in grid order is
-the baseline; where a study has several model sizes or data sets, each has its own. What is about
-distances raises `NothingToShow` before the first evaluation.
+What is about distances raises `NothingToShow` before the first evaluation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import pairwise
-
 import numpy as np
 import pandas as pd
 
-from analysis.judging import effects, levels, paired, tuning
-from analysis.judging.distances import in_role, judged, label, of_runs, own, repeats
-from analysis.study import NothingToShow, Study
+from analysis.judging import effects, levels, tuning
+from analysis.judging.distances import in_role, judged, label, of_runs, own, repeats, rules
+from analysis.study import NothingToShow, Study, once
+from mpdit.decisions import comparisons
+from mpdit.decisions.comparisons import ComparisonGroup, Design
+from mpdit.decisions.family import Pair
 
 CONDITIONING = ["model.conditioning", "model.final_conditioning"]
 SETTING = ["model", "data.name"]
@@ -26,67 +23,62 @@ OWN = ("sampling.seed", "sampling.ema_error", "sampling.snapshot")
 """... except those that each run has for itself."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Variants in grid order, compared with the first."""
-
-    variants: tuple[str, ...]
-
-    @property
-    def baseline(self) -> str:
-        return self.variants[0]
-
-
-def ladder(study: Study) -> list[Comparison]:
-    """The variants that share the first one's conditioning: they differ by flags."""
-    designs = study.designs
-    if designs.empty:
+@once
+def designs(study: Study) -> list[Design]:
+    """What each variant is made of, in grid order; of joined studies, apart where they share no
+    variant."""
+    if study.designs.empty:  # and without the columns of a config
         return []
-    same = (designs[CONDITIONING] == designs[CONDITIONING].iloc[0]).all(axis=1)
-    return _groups(designs[same], SETTING)
-
-
-def modulation(study: Study) -> list[Comparison]:
-    """Sets of variants with the same flags that differ in conditioning."""
-    groups = _groups(study.designs, [*SETTING, "flags"])
+    columns = study.designs.assign(part=parts(study))[[*SETTING, "part", *CONDITIONING, "flags"]]
     return [
-        group
-        for group in groups
-        if len(study.designs.loc[list(group.variants), CONDITIONING].drop_duplicates()) > 1
+        Design(str(name), tuple(row[:3]), tuple(row[3:5]), tuple(row[5]))
+        for name, *row in columns.itertuples(name=None)
     ]
 
 
-def others(study: Study) -> list[Comparison]:
-    """The variants in neither of the two, compared with the study's first variant."""
-    designs = study.designs
-    seen = {v for group in ladder(study) + modulation(study) for v in group.variants}
-    rest = [v for v in designs.index if v not in seen]
-    return [Comparison((str(designs.index[0]), *map(str, rest)))] if rest else []
+def parts(study: Study) -> pd.Series[int]:
+    """Variant → a number that it shares with those it may be compared with."""
+    found: pd.Series[int] = study.designs.reindex(columns=["part"])["part"].fillna(0)
+    return found
 
 
-def groups(study: Study) -> list[Comparison]:
+@once
+def ladder(study: Study) -> list[ComparisonGroup]:
+    """The variants that share the first one's conditioning: they differ by flags."""
+    return comparisons.ladder(designs(study))
+
+
+@once
+def modulation(study: Study) -> list[ComparisonGroup]:
+    """Sets of variants with the same flags that differ in conditioning."""
+    return comparisons.modulation(designs(study))
+
+
+@once
+def others(study: Study) -> list[ComparisonGroup]:
+    """The variants in neither of the two, compared with the first of their setting."""
+    return comparisons.others(designs(study))
+
+
+def groups(study: Study) -> list[ComparisonGroup]:
     """All comparisons of the study."""
     return [*ladder(study), *modulation(study), *others(study)]
 
 
-def pairs(study: Study) -> list[tuple[str, str]]:
+@once
+def pairs(study: Study) -> list[Pair]:
     """Every variant and each baseline that it is compared with, in the tables' order."""
-    found = [(v, group.baseline) for group in groups(study) for v in group.variants[1:]]
-    return list(dict.fromkeys(found))
+    return comparisons.pairs(designs(study))
 
 
-def steps(group: Comparison, flags: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:
-    """(before, after) for each step of a ladder: a variant with all flags of the last, and more.
-
-    Variants that do not add to the last step are skipped. Fewer than two steps are no ladder.
-    """
-    chain = [group.baseline]
-    for variant in group.variants[1:]:
-        if set(flags[variant]) > set(flags[chain[-1]]):
-            chain.append(variant)
-    return list(pairwise(chain)) if len(chain) > 2 else []
+@once
+def steps(study: Study) -> list[Pair]:
+    """Each step of the study's ladders, and the one before it."""
+    found = designs(study)
+    return [step for group in ladder(study) for step in comparisons.steps(group, found)]
 
 
+@once
 def factorial(study: Study) -> effects.Factorial:
     """Main effects and interactions of the grid's axes on the distance, under the axes' names.
 
@@ -102,16 +94,9 @@ def factorial(study: Study) -> effects.Factorial:
         raise NothingToShow("the grid has no two axes that are crossed")
     settings = {name: levels.levels(study.runs[column]) for column, name in factors.items()}
     runs = distances(study).merge(study.runs[["run"]].assign(**settings), on="run")
-    return effects.factorial(runs, list(settings))
-
-
-def _groups(designs: pd.DataFrame, keys: list[str]) -> list[Comparison]:
-    if designs.empty:  # and without the columns of a config
-        return []
-    groups: dict[tuple[object, ...], list[str]] = {}
-    for variant, *key in designs[keys].itertuples(name=None):
-        groups.setdefault(tuple(key), []).append(str(variant))
-    return [Comparison(tuple(group)) for group in groups.values()]
+    points, seeds = int(runs["points"].max()), runs["seed"].nunique()
+    widened = tuning.widening(seeds, points, points)
+    return effects.factorial(runs, list(settings), rules(study), widened)
 
 
 def companions(study: Study, role: str) -> pd.DataFrame:
@@ -131,8 +116,9 @@ def sampling_sd(study: Study) -> pd.Series[float]:
 
     NaN where none has repeats.
     """
-    columns = ["run", "variant", "value"]
-    sets = pd.concat([distances(study)[columns], companions(study, "repeat")[columns]])
+    columns, mine = ["run", "variant", "value"], judged(study)
+    mine = mine[mine["run"].isin(distances(study)["run"])]
+    sets = pd.concat([mine[columns], companions(study, "repeat")[columns]])
     by_run = sets.astype({"value": float}).groupby(["variant", "run"], observed=True)["value"]
     return by_run.var(ddof=1).groupby("variant", observed=True).mean() ** 0.5
 
@@ -146,6 +132,7 @@ def floor_statement(study: Study) -> str:
     return f"Real held-out images have {name} {float(value):.3g}: the floor."
 
 
+@once
 def distances(study: Study) -> pd.DataFrame:
     """One row a variant and seed: ``run``, ``variant``, ``seed``, ``metric``, ``value``, ``tuned``.
 
@@ -158,6 +145,7 @@ def distances(study: Study) -> pd.DataFrame:
     return picked[["run", "variant", "seed", "metric", "value", "tuned", "points"]]
 
 
+@once
 def chosen(study: Study) -> pd.DataFrame:
     """The rows of ``runs`` that figures show: of a tuned variant those at its best point.
 
@@ -174,8 +162,9 @@ def chosen(study: Study) -> pd.DataFrame:
     return runs[~out]
 
 
-def incomparable(study: Study) -> list[str]:
-    """Why some distances cannot be compared, in words; empty where all can."""
+@once
+def left_out(study: Study) -> list[str]:
+    """The runs that have other numbers than those compared, in words."""
     name, distance = label(study), judged(study)
     infinite = ~np.isfinite(distance["value"].astype(float))
     return [
@@ -184,23 +173,17 @@ def incomparable(study: Study) -> list[str]:
             for run, group in own(study).groupby("run", sort=False)
             if name not in set(group["metric"])
         ),
-        *(f"{run}: its {name} is not a number: left out" for run in distance["run"][infinite]),
-        *(
-            f"the runs' distances differ in {key} ({', '.join(found)}): not comparable"
-            for key, found in differing(study).items()
-        ),
+        *(f"{run}: its {name} is not a number: failed" for run in distance["run"][infinite]),
     ]
 
 
+@once
 def differing(study: Study) -> dict[str, list[str]]:
     """The settings of measuring in which the runs' distances differ, with their values."""
     rows = judged(study)
     settings = [key for key in map(str, rows) if key in MEASURED or key.startswith("sampling.")]
-    found = {key: list(rows[key].map(levels.text).unique()) for key in settings if key not in OWN}
+    # a setting that the grid varies is what is compared
+    asked = {key for key in settings if f"axis.{key.replace('sampling.', 'sample.')}" in study.runs}
+    settings = [key for key in settings if key not in (*OWN, *asked)]
+    found = {key: list(rows[key].map(levels.text).unique()) for key in settings}
     return {key: values for key, values in found.items() if len(values) > 1}
-
-
-def differences(study: Study) -> dict[tuple[str, str], paired.Difference]:
-    """All of :func:`pairs`; p is corrected for all of them, so all tables have the same."""
-    found = pairs(study)
-    return dict(zip(found, paired.differences(distances(study), found), strict=True))

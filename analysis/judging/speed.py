@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.judging import comparison
-from analysis.study import NothingToShow, Study
+from analysis.study import NothingToShow, Study, once
 
 
 def of_runs(study: Study) -> pd.DataFrame:
@@ -28,6 +28,7 @@ def of_runs(study: Study) -> pd.DataFrame:
     return rows.groupby(keys, observed=True, sort=False)["images_per_s"].median().reset_index()
 
 
+@once
 def side_by_side(study: Study) -> set[str]:
     """The runs that trained while another run of the study trained on the same host.
 
@@ -39,9 +40,13 @@ def side_by_side(study: Study) -> set[str]:
     end = begin + pd.to_timedelta(seconds, unit="s")
     resumed = begin.groupby(starts["run"]).shift(-1)  # NaT after a run's last start
     starts = starts.assign(begin=begin, end=end.mask(resumed < end, resumed))
+    starts = starts.dropna(subset=["begin", "end"])
     found: set[str] = set()
     for _, here in starts.groupby("host"):
         runs, first, last = (here[key].to_numpy() for key in ("run", "begin", "end"))
-        overlaps = (first[:, None] < last) & (first < last[:, None]) & (runs[:, None] != runs)
-        found.update(runs[np.any(overlaps, axis=1)])
+        begun, ended = (
+            np.searchsorted(np.sort(first), last),
+            np.searchsorted(np.sort(last), first, side="right"),
+        )
+        found.update(runs[begun - ended > (first < last)])  # more than itself
     return found

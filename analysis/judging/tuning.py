@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.judging import distances, levels, statistics
-from analysis.study import NothingToShow, Study
+from analysis.study import NothingToShow, Study, once
 
 SEEDS, SAMPLES, ITSELF = "other seeds", "other samples", "the same samples"
 """What a point was chosen on."""
@@ -68,14 +68,22 @@ def widening(seeds: int, points: int, others: int) -> float:
     found = np.zeros((SIMULATED, seeds))
     for count, sign in ((points, 1), (others, -1)):
         if count:
-            values = noise.normal(size=(SIMULATED, seeds, count))
-            best = (values.sum(axis=1, keepdims=True) - values).argmin(axis=2)
-            found += sign * np.take_along_axis(values, best[..., None], axis=2)[..., 0]
+            found += sign * _simulated(noise, seeds, count)
     t = np.abs(found.mean(axis=1)) * seeds**0.5 / found.std(axis=1, ddof=1)
     within = float(np.quantile(t, statistics.CONFIDENCE))
     return max(1.0, within / statistics.t_quantile(seeds))
 
 
+def _simulated(noise: np.random.Generator, seeds: int, points: int) -> np.ndarray:
+    """Values (`SIMULATED` × seeds) of a variant whose points are equal, each at the point that is
+    best on the other seeds."""
+    values = noise.normal(size=(SIMULATED, seeds, points))
+    best = (values.sum(axis=1, keepdims=True) - values).argmin(axis=2)
+    found: np.ndarray = np.take_along_axis(values, best[..., None], axis=2)[..., 0]
+    return found
+
+
+@once
 def choose(study: Study) -> pd.DataFrame:
     """The run that represents each variant and seed, one row each.
 
@@ -110,12 +118,14 @@ def _choose(runs: pd.DataFrame, repeated: pd.Series[float]) -> pd.DataFrame:
         elif of_seed["run"].isin(repeated.index).all():
             others = of_seed["run"].map(repeated).astype(float)
             row, by = of_seed.loc[[others.idxmin()]], SAMPLES
+            row = row.assign(value=row["own"])  # the other samples have chosen
         else:
             row, by = of_seed.loc[[of_seed["value"].idxmin()]], ITSELF
         kept.append(row.assign(by=by if len(of_seed) > 1 or by == SEEDS else ""))
     return pd.concat(kept).assign(points=len(values.columns))
 
 
+@once
 def curve(study: Study) -> pd.DataFrame:
     """The tuning curve, one row a variant and point of the tune axes.
 

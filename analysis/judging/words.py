@@ -6,6 +6,8 @@ from contextlib import suppress
 
 from analysis.judging import code, comparison, distances, levels, tuning
 from analysis.study import NothingToShow, Study
+from mpdit.decisions.failures import BOUND
+from mpdit.decisions.family import LEAST_SEEDS, Rules
 
 
 def explanation(study: Study) -> str:
@@ -34,17 +36,18 @@ def _explanation(study: Study) -> str:
         for key, (usual, words) in unusual.items()
         if (found := get(f"sampling.{key}", usual)) != usual
     )
-    differing = comparison.differing(study)
+    rules = distances.rules(study)
     sentences = [
         f"{distances.title(study)} is {of} {get('count')} samples and "
         f"{images} of {get('reference.data')} ({get('reference.split')}), "
         f"in the features of the {get('extractor')} network (weights {get('weights')}, reference "
-        f"{get('reference.hash')}); smaller is better.",
+        f"{get('reference.hash')}); {'smaller' if rules.lower_is_better else 'larger'} is better.",
         f"Sampled {sampler}in {get('sampling.steps')} steps{f' ({apart})' if apart else ''} "
         f"with guidance {get('sampling.guidance')} and EMA width {get('sampling.ema_std')}.",
-        f"The runs differ in {', '.join(differing)}." if differing else "",
-        "Intervals are 95 % t intervals over seeds; differences are paired by seed.",
-        "A change in % has no interval where the baseline itself cannot be told from zero.",
+        "A run's value is the mean over its sample sets."
+        if len(comparison.companions(study, "repeat"))
+        else "",
+        _compared(rules),
         comparison.floor_statement(study),
         "N → ∞ is a line in 1/N through this distance over disjoint halves and quarters of the "
         "samples."
@@ -58,12 +61,30 @@ def _explanation(study: Study) -> str:
     return " ".join(filter(None, sentences))
 
 
+def _compared(rules: Rules) -> str:
+    """How verdicts are reached."""
+    how = {"ratio": "by their ratio", "difference": "by their difference"}[rules.scale]
+    margin = {
+        "ratio": f"{100 * rules.margin:g} %",
+        "difference": f"{rules.margin:g}",
+    }[rules.scale]
+    matters = f"changes below {margin} do not matter" if rules.margin else "every change matters"
+    looks = f" and looks at {', '.join(map(str, rules.looks))} seeds" if rules.looks else ""
+    return (
+        f"Variants are compared {how}; {matters}. Variances are moderated across variants. "
+        f"Intervals hold for all comparisons{looks} together in 95 % of studies; p is corrected "
+        f"likewise. Fewer than {LEAST_SEEDS} seeds give no verdict. A run fails when its numbers "
+        f"become NaN or infinite, or when it is worse than its variant's median by more than "
+        f"{BOUND:g} robust standard deviations; a verdict that failed runs contradict is not given."
+    )
+
+
 def warnings(study: Study) -> list[str]:
-    """Runs that cannot be compared or have different code, how tuned values were chosen, and what
+    """Runs that are left out or have different code, how tuned values were chosen, and what
     cannot be estimated."""
     said = code.remarks(study)
     with suppress(NothingToShow):
-        said += comparison.incomparable(study)
+        said += comparison.left_out(study)
         said += tuning.remarks(study)
         said += comparison.factorial(study).left_out
     return said

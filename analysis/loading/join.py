@@ -27,7 +27,7 @@ def join(studies: Sequence[Study]) -> Study:
     Raises:
         ConfigError: when two different runs have the same name.
     """
-    studies = _each_run_once(_distinct_variants(_distinctly_named(studies)))
+    studies = _each_run_once(_parted(_distinct_variants(_distinctly_named(studies))))
     names = [run for study in studies for run in study.runs["run"]]
     for name, count in Counter(names).items():
         if count > 1:
@@ -48,6 +48,8 @@ def join(studies: Sequence[Study]) -> Study:
         name=" + ".join(study.name for study in studies),
         path=studies[0].path,
         missing=_stack([study.missing for study in studies], texts),
+        declared=studies[0].declared,
+        grid=studies[0].grid,
         tune=tuple(dict.fromkeys(key for study in studies for key in study.tune)),
         **{frame: rows.reset_index(drop=True) for frame, rows in joined.items()},
     )
@@ -88,6 +90,22 @@ def _distinct_variants(studies: list[Study]) -> list[Study]:
         }
         changed.append(replace(study, **renamed))
     return changed
+
+
+def _parted(studies: list[Study]) -> list[Study]:
+    """Studies that share a variant, directly or through others, have one number in ``part``."""
+    parts: list[set[str]] = []
+    for names in (set(study.variants) for study in studies):
+        joined = names.union(*(part for part in parts if part & names))
+        parts = [part for part in parts if not part & names] + [joined]
+    numbers = [
+        next(number for number, part in enumerate(parts) if part.issuperset(study.variants))
+        for study in studies
+    ]
+    return [
+        replace(study, runs=study.runs.assign(part=number))
+        for study, number in zip(studies, numbers, strict=True)
+    ]
 
 
 def _each_run_once(studies: list[Study]) -> list[Study]:

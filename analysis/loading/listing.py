@@ -28,14 +28,18 @@ class Entry(BaseModel):
     in_grid: bool = True
 
 
-class _Listing(BaseModel):
+class Listing(BaseModel):
+    """What study.json says: the runs in grid order, and what the grid declares of decisions."""
+
     model_config = ConfigDict(extra="ignore")
     study: str
     runs: list[Entry]
+    grid: str = ""
+    decisions: dict[str, Any] = {}
 
 
-def entries(path: Path) -> tuple[str, list[Entry]]:
-    """The study's name and its runs in grid order.
+def read_listing(path: Path) -> Listing:
+    """The study's name, its runs and its declarations.
 
     Raises:
         ConfigError: when ``path`` is not a folder of runs, or its study.json is damaged.
@@ -46,9 +50,9 @@ def entries(path: Path) -> tuple[str, list[Entry]]:
         raise ConfigError(f"{path} is a run, not a study: give its folder, {path.parent}")
     file = path / "study.json"
     try:
-        listing = _Listing.model_validate_json(file.read_bytes())
+        listing = Listing.model_validate_json(file.read_bytes())
     except FileNotFoundError:
-        listing = _Listing(study=path.resolve().name, runs=_folders(path))
+        listing = Listing(study=path.resolve().name, runs=_folders(path))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
@@ -63,7 +67,7 @@ def entries(path: Path) -> tuple[str, list[Entry]]:
             f"{path} holds no runs: neither a study.json that lists any, "
             f"nor a folder with a config.yaml{_nearest_below(path)}"
         )
-    return listing.study, listing.runs
+    return listing
 
 
 def _folders(path: Path) -> list[Entry]:

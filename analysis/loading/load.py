@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 
 from analysis.loading import cache, parse, published
 from analysis.loading.join import join
-from analysis.loading.listing import Entry, entries
+from analysis.loading.listing import Entry, Listing, read_listing
 from analysis.study import Study
 from mpdit.config import RunConfig, read_run
 from mpdit.disk.files import said_of, scan_rows
@@ -34,7 +34,8 @@ STARTS = [
 ]
 RUNS = [
     *("run", "id", "variant", "seed", "study", "named", "state", "stage", "step", "steps"),
-    *("trained", "parameters", "flops", "train_seconds", "model", "flags", "folder", "design"),
+    *("diverged", "trained", "parameters", "flops", "train_seconds", "model", "flags", "folder"),
+    "design",
 ]
 UNREADABLE = "cannot be read (it is another user's)"
 MAYBE_MISSING = ("steps", "parameters", "flops", "train_seconds")
@@ -52,9 +53,9 @@ def load(study: str | Path | Sequence[str | Path]) -> Study:
     path = Path(study)
     if published.is_published(path):
         return published.read(path)
-    name, listed = entries(path)
-    reader = _Reader(name, path, [entry for entry in listed if entry.in_grid])
-    for entry in listed:
+    listing = read_listing(path)
+    reader = _Reader(listing, path, [entry for entry in listing.runs if entry.in_grid])
+    for entry in listing.runs:
         if not entry.in_grid:
             reader.lacks(entry.name, "is no longer in the grid: left out")
     return reader.read()
@@ -66,9 +67,10 @@ def load_run(run: RunDir) -> Study:
     Raises:
         ConfigError: when the study's study.json is damaged.
     """
-    name, listed = entries(run.path.parent)
-    entry = next((entry for entry in listed if entry.name == run.name), None)
-    return _Reader(name, run.path.parent, [entry or Entry(name=run.name, variant=run.name)]).read()
+    listing = read_listing(run.path.parent)
+    entry = next((entry for entry in listing.runs if entry.name == run.name), None)
+    entry = entry or Entry(name=run.name, variant=run.name)
+    return _Reader(listing, run.path.parent, [entry]).read()
 
 
 @with_config(ConfigDict(extra="allow"))
@@ -107,10 +109,14 @@ _SCORE, _STARTS, _MODEL = TypeAdapter(_Score), TypeAdapter(_Starts), TypeAdapter
 class _Reader:
     """Reads the runs of one study, and collects what could not be read."""
 
-    name: str
+    listing: Listing
     path: Path
     entries: list[Entry]
     missing: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.listing.study
 
     def lacks(self, run: str, what: str) -> None:
         self.missing.append({"run": run, "study": self.name, "what": what})
@@ -153,6 +159,8 @@ class _Reader:
             provenance=self._listed(starts, STARTS, frame),
             missing=_frame(self.missing, ["run", "study", "what"]),
             tune=tuple(tune),
+            declared=self.listing.decisions,
+            grid=self.listing.grid,
         )
 
     def _rows(self, kind: cache.Kind) -> cache.Rows:
@@ -213,6 +221,7 @@ class _Reader:
             "stage": state.stage if state else None,
             "step": last_row.get("step", state.step if state else 0),
             "steps": config.train.steps if config else entry.steps,
+            "diverged": not done and state is not None and state.diverged,
             "trained": done or (state is not None and state.stage != "train"),
             "parameters": model.get("parameters", entry.parameters),
             "flops": model.get("flops"),

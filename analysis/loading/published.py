@@ -50,7 +50,12 @@ def write(study: Study, out: Path) -> Path:
                 frame.to_parquet(file, index=False, compression="zstd")
         for run in study.runs["run"]:
             _keep_images(study, run, out / run / "samples")
-        about = {"study": study.name, "tune": list(study.tune)}
+        about = {
+            "study": study.name,
+            "tune": list(study.tune),
+            "decisions": dict(study.declared),
+            "grid": study.grid,
+        }
         write_atomic(out / "published.json", json.dumps(about, indent=1) + "\n")
     except OSError as error:
         raise ConfigError(f"cannot write the summary to {out}: {error.strerror}") from None
@@ -80,7 +85,16 @@ def read(path: Path) -> Study:
         frames = {name: _frame(pd.read_parquet(path / f"{name}.parquet")) for name in FRAMES}
         folders = [str(path / run) for run in frames["runs"]["run"]]
         frames["runs"] = frames["runs"].assign(folder=folders)
-        return Study(about["study"], path, **frames, tune=tuple(about["tune"]))
+        if "diverged" not in frames["runs"]:  # of version 0.1
+            frames["runs"] = frames["runs"].assign(diverged=False)
+        return Study(
+            about["study"],
+            path,
+            **frames,
+            tune=tuple(about["tune"]),
+            declared=about.get("decisions", {}),
+            grid=about.get("grid", ""),
+        )
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{path} is not a complete published summary: {error}") from None
 

@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.judging import distances
+from analysis.judging.numerals import DASH, minus
 from analysis.study import Study
-from analysis.tables.cells import DASH, count, elapsed, minus
+from analysis.tables.cells import count, elapsed
 from mpdit.config import OPERATIONAL, RunConfig
 
 CODE = ("version", "code", "diff_sha", "code_hash", "untracked", "submodules")

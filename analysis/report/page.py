@@ -19,7 +19,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from analysis.figures import FIGURES, panels, style
-from analysis.judging import conclusions, distances, words
+from analysis.judging import conclusions, distances, plans, words
 from analysis.study import NothingToShow, Study
 from analysis.tables import TABLES, cells, origins
 from mpdit.catalogue import PAPERS_FLAGS
@@ -79,22 +79,32 @@ def _html(study: Study, folder: Path) -> str:
         undefined=jinja2.StrictUndefined,
     )
     figures = list(_figures(study, folder))
+    shown = [figure for figure in figures if not figure["nothing"]]
+    lead = [figure for figure in shown if figure["of"].name == "answers"]
     return environment.get_template("report.html").render(
         study=study.name,
         done=int((study.runs["state"] == "done").sum()),
         total=len(study.runs),
         variant_count=len(study.variants),
         statements=conclusions.statements(study),
+        steps=_steps(study),
         explanation=words.explanation(study),
         warnings=words.warnings(study),
         tables=list(_tables(study, folder)),
-        figures=[figure for figure in figures if not figure["nothing"]],
+        lead=lead,
+        figures=[figure for figure in shown if figure not in lead],
         empty=[figure for figure in figures if figure["nothing"]],
         variants=list(_variants(study)),
         runs=list(_runs(study, folder)),
         missing=study.missing.to_dict("records"),
         differences=origins.differences(study).to_dict("records"),
     )
+
+
+def _steps(study: Study) -> list[str]:
+    with suppress(NothingToShow):
+        return plans.lines(study)
+    return []
 
 
 def _tables(study: Study, folder: Path) -> Iterator[dict[str, Any]]:
@@ -113,11 +123,10 @@ def _tables(study: Study, folder: Path) -> Iterator[dict[str, Any]]:
 def _figures(study: Study, folder: Path) -> Iterator[dict[str, Any]]:
     for name, figure in FIGURES.items():
         try:
-            svg = figure.save(study, folder / "figures" / name)
+            svg, caption = figure.save(study, folder / "figures" / name)
         except NothingToShow as nothing:
             yield {"of": figure, "nothing": str(nothing)}
             continue
-        caption = figure.caption_for(study)
         yield {
             "of": figure,
             "nothing": None,

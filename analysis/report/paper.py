@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 from analysis.exhibits import Exhibit, Exhibits
 from analysis.figures import FIGURES
 from analysis.figures.figure import FigureExhibit
-from analysis.judging import conclusions, words
+from analysis.judging import conclusions, plans, words
 from analysis.loading import published
 from analysis.loading.load import load
 from analysis.study import NothingToShow, Study
@@ -63,28 +64,29 @@ def _named(study: str, exhibits: Exhibits[E], words: str) -> dict[str, E]:
     return {printed or f"{study}-{name}": exhibits[name] for printed, _, name in pairs}
 
 
-_TABLES = "ladder contributions modulation evidence overhead inventory"
-_FIGURES = "distance distance_parameters magnitude_depth samples"
+_TABLES = "verdicts ladder contributions modulation metrics overhead inventory"
+_FIGURES = "answers distance distance_parameters magnitude_depth samples"
 CHAPTERS = (
     Chapter.of(
         "ladder",
         "Magnitude preservation, step by step (Table 1)",
-        "table1=ladder_by_size table1-in-full=ladder contributions evidence overhead inventory",
-        "distance magnitude_depth magnitude_training magnitudes loss distance_training sweep "
-        "samples speed",
+        "table1=ladder_by_size table1-in-full=ladder contributions verdicts metrics overhead "
+        "inventory",
+        "answers distance magnitude_depth magnitude_training magnitudes loss distance_training "
+        "sweep samples speed",
     ),
     Chapter.of(
         "modulation",
         "What the conditioning is made of (Table 2)",
-        "table2=modulation evidence overhead inventory",
-        "distance distance_parameters magnitude_depth distance_training sweep samples",
+        "table2=modulation verdicts metrics overhead inventory",
+        "answers distance distance_parameters magnitude_depth distance_training sweep samples",
     ),
     Chapter.of("fashion", "Ladder and modulations on Fashion-MNIST", _TABLES, _FIGURES),
     Chapter.of(
         "factorial",
         "Every combination of the flags, on handwritten digits",
-        "factorial-effects=main_effects factorial-pairs=interactions",
-        "main_effects interactions",
+        "verdicts factorial-effects=main_effects factorial-pairs=interactions",
+        "answers main_effects interactions",
     ),
     Chapter.of("quickstart", "Ladder and modulations on handwritten digits", _TABLES, _FIGURES),
 )
@@ -154,6 +156,8 @@ def _lines(chapter: Chapter, study: Study, out: Path) -> Iterator[str]:
         yield f"{runs} {are} incomplete; `{chapter.command}` runs what is missing."
     yield ""
     yield from (f"- {said}" for said in conclusions.statements(study))
+    with suppress(NothingToShow):
+        yield from (f"- Next: {said}" for said in plans.lines(study))
     yield from (f"- Note: {said}." for said in words.warnings(study))
     yield from ("", words.explanation(study), "")
     for name, table in chapter.tables.items():
@@ -166,9 +170,9 @@ def _lines(chapter: Chapter, study: Study, out: Path) -> Iterator[str]:
         yield cells.markdown(text)
     for name, figure in chapter.figures.items():
         try:
-            figure.save(study, out / "figures" / name)
+            _, caption = figure.save(study, out / "figures" / name)
         except NothingToShow as nothing:
             yield f"{name}: {nothing}.\n"
             continue
         yield f"![{figure.title}](figures/{name}.png)\n"
-        yield f"**{name}.** {figure.title}. {figure.caption_for(study)}\n"
+        yield f"**{name}.** {figure.title}. {caption}\n"

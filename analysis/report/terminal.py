@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.figures import style
-from analysis.judging import conclusions, words
+from analysis.judging import conclusions, plans, words
 from analysis.study import NothingToShow, Study
 from analysis.tables import TABLES
 
@@ -16,7 +16,7 @@ COMPARING = ("ladder", "modulation", "others")
 HEADINGS = {
     "variant": "variant",
     "seeds": "n",
-    "Δ to baseline": "Δ to baseline",
+    "change": "change",
     "parameters": "params",
     "train time": "train\ntime",
 }
@@ -40,8 +40,19 @@ def show(study: Study, console: Console | None = None) -> None:
         for row in text[chosen].itertuples(index=False, name=None):
             table.add_row(*map(Text, row))
         console.print(table, Text())
-    said = *conclusions.statements(study), *words.warnings(study), words.explanation(study)
-    for statement in filter(None, said):
-        console.print(Text(statement))
+    for line in conclusions.statements(study):
+        console.print(Text(line))
+    for line in _next(study):
+        console.print(Text(f"next: {line}"))
+    for line in filter(None, (*words.warnings(study), words.explanation(study))):
+        console.print(Text(line))
     if len(study.missing):
         console.print(Text(f"missing: {len(study.missing)} (named in the report)"))
+
+
+def _next(study: Study) -> list[str]:
+    """What would settle the open comparisons; nothing where all are settled."""
+    try:
+        return plans.lines(study)
+    except NothingToShow:
+        return []

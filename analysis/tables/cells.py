@@ -8,40 +8,31 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from analysis.judging.numerals import DASH as DASH
+from analysis.judging.numerals import change, minus, probability
 from analysis.judging.statistics import Estimate
 from mpdit.disk.files import write_atomic
 from mpdit.text import duration, printable
 
-DASH = "–"
-
-
-def minus(text: str) -> str:
-    """The text with the minus sign that is as wide as a plus."""
-    return text.replace("-", "−")
-
 
 def decimals(values: Iterable[float], significant: int = 4) -> int:
-    """Decimals that give the smallest value so many significant digits, at most four."""
+    """Decimals that give the values' typical size so many significant digits, at most eight.
+
+    A value that happens to be near zero does not lengthen all others.
+    """
     sizes = [abs(value) for value in values if value and math.isfinite(value)]
     if not sizes:
         return 2
-    return min(4, max(0, significant - 1 - math.floor(math.log10(min(sizes)))))
+    return min(8, max(0, significant - 1 - math.floor(math.log10(float(np.median(sizes))))))
 
 
-def decimals_of_changes(table: pd.DataFrame) -> int:
-    """Decimals of differences: by the narrowest interval, without intervals by the values."""
-    if "high" not in table:
-        return 2
-    widths = table["high"] - table["low"]
-    return decimals(widths if widths.notna().any() else table["difference"], significant=3)
-
-
+ARROWS = {"lower": " ↓", "higher": " ↑"}
 Numbers = Mapping[Any, Any]
 """A row of a table of numbers, by column."""
 Names = tuple[str, str, str]
-DIFFERENCE: Names = ("difference", "low", "high")
 RELATIVE: Names = ("relative", "relative_low", "relative_high")
 """The columns of a value and the bounds of its interval."""
 
@@ -66,26 +57,19 @@ def number(value: float | None, places: int, half_width: float = math.nan) -> st
     return minus(f"{value:.{places}f}{spread}")
 
 
-def change(row: Numbers, names: Names, scale: float, places: int) -> str:
-    """``−11.00 [−23.71, +1.71]`` from the columns of a value and its bounds."""
-    value, low, high = (scale * row[name] for name in names)
+def relative(row: Numbers) -> str:
+    """``−26.2 [−35.2, +10.3]``, in %, from the columns `RELATIVE`."""
+    value, low, high = (100 * row[name] for name in RELATIVE)
     if math.isnan(value):
         return DASH
     bounded = math.isfinite(low) and math.isfinite(high)
-    interval = f" [{low:+.{places}f}, {high:+.{places}f}]" if bounded else ""
-    return minus(f"{value:+.{places}f}{interval}")
+    interval = f" [{low:+.1f}, {high:+.1f}]" if bounded else ""
+    return minus(f"{value:+.1f}{interval}")
 
 
 def percent(fraction: float) -> str:
     """``−12.8``"""
     return DASH if math.isnan(fraction) else minus(f"{100 * fraction:+.1f}")
-
-
-def probability(value: float) -> str:
-    """``0.013``, ``< 0.001``"""
-    if math.isnan(value):
-        return DASH
-    return "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 
 def count(value: float | None) -> str:
@@ -105,17 +89,15 @@ def cell(row: Numbers, column: str, places: int) -> str:
             return number(row["mean"], places, row["half_width"])
         case "limit":
             return number(row["limit"], places, row["limit_half"])
-        case "difference":
-            return change(row, DIFFERENCE, 1, places)
+        case "effect":
+            return change(row["effect"], row["low"], row["high"], row["scale"])
         case "relative":
-            return change(row, RELATIVE, 100, 1)
-        case "sampling_sd" | "floor" | "detectable":
-            return number(row[column], places)
+            return relative(row)
         case "distance" | "published_distance":
             return number(row[column], 2)
         case "published_relative":
             return percent(row[column])
-        case "p" | "p_holm":
+        case "p":
             return probability(row[column])
         case "parameters" | "published_parameters":
             return count(row[column])
@@ -130,15 +112,16 @@ def printer(
 ) -> Callable[[pd.DataFrame], pd.DataFrame]:
     """What prints a table of numbers: heading → its column (see `cell`), or a row → text.
 
-    ``{metric}`` in a heading is the table's metric. Columns that ``maybe`` names are left out where
-    they are empty.
+    ``{metric}`` in a heading is the table's metric, ``{arrow}`` its better direction.
+    Columns that ``maybe`` names are left out where they are empty.
     """
 
     def text(table: pd.DataFrame) -> pd.DataFrame:
         rows, metric = table.to_dict("records"), next(iter(table.get("metric", ())), "")
-        places = decimals(table["mean"]) if "mean" in table else decimals_of_changes(table)
+        arrow = ARROWS.get(next(iter(table.get("better", ())), ""), "")
+        places = decimals(table.get("mean", ()))
         found = {
-            heading.replace("{metric}", metric): [
+            heading.replace("{metric}", metric).replace("{arrow}", arrow): [
                 cell(row, of, places) if isinstance(of, str) else of(row) for row in rows
             ]
             for heading, of in columns.items()

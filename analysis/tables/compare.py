@@ -1,18 +1,20 @@
 """The comparing tables: one row a variant, compared with its baseline.
 
 =====================  ============================================================================
-variant, baseline      names; the baseline's own row has an empty difference
+variant, baseline      names; the baseline's own row has an empty effect
 model                  its size, ``DiT-S/2``
-metric                 the distance's own label; smaller is better
+metric, better         the distance's own label; which of two is the better one
 mean, half_width       over seeds; half of the 95 % t interval (NaN for one seed)
 seeds                  the number of seeds in the mean
-limit, limit_half      the same of the distance at N → ∞ (NaN where it was not taken)
+limit, limit_half      the same of the distance at N → ∞ (NaN where it was not taken); of one seed
+                       half of the interval by the limit's own standard error
+limit_seeds            the number of seeds in the limit's mean
 sampling_sd            standard deviation between sample sets of one model (NaN without repeats)
 floor, floor_metric    the distance of real held-out images, and its label; mean over seeds
-difference, low, high  to the baseline, paired by seed, with its 95 % interval
-relative, …_low/_high  the same as a fraction of the baseline's mean
-pairs                  the number of seeds that both have
-p, p_holm              of the paired t test; corrected for all comparisons of the study (Holm)
+effect, low, high      the mean over (``scale`` ratio) or less (difference) the baseline's, with the
+                       interval that holds for all comparisons of the study together
+p                      corrected for all comparisons of the study
+verdict, failed        `mpdit.decisions.family`; the failed runs of the variant and its baseline
 parameters             trainable parameters
 relative_size          parameters over the baseline's, less one
 train_seconds          mean over seeds of the training time
@@ -31,25 +33,25 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
+from scipy.special import stdtrit
 
-from analysis.judging import comparison, distances, literature, paired, statistics
-from analysis.judging.comparison import Comparison
-from analysis.judging.paired import Difference
-from analysis.study import NothingToShow, Study
+from analysis.judging import answers, comparison, distances, literature, paired, statistics
+from analysis.study import NothingToShow, Study, once
 from analysis.tables import cells
-from analysis.tables.cells import DASH, DIFFERENCE, RELATIVE
+from analysis.tables.cells import DASH
 from analysis.tables.table import table
+from mpdit.decisions.comparisons import ComparisonGroup
+from mpdit.decisions.family import Decision, Rules
 
 MEAN = "Mean over seeds ± half of its 95 % t interval."
-DIFFERENCES = (
-    "Differences are paired by seed, with 95 % t intervals, widened where a variant was tuned; "
-    "intervals in % are Fieller's."
+CHANGES = (
+    "Change: of the mean (of positive distances the geometric mean, in %), with the interval that "
+    "holds for all comparisons of the study together."
 )
-CORRECTED = "p: paired t test, corrected for all comparisons of the study (Holm)."
-CAPTION = f"{MEAN} {DIFFERENCES} {CORRECTED}"
-_NOTHING = statistics.Estimate(math.nan, math.nan, math.nan, 0)
-NO_DIFFERENCE = Difference(_NOTHING, _NOTHING, p=math.nan, p_holm=math.nan)
-"""Of a baseline to itself."""
+CORRECTED = (
+    "p: corrected for all comparisons of the study; below 0.05 where the interval excludes 0."
+)
+CAPTION = f"{MEAN} {CHANGES} {CORRECTED}"
 
 
 _PUBLISHED = {
@@ -60,38 +62,41 @@ _PUBLISHED = {
 _text = cells.printer(
     {
         "variant": "variant",
-        "{metric} ↓": "mean",
-        "N → ∞": "limit",
-        "sampling SD": "sampling_sd",
-        "floor": "floor",
+        "{metric}{arrow}": "mean",
+        "N → ∞": lambda row: _limit(row),
         "seeds": "seeds",
-        "Δ to baseline": "difference",
-        "Δ, %": "relative",
-        "p, Holm": "p_holm",
+        "change": "effect",
+        "p": "p",
+        "verdict": "verdict",
         "parameters": "parameters",
-        "size, %": lambda row: cells.minus(f"{100 * row['relative_size']:+.2f}"),
         "train time": "train_seconds",
         **_PUBLISHED,
     },
-    maybe=["N → ∞", "sampling SD", "floor", "p, Holm", *_PUBLISHED],
+    maybe=["N → ∞", "p", *_PUBLISHED],
 )
+
+
+def _limit(row: cells.Numbers) -> str:
+    """Of fewer seeds than the distance, with their number."""
+    text = cells.number(row["limit"], cells.decimals([row["mean"]]), row["limit_half"])
+    return f"{text} (n = {row['limit_seeds']})" if 0 < row["limit_seeds"] < row["seeds"] else text
 
 
 def pretty(table: pd.DataFrame) -> pd.DataFrame:
     """A comparing table as text for people, under the headings that go into print."""
     text = _text(table)
-    floors = table["floor_metric"].unique()
-    if len(floors) == 1 and "floor" in text:
-        text = text.rename(columns={"floor": f"floor@{floors[0].split('@')[1]}"})
-    text.loc[table["variant"] == table["baseline"], ["Δ to baseline", "Δ, %", "size, %"]] = (
-        "baseline"
-    )
+    text.loc[table["variant"] == table["baseline"], ["change", "verdict"]] = ["baseline", DASH]
     return text.assign(tuned=table["tuned"]) if "tuned" in table else text
 
 
 @table(title="Magnitude preservation: the ladder", caption=CAPTION, text=pretty, place=20)
 def ladder(study: Study) -> pd.DataFrame:
     """The variants that share the first one's conditioning (Table 1 of the paper)."""
+    return _ladder(study).copy()
+
+
+@once
+def _ladder(study: Study) -> pd.DataFrame:
     return _compare(study, comparison.ladder(study))
 
 
@@ -107,35 +112,37 @@ def others(study: Study) -> pd.DataFrame:
     return _compare(study, comparison.others(study))
 
 
-def _compare(study: Study, groups: list[Comparison]) -> pd.DataFrame:
+def _compare(study: Study, groups: list[ComparisonGroup]) -> pd.DataFrame:
     table, metric = comparison.distances(study), distances.title(study)
     if not groups:
         raise NothingToShow("no variants of this kind")
-    differences = comparison.differences(study)
+    found, rules = answers.family(study).decisions, distances.rules(study)
     runs = comparison.chosen(study)
     seconds = runs[runs["trained"]].groupby("variant", observed=False)["train_seconds"].mean()
     parameters = runs.groupby("variant", observed=False)["parameters"].first()
     companions = _companions(study)
+    by_variant = {str(name): rows for name, rows in table.groupby("variant", observed=True)}
     designs: dict[Any, Any] = study.designs.to_dict("index")
     rows = []
     for group in groups:
         for variant in group.variants:
-            average = paired.average(table, variant)
+            mine = by_variant.get(variant, table.iloc[:0])
             row = {
                 "variant": variant,
                 "baseline": group.baseline,
                 "model": designs[variant]["model"],
                 "metric": metric,
-                **cells.averaged(average),
+                "better": "lower" if rules.lower_is_better else "higher",
+                **cells.averaged(paired.average(mine, variant)),
                 **companions(variant),
-                **columns_of(differences.get((variant, group.baseline), NO_DIFFERENCE)),
+                **columns_of(found.get((variant, group.baseline)), rules),
                 "parameters": parameters[variant],
                 "relative_size": parameters[variant] / parameters[group.baseline] - 1,
                 "train_seconds": seconds[variant],
                 **_published(designs[variant], designs[group.baseline], metric),
             }
             if study.tune:
-                row["tuned"] = _points(table["tuned"][table["variant"] == variant])
+                row["tuned"] = _points(mine["tuned"])
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -150,14 +157,18 @@ def _points(tuned: pd.Series[str]) -> str:
 
 def _companions(study: Study) -> Callable[[str], dict[str, Any]]:
     """A variant → the limit, spread and floor beside its distance."""
-    limits, floors = (comparison.companions(study, role) for role in ("limit", "floor"))
+    limits, floors = (
+        {str(name): rows for name, rows in found.groupby("variant", observed=True)}
+        for found in (comparison.companions(study, role) for role in ("limit", "floor"))
+    )
     spread = comparison.sampling_sd(study)
+    nothing = study.evaluations.iloc[:0]
 
     def of(variant: str) -> dict[str, Any]:
-        limit = statistics.mean(limits["value"][limits["variant"] == variant])
-        floor = floors[floors["variant"] == variant]
+        limit, floor = (found.get(variant, nothing) for found in (limits, floors))
+        names = ("limit", "limit_half", "limit_seeds")
         return {
-            **cells.averaged(limit, ("limit", "limit_half")),
+            **cells.averaged(_mean_limit(limit), names),
             "sampling_sd": float(spread.get(variant, math.nan)),
             "floor": statistics.mean(floor["value"]).value,
             "floor_metric": next(iter(floor["metric"]), DASH),
@@ -166,14 +177,23 @@ def _companions(study: Study) -> Callable[[str], dict[str, Any]]:
     return of
 
 
-def columns_of(found: Difference) -> dict[str, Any]:
-    """Absolute and relative, with intervals, the pairs and p."""
+def _mean_limit(limits: pd.DataFrame) -> statistics.Estimate:
+    """The mean over seeds; of one, with the interval by its own error (three degrees)."""
+    found = statistics.mean(limits["value"].astype(float))
+    if found.n != 1 or "standard_error" not in limits:
+        return found
+    half = float(stdtrit(3, 0.975)) * float(limits["standard_error"].iloc[0])
+    return statistics.Estimate(found.value, found.value - half, found.value + half, 1)
+
+
+def columns_of(found: Decision | None, rules: Rules) -> dict[str, Any]:
+    """A decision as columns; empty ones without."""
+    numbers = ("effect", "low", "high", "p")
     return {
-        **cells.bounds(found.absolute, DIFFERENCE),
-        **cells.bounds(found.relative, RELATIVE),
-        "pairs": found.absolute.n,
-        "p": found.p,
-        "p_holm": found.p_holm,
+        **{name: math.nan if found is None else getattr(found, name) for name in numbers},
+        "scale": rules.scale,
+        "verdict": DASH if found is None else found.verdict,
+        "failed": 0 if found is None else found.failed + found.baseline_failed,
     }
 
 

@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.judging import comparison, distances, effects, paired
+from analysis.judging import answers, comparison, distances, effects, levels
 from analysis.study import NothingToShow, Study
-from analysis.tables.cells import DIFFERENCE, bounds, printer
-from analysis.tables.compare import DIFFERENCES, columns_of
+from analysis.tables.cells import printer
+from analysis.tables.compare import CHANGES, columns_of
 from analysis.tables.table import table
 
 pretty_effects = printer(
-    {"effect": "effect", "Δ {metric}": "difference", "p": "p", "p, Holm": "p_holm", "runs": "runs"}
+    {
+        "effect": "name",
+        "change of {metric}": "effect",
+        "p": "p",
+        "depends on": "depends",
+        "runs": "runs",
+    },
+    maybe=["depends on"],
+)
+FIT = (
+    "Least squares with the seeds as blocks, averaged over the settings of the other factors that "
+    "the grid has; of ratios on the log scale."
 )
 
 
 @table(
     title="Main effects",
-    caption="Each level against its factor's first, over all settings of the other factors. Least "
-    "squares with the seeds as blocks, 95 % intervals. p: t test; corrected for all main effects "
-    "(Holm).",
+    caption=f"Each level against its factor's first. {FIT} Intervals hold for all main effects "
+    "together, and p is corrected for them. Depends on: where an interaction turns or removes it.",
     text=pretty_effects,
     place=70,
 )
 def main_effects(study: Study) -> pd.DataFrame:
-    """Each factor's levels against its first, over all settings of the others.
+    """Each factor's levels against its first, over the settings of the others that exist.
 
-    ``effect``; ``metric``; ``difference``, ``low``, ``high`` (of the distance, 95 % interval);
-    ``p``, ``p_holm`` (corrected for all main effects); ``runs``.
+    ``name`` (with what it is conditional on); ``metric``; ``effect``, ``low``, ``high``, ``scale``;
+    ``p`` (corrected for all main effects); ``depends`` (interactions that cross it, in words);
+    ``runs``.
     """
     return _effects(study, 1)
 
@@ -35,7 +46,7 @@ def main_effects(study: Study) -> pd.DataFrame:
 @table(
     title="Interactions of two factors",
     caption="Half the difference between a factor's effect at the other factor's level and at its "
-    "first level. Fit, intervals and p as for the main effects.",
+    f"first level. {FIT} Intervals and p are corrected for all interactions.",
     text=pretty_effects,
     place=80,
 )
@@ -45,15 +56,17 @@ def interactions(study: Study) -> pd.DataFrame:
 
 
 def _effects(study: Study, order: int) -> pd.DataFrame:
-    found = comparison.factorial(study).of(order)
-    metric = distances.title(study)
+    found, rules = comparison.factorial(study).of(order), distances.rules(study)
     return pd.DataFrame(
         {
-            "effect": effects.name(effect.factors, effect.levels),
-            "metric": metric,
-            **bounds(effect.estimate, DIFFERENCE),
+            "name": effects.name(effect.factors, effect.levels) + answers.where_words(effect),
+            "metric": distances.title(study),
+            "effect": rules.outer(effect.estimate.value),
+            "low": rules.outer(effect.estimate.low),
+            "high": rules.outer(effect.estimate.high),
+            "scale": rules.scale,
             "p": effect.p,
-            "p_holm": effect.p_holm,
+            "depends": answers.dependence_words(effect, rules) or "–",
             "runs": effect.estimate.n,
         }
         for effect in found
@@ -62,16 +75,14 @@ def _effects(study: Study, order: int) -> pd.DataFrame:
 
 @table(
     title="What each step of the ladder adds",
-    caption=f"{DIFFERENCES} p: paired t test; corrected for all steps (Holm).",
+    caption=f"{CHANGES} Steps that are comparisons of the study are tested (see Verdicts); "
+    "the others are described.",
     text=printer(
         {
             "step": "variant",
             "adds": "adds",
-            "Δ {metric} to the step before": "difference",
-            "Δ, %": "relative",
-            "seeds": "pairs",
-            "p": "p",
-            "p, Holm": "p_holm",
+            "change of {metric} to the step before": "effect",
+            "seeds": "seeds",
         }
     ),
     place=50,
@@ -79,29 +90,44 @@ def _effects(study: Study, order: int) -> pd.DataFrame:
 def contributions(study: Study) -> pd.DataFrame:
     """What each step of a ladder adds to the one before it.
 
-    ``variant``, ``baseline`` (the step before); ``adds`` (the flags); ``metric``; ``difference``,
-    ``low``, ``high``, ``relative``, ``…_low``, ``…_high`` (paired by seed, 95 % intervals),
-    ``pairs``; ``p`` (paired t test), ``p_holm`` (corrected for all steps).
+    ``variant``, ``baseline`` (the step before); ``adds`` (the flags, and all else in which the
+    configs differ); ``metric``; ``effect``, ``low``, ``high``, ``scale``, ``seeds``.
     In a ladder each variant has the flags of the one before and more.
     """
-    values, metric = comparison.distances(study), distances.title(study)
-    flags = {str(variant): flags for variant, flags in study.designs["flags"].items()}
-    steps = [
-        (variant, before)
-        for group in comparison.ladder(study)
-        for before, variant in comparison.steps(group, flags)
-    ]
+    found = answers.family(study)
+    estimates, rules = {**found.described, **found.decisions}, distances.rules(study)
+    steps = comparison.steps(study)
     if not steps:
         raise NothingToShow("no variants add flags step by step")
-    return pd.DataFrame(
-        {
+    rows = []
+    for variant, before in steps:
+        columns = columns_of(estimates[variant, before], rules)
+        row = {
             "variant": variant,
             "baseline": before,
-            "adds": ", ".join(flag for flag in flags[variant] if flag not in flags[before]),
-            "metric": metric,
-            **columns_of(difference),
+            "adds": _added(study, variant, before),
+            "metric": distances.title(study),
+            **{key: columns[key] for key in ("effect", "low", "high", "scale")},
+            "seeds": min(
+                estimates[variant, before].seeds, estimates[variant, before].baseline_seeds
+            ),
         }
-        for (variant, before), difference in zip(
-            steps, paired.differences(values, steps), strict=True
-        )
-    )
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _added(study: Study, variant: str, before: str) -> str:
+    """The flags that a step adds, then every other setting that it changes."""
+    one, other = (study.designs.loc[name] for name in (variant, before))
+    flags = [flag for flag in one["flags"] if flag not in other["flags"]]
+    apart = {"seed", *(f"model.{flag}" for flag in flags)}
+    changed = [
+        f"{key} {levels.text(one[key])}"
+        for key in map(str, study.designs.columns)
+        if "." in key
+        and key.partition(".")[0] in ("model", "data", "train", "sample", "evaluate")
+        and key not in apart
+        and f"tune.{key}" not in study.tune
+        and levels.text(one[key]) != levels.text(other[key])
+    ]
+    return ", ".join([*flags, *changed])

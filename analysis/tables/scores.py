@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pandas as pd
 
 from analysis.judging import comparison, distances, paired
 from analysis.study import NothingToShow, Study
-from analysis.tables.cells import DASH, averaged, decimals, number
+from analysis.tables.cells import ARROWS, DASH, averaged, decimals, number
 from analysis.tables.compare import MEAN
 from analysis.tables.table import table
-
-ARROWS = {"lower": " ↓", "higher": " ↑"}
 
 
 def pretty(table: pd.DataFrame) -> pd.DataFrame:
@@ -50,7 +50,7 @@ def metrics(study: Study) -> pd.DataFrame:
     rows = distances.own(study).merge(runs[["run", "points"]], on="run")
     rows = rows[np.isfinite(rows["value"].astype(float))].astype({"variant": str})
     names = list(rows["metric"].unique())
-    if not names or (len(names) == 1 and better.get(names[0]) == "lower"):
+    if not names or (len(names) == 1 and _is_judge(study, names[0])):
         raise NothingToShow("the runs have no metric but the one that the study is judged by")
     found = []
     for variant in study.variants:
@@ -66,3 +66,9 @@ def metrics(study: Study) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(found)
+
+
+def _is_judge(study: Study, name: str) -> bool:
+    with suppress(NothingToShow):
+        return distances.label(study) == name
+    return False

@@ -21,7 +21,8 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
     for model, rows in table.groupby("model", sort=False):
         of_step: dict[Any, dict[Any, Any]] = rows.set_index("step").to_dict("index")
         found = [_cells(of_step.get(step), places) for step in text["step"]]
-        columns = [f"{model} {rows['metric'].iloc[0]} ↓", f"{model} Δ, %"]
+        arrow = cells.ARROWS[rows["better"].iloc[0]]
+        columns = [f"{model} {rows['metric'].iloc[0]}{arrow}", f"{model} change"]
         columns += [f"{model} {what}, {literature.PAPER}" for what in ("FID", "Δ, %")]
         text[columns] = found
         published += columns[2:]
@@ -31,8 +32,7 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
 
 @table(
     title="Magnitude preservation at each model size",
-    caption=f"{compare.MEAN} Δ: change from the first step of the same size, with Fieller's "
-    "interval. The paper does not say which size its Δ is of.",
+    caption=f"{compare.CAPTION} The paper does not say which size its change is of.",
     text=pretty,
     place=10,
 )
@@ -56,9 +56,7 @@ def _cells(row: dict[Any, Any] | None, places: int) -> list[str]:
         return [cells.DASH] * 4
     return [
         cells.number(row["mean"], places, row["half_width"]),
-        "baseline"
-        if row["variant"] == row["baseline"]
-        else cells.change(row, cells.RELATIVE, 100, 1),
+        "baseline" if row["variant"] == row["baseline"] else cells.cell(row, "effect", places),
         cells.number(row["published_distance"], 2),
         cells.percent(row["published_relative"]),
     ]

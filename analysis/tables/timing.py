@@ -52,19 +52,21 @@ def overhead(study: Study) -> pd.DataFrame:
     if not groups:
         raise NothingToShow("no run has a readable config")
     times, shared = _times(study), speed.side_by_side(study)
+    by_variant = {str(name): rows for name, rows in times.groupby("variant", observed=True)}
+    nothing = times.iloc[:0]
     designs: dict[Any, Any] = study.designs.to_dict("index")
     rows: dict[str, dict[str, Any]] = {}
     for group in groups:
         for variant in group.variants:
             if variant == group.baseline and variant in rows:
                 continue  # a step of the ladder that modulations are held against
-            own = times[times["variant"] == variant]
+            own = by_variant.get(variant, nothing)
             average = statistics.mean(own["step_seconds"])
             rows[variant] = {
                 "variant": variant,
                 "baseline": group.baseline,
                 **averaged(average, ("step_seconds", "half_width", "seeds")),
-                **_relative(times, variant, group.baseline),
+                **_relative(own, by_variant.get(group.baseline, nothing), variant, group.baseline),
                 "published_relative": _published(designs[variant], designs[group.baseline]),
                 "device": ", ".join(dict.fromkeys(own["device"].dropna())),
                 "shared": int(own["run"].isin(shared).sum()),
@@ -80,8 +82,9 @@ def _times(study: Study) -> pd.DataFrame:
     return runs.assign(step_seconds=runs["train.batch_size"] / runs["images_per_s"])
 
 
-def _relative(times: pd.DataFrame, variant: str, baseline: str) -> dict[str, Any]:
-    own, other = (times[times["variant"] == name] for name in (variant, baseline))
+def _relative(
+    own: pd.DataFrame, other: pd.DataFrame, variant: str, baseline: str
+) -> dict[str, Any]:
     pairs = own.merge(other, on=["seed", *MACHINE], suffixes=("", "_baseline"))
     if variant == baseline:
         pairs = pairs[:0]

@@ -16,6 +16,7 @@ from mpdit.catalogue.registry import Registry, Row, decorator
 from mpdit.errors import ConfigError
 
 Better = Literal["lower", "higher"]
+Scale = Literal["ratio", "difference"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,8 @@ class Metric(Row):
         labels: what its numbers are called, before the extractor's name.
         better: which of two values is the better one.
         distance: the kind of distance that it is, None where it is none.
+        scale: how two values are compared: by their ratio where both are always positive, else by
+            their difference.
         implementation: ``(samples: Features, real: Reference) -> value``, or a sequence with one
             value a label; a value is a float or a `Score`.
         least: samples that it needs.
@@ -39,6 +42,7 @@ class Metric(Row):
     labels: tuple[str, ...]
     better: Better
     distance: Literal["Fréchet", "kernel"] | None = None
+    scale: Scale = "difference"
     least: int = 2
     needs_features: bool = False
     needs_classes: bool = False
@@ -64,6 +68,12 @@ class Metric(Row):
         return tuple(f"{label}-{extractor}@{count}" for label in self.labels)
 
 
+def labelled(label: str) -> Metric | None:
+    """The metric of a number's label: ``FD-digits@500`` and ``FD`` are of the Fréchet distance."""
+    name = label.split("@")[0].split("-")[0]
+    return next((row for row in METRICS.values() if name in row.all_labels), None)
+
+
 _MODULE = "mpdit.evaluation.metrics"
 
 METRICS = Registry(
@@ -77,6 +87,7 @@ METRICS = Registry(
             inception=("FID",),
             better="lower",
             distance="Fréchet",
+            scale="ratio",
             does="Fréchet distance of the features' normal distributions",
             source="Heusel et al., arXiv:1706.08500",
             implementation=f"{_MODULE}:measure_fd",

@@ -76,6 +76,11 @@ class RunState:
     stopped: str | None = None
     """The signal that ended it with its state kept."""
 
+    @property
+    def diverged(self) -> bool:
+        """Whether its training or samples became NaN or infinite: the same command ends alike."""
+        return re.search(r"is (nan|-?inf) at step|not finite numbers", self.error or "") is not None
+
 
 @dataclass(frozen=True)
 class RunDir:

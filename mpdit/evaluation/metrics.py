@@ -279,8 +279,8 @@ def extrapolate(
     quadrature.
 
     Returns:
-        None where a quarter has fewer samples than there are features (its covariance is singular),
-        and where the line falls below zero, which no distance does.
+        None where a quarter has fewer samples than there are features (its covariance is singular).
+        A limit below zero stays: without it, the mean over seeds would be too high.
     """
     if len(features) // max(PARTS) < features.shape[1]:
         return None
@@ -291,8 +291,6 @@ def extrapolate(
     counts = [len(features) // parts for parts in PARTS]
     means = [float(np.mean(of_size)) for of_size in values]
     _, limit = np.polyfit(1 / np.array(counts), means, 1)
-    if limit < 0:
-        return None
     quarters = values[-1]
     noise = float(np.std(quarters, ddof=1) / len(quarters) ** 0.5)
     whole, halves, fourths = means

@@ -16,6 +16,7 @@ from mpdit.disk.rundir import PAPER, PUBLISHED
 from mpdit.disk.yamlfile import YamlText, read
 from mpdit.errors import ConfigError, nearest
 from mpdit.extensions import Extension
+from mpdit.grid.declared import Declared, read_declared
 from mpdit.grid.exclusions import Exclusion, read_exclusions
 from mpdit.grid.names import check_name
 from mpdit.grid.ranges import Range, read_range
@@ -28,7 +29,7 @@ MAX_POINTS = 100_000
 
 TOP_KEYS = (
     *("study", "description", "extensions", "base", "grid", *NAMED),
-    *("zip", "exclude", "tune", "seeds", "slurm"),
+    *("zip", "exclude", "tune", "seeds", "metric", "margin", "slurm"),
 )
 
 
@@ -63,6 +64,7 @@ class Grid:
     resources: Resources
     overrides: Layer
     set_texts: tuple[str, ...]
+    declared: Declared
     extensions: tuple[Extension, ...] = ()
     site: Resources = NOTHING
 
@@ -135,6 +137,7 @@ def parse_grid(
         set_texts=tuple(set_texts),
         extensions=loaded,
         site=site,
+        declared=read_declared(top),
     )
     _check_conflicts(grid)
     if grid.points > MAX_POINTS:

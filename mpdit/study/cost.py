@@ -24,7 +24,7 @@ from mpdit.disk.jsontext import parse_json
 from mpdit.disk.rundir import RunDir
 from mpdit.flops import TRAINING_PASSES, forward_flops
 from mpdit.grid.plan import PlannedRun
-from mpdit.peaks import peak_flops
+from mpdit.peaks import CPUS, peak_flops
 from mpdit.study.studydir import StudyDir
 from mpdit.text import size_text, two_digits
 
@@ -253,7 +253,6 @@ def _measure(runs: Iterable[PlannedRun], study: StudyDir) -> Speeds:
     return speeds
 
 
-_CPUS = ("x86_64", "aarch64", "arm64", "arm", "ppc64le")
 _SAMPLED = re.compile(r"  sample (\d+)/\1  ([\d,]+) images/s")
 
 
@@ -265,7 +264,7 @@ def _add(speeds: Speeds, run: PlannedRun, folder: RunDir) -> bool:
         rows = read_rows(folder.path / "metrics.jsonl")
         said = folder.log.read_text(errors="replace")
         last = starts[-1]
-        unit = "core" if last["device"] in _CPUS else "GPU"
+        unit = "core" if last["device"] in CPUS else "GPU"
         devices = last["processes"] * (last["threads"] if unit == "core" else 1)
         seconds = rows[-1]["seconds"] * devices
     except (OSError, ValueError, LookupError, TypeError):

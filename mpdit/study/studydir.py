@@ -35,7 +35,7 @@ import shutil
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from itertools import chain
@@ -295,6 +295,7 @@ class StudyDir:
             "grid": file,
             "set": list(plan.grid.set_texts),
             "defaults": plan.defaults,
+            "decisions": asdict(plan.grid.declared),
             "runs": rows,
         }
         write_atomic(self.grid_file, plan.grid.text)

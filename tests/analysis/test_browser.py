@@ -102,7 +102,7 @@ def test_durations_and_counts_sort_as_numbers_and_empty_cells_go_last(
 ) -> None:
     page.locator("#ladder th").get_by_role("button", name="train time").click()
     assert column(page, "ladder", 1)[0] == "A-none"
-    page.locator("#ladder th").get_by_role("button", name="Δ to baseline").click()
+    page.locator("#ladder th").get_by_role("button", name="change").click()
     assert column(page, "ladder", 1)[0] == "E-all"
     assert column(page, "ladder", 1)[-1] == "A-none"
 

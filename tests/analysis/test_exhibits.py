@@ -1,5 +1,6 @@
 """A figure or a table is one decorated function in one file."""
 
+import functools
 from pathlib import Path
 
 import pandas as pd
@@ -7,6 +8,7 @@ import pytest
 
 from analysis import Study, figures, tables
 from analysis.exhibits import Exhibits
+from analysis.figures import panels
 from analysis.figures.figure import FIGURES
 from analysis.tables.table import TABLES, TableExhibit
 
@@ -22,12 +24,19 @@ FOUND.register({name}, title="{name}", caption="", text=None, place={place})
 
 def test_the_report_has_them_in_the_order_of_their_places() -> None:
     assert list(FIGURES) == [
-        *("distance", "samples", "distance_parameters", "magnitude_depth", "magnitude_training"),
+        *(
+            "answers",
+            "distance",
+            "samples",
+            "distance_parameters",
+            "magnitude_depth",
+            "magnitude_training",
+        ),
         *("magnitudes", "loss", "distance_training", "sweep", "tuning_curve", "main_effects"),
         *("interactions", "speed"),
     ]
     assert list(TABLES) == [
-        *("ladder_by_size", "ladder", "modulation", "others", "contributions", "evidence"),
+        *("verdicts", "ladder_by_size", "ladder", "modulation", "others", "contributions"),
         *("main_effects", "interactions", "tuning", "metrics", "overhead", "inventory"),
     ]
     for exhibits in (FIGURES, TABLES):
@@ -79,9 +88,12 @@ def test_a_name_that_is_taken_is_an_error_that_names_both() -> None:
         assert f"{code.co_filename}:{code.co_firstlineno}" in str(error.value)
 
 
-def test_a_figure_says_how_many_variants_it_leaves_out(study: Study) -> None:
+def test_a_figure_says_how_many_variants_it_leaves_out(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     few = FIGURES["loss"]
-    assert few.caption_for(study) == few.caption
-    said = type(few)(**{**vars(few), "shows": 3}).caption_for(study)
-    assert said == f"{few.caption} The baseline and the 2 best of 7 variants."
-    assert FIGURES["main_effects"].shows is None
+    assert few.save(study, tmp_path / "loss")[1] == few.caption
+    fewer = functools.partial(panels.shown, limit=3)
+    monkeypatch.setattr(panels, "shown", lambda study, there: fewer(study, there))
+    caption = few.save(study, tmp_path / "loss")[1]
+    assert caption == f"{few.caption} Drawn: 3 of 7 variants, the baseline and the best."

@@ -211,8 +211,11 @@ def test_main_effects_are_those_that_were_put_in(factorial: Study) -> None:
     ]
     marks = [line for line in axes.lines if line.get_marker() == "o"]
     # each of the two that interact does half of what they do together, on the average
-    expected = [-4 + synthetic.TOGETHER / 2, 1 + synthetic.TOGETHER / 2, 2.0, 0.5]
-    assert [line.get_xdata()[0] for line in marks] == pytest.approx(expected, abs=0.15)
+    cells = np.log([[20, 21], [16, 14]])[..., None] + np.log([1, 1.1, 1.025])  # about
+    expected = [*np.diff(cells.mean(axis=(1, 2))), *np.diff(cells.mean(axis=(0, 2)))]
+    found = [line.get_xdata()[0] for line in marks]
+    assert found[:2] == pytest.approx(expected, abs=0.02)
+    assert found[2:] == pytest.approx(np.log([1.115, 1.03]), abs=0.02)
     filled = [to_hex(line.get_markerfacecolor()) == style.PALETTE[0] for line in marks]
     assert filled == [True] * 4
     assert [text.get_text() for text in axes.texts] == ["p < 0.001"] * 4
@@ -220,14 +223,15 @@ def test_main_effects_are_those_that_were_put_in(factorial: Study) -> None:
 
 def test_interactions_have_a_cell_a_pair_and_a_star_where_there_is_one(factorial: Study) -> None:
     axes, bar = figures.interactions(factorial).axes
-    assert bar.get_xlabel() == "interaction (change of FD-digits@1000)"
+    assert bar.get_xlabel() == "interaction (change of FD-digits@1000, %)"
     cells = {tuple(map(int, text.xy)): text.get_text() for text in axes.texts}
     assert len(cells) == 5  # a pair of levels of two factors each
     number = cells[0, 0]
     assert number.endswith("*")
-    assert float(number[:-1].replace("−", "-")) == pytest.approx(synthetic.TOGETHER / 2, abs=0.1)
-    others = [text for where, text in cells.items() if where != (0, 0)]
-    assert not any(text.endswith("*") for text in others)
+    together = 100 * ((14 / 16 / (21 / 20)) ** 0.5 - 1)
+    assert float(number[:-1].replace("−", "-")) == pytest.approx(together, abs=1)
+    assert all(abs(float(text.strip("*").replace("−", "-"))) < 2 for where, text in cells.items()
+               if where != (0, 0))  # fmt: skip
 
 
 def test_a_ladder_has_no_factors(study: Study) -> None:

@@ -99,10 +99,13 @@ def test_without_a_distance_a_metric_that_says_lower_is_what_is_judged_by(tmp_pa
     study = measured(tmp_path, RECALL, MMD, distance=False)
     assert distances.label(study) == "MMD-digits@1000"
     table = tables.ladder(study).set_index("variant")
-    assert table.loc["B-cosine", "difference"] == -0.25
+    assert (table.loc["B-cosine", "effect"], table.loc["B-cosine", "scale"]) == (
+        -0.25,
+        "difference",
+    )
     assert math.isfinite(table.loc["B-cosine", "low"])
     said = conclusions.statements(study)[0]
-    assert said.startswith("B-cosine has MMD-digits@1000 lower by 0.25 [")
+    assert "MMD-digits@1000 −0.25" in said
     explained = words.explanation(study)
     assert explained.startswith("MMD-digits@1000 is measured on 1000 samples and 1797 images")
     assert "Fréchet" not in explained
@@ -110,10 +113,10 @@ def test_without_a_distance_a_metric_that_says_lower_is_what_is_judged_by(tmp_pa
 
 
 def test_where_no_metric_can_judge_the_message_names_those_there_are(tmp_path: Path) -> None:
-    study = measured(tmp_path, RECALL, SPREAD, distance=False)
+    study = measured(tmp_path, SPREAD, distance=False)
     expected = (
-        "no metric to compare the runs by: they have recall-digits@1000, spread-digits@1000, "
-        "but no distance and no metric whose rows say that lower is better"
+        "no run has been evaluated by a metric whose better direction is known; they have "
+        "spread-digits@1000"
     )
     with pytest.raises(NothingToShow) as error:
         tables.ladder(study)

@@ -96,7 +96,7 @@ def test_a_study_whose_runs_cannot_be_compared_has_a_report(
 
 def test_a_grid_whose_effects_cannot_be_told_apart_has_a_report(tmp_path: Path) -> None:
     path = aliased(tmp_path)
-    check(path, "ladder", "evidence", "overhead", "inventory")
+    check(path, "verdicts", "ladder", "overhead", "inventory")
     for make in (tables.main_effects, figures.main_effects):
         with pytest.raises(NothingToShow, match="no main effect can be told"):
             make(load(path))

@@ -1,16 +1,26 @@
 """Variants at their own best point, chosen without a look at what is compared."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from scipy import stats
 
 from analysis import NothingToShow, Study, tables
-from analysis.judging import comparison, paired, statistics, tuning
+from analysis.judging import (
+    answers,
+    comparison,
+    distances,
+    effects,
+    paired,
+    statistics,
+    tuning,
+)
 from analysis.loading.load import load
+from mpdit.decisions.family import Rules, decide
 from mpdit.disk.rundir import RunDir
 from tests.helpers import synthetic
 
@@ -52,8 +62,6 @@ def test_each_seed_is_taken_at_the_point_that_is_best_by_the_others(tmp_path: Pa
     assert dict(a["value"]) == {0: 10, 1: 11, 2: 9}
     assert list(a["tuned"].str[-5:]) == ["0.001", "0.001", " 0.01"]
     assert list(paired.values(table, "b")) == [5, 6, 7]
-    found = paired.paired(table, "b", "a")
-    assert statistics.difference(*found).value == pytest.approx(-4)
     points = tuning.curve(study)
     assert list(points["mean"]) == pytest.approx([22 / 3, 26 / 3, 6, 7])
     assert list(points["best"]) == [True, False, True, False]
@@ -152,7 +160,7 @@ def compared(a: np.ndarray, b: np.ndarray, honest: bool) -> statistics.Estimate:
 
     points = (values.shape[1] for values in (a, b))
     widened = tuning.widening(len(a), *points) if honest else 1.0
-    return statistics.difference(at_best(a), at_best(b), widened=widened)
+    return statistics.mean(at_best(a) - at_best(b), widened)
 
 
 def test_a_variant_does_not_win_by_being_tuned_more() -> None:
@@ -195,13 +203,11 @@ def test_what_was_not_tuned_is_not_widened(study: Study) -> None:
     assert tuning.widening(3, 1, 1) == 1
     assert tuning.widening(3, 1, 0) == 1
     assert (comparison.distances(study)["points"] == 1).all()
-    found = comparison.differences(study)["E-all", "A-none"]
-    ours, theirs = (synthetic.DISTANCES[name] for name in ("E-all", "A-none"))
-    assert found.absolute == statistics.difference(ours, theirs)
-    assert found.p == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
+    plain = decide(answers.outcomes(study), comparison.pairs(study), distances.rules(study))
+    assert answers.family(study).decisions == plain.decisions
 
 
-def test_the_tables_of_a_tuned_study_are_widened(tmp_path: Path) -> None:
+def test_the_decisions_on_a_tuned_study_are_widened(tmp_path: Path) -> None:
     study = tuned_study(
         tmp_path,
         {
@@ -211,14 +217,37 @@ def test_the_tables_of_a_tuned_study_are_widened(tmp_path: Path) -> None:
             ("b", 1e-2): (6.0, 9.0, 8.0),
         },
     )
-    distances = comparison.distances(study)
-    row = tables.ladder(study).set_index("variant").loc["b"]
-    plain = statistics.difference(*paired.paired(distances, "b", "a"))
     factor = tuning.widening(3, 2, 2)
     assert 1.2 < factor < 1.4
-    assert (row["high"] - row["low"]) / 2 == pytest.approx(factor * plain.half_width)
-    mean = statistics.mean(paired.values(distances, "b"))
+    pairs = comparison.pairs(study)
+    plain = decide(answers.outcomes(study), pairs, distances.rules(study)).decisions["b", "a"]
+    found = answers.family(study).decisions["b", "a"]
+    assert (found.effect, found.se) == (plain.effect, pytest.approx(factor * plain.se))
+    table = comparison.distances(study)
+    row = tables.ladder(study).set_index("variant").loc["b"]
+    mean = statistics.mean(paired.values(table, "b"))
     assert row["half_width"] == pytest.approx(tuning.widening(3, 2, 0) * mean.half_width)
+
+
+@pytest.mark.parametrize(("seeds", "points"), [(3, 3), (5, 3)])
+def test_effects_of_a_tuned_factorial_hold_the_truth(seeds: int, points: int) -> None:
+    """Two crossed factors without effect, all points alike: the worst case."""
+    noise, held = np.random.default_rng(3), []
+    grid = pd.DataFrame(itertools.product((False, True), (False, True)), columns=["a", "b"])
+    for _ in range(400):
+        rows = []
+        for cell in grid.to_dict("records"):
+            values = noise.normal(20, 1, (seeds, points))
+            chosen = tuning.leave_one_out(values)
+            rows += [
+                {**cell, "seed": seed, "value": values[seed, point]}
+                for seed, point in enumerate(chosen)
+                if point is not None
+            ]
+        widened = tuning.widening(seeds, points, points)
+        fit = effects.factorial(pd.DataFrame(rows), ["a", "b"], Rules(scale="difference"), widened)
+        held.append(all(e.estimate.includes_zero for e in fit.of(1)))
+    assert np.mean(held) > 0.93
 
 
 def test_leave_one_out_by_hand() -> None:

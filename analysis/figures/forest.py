@@ -1,0 +1,123 @@
+"""Forest plots: an effect a row, with its interval, and the margin that matters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from analysis.figures import panels, style
+from analysis.figures.figure import figure
+from analysis.judging import answers as judged
+from analysis.judging import distances
+from analysis.judging.statistics import Estimate
+from analysis.study import NothingToShow, Study
+from mpdit.decisions.family import Rules
+
+COLORS = {
+    "better": style.PALETTE[2],
+    "worse": style.PALETTE[3],
+    "equivalent": style.PALETTE[0],
+    "undecided": style.PALETTE[6],
+}
+TICKS = (1.01, 1.02, 1.05, 1.1, 1.2, 1.5, 2, 3, 5, 10, 30, 100, 1000, 1e4, 1e6)
+"""Ratios at which an axis may have a tick, and at their inverses."""
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """An effect on the inner scale of `Rules`, and a text to the right of the axes."""
+
+    name: str
+    estimate: Estimate
+    text: str
+    color: str
+    is_filled: bool
+
+
+@figure(
+    title="Answers",
+    caption="Each variant against its baseline: the change of the mean, with the interval that "
+    "holds for all comparisons together; an arrow where it leaves the axis. Band: the margin "
+    "within which a change does not matter. n: seeds.",
+    place=5,
+)
+def answers(study: Study) -> Figure:
+    """Every comparison as a row: its change, interval, verdict and seeds.
+
+    Of more than `panels.ROWS` comparisons those with a verdict come first.
+    """
+    rules, found = distances.rules(study), judged.answers(study)
+    if not found:
+        raise NothingToShow("there are no two variants to compare")
+    if len(found) > panels.ROWS:
+        found = sorted(found, key=lambda answer: answer.is_open)[: panels.ROWS]
+    baselines = {answer.baseline for answer in found}
+    rows = []
+    for answer in found:
+        effect, low, high = (_inner(rules, x) for x in (answer.effect, answer.low, answer.high))
+        estimate = Estimate(effect, low, high, answer.seeds)
+        failed = f", {answer.failed} failed" if answer.failed else ""
+        of_many = len(baselines) > 1 and not judged.is_crossed(study)
+        rows.append(
+            ForestRow(
+                f"{answer.variant} vs {answer.baseline}" if of_many else answer.variant,
+                estimate,
+                f"{answer.verdict}, n = {answer.seeds}{failed}",
+                COLORS[answer.verdict],
+                not answer.is_open,
+            )
+        )
+    return draw(rows, rules, distances.title(study))
+
+
+def _inner(rules: Rules, value: float) -> float:
+    return rules.inner(value) if value > 0 or rules.scale == "difference" else math.nan
+
+
+def draw(rows: Sequence[ForestRow], rules: Rules, name: str) -> Figure:
+    """The rows from the top; left is better where lower is."""
+    figure, axes = panels.rows([row.name for row in rows])
+    # the axis follows the effects: one wide interval does not squeeze all others
+    values = np.abs([row.estimate.value for row in rows])
+    halves = np.array([row.estimate.half_width for row in rows])
+    known = halves[np.isfinite(halves)]
+    typical = 1.5 * float(np.median(known)) if len(known) else 0.0
+    finite = values[np.isfinite(values)]
+    largest = float(finite.max()) if len(finite) else 0.0
+    reach = 1.15 * max(largest + typical / 2, typical, 1.5 * rules.inner_margin) or 1.0
+    axes.set_xlim(-reach, reach)
+    if rules.inner_margin:
+        band = min(rules.inner_margin, reach)
+        axes.axvspan(-band, band, color=style.PALETTE[0], alpha=0.12, linewidth=0, zorder=0)
+    axes.axvline(0, color=style.INK, linewidth=0.6)
+    for at, row in enumerate(rows):
+        panels.interval(axes, at, row.estimate, row.color)
+        face = row.color if row.is_filled else style.PAPER
+        axes.plot(
+            row.estimate.value, at, marker="o", markersize=4.5, color=row.color,
+            markerfacecolor=face, zorder=3,
+        )  # fmt: skip
+        panels.row_text(axes, at, row.text)
+    if rules.scale == "ratio":
+        ticks = _ticks(reach)
+        axes.set_xticks([math.log(tick) for tick in ticks], [_percent(tick) for tick in ticks])
+    better = "left" if rules.lower_is_better else "right"
+    axes.set(xlabel=f"change of {name} ({better} is better)", ylabel="")
+    return figure
+
+
+def _ticks(reach: float) -> list[float]:
+    """A ratio and its inverse near the ends of the axis, and 1."""
+    inside = [tick for tick in TICKS if math.log(tick) < 0.85 * reach]
+    return [1 / inside[-1], 1.0, inside[-1]] if inside else [1.0]
+
+
+def _percent(ratio: float) -> str:
+    if ratio > 2 or ratio < 1 / 2:
+        return f"×{ratio:.2g}"
+    text = f"{100 * (ratio - 1):+.0f} %".replace("-", "−")
+    return "0" if ratio == 1 else text

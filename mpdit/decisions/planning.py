@@ -1,0 +1,78 @@
+"""Planning: how many more seeds would settle an open comparison."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+from scipy.special import chdtri, ndtr, ndtri, stdtrit
+
+from mpdit.decisions.family import LEAST_SEEDS, Decision, Rules
+
+POWER = 0.8
+"""The chance that a plan keeps its promise."""
+MOST = 10_000
+"""Seeds beyond which no number is told."""
+DRAWS = 400
+
+
+def needed(decision: Decision, rules: Rules) -> int | None:
+    """How many seeds in all, of variant and baseline each, settle a comparison with `POWER`.
+
+    Returns:
+        None where no number up to `MOST` does, and where there is no interval yet.
+    """
+    if not math.isfinite(decision.se):
+        return None
+    seeds = min(decision.seeds, decision.baseline_seeds)
+    value = rules.inner(decision.effect)
+    return seeds_needed(
+        value, decision.se, decision.degrees, decision.level, seeds, rules.inner_margin
+    )
+
+
+def seeds_needed(
+    estimate: float, se: float, degrees: float, level: float, seeds: int, margin: float
+) -> int | None:
+    """How many seeds in all bring an interval of an estimate to a verdict with `POWER`.
+
+    The chance is averaged over what is not known yet: the true effect (normal around the estimate)
+    and the standard deviation (inverse chi square). The seeds that exist are counted among them.
+
+    Args:
+        estimate, se, degrees: of ``seeds`` seeds, on the inner scale.
+        level: two-sided, corrected for all comparisons and looks.
+    """
+    z, scale = _draws(degrees)
+    sd = se * seeds**0.5 * scale  # of one seed's difference
+    truth = estimate + z * sd / seeds**0.5
+
+    def chance(count: int) -> float:
+        """The chance that an interval of so many seeds in all gives a verdict."""
+        share = seeds / count
+        mean = share * estimate + (1 - share) * truth
+        spread = sd * (count - seeds) ** 0.5 / count
+        # each seed adds a degree to both variants
+        half = -stdtrit(degrees + 2 * (count - seeds), level / 2) * sd / count**0.5
+        with np.errstate(invalid="ignore", divide="ignore"):
+            apart = 1 - ndtr((half - mean) / spread) + ndtr((-half - mean) / spread)
+            room = margin - half
+            inside = ndtr((room - mean) / spread) - ndtr((-room - mean) / spread)
+        return float(np.maximum(apart, np.where(room > 0, inside, 0)).mean())
+
+    low, high = max(seeds + 1, LEAST_SEEDS), MOST
+    if chance(high) < POWER:
+        return None
+    while low < high:  # the chance rises with the seeds
+        middle = (low + high) // 2
+        low, high = (low, middle) if chance(middle) >= POWER else (middle + 1, high)
+    return low
+
+
+@cache
+def _draws(degrees: float) -> tuple[np.ndarray, np.ndarray]:
+    """Evenly spread draws of a standard normal, and of the true over the estimated deviation."""
+    index = np.arange(DRAWS) + 0.5
+    even, golden = index / DRAWS, (index * (5**0.5 - 1) / 2) % 1
+    return ndtri(even), (degrees / chdtri(degrees, golden)) ** 0.5
