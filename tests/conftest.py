@@ -23,7 +23,6 @@ from mpdit import extensions  # noqa: E402
 from mpdit.disk.rundir import RunDir  # noqa: E402
 from tests.helpers.tiny import make  # noqa: E402
 
-
 FIRST = tuple(f"tests/slurm/test_{name}.py" for name in ("code", "commands", "submission"))
 """The half of the Slurm tests that takes as long as the others."""
 
