@@ -369,7 +369,7 @@ def test_a_command_of_the_users_is_told_how_it_ended(results: Path) -> None:
     assert said == f"s: 1 of 2 done, 1 failed in {results / 's'}\n"
 
 
-@pytest.mark.parametrize("in_the_way", [("log.txt",), ("log.txt", "lock")])
+@pytest.mark.parametrize("in_the_way", [("log.txt",), ("log.txt", "state.json")])
 def test_a_run_that_cannot_start_has_a_reason(results: Path, in_the_way: tuple[str, ...]) -> None:
     """As without room for its log, nor perhaps for the reason in its own folder."""
     made = plan("variants: {closed: {}, good: {mp_silu: true}}")
