@@ -104,7 +104,8 @@ def draw(rows: Sequence[ForestRow], rules: Rules, name: str) -> Figure:
         panels.row_text(axes, at, row.text)
     if rules.scale == "ratio":
         ticks = _ticks(reach)
-        axes.set_xticks([math.log(tick) for tick in ticks], [_percent(tick) for tick in ticks])
+        texts = map(_times if ticks[-1] > 2 else _percent, ticks)
+        axes.set_xticks([math.log(tick) for tick in ticks], list(texts))
     better = "left" if rules.lower_is_better else "right"
     axes.set(xlabel=f"change of {name} ({better} is better)", ylabel="")
     return figure
@@ -116,8 +117,9 @@ def _ticks(reach: float) -> list[float]:
     return [1 / inside[-1], 1.0, inside[-1]] if inside else [1.0]
 
 
+def _times(ratio: float) -> str:
+    return f"×{ratio:.2g}"
+
+
 def _percent(ratio: float) -> str:
-    if ratio > 2 or ratio < 1 / 2:
-        return f"×{ratio:.2g}"
-    text = f"{100 * (ratio - 1):+.0f} %".replace("-", "−")
-    return "0" if ratio == 1 else text
+    return "0" if ratio == 1 else f"{100 * (ratio - 1):+.0f} %".replace("-", "−")

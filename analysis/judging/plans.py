@@ -82,7 +82,7 @@ def command(study: Study, answer: Answer) -> str:
     if answers.is_crossed(study):
         return submit
     variant, baseline = (shlex.quote(name) for name in (answer.variant, answer.baseline))
-    return f"{submit} --only {variant}, and the same with --only {baseline}"
+    return f"{submit} --only {variant} --only {baseline}"
 
 
 def hours_text(hours: float | None, unit: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -11,6 +13,8 @@ from analysis.figures import style
 from analysis.judging import conclusions, plans, words
 from analysis.study import NothingToShow, Study
 from analysis.tables import TABLES
+from mpdit.decisions.family import Verdict
+from mpdit.text import count, shell_line
 
 COMPARING = ("ladder", "modulation", "others")
 HEADINGS = {
@@ -23,7 +27,7 @@ HEADINGS = {
 
 
 def show(study: Study, console: Console | None = None) -> None:
-    """Print each comparing table that has rows, what is concluded, and what is missing."""
+    """Print each comparing table that has rows; last what is concluded and what would settle more."""
     console = console or Console()
     for kind in map(TABLES.__getitem__, COMPARING):
         try:
@@ -40,19 +44,28 @@ def show(study: Study, console: Console | None = None) -> None:
         for row in text[chosen].itertuples(index=False, name=None):
             table.add_row(*map(Text, row))
         console.print(table, Text())
+    if explanation := words.explanation(study):
+        console.print(Text(explanation, style="dim"), Text())
+    for line in words.warnings(study):
+        console.print(Text(line, style="yellow"))
     for line in conclusions.statements(study):
-        console.print(Text(line))
+        said = Text(line)
+        said.highlight_words(get_args(Verdict), "bold")
+        console.print(said)
     for line in _next(study):
-        console.print(Text(f"next: {line}"))
-    for line in filter(None, (*words.warnings(study), words.explanation(study))):
         console.print(Text(line))
     if len(study.missing):
         console.print(Text(f"missing: {len(study.missing)} (named in the report)"))
 
 
 def _next(study: Study) -> list[str]:
-    """What would settle the open comparisons; nothing where all are settled."""
+    """What settles the cheapest open comparison, and where to read of the others."""
     try:
-        return plans.lines(study)
+        cheapest, *others = plans.lines(study) or [""]
     except NothingToShow:
         return []
+    if not cheapest:
+        return []
+    what = count(len(others), "other open comparison")
+    more = f"next: {what}: {shell_line('python', '-m', 'analysis', 'next', study.path)}"
+    return [f"next: {cheapest}", *([more] if others else [])]
