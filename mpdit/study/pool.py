@@ -161,18 +161,43 @@ def main(claim: Path) -> None:
     row = read_rows(claim)[0]
     study = StudyDir(claim.parent.parent)
     runs = [study.run(name) for name in row["runs"]]
-    Pool(claim, runs, row["command"], row["parallel"]).work()
+    pool = Pool(claim, runs, row["command"], row["parallel"])
+    pool.work()
     with suppress(FileNotFoundError):  # the study may have been deleted
         if not read_claim(claim).reasons:  # which status shows until the next submission
             claim.unlink()
-        if row.get("on_end"):
+        following = None if pool.stopping else _next_stage(study, row)
+        if following is not None:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: following.terminate())
+            if pool.stopping:  # the signal came while the next pool was being started
+                following.terminate()
+            following.wait()
+        elif row.get("on_end"):
             from mpdit.study.notice import notify  # here: a pool starts faster without it
 
             with suppress(ConfigError):  # study.json may be missing
-                notify(study.path, row["runs"], row["on_end"])
+                runs_of = None if row.get("next_stages") else row["runs"]
+                notify(study.path, runs_of, row["on_end"])
         log = claim.with_suffix(".log")
         if log.stat().st_size == 0:
             log.unlink()
+
+
+def _next_stage(study: StudyDir, row: dict[str, Any]) -> subprocess.Popen[bytes] | None:
+    """The pool of a staged study's next stage; None where nothing comes next, or cannot."""
+    if not row.get("next_stages"):
+        return None
+    from mpdit.study.advance import advance
+    from mpdit.study.submission import Execution
+
+    how = Execution(on_end=row["on_end"], command=row["command"], **row["next_stages"])
+    try:
+        done = advance(study, how)
+    except ConfigError as error:  # the next submit meets it as well
+        print(f"cannot submit the next stage: {error}", file=sys.stderr, flush=True)
+        return None
+    return done.process if done else None
 
 
 if __name__ == "__main__":

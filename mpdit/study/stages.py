@@ -5,25 +5,32 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from mpdit.catalogue.measures import labelled
-from mpdit.decisions.judging import judge, rules
 from mpdit.disk.files import read_rows
 from mpdit.disk.rundir import RunDir
-from mpdit.grid.plan import Plan
-from mpdit.grid.stages import Stage, stage_of
+from mpdit.grid.plan import Plan, PlannedRun
 from mpdit.study.studydir import StudyDir
+
+if TYPE_CHECKING:
+    from mpdit.grid.stages import Stage
 
 Row = dict[str, Any]
 
 
-def read_stage(plan: Plan, study: StudyDir) -> Stage:
-    """The stage of a staged study. ``plan`` is the study's whole plan.
+def read_stage(plan: Plan, study: StudyDir) -> Stage | None:
+    """The stage of a staged study; None of any other. ``plan`` is the study's whole plan.
 
     A run has ended when it has been evaluated, or when it has diverged: the same command would end
     alike. A run that crashed or was lost has not.
     """
+    if not plan.grid.is_staged:
+        return None
+    from mpdit.decisions.judging import judge, rules  # here: with scipy
+    from mpdit.grid.stages import stage_of
+
     places = study.places(plan.runs) if study.path.is_dir() else {}
     runs = {run_id: study.run(name) for run_id, name in places.items()}
     rows = {run_id: _rows(run) for run_id, run in runs.items()}
@@ -84,3 +91,10 @@ def _measured(row: Row) -> tuple[Any, ...]:
 def _diverged(run: RunDir) -> bool:
     state = run.state()
     return state is not None and state.diverged and not run.is_leased()
+
+
+def unsubmitted(runs: Sequence[PlannedRun], study: StudyDir) -> list[PlannedRun]:
+    """The runs that have never been submitted: what was cancelled waits for its user."""
+    before = {entry["name"] for entry in study.entries if "submitted" in entry}
+    places = study.places(runs)
+    return [run for run in runs if places.get(run.id, run.name) not in before]
