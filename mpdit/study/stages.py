@@ -47,7 +47,7 @@ def read_stage(plan: Plan, study: StudyDir) -> Stage | None:
             values[run_id] = _value(own[run_id][label], rows[run_id])
         elif rows[run_id] or _diverged(run):
             values[run_id] = math.nan
-    is_positive = all(found[label]["value"] > 0 for found in own.values() if label in found)
+    is_positive = not any(found[label]["value"] <= 0 for found in own.values() if label in found)
     about = {"margin": declared.margin, "scale": declared.scale, "looks": declared.looks}
     return stage_of(plan, values, rules(label, directions.get(label), is_positive, about))
 

@@ -310,7 +310,7 @@ def test_no_room_for_a_word_does_not_stop_the_pool(
 
     run = RunDir(results / "r_s0-00000000")
     run.path.mkdir(parents=True)
-    monkeypatch.setattr(pool, "append_row", full)
+    monkeypatch.setattr(poolprocess, "append_row", full)
     monkeypatch.setattr(RunDir, "write_state", full)
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest's own stay
     poolprocess.Pool(results / "claim.jsonl", [run], [sys.executable, "-c", "exit(3)"], 1).work()
