@@ -109,10 +109,14 @@ def plan(
     """List the runs of a grid and their cost; write nothing."""
     from mpdit.study.cost import make_bill
     from mpdit.study.screens.plantable import plan_lines
+    from mpdit.study.screens.stagelines import forecast_lines
+    from mpdit.study.stages import read_stage
     from mpdit.study.studydir import StudyDir
 
     part, whole = _load(grid, sets, only, results)
     study = StudyDir(results / part.study)
+    stage = read_stage(whole, study)
+    part = part if stage is None else stage.narrow(part)
     bill = make_bill(part.runs, study)
     if as_json:
         rows = (
@@ -128,7 +132,8 @@ def plan(
         _print_json(rows)
     else:
         changes = _changes(study, whole, *study.compare(whole))
-        print("\n".join((*plan_lines(part, bill, _paint()), *changes)))
+        stages = forecast_lines(whole, stage, study, _paint())
+        print("\n".join((*plan_lines(part, bill, _paint()), *stages, *changes)))
 
 
 @app.command()

@@ -53,7 +53,7 @@ def label(study: Study) -> str:
     names = rows["metric"]
     known = better(study)
     declared = study.declared.get("metric")
-    counts = names.groupby(names, sort=False).size().to_dict()
+    counts = {str(name): int(n) for name, n in names.groupby(names, sort=False).size().items()}
     found = judging.judge(counts, known, declared)
     if found is None:
         wanted = f"by {declared}" if declared else "by a metric whose better direction is known"

@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from mpdit.grid.forecast import forecast
 from mpdit.grid.plan import PlannedRun
 from mpdit.grid.stages import pairs
 from tests.helpers.plans import plan
@@ -128,3 +129,27 @@ def test_a_variant_that_is_compared_with_none_gets_the_first_look() -> None:
     assert pairs(made) == []
     stages = walk(made, lambda run: noisy(run, 20, 0.1))
     assert len(stages[-1].runs) == 6
+
+
+@pytest.mark.parametrize("text", [LOOKS, TUNED])
+def test_a_study_ends_within_what_was_forecast(text: str) -> None:
+    made = plan(text)
+    for now in walk(made, truth):
+        found = forecast(made, now)
+        if now.kind == "end":
+            runs = Counter(run.variant for run in now.runs)
+            assert found.least == found.most == runs
+            continue
+        assert all(
+            found.least[v] <= found.expected[v] <= found.most[v]
+            and found.least[v] <= runs <= found.most[v]
+            for v, runs in Counter(run.variant for run in walk(made, truth)[-1].runs).items()
+        )
+
+
+def test_before_any_run_half_of_the_comparisons_are_expected_to_end_at_each_look() -> None:
+    made = plan("variants: {a: {}, b: {mp_silu: true}}\nseeds: {looks: [3, 5, 9]}\n")
+    found = forecast(made, stage(made, {}))
+    assert found.least == {"a": 3, "b": 3}
+    assert found.expected == {"a": 3 + 2 / 2 + 4 / 4, "b": 5}
+    assert found.most == {"a": 9, "b": 9}
