@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpdit.catalogue import Dataset
 from mpdit.config import DEFAULTS, RunConfig
@@ -19,6 +19,9 @@ from mpdit.grid.resources import Resources
 from mpdit.grid.selection import select
 from mpdit.grid.settings import Layer, blame, fold, is_alone, shortest, to_run
 from mpdit.modelconfig import ModelConfig
+
+if TYPE_CHECKING:
+    from mpdit.grid.fractions import Chosen
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ class Plan:
     merged: tuple[Merged, ...]
     defaults: int = DEFAULTS
     """The version of the defaults of what the grid does not say."""
+    fraction: Chosen | None = None
+    """The part of the crossed grid that is run, where it asks for one."""
 
     @property
     def study(self) -> str:
@@ -214,6 +219,14 @@ def make_plan(grid: Grid, defaults: int = DEFAULTS) -> Plan:
                 merged[pair] = merged.get(pair, 0) + 1
     if not runs:
         raise ConfigError(f"{grid.source.name}: every combination is excluded")
+    fraction = None
+    if grid.declared.fraction is not None:
+        from mpdit.grid.fractions import cell, choose
+
+        every = {cell(run.axes): run.axes for run in runs.values()}
+        fraction = choose(grid, list(every.values()))
+        runs = {key: run for key, run in runs.items() if cell(run.axes) in fraction.cells}
+        grid = replace(grid, declared=replace(grid.declared, fraction=fraction.found.effects))
     return Plan(
         grid=grid,
         runs=tuple(runs.values()),
@@ -223,6 +236,7 @@ def make_plan(grid: Grid, defaults: int = DEFAULTS) -> Plan:
         ),
         merged=tuple(Merged(label, kept, count) for (label, kept), count in merged.items()),
         defaults=defaults,
+        fraction=fraction,
     )
 
 
