@@ -15,6 +15,8 @@ import pytest
 from mpdit.disk.rundir import RunDir, RunState
 from mpdit.grid.plan import Plan
 from mpdit.study.advance import advance, stage_on_disk
+from mpdit.study.choosing import select_part
+from mpdit.study.retry import STATES
 from mpdit.study.stages import read_stage
 from mpdit.study.status import survey
 from mpdit.study.studydir import StudyDir
@@ -190,3 +192,17 @@ def test_the_folder_of_a_study_without_stages_has_none(results: Path) -> None:
     assert done.stage is None
     assert stage_on_disk(StudyDir(done.study.path)) is None
     assert RunDir(done.study.path / made.runs[0].name).is_done()
+
+
+def test_a_retry_goes_on_with_the_stages_that_its_run_held_up(results: Path) -> None:
+    made = plan(TEXT.replace("a: {}", "raises: {}"))
+    done = start(made, results)
+    assert done.process is not None
+    assert done.process.wait(PATIENCE_S) == 0
+    held = stage_on_disk(StudyDir(done.study.path))
+    assert held is not None
+    assert {run.variant for run in held.pending} == {"raises"}
+    again = start(select_part(done.study, made, ()), results, whole=made, states=STATES)
+    assert again.process is not None
+    assert again.process.wait(PATIENCE_S) == 0
+    assert read_stage(made, StudyDir(done.study.path)).words != held.words  # type: ignore[union-attr]
