@@ -23,8 +23,8 @@ LISTED = 50
 """A job depends on so many tasks at most."""
 
 
-def notify(folder: Path, runs: Collection[str], command: str) -> None:
-    """Run ``command`` in a shell, in the study's folder.
+def notify(folder: Path, runs: Collection[str] | None, command: str) -> None:
+    """Run ``command`` in a shell, in the study's folder, about some runs or all of them.
 
     MPDIT_STUDY is the folder, MPDIT_SUMMARY one line that counts the runs' states.
     """
@@ -35,8 +35,10 @@ def notify(folder: Path, runs: Collection[str], command: str) -> None:
     subprocess.run(["sh", "-c", command], cwd=folder, env=environment, check=False)
 
 
-def follow_up(folder: Path, runs: Collection[str], command: str | None) -> None:
+def follow_up(folder: Path, runs: Collection[str] | None, command: str | None) -> None:
     """Continue a study from a job of its own, and run ``command`` (`notify`) at its end.
+
+    ``runs`` are those whose end it awaits; None for all, of all stages.
 
     While runs are active, the job requeues itself: so it keeps its place among the user's jobs,
     where a new one might find no room.

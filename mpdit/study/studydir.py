@@ -33,7 +33,7 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -221,6 +221,12 @@ class StudyDir:
         return list(self.table["runs"])
 
     @property
+    def is_staged(self) -> bool:
+        """Whether results decide which runs come next."""
+        said = self.table.get("decisions") or {}
+        return bool(said.get("looks") or said.get("tuning"))
+
+    @property
     def defaults(self) -> int:
         """The version of the defaults (`mpdit.config.DEFAULTS`) that the study began with."""
         there = (self.path / "study.json").exists()
@@ -232,14 +238,15 @@ class StudyDir:
     def compare(self, plan: Plan) -> tuple[list[str], list[str]]:
         """The runs that the grid had not when it was last submitted, and those it no longer has.
 
-        None are new before the first time.
+        None are new before the first time, nor the runs of a staged grid that are not needed yet.
         """
         try:
             listed = [entry for entry in self.entries if entry.get("in_grid", True)]
         except ConfigError:
             return [], []
         before = {entry["id"]: entry["name"] for entry in listed}
-        new = [r.name for r in plan.runs if before.keys().isdisjoint((r.id, r.id[:OLD_DIGITS]))]
+        fresh = () if plan.grid.is_staged else plan.runs
+        new = [r.name for r in fresh if before.keys().isdisjoint((r.id, r.id[:OLD_DIGITS]))]
         now = {known for run in plan.runs for known in (run.id, run.id[:OLD_DIGITS])}
         return new, [name for run_id, name in before.items() if run_id not in now]
 
@@ -270,10 +277,16 @@ class StudyDir:
         except ConfigError:
             return True
 
-    def write_table(self, plan: Plan, file: str) -> dict[str, str]:
+    def write_table(
+        self, plan: Plan, file: str, possible: Sequence[PlannedRun] = ()
+    ) -> dict[str, str]:
         """Write grid.yaml, its extensions and study.json; run id → the name of its folder.
 
-        An existing folder keeps its name; one that the grid no longer has stays listed.
+        An existing folder keeps its name; one that the grid no longer has stays listed. So does
+        one of a staged grid that its results have made unnecessary.
+
+        Args:
+            possible: of a staged grid, all runs that it may need.
         """
         places = self.places(plan.runs)
         names = {run.id: places.get(run.id, run.name) for run in plan.runs}
@@ -281,10 +294,13 @@ class StudyDir:
         with suppress(ConfigError):
             old = {entry["name"]: entry for entry in StudyDir(self.path).entries}
         rows = [_entry(run, names[run.id]) for run in plan.runs]
+        others = {run.id: run for run in possible if run.id not in names}
+        unneeded = self.places(others.values()) if others else {}
+        rows += [_entry(others[i], name) | {"needed": False} for i, name in unneeded.items()]
         for row in rows:
             if "submitted" in old.get(row["name"], {}):
                 row["submitted"] = old[row["name"]]["submitted"]
-        in_grid = set(names.values())
+        in_grid = {*names.values(), *unneeded.values()}
         for run_id, name in self.folders().items():
             if name not in in_grid and self.run(name).exists():
                 before = old.get(name, {"variant": name.removesuffix(f"-{run_id}")})
@@ -357,6 +373,7 @@ class _Listed(TypedDict):
     id: str
     variant: str
     in_grid: NotRequired[bool]
+    needed: NotRequired[bool]
     seed: NotRequired[int | None]
     steps: NotRequired[int]
 
