@@ -210,6 +210,8 @@ class StudyDir:
             raise ConfigError(f"{file} is damaged: {error}. {REMEDY}") from None
         if not isinstance(data, dict) or not isinstance(data.get("runs"), list):
             raise ConfigError(f"{file} is damaged: it lists no runs. {REMEDY}")
+        if not _fits(_HEAD, data):
+            raise ConfigError(f"{file} is damaged: grid or set. {REMEDY}")
         whole = [entry for entry in data["runs"] if _fits(_ENTRY, entry)]
         if damaged := len(data["runs"]) - len(whole):
             warn_once(f"{file}: {count(damaged, 'run')} damaged and counted as absent. {REMEDY}")
@@ -219,6 +221,11 @@ class StudyDir:
     def entries(self) -> list[dict[str, Any]]:
         """study.json's runs."""
         return list(self.table["runs"])
+
+    @property
+    def grid_name(self) -> str:
+        """The grid file that was last submitted."""
+        return str(self.table.get("grid", self.grid_file))
 
     @property
     def defaults(self) -> int:
@@ -361,6 +368,13 @@ class _Listed(TypedDict):
     steps: NotRequired[int]
 
 
+class _Head(TypedDict, total=False):
+    """What study.json may say of its grid."""
+
+    grid: str
+    set: list[str]
+
+
 class _Tasks(TypedDict):
     tasks: list[list[str]]
 
@@ -382,7 +396,7 @@ class _ClaimRow(TypedDict, total=False):
     job: str | None
 
 
-_ENTRY, _ROW = TypeAdapter(_Listed), TypeAdapter(_ClaimRow)
+_ENTRY, _HEAD, _ROW = TypeAdapter(_Listed), TypeAdapter(_Head), TypeAdapter(_ClaimRow)
 
 
 def _fits(kind: TypeAdapter[Any], value: Any) -> bool:
