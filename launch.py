@@ -220,7 +220,7 @@ def retry(
     plan = stored_plan(found)
     part = select_part(found, plan, only or ())
     how = Execution(choose_cluster(last_cluster(found), plan), max_parallel, on_end, live_code)
-    name = found.table["grid"]
+    name = found.grid_name
     more = partial(adjust, study=found, time=time, memory=memory, sets=sets or ())
     _submit(part, found.path.parent, how, wait, plan, grid_name=name, states=STATES, adjust=more)
 

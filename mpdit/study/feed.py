@@ -82,7 +82,7 @@ def feed(study: StudyDir) -> list[Submission]:
                 plan,
                 study.path.parent,
                 how,
-                grid_name=study.table["grid"],
+                grid_name=study.grid_name,
                 states=[state],
                 adjust=lambda runs: room(prepare(runs, study, chosen)),  # noqa: B023 - called at once
             )

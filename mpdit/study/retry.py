@@ -14,7 +14,7 @@ from mpdit.study.studydir import StudyDir
 
 STATES = ("failed", "lost")
 
-_FACTOR = re.compile(r"[xX×](\d+(?:\.\d+)?)")
+_FACTOR = re.compile(r"[xX×](?=.*[1-9])(\d{1,6}(?:\.\d{1,6})?)")
 _MEMORY = re.compile(r"(\d{1,9})([KMGT])B?")
 
 
@@ -83,8 +83,9 @@ def _size(text: str, before: Resources, name: str) -> str:
         raise ConfigError(f"--memory {text}: memory is text like 16G, or a factor like x2")
     if factor is None:
         return text
-    if before.memory is None:
-        raise ConfigError(f"--memory {text}: {name} had no memory to multiply; give one like 16G")
+    if before.memory in (None, "0"):
+        had = "all of a node's memory" if before.memory else "no memory to multiply"
+        raise ConfigError(f"--memory {text}: {name} had {had}; give an amount like 16G")
     return scaled_memory(before.memory, float(factor[1]))
 
 
@@ -95,4 +96,4 @@ def scaled_memory(memory: str, factor: float) -> str:
     wanted, unit = int(had[1]) * factor, had[2]
     if not wanted.is_integer() and unit != "K":
         wanted, unit = 1024 * wanted, {"T": "G", "G": "M", "M": "K"}[unit]
-    return f"{wanted:.0f}{unit}"
+    return f"{max(1, round(wanted))}{unit}"  # 0 is all of a node

@@ -210,6 +210,8 @@ class StudyDir:
             raise ConfigError(f"{file} is damaged: {error}. {REMEDY}") from None
         if not isinstance(data, dict) or not isinstance(data.get("runs"), list):
             raise ConfigError(f"{file} is damaged: it lists no runs. {REMEDY}")
+        if not _fits(_HEAD, data):
+            raise ConfigError(f"{file} is damaged: grid or set. {REMEDY}")
         whole = [entry for entry in data["runs"] if _fits(_ENTRY, entry)]
         if damaged := len(data["runs"]) - len(whole):
             warn_once(f"{file}: {count(damaged, 'run')} damaged and counted as absent. {REMEDY}")
@@ -225,6 +227,11 @@ class StudyDir:
         """Whether results decide which runs come next."""
         said = self.table.get("decisions") or {}
         return bool(said.get("looks") or said.get("tuning"))
+
+    @property
+    def grid_name(self) -> str:
+        """The grid file that was last submitted."""
+        return str(self.table.get("grid", self.grid_file))
 
     @property
     def defaults(self) -> int:
@@ -378,6 +385,13 @@ class _Listed(TypedDict):
     steps: NotRequired[int]
 
 
+class _Head(TypedDict, total=False):
+    """What study.json may say of its grid."""
+
+    grid: str
+    set: list[str]
+
+
 class _Tasks(TypedDict):
     tasks: list[list[str]]
 
@@ -399,7 +413,7 @@ class _ClaimRow(TypedDict, total=False):
     job: str | None
 
 
-_ENTRY, _ROW = TypeAdapter(_Listed), TypeAdapter(_ClaimRow)
+_ENTRY, _HEAD, _ROW = TypeAdapter(_Listed), TypeAdapter(_Head), TypeAdapter(_ClaimRow)
 
 
 def _fits(kind: TypeAdapter[Any], value: Any) -> bool:
