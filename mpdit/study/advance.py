@@ -38,7 +38,7 @@ def advance(study: StudyDir, how: Execution) -> Submission | None:
         plan,
         study.path.parent,
         how,
-        grid_name=study.table["grid"],
+        grid_name=study.grid_name,
         states=["planned"],
         adjust=partial(unsubmitted, study=study),
     )

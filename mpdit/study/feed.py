@@ -94,7 +94,7 @@ def feed(study: StudyDir) -> list[Submission]:
             plan,
             study.path.parent,
             how,
-            grid_name=study.table["grid"],
+            grid_name=study.grid_name,
             states=["planned"],
             adjust=lambda runs: room(unsubmitted(runs, study)),
         )
