@@ -155,8 +155,8 @@ class ModelConfig(Section):
     def as_before(cls, data: Mapping[str, Any], defaults: int) -> dict[str, Any]:
         """As of every section; what a preset says is not omitted."""
         preset = data.get("preset")
-        known = isinstance(preset, str) and preset in PRESETS
-        return super().as_before({**(PRESETS[preset] if known else {}), **data}, defaults)
+        options = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
+        return super().as_before({**options, **data}, defaults)
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:

@@ -52,8 +52,8 @@ class Sinusoidal(nn.Module):
 class Fourier(nn.Module):
     """a·cos(t·scale + shift), scale 2π·N(0, 1) and shift 2π·U(0, 1) drawn once (EDM2 eq. 75).
 
-    a is EDM2's √2, for unit magnitude (in float32, as map-dit has it), or 1 of map-dit's Table 2, for a
-    magnitude of 1/√2.
+    a is EDM2's √2, for unit magnitude, or 1, for 1/√2 (map-dit's Table 2). The product with √2 is
+    in float32 in a float64 model too, as in map-dit's branch final.
     """
 
     scale: Tensor
