@@ -108,8 +108,8 @@ class TrainConfig(Section):
     mp_learning_rate: Rate | None = None
     """For weight-normalized parameters; None: as ``learning_rate``."""
     gain_learning_rate: Annotated[Rate | None, Later(as_before=SameAs("learning_rate"))] = None
-    """For learned gains; None: as ``mp_learning_rate``. A model without weight normalization has no
-    gains, and this is its ``learning_rate``."""
+    """For learned gains; None: as ``mp_learning_rate``. For a model without gains this is
+    its ``learning_rate``."""
     adam_betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.99)
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
     """Linear warm-up; None: steps / 150."""
@@ -271,7 +271,7 @@ class RunConfig(Section):
         if self.evaluate.extractor is None:
             told = self.evaluate.model_dump() | {"extractor": spec.extractor}
             self.fill(evaluate=EvaluateConfig.model_validate(told))
-        if not self.model.weight_normalization:
+        if not self.model.has_gains:
             rate = self.train.learning_rate
             self.fill(train=self.train.model_copy(update={"gain_learning_rate": rate}))
         self.fill(extensions=used(self.extensions, self._names()))

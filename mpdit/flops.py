@@ -16,9 +16,10 @@ TRAINING_PASSES = 3
 """A training step in forward passes: backward has two products for each one of forward."""
 
 
-def part_width(part: str, width: int) -> int:
+def part_width(part: str, model: ModelConfig) -> int:
     """How many numbers one part of a modulation takes."""
-    return PARTS.find(part).width(width)
+    acting = "rotation" if part == "gate" and model.gate == "rotation" else part
+    return PARTS.find(acting).width(model.width)
 
 
 def time_features(model: ModelConfig) -> int:
@@ -29,9 +30,10 @@ def time_features(model: ModelConfig) -> int:
 
 def _modulation(model: ModelConfig, parts: tuple[str, ...], sublayers: int) -> tuple[int, int]:
     """(outputs, learned gains) of a block's or the final layer's modulation."""
-    outputs = sublayers * sum(part_width(part, model.width) for part in parts)
+    outputs = sublayers * sum(part_width(part, model) for part in parts)
     gains = sublayers * len(parts) if model.modulation == "separate" else min(1, len(parts))
-    return outputs, gains if model.weight_normalization else 0
+    with_gains = model.weight_normalization and model.modulation != "plain"
+    return outputs, gains if with_gains else 0
 
 
 def count_parameters(model: ModelConfig, data: Dataset) -> dict[str, int]:
@@ -47,7 +49,7 @@ def count_parameters(model: ModelConfig, data: Dataset) -> dict[str, int]:
     patch = model.patch_size**2 * data.channels
     block_outputs, block_gains = _modulation(model, model.parts, sublayers=2)
     final_outputs, final_gains = _modulation(model, model.final_parts, sublayers=1)
-    final_gains += model.weight_normalization
+    final_gains += model.weight_normalization and model.zero_output
     return {
         "embedders": (patch + 1) * width
         + (time_features(model) + width) * width

@@ -40,8 +40,20 @@ PRESETS: dict[str, dict[str, Any]] = {
         "time_embedding": "fourier",
         "mean_free_positions": True,
     },
+    # The author's last state: rotation in all places, nothing that shrinks (branch final).
+    "final": {
+        **dict.fromkeys(PAPERS_FLAGS, True),
+        "cosine_attention": False,
+        "conditioning": "rotation+blended_shift+gate",
+        "gate": "rotation",
+        "modulation": "plain",
+        "time_embedding": "mp_fourier",
+        "mean_free_table": True,
+        "mp_attention_output": True,
+        "zero_output": False,
+    },
 }
-"""The two generations of the official code, as values of the named options."""
+"""The three generations of the official code, as values of the named options."""
 
 
 def _parts(value: object) -> tuple[str, ...]:
@@ -73,8 +85,8 @@ def _mode(parts: tuple[str, ...]) -> str:
 class ModelConfig(Section):
     """A Diffusion Transformer: size, magnitude-preservation flags, conditioning.
 
-    ``name`` (``DiT-S/2``) and ``preset`` (``flags``, ``mods``) are accepted as input and resolved
-    into the fields below, so that two spellings of one model are one identity.
+    ``name`` (``DiT-S/2``) and ``preset`` (``flags``, ``mods``, ``final``) are accepted as input and
+    resolved into the fields below, so that two spellings of one model are one identity.
     """
 
     depth: Positive
@@ -94,16 +106,28 @@ class ModelConfig(Section):
     conditioning: str = "adaln"
     final_conditioning: str = "same"
     """The final layer's own modulation, by parts (it has no gate); ``same`` follows the blocks."""
-    modulation: Literal["joint", "separate"] = "joint"
-    """One linear map for all of a block's modulation, or one for each part of each sublayer."""
-    gate: Literal["zero", "one_plus"] = "zero"
-    """A sublayer's output is multiplied by ``g`` (AdaLN-Zero) or by ``1 + g``; g starts at 0."""
+    modulation: Literal["joint", "separate", "plain"] = "joint"
+    """One linear map for all of a block's modulation, or one for each part of each sublayer, which
+    differ by their learned gains; ``plain``: without weight normalization, so without gains."""
+    gate: Literal["zero", "one_plus", "rotation"] = "zero"
+    """A sublayer's output is multiplied by ``g`` (AdaLN-Zero) or by ``1 + g``, or rotated by ``g``,
+    an angle for each pair of channels; g starts at 0."""
     time_embedding: Literal["sinusoidal", "table", "fourier", "mp_fourier"] | None = None
     """None follows ``mp_embedding``: a table of 1000 rows when on, else sinusoidal. ``fourier`` is
     map-dit's, of magnitude 0.707; ``mp_fourier`` has EDM2's √2."""
     mean_free_positions: bool = False
     mp_attention: bool = False
     """Each head's output at unit magnitude: the shrinking by softmax's average is divided out."""
+    mp_attention_output: Annotated[bool, Later(as_before=False)] = False
+    """Attention's output at unit magnitude for each token, after its last map."""
+    mean_free_table: Annotated[bool, Later(as_before=False)] = False
+    """The position table without its overall mean; ``mean_free_positions``: each row without its
+    own."""
+    zero_output: Annotated[bool, Later(as_before=True)] = True
+    """The model's output is zero at initialization; false: its last map has no learned gain, and
+    starts like any other."""
+    residual_t: Annotated[float, Field(gt=0, lt=1), Later(as_before=0.3)] = 0.3
+    """t of the residual sums mp_sum(x, output, t), with ``mp_residual``."""
     added_flags: Annotated[tuple[str, ...], Field(strict=False), Later(as_before=[])] = ()
     """The flags that are on beside these: an extension's, and the package's later ones. A config
     may set each by its own name, as the others."""
@@ -126,6 +150,13 @@ class ModelConfig(Section):
     @classmethod
     def _canonical_conditioning(cls, value: object) -> str:
         return _mode(_parts(value))
+
+    @classmethod
+    def as_before(cls, data: Mapping[str, Any], defaults: int) -> dict[str, Any]:
+        """As of every section; what a preset says is not omitted."""
+        preset = data.get("preset")
+        options = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
+        return super().as_before({**options, **data}, defaults)
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
@@ -158,6 +189,18 @@ class ModelConfig(Section):
     def flags(self) -> tuple[str, ...]:
         """The flags that are on."""
         return (*(flag for flag in PAPERS_FLAGS if getattr(self, flag)), *self.added_flags)
+
+    @property
+    def has_gains(self) -> bool:
+        """Whether the model has learned gains."""
+        modulated = self.modulation != "plain" and bool(self.parts or self.final_parts)
+        return self.weight_normalization and (self.zero_output or modulated)
+
+    @property
+    def float32_sums(self) -> bool:
+        """Whether the weights of the sums are rounded to float32 in a float64 model too, as map-dit
+        has them in the branch of the blended shift."""
+        return "blended_shift" in self.parts
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mpdit.catalogue.flags import PAPER
+from mpdit.catalogue.flags import EDM2, PAPER
 from mpdit.catalogue.registry import Registry, Row, decorator
 
 
@@ -18,6 +18,14 @@ def one_a_pair(width: int) -> int:
     return width // 2
 
 
+def one_a_channel_and_one(width: int) -> int:
+    return width + 1
+
+
+def no_number(_width: int) -> int:
+    return 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class PartRow(Row):
     """How the conditioning vector acts on a sublayer.
@@ -27,9 +35,12 @@ class PartRow(Row):
         implementation: ``(x, values) -> x`` on a sublayer's input: x (batch, tokens, width), the
             numbers (batch, 1, their width), which start at zero, where a part should do nothing.
             None for the gate, which acts on the output.
+        unit: the model's width → how many of the numbers, the first ones, have unit magnitude at
+            initialization: they come from a map without gain, and are not zero there.
     """
 
     width: Callable[[int], int] = one_a_channel
+    unit: Callable[[int], int] = no_number
 
 
 _MODULATION = "mpdit.model.modulation"
@@ -68,9 +79,17 @@ PARTS = Registry(
             implementation=f"{_MODULATION}:rotate",
         ),
         PartRow(
+            name="blended_shift",
+            does="mp_sum(x, b, β), with a learned blend β that starts at 0.1",
+            source=f"{EDM2} eq. 88, map-dit branch final",
+            width=one_a_channel_and_one,
+            unit=one_a_channel,
+            implementation=f"{_MODULATION}:blend_shift",
+        ),
+        PartRow(
             name="gate",
-            does="the sublayer's output times g, or 1 + g (model.gate)",
-            source="arXiv:2212.09748",
+            does="the sublayer's output times g or 1 + g, or rotated (model.gate)",
+            source="arXiv:2212.09748, map-dit branch final",
         ),
     ],
     note=f"parts joined by +, or a mode: {', '.join(MODES)}",

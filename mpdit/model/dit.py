@@ -1,6 +1,6 @@
 """The Diffusion Transformer (DiT: Peebles & Xie, arXiv:2212.09748) with map-dit's options.
 
-Both generations of the official code (Bill et al., arXiv:2505.19122) are points of one
+All three generations of the official code (Bill et al., arXiv:2505.19122) are points of one
 `ModelConfig`. There are no biases anywhere.
 """
 
@@ -88,7 +88,8 @@ class Block(nn.Module):
 
 
 class Final(nn.Module):
-    """Modulated tokens → the numbers of their patches, ε and variance; zero at initialization."""
+    """Modulated tokens → the numbers of their patches, ε and variance; zero at initialization
+    with ``zero_output``."""
 
     def __init__(self, config: ModelConfig, numbers: int) -> None:
         super().__init__()
@@ -96,7 +97,10 @@ class Final(nn.Module):
         self.norm = LayerNorm(config)
         self.modulation = Modulation(config, parts, 1) if parts else None
         self.linear = MPLinear(
-            config.width, numbers, normalized=config.weight_normalization, zero=True
+            config.width,
+            numbers,
+            normalized=config.weight_normalization,
+            zero=config.zero_output,
         )
 
     def forward(

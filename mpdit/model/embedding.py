@@ -29,6 +29,8 @@ def position_table(config: ModelConfig, side: int) -> Float[Tensor, "tokens widt
     table = torch.cat([wave for a in angles for wave in (a.sin(), a.cos())], dim=-1)
     if config.mean_free_positions:
         table = table - table.mean(-1, keepdim=True)
+    if config.mean_free_table:
+        table = table - table.mean()
     return normalize(table) if config.mp_pos_enc else table
 
 
@@ -50,15 +52,16 @@ class Sinusoidal(nn.Module):
 class Fourier(nn.Module):
     """a·cos(t·scale + shift), scale 2π·N(0, 1) and shift 2π·U(0, 1) drawn once (EDM2 eq. 75).
 
-    a is EDM2's √2, for unit magnitude, or the official map-dit code's 1, for a magnitude of 1/√2.
+    a is EDM2's √2, for unit magnitude, or 1, for 1/√2 (map-dit's Table 2). The product with √2 is
+    in float32 in a float64 model too, as in map-dit's branch final.
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, amplitude: float) -> None:
+    def __init__(self, *, unit: bool) -> None:
         super().__init__()
-        self.amplitude = amplitude
+        self.unit = unit
         self.register_buffer("scale", torch.empty(FOURIER_FEATURES))
         self.register_buffer("shift", torch.empty(FOURIER_FEATURES))
 
@@ -67,7 +70,8 @@ class Fourier(nn.Module):
         self.shift.uniform_(generator=generator).mul_(2 * math.pi)
 
     def forward(self, t: Int[Tensor, " batch"]) -> Float[Tensor, "batch features"]:
-        return self.amplitude * (t[:, None] * self.scale + self.shift).cos()
+        wave = (t[:, None] * self.scale + self.shift).cos()
+        return (math.sqrt(2) * wave.float()).to(wave.dtype) if self.unit else wave
 
 
 class TimeEmbedding(nn.Module):
@@ -81,9 +85,9 @@ class TimeEmbedding(nn.Module):
             # Follows the weight flags, not mp_embedding's own, as the official code has it.
             self.features = MPEmbedding(TIMESTEPS, width, normalized=config.weight_normalization)
         elif config.time_embedding == "fourier":
-            self.features = Fourier(1.0)
+            self.features = Fourier(unit=False)
         elif config.time_embedding == "mp_fourier":
-            self.features = Fourier(math.sqrt(2))
+            self.features = Fourier(unit=True)
         else:
             self.features = Sinusoidal(width)
         self.mlp = MLP(config, time_features(config), width, width)

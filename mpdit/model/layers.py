@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -65,15 +66,23 @@ def normalize(x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
     return to_length(x, math.sqrt(x.shape[-1]))
 
 
-def mp_coefficients(t: float) -> tuple[float, float]:
-    """What a and b are multiplied by in ``mp_sum(a, b, t)``."""
+def mp_coefficients(t: float, *, float32: bool = False) -> tuple[float, float]:
+    """What a and b are multiplied by in ``mp_sum(a, b, t)``.
+
+    ``float32``: t and the root are rounded to float32, as in map-dit's branch final.
+    """
+    if float32:
+        rounded = np.float32(t)
+        of_a, of_b = np.float32(1) - rounded, rounded
+        length = float(np.sqrt(of_a * of_a + of_b * of_b))
+        return float(of_a) / length, float(of_b) / length
     length = math.hypot(1 - t, t)
     return (1 - t) / length, t / length
 
 
-def mp_sum(a: Tensor, b: Tensor, t: float) -> Tensor:
+def mp_sum(a: Tensor, b: Tensor, t: float, *, float32: bool = False) -> Tensor:
     """((1 − t)·a + t·b) / √((1 − t)² + t²), EDM2 eq. 88; the shapes broadcast."""
-    of_a, of_b = mp_coefficients(t)
+    of_a, of_b = mp_coefficients(t, float32=float32)
     return torch.add(b * of_b, a, alpha=of_a)
 
 
@@ -88,7 +97,7 @@ def activation(config: ModelConfig) -> Callable[[Tensor], Tensor]:
 
 def summed(config: ModelConfig, a: Tensor, b: Tensor) -> Tensor:
     """How embeddings are joined: an even magnitude-preserving sum, or ``+``."""
-    return mp_sum(a, b, 0.5) if config.mp_residual else a + b
+    return mp_sum(a, b, 0.5, float32=config.float32_sums) if config.mp_residual else a + b
 
 
 class MPLinear(nn.Module):
@@ -207,7 +216,8 @@ class Attention(nn.Module):
     A softmax averages: from values of unit magnitude that are independent, weights a make a head's
     output o = Σ a_j v_j of magnitude √(Σ a_j²) < 1, and of 1 when all v_j are alike. The true
     factor lies between and is measured, not assumed: with ``mp_attention``, o ← o·√(D/H) / ‖o‖ per
-    token and head, as q and k have it.
+    token and head, as q and k have it; with ``mp_attention_output``, the output of the last map
+    per token (map-dit's branch final).
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -215,7 +225,7 @@ class Attention(nn.Module):
         width, normalized = config.width, config.weight_normalization
         self.heads = config.heads
         self.cosine = config.cosine_attention
-        self.restored = config.mp_attention
+        self.restored, self.output_restored = config.mp_attention, config.mp_attention_output
         # Rows are normalized one by one, so one map to q, k, v is the same function as three.
         self.qkv = MPLinear(width, 3 * width, normalized=normalized)
         self.out = MPLinear(width, width, normalized=normalized)
@@ -233,7 +243,7 @@ class Attention(nn.Module):
         if self.restored:
             heads = normalize(heads)
         joined: Tensor = self.out(heads.transpose(1, 2).flatten(2))  # (B, T, D)
-        return joined
+        return normalize(joined) if self.output_restored else joined
 
     def attend(
         self,

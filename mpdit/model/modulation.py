@@ -1,4 +1,4 @@
-"""How the conditioning vector acts on a sublayer: scale, shift, rotation, gate.
+"""How the conditioning vector acts on a sublayer: scale, shift, rotation, blended shift, gate.
 
 docs/adding.md shows how to add a part.
 """
@@ -41,6 +41,17 @@ def rotate(x: Tokens, angle: PerPair) -> Tokens:
     return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
 
 
+def blend_shift(x: Tokens, values: Float[Tensor, "batch 1 width+1"]) -> Tokens:
+    """mp_sum(x, b, β) with β = sigmoid(a − 2.1972) (map-dit, branch final).
+
+    The values are b, of unit magnitude, and the number a, with a β of 0.1 for 0.
+    """
+    b, a = values[..., :-1], values[..., -1:]
+    blend = (a - 2.1972).sigmoid()
+    length = torch.hypot(1 - blend, blend)
+    return torch.addcmul(b * (blend / length), x, (1 - blend) / length)
+
+
 DITS_CHUNKS = ("shift", "scale")
 """What comes first among a modulation's outputs, in DiT's order; then the other parts, the gate
 last."""
@@ -56,23 +67,32 @@ class Modulation(nn.Module):
     """One linear map from the conditioning to the values of all parts of all sublayers.
 
     ``modulation: joint`` has one learned gain; ``separate`` has one for each part of each sublayer,
-    which is the same function as linear maps of their own, since rows are normalized one by one.
+    which is the same function as linear maps of their own, since rows are normalized one by one;
+    ``plain`` is not normalized and has none. The numbers that are not zero at initialization
+    (`PartRow.unit`) come from a second map, ``unit``, without gain.
     """
 
     def __init__(self, config: ModelConfig, parts: tuple[str, ...], sublayers: int) -> None:
         super().__init__()
         self.parts = layout(parts)
         self.sublayers = sublayers
-        self.sizes = [part_width(part, config.width) for part in self.parts] * sublayers
+        self.units = [PARTS.find(part).unit(config.width) for part in self.parts] * sublayers
+        widths = [part_width(part, config) for part in self.parts] * sublayers
+        self.sizes = [n - unit for n, unit in zip(widths, self.units, strict=True)]
         self.applied: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
             part: PARTS.find(part).load() for part in parts if part != "gate"
         }
         self.linear = MPLinear(
             config.width,
             sum(self.sizes),
-            normalized=config.weight_normalization,
+            normalized=config.weight_normalization and config.modulation != "plain",
             zero=True,
             gains=self.sizes if config.modulation == "separate" else None,
+        )
+        self.unit = (
+            MPLinear(config.width, sum(self.units), normalized=config.weight_normalization)
+            if any(self.units)
+            else None
         )
 
     def forward(self, c: Float[Tensor, "batch width"]) -> list[Values]:
@@ -80,7 +100,11 @@ class Modulation(nn.Module):
 
         They have the conditioning's dtype: under autocast float32, for rotation's cos and sin.
         """
-        values = iter(self.linear(c).to(c.dtype)[:, None].split(self.sizes, dim=-1))
+        found = self.linear(c).to(c.dtype)[:, None].split(self.sizes, dim=-1)
+        if self.unit is not None:
+            units = self.unit(c).to(c.dtype)[:, None].split(self.units, dim=-1)
+            found = tuple(torch.cat(both, dim=-1) for both in zip(units, found, strict=True))
+        values = iter(found)
         return [dict(zip(self.parts, values, strict=False)) for _ in range(self.sublayers)]
 
     def modulate(self, x: Tokens, values: Values) -> Tokens:
@@ -95,16 +119,24 @@ class Modulation(nn.Module):
 
 
 class Residual:
-    """x ← join(x, gate ⊙ branch): the gate is g (AdaLN-Zero) or 1 + g, the join mp_sum(·, ·, 0.3)
-    or ``+``."""
+    """x ← join(x, gate ⊙ branch): the gate is g (AdaLN-Zero), 1 + g or a rotation, the join
+    mp_sum(·, ·, 0.3) or ``+``."""
 
     def __init__(self, config: ModelConfig) -> None:
-        self.one_plus = config.gate == "one_plus"
-        self.of_x, self.of_branch = mp_coefficients(0.3) if config.mp_residual else (1.0, 1.0)
+        self.gate = config.gate
+        self.of_x, self.of_branch = (
+            mp_coefficients(config.residual_t, float32=config.float32_sums)
+            if config.mp_residual
+            else (1.0, 1.0)
+        )
 
     def __call__(self, x: Tokens, branch: Tokens, values: Values) -> Tokens:
-        if "gate" not in values:
+        gate = values.get("gate")
+        if gate is not None and self.gate == "rotation":
+            branch, gate = rotate(branch, gate), None
+        if gate is None:
             return torch.add(branch * self.of_branch, x, alpha=self.of_x)
-        gate = 1 + values["gate"] if self.one_plus else values["gate"]
+        if self.gate == "one_plus":
+            gate = 1 + gate
         # The join's factor goes into the gate, D numbers instead of T·D.
         return torch.add(branch * (self.of_branch * gate), x, alpha=self.of_x)

@@ -45,7 +45,7 @@ INVERTED = (
 )
 HOLDERS = ("state_dict", "model", "ema")
 """The keys that may hold the state dict in a .pt file."""
-FIXED = {"mlp_ratio": 4.0, "learn_sigma": True, "attn_scale": 0.3}
+FIXED = {"mlp_ratio": 4.0, "learn_sigma": True}
 """Official arguments for which our model supports one value only."""
 TABLE_TOLERANCE = 2e-3
 """Largest difference of a stored table from ours: half precision's for numbers up to 2."""
@@ -140,9 +140,9 @@ def run_config(official: Mapping[str, Any], kind: str, steps: int, stds: list[fl
     name = next((name for name, row in DATASETS.items() if row.shape == data), None)
     shape = {"channels": data.channels, "size": data.size, "classes": data.classes}
     planned = official.get("num_steps") or steps
-    rate = official.get("lr") or (1e-2 if kind == "mods" else 1e-4)
+    rate = official.get("lr") or (1e-4 if kind == "flags" else 1e-2)
     recipe: dict[str, Any] = {"learning_rate": rate}
-    if kind == "mods":
+    if kind != "flags":
         recipe["clip_norm"] = 0.1
     return make_run(
         {
@@ -159,7 +159,7 @@ def run_config(official: Mapping[str, Any], kind: str, steps: int, stds: list[fl
                 "snapshot_every": max(1, _given(official, "ema_snapshot_every", planned // 250)),
             },
             "sample": {
-                "guidance": 1.0 if kind == "mods" else 1.5,
+                "guidance": 1.5 if kind == "flags" else 1.0,
                 "ema_std": stds[0],
                 "labels": "uniform",  # as the official code draws them for its FID
             },

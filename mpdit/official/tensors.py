@@ -1,6 +1,7 @@
 """The official map-dit code's names, and the place of each of its tensors in our model.
 
-Both generations are covered: `flags` (commit 4e3b269) and `mods` (branch old-mod_opts, c799d37).
+Three generations are covered: `flags` (commit 4e3b269), `mods` (branch old-mod_opts, c799d37) and
+`final` (branch final).
 Our fused tensors (q, k, v; all parts of a modulation) are rows of several official ones.
 
 ``python -m mpdit.official convert OLD_RUN_DIR NEW_RUN_DIR`` converts an official run.
@@ -41,7 +42,7 @@ def model_options(official: Mapping[str, Any], kind: str) -> dict[str, Any]:
     Args:
         official: the constructor's `depth`, `hidden_size`, … or the command line's `model:
             DiT-S/2`, and `use_<flag>`, `<part>_mod` or `use_<part>_mod` switches.
-        kind: the generation, `flags` or `mods`.
+        kind: the generation, `flags`, `mods` or `final`.
 
     Raises:
         KeyError: for a missing size.
@@ -51,9 +52,11 @@ def model_options(official: Mapping[str, Any], kind: str) -> dict[str, Any]:
         options |= {"name": official["model"]}
     else:
         options |= {ours: official[theirs] for ours, theirs in SIZE.items()}
+    if "attn_scale" in official:
+        options |= {"residual_t": official["attn_scale"]}
     if kind == "flags":
         options |= {flag: official.get(f"use_{flag}", False) for flag in PAPERS_FLAGS}
-    else:
+    elif kind == "mods":
         parts = [part for part in PARTS if _is_on(official, part)]
         options |= {"conditioning": parts}
     return options
@@ -65,7 +68,7 @@ def _is_on(official: Mapping[str, Any], part: str) -> bool:
 
 
 def generation(names: Iterable[str], official: Mapping[str, Any]) -> str:
-    """``flags`` or ``mods``, by a run's tensors and arguments.
+    """``flags``, ``mods`` or ``final``, by a run's tensors and arguments.
 
     Raises:
         ConfigError: for any other generation of the official code.
@@ -77,14 +80,22 @@ def generation(names: Iterable[str], official: Mapping[str, Any]) -> str:
         return "flags"
     if has[".attn.qkv_proj."] and parts_named:
         return "mods"
-    which = "branch final" if has[".mod_msa."] else "branch main or another version"
+    if has[".attn.qkv_weight"] and has[".mod_msa.shift_net.blend."]:
+        return "final"
     raise ConfigError(
-        f"a run of {which} of the official code cannot be converted: only those of commit 4e3b269 "
-        "(eight flags) and of branch old-mod_opts (conditioning by parts) can"
+        "a run of branch main or another version of the official code cannot be converted: only "
+        "those of commit 4e3b269 (eight flags), of branch old-mod_opts (conditioning by parts) and "
+        "of branch final (rotation and blended shift) can"
     )
 
 
-_TELLING = (".attn.q_proj.", ".attn.qkv_proj.", ".modulation.net.1.", ".mod_msa.")
+_TELLING = (
+    ".attn.q_proj.",
+    ".attn.qkv_proj.",
+    ".modulation.net.1.",
+    ".attn.qkv_weight",
+    ".mod_msa.shift_net.blend.",
+)
 """Parts of tensors' names that tell the generations apart."""
 
 
@@ -109,6 +120,8 @@ def _modulation(prefix: str, sublayer: str, model: ModelConfig, gate: bool) -> l
 
 def parameter_sources(model: ModelConfig, kind: str) -> dict[str, list[str]]:
     """Map each of our parameters to the official ones whose rows it consists of, in order."""
+    if kind == "final":
+        return _sources_of_final(model.depth)
     sources = {
         "patches": ["x_embedder"],
         "time.mlp.first": ["t_embedder.mlp.net.0"],
@@ -144,6 +157,33 @@ def parameter_sources(model: ModelConfig, kind: str) -> dict[str, list[str]]:
         for ours, theirs in sources.items()
         for leaf in ("weight", "gain")
     }
+
+
+def _sources_of_final(depth: int) -> dict[str, list[str]]:
+    """`parameter_sources` of branch final, which has no gains."""
+    sources = {
+        "patches": ["x_embedder.weight"],
+        "time.mlp.first": ["t_embedder.mlp.0.weight"],
+        "time.mlp.second": ["t_embedder.mlp.2.weight"],
+        "label": ["y_embedder.embedding_table.weight"],
+        "final.linear": ["final_layer.linear.weight"],
+    }
+
+    def modulation(ours: str, theirs: list[str], zero: tuple[str, ...]) -> None:
+        linear, unit = f"{ours}.modulation.linear", f"{ours}.modulation.unit"
+        sources[linear] = [f"{prefix}.{net}.1.weight" for prefix in theirs for net in zero]
+        sources[unit] = [f"{prefix}.shift_net.net.1.weight" for prefix in theirs]
+
+    before = ("scale_net.net", "shift_net.blend")  # its scale is the rotation
+    modulation("final", ["final_layer.modulation"], before)
+    for i in range(depth):
+        block = f"blocks.{i}"  # in both
+        modulation(block, [f"{block}.mod_msa", f"{block}.mod_mlp"], (*before, "gate_net.net"))
+        sources[f"{block}.attention.qkv"] = [f"{block}.attn.qkv_weight"]
+        sources[f"{block}.attention.out"] = [f"{block}.attn.out_proj.weight"]
+        sources[f"{block}.mlp.first"] = [f"{block}.mlp.net.0.weight"]
+        sources[f"{block}.mlp.second"] = [f"{block}.mlp.net.2.weight"]
+    return {f"{ours}.weight": theirs for ours, theirs in sources.items()}
 
 
 def _at_least_1d(tensor: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def test_a_preset_holds_the_papers_flags_and_none_that_come_later() -> None:
 
 
 def test_parts_are_applied_in_one_order_with_the_gate_last() -> None:
-    assert in_order(set(PARTS)) == ("scale", "shift", "rotation", "gate")
+    assert in_order(set(PARTS)) == ("scale", "shift", "rotation", "blended_shift", "gate")
     assert all(parts == in_order(set(parts)) for parts in MODES.values())
 
 

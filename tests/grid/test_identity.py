@@ -12,6 +12,7 @@ from mpdit.catalogue import PAPERS_FLAGS
 from mpdit.config import OPERATIONAL, RunConfig, make_run, read_run
 from mpdit.errors import ConfigError
 from mpdit.grid.plan import make_plan
+from mpdit.modelconfig import PRESETS
 from mpdit.sampling.drawing import Drawing
 from tests.helpers.plans import grid_from_text
 
@@ -21,13 +22,17 @@ OTHER: dict[str, list[Any]] = {
     "model.heads": [2, 8],
     "model.patch_size": [1, 4],
     **{f"model.{flag}": [True] for flag in PAPERS_FLAGS if flag != "forced_weight_normalization"},
-    "model.conditioning": ["rotation", "rotation_scale", "scale+gate", "none"],
+    "model.conditioning": ["rotation", "rotation_scale", "blended_shift+gate", "none"],
     "model.final_conditioning": ["scale", "none"],
-    "model.modulation": ["separate"],
-    "model.gate": ["one_plus"],
+    "model.modulation": ["separate", "plain"],
+    "model.gate": ["one_plus", "rotation"],
     "model.time_embedding": ["table", "fourier", "mp_fourier"],
     "model.mean_free_positions": [True],
     "model.mp_attention": [True],
+    "model.mp_attention_output": [True],
+    "model.mean_free_table": [True],
+    "model.zero_output": [False],
+    "model.residual_t": [0.5],
     "train.steps": [10, 2000],
     "train.batch_size": [1, 128],
     "train.learning_rate": [1e-4, 2e-3],
@@ -127,14 +132,24 @@ def test_forcing_the_weights_is_another_run() -> None:
 
 
 def test_another_rate_of_the_gains_is_another_run_where_there_are_gains() -> None:
-    plain, normalized = base(), base()
+    plain, normalized, final = base(), base(), base()
     normalized["model"]["weight_normalization"] = True
+    final["model"]["preset"] = "final"
     ids = []
-    for tree in (plain, normalized):
+    for tree in (plain, normalized, final):
         other = {**tree, "train": {**tree["train"], "gain_learning_rate": 5e-3}}
         ids.append((make_run(tree).id, make_run(other).id))
     assert ids[0][0] == ids[0][1]
     assert ids[1][0] != ids[1][1]
+    assert ids[2][0] == ids[2][1]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_is_the_same_model_in_an_older_study(preset: str) -> None:
+    tree = base()
+    tree["model"] |= {"preset": preset, "conditioning": "rotation+gate"}
+    assert make_run(tree, defaults=1).model == make_run(tree).model
+    assert read_run(make_run(tree).resolved()).id == make_run(tree).id
 
 
 def test_latents_of_another_shape_are_another_run() -> None:

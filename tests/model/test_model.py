@@ -20,7 +20,7 @@ from mpdit.model.layers import (
     normalize,
     to_length,
 )
-from mpdit.model.modulation import Modulation, layout, rotate
+from mpdit.model.modulation import Modulation, Residual, blend_shift, layout, rotate
 from mpdit.modelconfig import ModelConfig
 from mpdit.training.probe import Probe
 
@@ -28,6 +28,7 @@ DATA = Dataset(channels=2, size=8, classes=5, extractor="digits")
 TINY = {"depth": 2, "width": 16, "heads": 2, "patch_size": 4}
 ALL = dict.fromkeys(PAPERS_FLAGS, True)
 MODS = {"preset": "mods", "conditioning": "rotation_scale"}
+FINAL = {"preset": "final"}
 
 
 def config(**options) -> ModelConfig:
@@ -146,6 +147,47 @@ def test_the_repairs_keep_the_magnitude_through_all_blocks():
     assert sites["conditioning"].item() == pytest.approx(1, abs=0.03)
 
 
+def test_the_last_generation_keeps_the_magnitude_through_all_blocks():
+    sites = probed(preset="final")
+    for site in ("conditioning", "modulated", "attention", "mlp", "residual"):
+        assert sites[site].mean().item() == pytest.approx(1, abs=0.02), site
+    assert (sites["residual"] - 1).abs().max() < 0.03
+    assert (sites["attention"] - 1).abs().max() < 1e-3
+
+
+@settings(deadline=None, max_examples=20)
+@given(WIDTHS, st.integers(0, 1000))
+def test_a_blended_shift_is_mp_sum_with_a_tenth_at_first(width, seed):
+    random = seeded(seed)
+    x, b = (torch.randn(4, n, width, dtype=torch.float64, generator=random) for n in (3, 1))
+    a = torch.zeros(4, 1, 1, dtype=torch.float64)
+    blended = blend_shift(x, torch.cat((b, a), dim=-1))
+    torch.testing.assert_close(blended, mp_sum(x, b, 0.1), rtol=0, atol=1e-4)
+    a.normal_(generator=random)
+    blended = blend_shift(x, torch.cat((b, a), dim=-1))
+    for i, blend in enumerate(torch.sigmoid(a - 2.1972).flatten().tolist()):
+        torch.testing.assert_close(blended[i], mp_sum(x[i], b[i], blend), rtol=0, atol=1e-13)
+
+
+def test_a_rotating_gate_rotates_the_output_before_the_sum():
+    x, branch = torch.randn(2, 2, 3, 16, dtype=torch.float64, generator=seeded())
+    angle = torch.randn(2, 1, 8, dtype=torch.float64, generator=seeded(1))
+    for t in (0.3, 0.5):
+        join = Residual(config(**ALL, gate="rotation", residual_t=t))
+        expected = mp_sum(x, rotate(branch, angle), t)
+        torch.testing.assert_close(join(x, branch, {"gate": angle}), expected, rtol=0, atol=1e-13)
+
+
+def test_shifts_of_unit_magnitude_are_not_zero_at_first_and_all_else_is():
+    model = DiT(ModelConfig.model_validate({"name": "DiT-S/4", **FINAL}), DATA, generator=seeded())
+    for modulation in (model.blocks[0].modulation, model.final.modulation):
+        for values in modulation(torch.randn(64, 384, generator=seeded(1))):
+            shift = values.pop("blended_shift")
+            assert magnitude(shift[..., :-1]).item() == pytest.approx(1, abs=0.02)
+            assert not shift[..., -1:].any()
+            assert not any(value.any() for value in values.values())
+
+
 def test_the_repairs_are_off_in_both_generations():
     for preset in ("flags", "mods"):
         official = config(preset=preset)
@@ -168,10 +210,10 @@ def test_restored_attention_has_unit_magnitude_at_any_width(heads, seed):
 @given(st.integers(0, 1000))
 def test_time_features_have_the_magnitude_that_they_say(seed):
     t = torch.arange(0, 1000, 7)
-    for amplitude in (1.0, math.sqrt(2)):
-        features = Fourier(amplitude)
+    for unit in (False, True):
+        features = Fourier(unit=unit)
         features.reset(seeded(seed))
-        expected = amplitude / math.sqrt(2)
+        expected = 1 if unit else 1 / math.sqrt(2)
         assert magnitude(features(t)).item() == pytest.approx(expected, abs=0.05)
 
 
@@ -206,7 +248,7 @@ class InLayer(DiT):
         pass
 
 
-@pytest.mark.parametrize("options", [ALL, MODS, {"mp_embedding": True}], ids=str)
+@pytest.mark.parametrize("options", [ALL, MODS, FINAL, {"mp_embedding": True}], ids=str)
 def test_forced_normalization_before_the_step_is_that_in_each_layer(options):
     weights = []
     for kind in (DiT, InLayer):
@@ -239,7 +281,7 @@ def test_forced_normalization_leaves_what_no_flag_forces():
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
-@pytest.mark.parametrize("options", [{}, ALL, MODS], ids=["none", "all", "mods"])
+@pytest.mark.parametrize("options", [{}, ALL, MODS, FINAL], ids=["none", "all", "mods", "final"])
 def test_folded_weights_are_the_same_function(options, dtype, tolerance):
     model = build(**options).to(dtype)
     x, t, y = inputs()
@@ -272,6 +314,10 @@ CONFIGS = [
     {"time_embedding": "fourier", "mp_pos_enc": True, "mean_free_positions": True},
     {"mp_attention": True, "time_embedding": "mp_fourier"},
     {**MODS, "mp_attention": True},
+    FINAL,
+    {"conditioning": "shift+blended_shift", "zero_output": False, "mp_attention_output": True},
+    {**MODS, "conditioning": "blended_shift+gate", "gate": "rotation", "mean_free_table": True},
+    {**ALL, "modulation": "plain", "residual_t": 0.5},
 ]
 
 
@@ -287,9 +333,10 @@ def test_initial_values_come_from_the_generator_alone(options):
 
 
 @pytest.mark.parametrize("options", CONFIGS, ids=str)
-def test_the_initial_output_is_zero_and_everything_can_learn(options):
+def test_the_initial_output_is_zero_where_it_should_be_and_everything_can_learn(options):
     model = DiT(config(**options), DATA, generator=seeded()).double()
-    assert not model(*inputs()).any()
+    assert model(*inputs()).any() != model.config.zero_output
+    assert model.config.has_gains == bool(model.gains())
     model = build(**options)
     model(*inputs()).square().sum().backward()
     conditioned = bool(model.config.parts)

@@ -13,7 +13,13 @@ from tests.helpers import ROOT
 from tests.helpers.precision import ALL, build, inputs, relative, run
 
 MODS = {"preset": "mods", "conditioning": "rotation_scale"}
-MODELS = [{}, ALL, MODS, {**ALL, "conditioning": "rotation", "mp_attention": True}]
+MODELS = [
+    {},
+    ALL,
+    MODS,
+    {"preset": "final"},
+    {**ALL, "conditioning": "rotation", "mp_attention": True},
+]
 
 aten = torch.ops.aten
 OF_RESULT = {aten.linalg_vector_norm.default}
