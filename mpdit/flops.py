@@ -34,11 +34,16 @@ def _modulation(model: ModelConfig, parts: tuple[str, ...], sublayers: int) -> t
     return outputs, gains if model.weight_normalization else 0
 
 
-def count_parameters(model: ModelConfig, data: Dataset) -> dict[str, int]:
-    """Trainable parameters by part: embedders, attention, mlp, modulation, final.
+def _norm(model: ModelConfig) -> int:
+    """Learned numbers of the norm before one sublayer."""
+    return 1 + 2 * model.width if model.norm == "dyt" else 0
 
-    ``modulation`` is the blocks'; the final layer's own is counted in ``final``. Where an added
-    flag changes the model, the built one is counted, with torch.
+
+def count_parameters(model: ModelConfig, data: Dataset) -> dict[str, int]:
+    """Trainable parameters by part: embedders, attention, mlp, modulation, final; norms, if any.
+
+    ``modulation`` and ``norms`` are the blocks'; the final layer's own are counted in ``final``.
+    Where an added flag changes the model, the built one is counted, with torch.
     """
     if model.added_flags:
         built: dict[str, int] = load_code("mpdit.model.counts:count_parameters")(model, data)
@@ -48,15 +53,18 @@ def count_parameters(model: ModelConfig, data: Dataset) -> dict[str, int]:
     block_outputs, block_gains = _modulation(model, model.parts, sublayers=2)
     final_outputs, final_gains = _modulation(model, model.final_parts, sublayers=1)
     final_gains += model.weight_normalization
+    norm = _norm(model)
+    gains_of_qk = 2 * (width // model.heads) if model.qk_norm == "rms" else 0
     return {
         "embedders": (patch + 1) * width
         + (time_features(model) + width) * width
         + (TIMESTEPS * width if model.time_embedding == "table" else 0)
         + (data.classes + 1) * width,
-        "attention": depth * 4 * width**2,
+        "attention": depth * (4 * width**2 + gains_of_qk),
         "mlp": depth * 2 * MLP_RATIO * width**2,
         "modulation": depth * (block_outputs * width + block_gains),
-        "final": (2 * patch + final_outputs) * width + final_gains,
+        "final": (2 * patch + final_outputs) * width + final_gains + norm,
+        **({"norms": 2 * depth * norm} if norm else {}),
     }
 
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
-from mpdit.catalogue import FLAGS, MODES, PAPERS_FLAGS, PARTS
+from mpdit.catalogue import FLAGS, MODES, NORMS, PAPERS_FLAGS, PARTS, QK_NORMS
 from mpdit.catalogue.parts import in_order
 from mpdit.errors import nearest
-from mpdit.section import Later, Positive, Section
+from mpdit.section import Later, Positive, SameAs, Section, named_in
 
 
 class Size(NamedTuple):
@@ -42,6 +42,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """The two generations of the official code, as values of the named options."""
+
+SPELLED = {
+    "norm": SameAs("no_layernorm", {False: "layer", True: "none"}),
+    "qk_norm": SameAs("cosine_attention", {False: "none", True: "cosine"}),
+}
+"""Options one value of which is a flag of the paper's; None follows the flag."""
 
 
 def _parts(value: object) -> tuple[str, ...]:
@@ -104,6 +110,14 @@ class ModelConfig(Section):
     mean_free_positions: bool = False
     mp_attention: bool = False
     """Each head's output at unit magnitude: the shrinking by softmax's average is divided out."""
+    norm: Annotated[
+        Annotated[str, named_in(NORMS)] | None, Later(as_before=SPELLED["norm"], since=0)
+    ] = None
+    """Before attention, MLP and the final layer."""
+    qk_norm: Annotated[
+        Annotated[str, named_in(QK_NORMS)] | None, Later(as_before=SPELLED["qk_norm"], since=0)
+    ] = None
+    """Of q and k, for each head."""
     added_flags: Annotated[tuple[str, ...], Field(strict=False), Later(as_before=[])] = ()
     """The flags that are on beside these: an extension's, and the package's later ones. A config
     may set each by its own name, as the others."""
@@ -120,12 +134,32 @@ class ModelConfig(Section):
         if (name := data.pop("name", None)) is not None:
             size, patch = parse_model_name(name)
             data = {**size._asdict(), "patch_size": patch, **data}
-        return _gather_flags({**PRESETS[preset], **data})
+        given = {spelled.field for name, spelled in SPELLED.items() if data.get(name) is not None}
+        of_preset = {name: value for name, value in PRESETS[preset].items() if name not in given}
+        return _gather_flags({**of_preset, **data})
 
     @field_validator("conditioning", mode="before")
     @classmethod
     def _canonical_conditioning(cls, value: object) -> str:
         return _mode(_parts(value))
+
+    @model_validator(mode="after")
+    def _spelled_once(self) -> ModelConfig:
+        """A flag and the option that it is a value of say the same."""
+        for name, spelled in SPELLED.items():
+            assert spelled.meaning is not None
+            flag, value, given = spelled.field, getattr(self, name), getattr(self, spelled.field)
+            on = value == spelled.meaning[True]
+            if value is None:
+                self.fill(**{name: spelled.meaning[given]})
+            elif flag not in self.model_fields_set:
+                self.fill(**{flag: on})
+            elif given != on:
+                raise ValueError(
+                    f"{flag}: {str(given).lower()} contradicts {name}: {value}, as {flag} means "
+                    f"{name}: {spelled.meaning[True]}. Give one of them"
+                )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:

@@ -66,7 +66,7 @@ FLAGS = Registry(
         Flag(
             name="cosine_attention",
             code="cos",
-            does="q and k of every head at unit magnitude before their product",
+            does="q and k of every head at unit magnitude before their product (qk_norm: cosine)",
             source=f"{EDM2} section 4.2",
         ),
         Flag(
@@ -100,7 +100,7 @@ FLAGS = Registry(
         Flag(
             name="no_layernorm",
             code="noln",
-            does="no LayerNorm before attention, MLP and the final layer",
+            does="no norm before attention, MLP and the final layer (norm: none)",
             source=PAPER,
         ),
         Flag(

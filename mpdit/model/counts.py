@@ -24,7 +24,7 @@ def count_parameters(config: ModelConfig, data: Dataset) -> dict[str, int]:
     for name, parameter in _build(config, data).named_parameters():
         first, *rest = name.split(".")
         part = rest[1] if first == "blocks" else _PARTS.get(first, "other")
-        part = part if part in counted else "other"
+        part = part if part in counted or part == "norms" else "other"
         counted[part] = counted.get(part, 0) + parameter.numel()
     return counted
 

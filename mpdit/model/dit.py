@@ -29,6 +29,7 @@ from mpdit.model.layers import (
     summed,
 )
 from mpdit.model.modulation import Modulation, Residual, Values
+from mpdit.model.norm import norm_of
 from mpdit.modelconfig import ModelConfig
 
 Record = Callable[[int, str, Tensor], None]
@@ -42,32 +43,21 @@ Images = Float[Tensor, "batch channels height width"]
 Indices = Int[Tensor, " batch"]
 
 
-class LayerNorm(nn.Module):
-    """Without affine parameters, eps 1e-6; nothing at all when ``no_layernorm``."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.width = None if config.no_layernorm else config.width
-
-    def forward(self, x: Tokens) -> Tokens:
-        return x if self.width is None else F.layer_norm(x, (self.width,), eps=1e-6)
-
-
 class Block(nn.Module):
     """x ← join(x, gate ⊙ attention(m(x))), x ← join(x, gate ⊙ mlp(m(x)))."""
 
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
         self.index = index
-        self.norm = LayerNorm(config)
+        self.norms = nn.ModuleList(norm_of(config) for _ in ("attention", "mlp"))
         self.modulation = Modulation(config, config.parts, 2) if config.parts else None
         self.attention = Attention(config)
         self.mlp = MLP.of_block(config)
         self.join = Residual(config)
 
-    def modulate(self, x: Tokens, values: Values) -> Tokens:
+    def modulate(self, x: Tokens, values: Values, sublayer: int) -> Tokens:
         """A sublayer's input, normalized and modulated."""
-        x = self.norm(x)
+        x = self.norms[sublayer](x)
         return self.modulation.modulate(x, values) if self.modulation else x
 
     def forward(
@@ -75,10 +65,10 @@ class Block(nn.Module):
     ) -> Tokens:
         """``c`` is the conditioning vector after its activation."""
         first, second = self.modulation(c) if self.modulation else ({}, {})
-        modulated = self.modulate(x, first)
+        modulated = self.modulate(x, first, 0)
         attended = self.attention(modulated)
         x = self.join(x, attended, first)
-        mixed = self.mlp(self.modulate(x, second))
+        mixed = self.mlp(self.modulate(x, second, 1))
         x = self.join(x, mixed, second)
         if record is not None:
             sites = {"modulated": modulated, "attention": attended, "mlp": mixed, "residual": x}
@@ -93,7 +83,7 @@ class Final(nn.Module):
     def __init__(self, config: ModelConfig, numbers: int) -> None:
         super().__init__()
         parts = config.final_parts
-        self.norm = LayerNorm(config)
+        self.norm = norm_of(config)
         self.modulation = Modulation(config, parts, 1) if parts else None
         self.linear = MPLinear(
             config.width, numbers, normalized=config.weight_normalization, zero=True

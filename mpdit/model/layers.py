@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mpdit.flops import MLP_RATIO
+from mpdit.model.norm import RMSNorm
 from mpdit.modelconfig import ModelConfig
 
 EPS = 1e-4
@@ -202,7 +203,7 @@ class MLP(nn.Module):
 
 
 class Attention(nn.Module):
-    """softmax(q·k / √(D/H)) v in H heads; q and k normalized per head in cosine attention.
+    """softmax(q·k / √(D/H)) v in H heads; q and k normalized per head as ``qk_norm`` says.
 
     A softmax averages: from values of unit magnitude that are independent, weights a make a head's
     output o = Σ a_j v_j of magnitude √(Σ a_j²) < 1, and of 1 when all v_j are alike. The true
@@ -214,7 +215,10 @@ class Attention(nn.Module):
         super().__init__()
         width, normalized = config.width, config.weight_normalization
         self.heads = config.heads
-        self.cosine = config.cosine_attention
+        self.cosine = config.qk_norm == "cosine"
+        self.q_norm, self.k_norm = None, None
+        if config.qk_norm == "rms":
+            self.q_norm, self.k_norm = (RMSNorm(gain=width // self.heads) for _ in "qk")
         self.restored = config.mp_attention
         # Rows are normalized one by one, so one map to q, k, v is the same function as three.
         self.qkv = MPLinear(width, 3 * width, normalized=normalized)
@@ -228,6 +232,8 @@ class Attention(nn.Module):
         q, k, v = qkv.unbind(2)
         if self.cosine:
             q, k = normalize(q), normalize(k)
+        elif self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, H, T, D/H)
         heads = self.attend(q, k, v)
         if self.restored:

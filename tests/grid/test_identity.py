@@ -28,6 +28,8 @@ OTHER: dict[str, list[Any]] = {
     "model.time_embedding": ["table", "fourier", "mp_fourier"],
     "model.mean_free_positions": [True],
     "model.mp_attention": [True],
+    "model.norm": ["rms", "dyt"],
+    "model.qk_norm": ["rms"],
     "train.steps": [10, 2000],
     "train.batch_size": [1, 128],
     "train.learning_rate": [1e-4, 2e-3],
@@ -232,6 +234,31 @@ def test_one_config_is_one_run_however_it_is_spelled(text: str) -> None:
     tree = base()
     tree["model"]["cosine_attention"] = True
     assert make_plan(grid_from_text(text)).runs[0].id == make_run(tree).id
+
+
+@pytest.mark.parametrize("preset", ["flags", "mods"])
+@pytest.mark.parametrize(
+    ("flag", "option", "on", "off"),
+    [
+        ("no_layernorm", "norm", "none", "layer"),
+        ("cosine_attention", "qk_norm", "cosine", "none"),
+    ],
+)
+def test_a_flag_and_the_option_that_it_is_a_value_of_are_one_run(
+    preset: str, flag: str, option: str, on: str, off: str
+) -> None:
+    def run(**model: Any) -> RunConfig:
+        return make_run(base() | {"model": base()["model"] | {"preset": preset, **model}})
+
+    for value, name in ((True, on), (False, off)):
+        spellings = {flag: value}, {option: name}, {flag: value, option: name}
+        runs = [run(**spelling) for spelling in spellings]
+        assert len({one.id for one in runs}) == 1
+        assert (getattr(runs[1].model, flag), getattr(runs[0].model, option)) == (value, name)
+        assert option not in runs[0].science()["model"]  # as before there was one
+    for value, name in ((True, "rms"), (True, off), (False, on)):
+        with pytest.raises(ConfigError, match=rf"{flag}: \w+ contradicts {option}: {name}"):
+            run(**{flag: value, option: name})
 
 
 def test_a_named_size_and_its_numbers_are_one_run() -> None:

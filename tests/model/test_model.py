@@ -272,6 +272,8 @@ CONFIGS = [
     {"time_embedding": "fourier", "mp_pos_enc": True, "mean_free_positions": True},
     {"mp_attention": True, "time_embedding": "mp_fourier"},
     {**MODS, "mp_attention": True},
+    {"norm": "dyt", "qk_norm": "rms"},
+    {**MODS, "norm": "rms", "qk_norm": "rms"},
 ]
 
 

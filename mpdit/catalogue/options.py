@@ -1,0 +1,58 @@
+"""The model's options that are one of several by name, each a row."""
+
+from __future__ import annotations
+
+from mpdit.catalogue.flags import EDM2, PAPER
+from mpdit.catalogue.registry import Registry, Row
+
+NORMS = Registry(
+    "norm",
+    Row,
+    "model.norm",
+    [
+        Row(
+            name="layer",
+            does="LayerNorm, (x − mean x) / √(var x + 1e-6), without affine parameters",
+            source="arXiv:1607.06450 eq. 4, arXiv:2212.09748",
+        ),
+        Row(
+            name="rms",
+            does="RMSNorm, x / √(mean x² + 1e-6), without affine parameters",
+            source="arXiv:1910.07467 eq. 4",
+        ),
+        Row(
+            name="none",
+            does="no norm before attention, MLP and the final layer: the flag no_layernorm",
+            source=PAPER,
+        ),
+        Row(
+            name="dyt",
+            does="Dynamic Tanh, γ tanh(αx) + β; α starts at 0.5, γ at 1, β at 0, for each sublayer "
+            "its own: 1 + 2 · width parameters; it does not keep magnitudes",
+            source="Zhu et al., arXiv:2503.10622",
+        ),
+    ],
+    note="no_layernorm is the paper's name for none",
+)
+
+QK_NORMS = Registry(
+    "query-key norm",
+    Row,
+    "model.qk_norm",
+    [
+        Row(name="none", does="q and k as their maps give them", source="arXiv:2212.09748"),
+        Row(
+            name="cosine",
+            does="q √n / (‖q‖ + 1e-4) for each head of n channels, and so k: the flag "
+            "cosine_attention",
+            source=f"{EDM2} section 4.2",
+        ),
+        Row(
+            name="rms",
+            does="γ q / √(mean q² + 1e-6) for each head, and so k; one γ of q and one of k for all "
+            "heads, which start at 1: 2 · width / heads parameters a block",
+            source="arXiv:2302.05442, arXiv:2403.03206",
+        ),
+    ],
+    note="cosine_attention is the paper's name for cosine",
+)
