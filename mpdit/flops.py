@@ -12,6 +12,8 @@ from mpdit.modelconfig import ModelConfig
 
 FOURIER_FEATURES = 256
 MLP_RATIO = 4
+CALCULATED = frozenset({"shared_modulation"})
+"""The added flags whose counts are calculated here."""
 TRAINING_PASSES = 3
 """A training step in forward passes: backward has two products for each one of forward."""
 
@@ -34,6 +36,11 @@ def _modulation(model: ModelConfig, parts: tuple[str, ...], sublayers: int) -> t
     return outputs, gains if model.weight_normalization else 0
 
 
+def _block_maps(model: ModelConfig) -> int:
+    """How many modulation maps the blocks have together."""
+    return 1 if "shared_modulation" in model.added_flags else model.depth
+
+
 def _norm(model: ModelConfig) -> int:
     """Learned numbers of the norm before one sublayer."""
     return 1 + 2 * model.width if model.norm == "dyt" else 0
@@ -43,9 +50,9 @@ def count_parameters(model: ModelConfig, data: Dataset) -> dict[str, int]:
     """Trainable parameters by part: embedders, attention, mlp, modulation, final; norms, if any.
 
     ``modulation`` and ``norms`` are the blocks'; the final layer's own are counted in ``final``.
-    Where an added flag changes the model, the built one is counted, with torch.
+    Where another added flag changes the model, the built one is counted, with torch.
     """
-    if model.added_flags:
+    if not CALCULATED.issuperset(model.added_flags):
         built: dict[str, int] = load_code("mpdit.model.counts:count_parameters")(model, data)
         return built
     width, depth = model.width, model.depth
@@ -53,6 +60,8 @@ def count_parameters(model: ModelConfig, data: Dataset) -> dict[str, int]:
     block_outputs, block_gains = _modulation(model, model.parts, sublayers=2)
     final_outputs, final_gains = _modulation(model, model.final_parts, sublayers=1)
     final_gains += model.weight_normalization
+    maps = _block_maps(model)
+    embeddings = depth * block_outputs if maps != depth else 0
     norm = _norm(model)
     gains_of_qk = 2 * (width // model.heads) if model.qk_norm == "rms" else 0
     return {
@@ -62,7 +71,7 @@ def count_parameters(model: ModelConfig, data: Dataset) -> dict[str, int]:
         + (data.classes + 1) * width,
         "attention": depth * (4 * width**2 + gains_of_qk),
         "mlp": depth * 2 * MLP_RATIO * width**2,
-        "modulation": depth * (block_outputs * width + block_gains),
+        "modulation": maps * (block_outputs * width + block_gains) + embeddings,
         "final": (2 * patch + final_outputs) * width + final_gains + norm,
         **({"norms": 2 * depth * norm} if norm else {}),
     }
@@ -76,9 +85,11 @@ def forward_flops(model: ModelConfig, data: Dataset) -> int:
 
         T·(p+1)·D + (f + D)·D + depth·(12·T·D² + 2·T²·D + M·D) + T·D·2p + F·D,   all twice.
 
-    Where an added flag changes the model, the built one's are counted, with torch.
+    A shared modulation has M·D once.
+
+    Where another added flag changes the model, the built one's are counted, with torch.
     """
-    if model.added_flags:
+    if not CALCULATED.issuperset(model.added_flags):
         return int(load_code("mpdit.model.counts:forward_flops")(model, data))
     width, T = model.width, (data.size // model.patch_size) ** 2
     patch = model.patch_size**2 * data.channels
@@ -86,6 +97,7 @@ def forward_flops(model: ModelConfig, data: Dataset) -> int:
     final_outputs, _ = _modulation(model, model.final_parts, sublayers=1)
     embed = T * (patch + 1) * width + (time_features(model) + width) * width
     projections = (4 + 2 * MLP_RATIO) * T * width**2
-    block = projections + 2 * T**2 * width + block_outputs * width
+    block = projections + 2 * T**2 * width
+    modulation = _block_maps(model) * block_outputs * width
     final = T * width * 2 * patch + final_outputs * width
-    return 2 * (embed + model.depth * block + final)
+    return 2 * (embed + model.depth * block + modulation + final)

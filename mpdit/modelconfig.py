@@ -167,6 +167,8 @@ class ModelConfig(Section):
             for other, reason in FLAGS.find(flag).needs.items():
                 if other not in self.flags:
                     raise ValueError(f"{flag} needs {other}: {reason}")
+        if "shared_modulation" in self.added_flags and not self.parts:
+            raise ValueError("shared_modulation needs a modulation, and conditioning is none")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.width % 4:

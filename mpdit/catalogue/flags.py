@@ -115,6 +115,14 @@ FLAGS = Registry(
             does="label rows normalized, and a table of timesteps in place of sines",
             source=PAPER,
         ),
+        Flag(
+            name="shared_modulation",
+            code="single",
+            does="adaLN-single: one modulation map S of c for all blocks, and a learned vector E "
+            "(zero at first) for each, whose values are S(c) + E; the final layer keeps its map",
+            source="arXiv:2310.00426 section 2.3",
+            implementation="mpdit.model.modulation:share",
+        ),
     ],
     note="each by its own name, bare in a grid",
 )

@@ -12,7 +12,11 @@ from mpdit.catalogue import Dataset
 from mpdit.model.dit import DiT
 from mpdit.modelconfig import ModelConfig
 
-_PARTS = {"patches": "embedders", "time": "embedders", "label": "embedders", "final": "final"}
+_PARTS = {
+    **dict.fromkeys(("patches", "time", "label"), "embedders"),
+    "modulation": "modulation",
+    "final": "final",
+}
 
 
 def count_parameters(config: ModelConfig, data: Dataset) -> dict[str, int]:

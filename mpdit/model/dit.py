@@ -61,9 +61,9 @@ class Block(nn.Module):
         return self.modulation.modulate(x, values) if self.modulation else x
 
     def forward(
-        self, x: Tokens, c: Float[Tensor, "batch width"], record: Record | None = None
+        self, x: Tokens, c: Float[Tensor, "batch numbers"], record: Record | None = None
     ) -> Tokens:
-        """``c`` is the conditioning vector after its activation."""
+        """``c`` is the conditioning vector after its activation, or the shared map's output."""
         first, second = self.modulation(c) if self.modulation else ({}, {})
         modulated = self.modulate(x, first, 0)
         attended = self.attention(modulated)
@@ -132,6 +132,7 @@ class DiT(nn.Module):
         self.time = TimeEmbedding(model)
         self.label = MPEmbedding(data.classes + 1, width, normalized=model.mp_embedding)
         self.act = activation(model)
+        self.modulation: MPLinear | None = None  # of all blocks, where it is shared
         self.blocks = nn.ModuleList(Block(model, index) for index in range(model.depth))
         self.final = Final(model, 2 * numbers)
         for flag in model.added_flags:
@@ -153,12 +154,13 @@ class DiT(nn.Module):
         if record is not None:
             record(0, "conditioning", c)
         c = self.act(c)
+        m = c if self.modulation is None else self.modulation(c).to(c.dtype)
         for block in self.blocks:
             run = block if record is None else block.forward  # recording is done uncompiled
             if self.recompute and torch.is_grad_enabled():
-                h = checkpoint(run, h, c, record, use_reentrant=False, preserve_rng_state=False)
+                h = checkpoint(run, h, m, record, use_reentrant=False, preserve_rng_state=False)
             else:
-                h = run(h, c, record)
+                h = run(h, m, record)
         return unpatchify(self.final(h, c), self.config.patch_size, self.side)
 
     def guided(

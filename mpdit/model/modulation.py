@@ -3,7 +3,10 @@
 docs/adding.md shows how to add a part.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -13,6 +16,9 @@ from mpdit.catalogue import PARTS
 from mpdit.flops import part_width
 from mpdit.model.layers import MPLinear, mp_coefficients
 from mpdit.modelconfig import ModelConfig
+
+if TYPE_CHECKING:
+    from mpdit.model.dit import DiT
 
 Tokens = Float[Tensor, "batch tokens width"]
 PerChannel = Float[Tensor, "batch 1 width"]
@@ -67,7 +73,8 @@ class Modulation(nn.Module):
         self.applied: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
             part: PARTS.find(part).load() for part in parts if part != "gate"
         }
-        self.linear = MPLinear(
+        self.embedding: nn.Parameter | None = None
+        self.linear: MPLinear | None = MPLinear(
             config.width,
             sum(self.sizes),
             normalized=config.weight_normalization,
@@ -75,12 +82,15 @@ class Modulation(nn.Module):
             gains=self.sizes if config.modulation == "separate" else None,
         )
 
-    def forward(self, c: Float[Tensor, "batch width"]) -> list[Values]:
-        """The activated conditioning → the values of each sublayer.
+    def forward(self, c: Float[Tensor, "batch numbers"]) -> list[Values]:
+        """The activated conditioning, or the output of the shared map → each sublayer's values.
 
-        They have the conditioning's dtype: under autocast float32, for rotation's cos and sin.
+        They have the dtype of ``c``: under autocast float32, for rotation's cos and sin.
         """
-        values = iter(self.linear(c).to(c.dtype)[:, None].split(self.sizes, dim=-1))
+        numbers = c if self.linear is None else self.linear(c).to(c.dtype)
+        if self.embedding is not None:
+            numbers = numbers + self.embedding
+        values = iter(numbers[:, None].split(self.sizes, dim=-1))
         return [dict(zip(self.parts, values, strict=False)) for _ in range(self.sublayers)]
 
     def modulate(self, x: Tokens, values: Values) -> Tokens:
@@ -92,6 +102,19 @@ class Modulation(nn.Module):
         for part, apply in applied.items():
             x = apply(x, values[part])
         return x
+
+
+def share(model: DiT) -> None:
+    """Give all blocks one map S: a block's values are S(c) + E, with a vector E of its own.
+
+    This is adaLN-single (PixArt-α: Chen et al., arXiv:2310.00426, section 2.3). S and E are zero at
+    initialization, as each block's own map is without it; PixArt-α begins with a trained DiT's.
+    """
+    for block in model.blocks:
+        modulation = block.modulation
+        model.modulation = model.modulation or modulation.linear
+        modulation.linear = None
+        modulation.embedding = nn.Parameter(torch.zeros(sum(modulation.sizes)))
 
 
 class Residual:

@@ -30,6 +30,7 @@ OTHER: dict[str, list[Any]] = {
     "model.mp_attention": [True],
     "model.norm": ["rms", "dyt"],
     "model.qk_norm": ["rms"],
+    "model.added_flags": [["shared_modulation"]],
     "train.steps": [10, 2000],
     "train.batch_size": [1, 128],
     "train.learning_rate": [1e-4, 2e-3],
@@ -109,7 +110,7 @@ def test_every_field_is_either_science_or_operation() -> None:
     operational = {f"{section}.{name}" for section, names in OPERATIONAL.items() for name in names}
     assert operational == set(ELSEWHERE)
     together = {"model.forced_weight_normalization", *(f"data.{key}" for key in LATENTS)}
-    together |= {"model.added_flags", "train.objective"}  # whose other values extensions add
+    together |= {"train.objective"}  # whose other values extensions add
     together |= {"train.gain_learning_rate"}  # where there are gains
     together |= {"sample.respacing"}  # for some step counts only
     assert fields - operational == set(OTHER) | together

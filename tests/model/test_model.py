@@ -274,6 +274,8 @@ CONFIGS = [
     {**MODS, "mp_attention": True},
     {"norm": "dyt", "qk_norm": "rms"},
     {**MODS, "norm": "rms", "qk_norm": "rms"},
+    {"shared_modulation": True},
+    {**MODS, "shared_modulation": True},
 ]
 
 

@@ -4,10 +4,17 @@ import pytest
 import torch
 from torch import nn
 
+from mpdit.catalogue import PAPERS_FLAGS, Dataset
+from mpdit.config import make_run
+from mpdit.errors import ConfigError
+from mpdit.model import DiT
 from mpdit.model.layers import Attention
 from mpdit.model.norm import norm_of
 from mpdit.modelconfig import ModelConfig
 
+DATA = Dataset(channels=2, size=8, classes=5, extractor="digits")
+ALL = dict.fromkeys(PAPERS_FLAGS, True)
+MODS = {"preset": "mods"}
 TINY = {"depth": 2, "width": 16, "heads": 2, "patch_size": 4}
 
 
@@ -25,6 +32,15 @@ def drawn(module: nn.Module) -> nn.Module:
     for seed, parameter in enumerate(module.double().parameters()):
         parameter.data = random(*parameter.shape, seed=seed)
     return module
+
+
+def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return random(3, 2, 8, 8, seed=7), torch.arange(3) * 400, torch.arange(3)
+
+
+def refused(model: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make_run({"model": {**TINY, **model}, "data": "digits", "train": {"steps": 10}})
 
 
 def gradients(outputs: torch.Tensor, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -80,3 +96,36 @@ def test_attention_normalizes_q_and_k_of_each_head_as_by_hand(kind):
                 of_q, of_k = of_q * attention.q_norm.gain, of_k * attention.k_norm.gain
             outputs[image, :, head] = (of_q @ of_k.T / 8**0.5).softmax(-1) @ v[:, head]
     torch.testing.assert_close(attention(x), outputs @ attention.out.weight.T)
+
+
+@pytest.mark.parametrize("conditioning", ["adaln", "rotation", "scale+rotation"])
+@pytest.mark.parametrize("options", [{}, MODS], ids=["none", "mods"])
+def test_shared_modulation_is_one_map_with_a_bias_for_each_block(options, conditioning):
+    options = {**options, "conditioning": conditioning}
+    shared, plain = (
+        drawn(DiT(config(**options, shared_modulation=on), DATA)) for on in (True, False)
+    )
+    weights = shared.state_dict()
+    plain.load_state_dict(
+        {name: weights.get(name, value) for name, value in plain.state_dict().items()}
+    )
+    for block, of_shared in zip(plain.blocks, shared.blocks, strict=True):
+        outputs, width = shared.modulation.weight.shape
+        linear = nn.Linear(width, outputs, dtype=torch.float64)
+        linear.weight.data = shared.modulation.matrix().detach().clone()
+        linear.bias.data = of_shared.modulation.embedding.detach().clone()
+        block.modulation.linear = linear
+    one, other = shared(*inputs()), plain(*inputs())
+    torch.testing.assert_close(one, other)
+    biases = [block.modulation.linear.bias for block in plain.blocks]
+    embeddings = [block.modulation.embedding for block in shared.blocks]
+    torch.testing.assert_close(gradients(one, embeddings), gradients(other, biases))
+
+
+def test_shared_modulation_is_at_first_the_same_function_and_has_something_to_share():
+    generator = torch.Generator().manual_seed(1)
+    model = DiT(config(**ALL, shared_modulation=True), DATA, generator=generator)
+    assert model.modulation.gain is not None
+    assert not model.modulation.gain.any()
+    assert not any(block.modulation.embedding.any() for block in model.blocks)
+    refused({"conditioning": "none", "shared_modulation": True}, "shared_modulation needs a modul")

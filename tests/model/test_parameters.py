@@ -45,6 +45,9 @@ MODELS = [
     {"weight_normalization": True, "conditioning": "scale+rotation", "modulation": "separate"},
     {"conditioning": "shift", "modulation": "separate", "time_embedding": "table"},
     {"norm": "dyt", "qk_norm": "rms"},
+    {"shared_modulation": True},
+    *({**ALL, "shared_modulation": True, "conditioning": c} for c in ("adaln", "rotation")),
+    {**MODS, "shared_modulation": True, "conditioning": "scale+gate", "final_conditioning": "none"},
     {**MODS, "norm": "rms", "qk_norm": "none", "conditioning": "rotation"},
     {"patch_size": 2, "width": 32, "depth": 1, "final_conditioning": "none", **ALL},
 ]
