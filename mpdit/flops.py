@@ -11,7 +11,6 @@ from mpdit.catalogue.respacing import TIMESTEPS
 from mpdit.modelconfig import ModelConfig
 
 FOURIER_FEATURES = 256
-MLP_RATIO = 4
 CALCULATED = frozenset({"shared_modulation"})
 """The added flags whose counts are calculated here."""
 TRAINING_PASSES = 3
@@ -27,6 +26,18 @@ def time_features(model: ModelConfig) -> int:
     """Length of what the time embedding hands to its MLP."""
     fourier = model.time_embedding in ("fourier", "mp_fourier")
     return FOURIER_FEATURES if fourier else model.width
+
+
+def mlp_maps(model: ModelConfig) -> tuple[int, int]:
+    """(maps from or to the hidden channels, hidden channels) of a block's feed-forward layer.
+
+    Two maps of 4·D hidden channels have 8·D² weights, and so have SwiGLU's three of 8/3·D
+    (arXiv:2002.05202, section 2). That is rounded to the nearest multiple of 8, as fast matrix
+    products need: the weights are 8·D² within 12·D, exactly where 3 divides D.
+    """
+    return (
+        (3, 8 * max(1, round(model.width / 3))) if model.mlp == "swiglu" else (2, 4 * model.width)
+    )
 
 
 def _modulation(model: ModelConfig, parts: tuple[str, ...], sublayers: int) -> tuple[int, int]:
@@ -60,6 +71,7 @@ def count_parameters(model: ModelConfig, data: Dataset) -> dict[str, int]:
     block_outputs, block_gains = _modulation(model, model.parts, sublayers=2)
     final_outputs, final_gains = _modulation(model, model.final_parts, sublayers=1)
     final_gains += model.weight_normalization
+    mlp_matrices, hidden = mlp_maps(model)
     maps = _block_maps(model)
     embeddings = depth * block_outputs if maps != depth else 0
     norm = _norm(model)
@@ -70,7 +82,7 @@ def count_parameters(model: ModelConfig, data: Dataset) -> dict[str, int]:
         + (TIMESTEPS * width if model.time_embedding == "table" else 0)
         + (data.classes + 1) * width,
         "attention": depth * (4 * width**2 + gains_of_qk),
-        "mlp": depth * 2 * MLP_RATIO * width**2,
+        "mlp": depth * mlp_matrices * hidden * width,
         "modulation": maps * (block_outputs * width + block_gains) + embeddings,
         "final": (2 * patch + final_outputs) * width + final_gains + norm,
         **({"norms": 2 * depth * norm} if norm else {}),
@@ -85,7 +97,7 @@ def forward_flops(model: ModelConfig, data: Dataset) -> int:
 
         T·(p+1)·D + (f + D)·D + depth·(12·T·D² + 2·T²·D + M·D) + T·D·2p + F·D,   all twice.
 
-    A shared modulation has M·D once.
+    A shared modulation has M·D once; SwiGLU with h hidden channels has 4·D + 3·h for 12·D.
 
     Where another added flag changes the model, the built one's are counted, with torch.
     """
@@ -96,7 +108,8 @@ def forward_flops(model: ModelConfig, data: Dataset) -> int:
     block_outputs, _ = _modulation(model, model.parts, sublayers=2)
     final_outputs, _ = _modulation(model, model.final_parts, sublayers=1)
     embed = T * (patch + 1) * width + (time_features(model) + width) * width
-    projections = (4 + 2 * MLP_RATIO) * T * width**2
+    mlp_matrices, hidden = mlp_maps(model)
+    projections = T * width * (4 * width + mlp_matrices * hidden)
     block = projections + 2 * T**2 * width
     modulation = _block_maps(model) * block_outputs * width
     final = T * width * 2 * patch + final_outputs * width

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
-from mpdit.catalogue import FLAGS, MODES, NORMS, PAPERS_FLAGS, PARTS, QK_NORMS
+from mpdit.catalogue import FLAGS, MLPS, MODES, NORMS, PAPERS_FLAGS, PARTS, QK_NORMS
 from mpdit.catalogue.parts import in_order
 from mpdit.errors import nearest
 from mpdit.section import Later, Positive, SameAs, Section, named_in
@@ -118,6 +118,8 @@ class ModelConfig(Section):
         Annotated[str, named_in(QK_NORMS)] | None, Later(as_before=SPELLED["qk_norm"], since=0)
     ] = None
     """Of q and k, for each head."""
+    mlp: Annotated[str, named_in(MLPS), Later(as_before="silu")] = "silu"
+    """The blocks' feed-forward layer; both have as many parameters, or nearly."""
     added_flags: Annotated[tuple[str, ...], Field(strict=False), Later(as_before=[])] = ()
     """The flags that are on beside these: an extension's, and the package's later ones. A config
     may set each by its own name, as the others."""

@@ -14,7 +14,7 @@ from typing import Any
 from mpdit.catalogue.flags import FLAGS, PAPERS_FLAGS, flag
 from mpdit.catalogue.measures import METRICS, metric
 from mpdit.catalogue.methods import EXTRACTORS, OBJECTIVES, SOLVERS, objective, solver
-from mpdit.catalogue.options import NORMS, QK_NORMS
+from mpdit.catalogue.options import MLPS, NORMS, QK_NORMS
 from mpdit.catalogue.parts import MODES, PARTS, part
 from mpdit.catalogue.registry import Registry, load_code
 from mpdit.catalogue.sources import DATASETS, Dataset, dataset
@@ -24,6 +24,7 @@ TABLES: dict[str, Registry[Any]] = {
     "parts": PARTS,
     "norms": NORMS,
     "qk_norms": QK_NORMS,
+    "mlps": MLPS,
     "datasets": DATASETS,
     "metrics": METRICS,
     "solvers": SOLVERS,
@@ -36,6 +37,7 @@ __all__ = [
     "EXTRACTORS",
     "FLAGS",
     "METRICS",
+    "MLPS",
     "MODES",
     "NORMS",
     "OBJECTIVES",

@@ -35,6 +35,27 @@ NORMS = Registry(
     note="no_layernorm is the paper's name for none",
 )
 
+MLPS = Registry(
+    "feed-forward layer",
+    Row,
+    "model.mlp",
+    [
+        Row(
+            name="silu",
+            does="W₂ silu(W₁ x), 4 · width hidden channels",
+            source="arXiv:2505.19122",
+        ),
+        Row(
+            name="swiglu",
+            does="W₂ (silu(W₁ x) ⊙ V x), the multiple of 8 nearest to 8/3 · width hidden channels: "
+            "8 · width² parameters, as with silu; with mp_silu the product is divided by its "
+            "magnitude, 0.596",
+            source="arXiv:2002.05202 eq. 6",
+        ),
+    ],
+    note="the blocks'; the time embedding's is always silu",
+)
+
 QK_NORMS = Registry(
     "query-key norm",
     Row,

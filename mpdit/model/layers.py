@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mpdit.flops import MLP_RATIO
+from mpdit.flops import mlp_maps
 from mpdit.model.norm import RMSNorm
 from mpdit.modelconfig import ModelConfig
 
 EPS = 1e-4
 SILU_MAGNITUDE = 0.596
-"""Of silu(x) for normally distributed x."""
+"""√E[silu(x)²] for normally distributed x; also √E[(silu(a) b)²] = √(E[silu(a)²] E[b²]) for a and b
+that are independent and normally distributed, as SwiGLU's are from two random maps."""
 
 
 def magnitude(x: Float[Tensor, "... width"]) -> Float[Tensor, ""]:
@@ -181,12 +182,16 @@ class MPEmbedding(nn.Module):
 
 
 class MLP(nn.Module):
-    """Linear, SiLU, linear."""
+    """Linear, SiLU, linear; or with a second map V to be gated, SwiGLU: W₂ (silu(W₁ x) ⊙ V x)."""
 
-    def __init__(self, config: ModelConfig, inputs: int, hidden: int, outputs: int) -> None:
+    def __init__(
+        self, config: ModelConfig, inputs: int, hidden: int, outputs: int, *, gated: bool = False
+    ) -> None:
         super().__init__()
         normalized = config.weight_normalization
-        self.first = MPLinear(inputs, hidden, normalized=normalized)
+        self.gated = gated
+        # Rows are normalized one by one, so one map to both is the same function as two.
+        self.first = MPLinear(inputs, 2 * hidden if gated else hidden, normalized=normalized)
         self.act = activation(config)
         self.second = MPLinear(hidden, outputs, normalized=normalized)
         if config.mp_silu and normalized:
@@ -195,10 +200,17 @@ class MLP(nn.Module):
 
     @classmethod
     def of_block(cls, config: ModelConfig) -> "MLP":
-        return cls(config, config.width, MLP_RATIO * config.width, config.width)
+        _, hidden = mlp_maps(config)
+        return cls(config, config.width, hidden, config.width, gated=config.mlp == "swiglu")
 
     def forward(self, x: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
-        y: Tensor = self.second(self.act(self.first(x)))
+        hidden = self.first(x)
+        if self.gated:
+            gate, value = hidden.chunk(2, dim=-1)
+            hidden = self.act(gate) * value
+        else:
+            hidden = self.act(hidden)
+        y: Tensor = self.second(hidden)
         return y
 
 

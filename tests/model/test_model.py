@@ -275,6 +275,8 @@ CONFIGS = [
     {"norm": "dyt", "qk_norm": "rms"},
     {**MODS, "norm": "rms", "qk_norm": "rms"},
     {"shared_modulation": True},
+    {"mlp": "swiglu"},
+    {**MODS, "mlp": "swiglu", "conditioning": "adaln"},
     {**MODS, "shared_modulation": True},
 ]
 

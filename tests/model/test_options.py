@@ -1,14 +1,18 @@
 """Each of the model's named options is its equation, and keeps magnitudes where it says so."""
 
+import math
+
 import pytest
 import torch
+import torch.nn.functional as F
+from numpy.polynomial.hermite_e import hermegauss
 from torch import nn
 
 from mpdit.catalogue import PAPERS_FLAGS, Dataset
 from mpdit.config import make_run
 from mpdit.errors import ConfigError
 from mpdit.model import DiT
-from mpdit.model.layers import Attention
+from mpdit.model.layers import MLP, SILU_MAGNITUDE, Attention
 from mpdit.model.norm import norm_of
 from mpdit.modelconfig import ModelConfig
 
@@ -129,3 +133,32 @@ def test_shared_modulation_is_at_first_the_same_function_and_has_something_to_sh
     assert not model.modulation.gain.any()
     assert not any(block.modulation.embedding.any() for block in model.blocks)
     refused({"conditioning": "none", "shared_modulation": True}, "shared_modulation needs a modul")
+
+
+@pytest.mark.parametrize("options", [{}, {"mp_silu": True}, ALL], ids=["none", "mp_silu", "all"])
+def test_swiglu_is_a_gated_map_in_a_plain_loop(options):
+    mlp = drawn(MLP.of_block(config(**options, mlp="swiglu")))
+    hidden = 40  # the multiple of 8 nearest to 8/3 · 16
+    first = mlp.first.matrix()
+    assert first.shape == (2 * hidden, 16)
+    x = random(3, 16, seed=8)
+    outputs = []
+    for row in x:
+        of_gate = [row @ first[i] for i in range(hidden)]
+        of_value = [row @ first[hidden + i] for i in range(hidden)]
+        gated = torch.stack([a * a.sigmoid() * b for a, b in zip(of_gate, of_value, strict=True)])
+        rows = mlp.second.weight
+        if options == ALL:
+            rows = rows / (rows.norm(dim=-1, keepdim=True) + 1e-4)
+        outputs.append(rows @ gated / (0.596 if options else 1))
+    torch.testing.assert_close(mlp(x), torch.stack(outputs))
+
+
+def test_swiglus_constant_is_the_magnitude_of_its_product():
+    nodes, weights = (torch.from_numpy(v) for v in hermegauss(100))  # E[f(z)] = Σ w f(z) / √2π
+    of_silu = ((weights * F.silu(nodes) ** 2).sum() / math.sqrt(2 * math.pi)).item()
+    of_value = ((weights * nodes**2).sum() / math.sqrt(2 * math.pi)).item()
+    assert math.sqrt(of_silu * of_value) == pytest.approx(SILU_MAGNITUDE, abs=5e-4)
+    a, b = random(2, 1_000_000)
+    measured = (F.silu(a) * b).square().mean().sqrt().item()
+    assert measured == pytest.approx(SILU_MAGNITUDE, rel=0.005)

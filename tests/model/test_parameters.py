@@ -46,6 +46,8 @@ MODELS = [
     {"conditioning": "shift", "modulation": "separate", "time_embedding": "table"},
     {"norm": "dyt", "qk_norm": "rms"},
     {"shared_modulation": True},
+    {"mlp": "swiglu"},
+    {**ALL, "mlp": "swiglu", "width": 64},
     *({**ALL, "shared_modulation": True, "conditioning": c} for c in ("adaln", "rotation")),
     {**MODS, "shared_modulation": True, "conditioning": "scale+gate", "final_conditioning": "none"},
     {**MODS, "norm": "rms", "qk_norm": "none", "conditioning": "rotation"},
@@ -72,6 +74,15 @@ def test_the_built_model_has_the_counted_parameters(data, options):
         built[next(part for part, names in prefixes.items() if place in names)] += parameter.numel()
     assert count_parameters(model, spec) == built
     assert counts.count_parameters(model, spec) == built
+
+
+@pytest.mark.parametrize("size", ["XS", "S", "B", "L", "XL"])
+def test_swiglu_has_as_many_parameters(size):
+    with_silu, with_swiglu = (
+        count_parameters(config(name=f"DiT-{size}/2", mlp=mlp), LATENTS)["mlp"]
+        for mlp in ("silu", "swiglu")
+    )
+    assert with_swiglu == pytest.approx(with_silu, rel=0 if size in ("S", "B", "XL") else 0.005)
 
 
 @pytest.mark.parametrize("options", MODELS, ids=str)

@@ -15,6 +15,7 @@ from tests.helpers.precision import ALL, build, inputs, relative, run
 MODS = {"preset": "mods", "conditioning": "rotation_scale"}
 MODELS = [{}, ALL, MODS, {**ALL, "conditioning": "rotation", "mp_attention": True}]
 MODELS += [{**MODS, "shared_modulation": True}]
+MODELS += [{**MODS, "mlp": "swiglu"}]
 MODELS += [{"norm": norm, "qk_norm": "rms"} for norm in ("rms", "dyt")]
 
 aten = torch.ops.aten
