@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
-from mpdit.catalogue import FLAGS, MLPS, MODES, NORMS, PAPERS_FLAGS, PARTS, QK_NORMS
+from mpdit.catalogue import FLAGS, MLPS, MODES, NORMS, PAPERS_FLAGS, PARTS, POSITIONS, QK_NORMS
 from mpdit.catalogue.parts import in_order
 from mpdit.errors import nearest
 from mpdit.section import Later, Positive, SameAs, Section, named_in
@@ -48,6 +48,9 @@ SPELLED = {
     "qk_norm": SameAs("cosine_attention", {False: "none", True: "cosine"}),
 }
 """Options one value of which is a flag of the paper's; None follows the flag."""
+
+OF_TABLE = ("mp_pos_enc", "mean_free_positions")
+"""What only the table of positions has."""
 
 
 def _parts(value: object) -> tuple[str, ...]:
@@ -120,6 +123,8 @@ class ModelConfig(Section):
     """Of q and k, for each head."""
     mlp: Annotated[str, named_in(MLPS), Later(as_before="silu")] = "silu"
     """The blocks' feed-forward layer; both have as many parameters, or nearly."""
+    positions: Annotated[str, named_in(POSITIONS), Later(as_before="sincos")] = "sincos"
+    """A table that is added to the tokens, or q and k turned by their tokens' places."""
     added_flags: Annotated[tuple[str, ...], Field(strict=False), Later(as_before=[])] = ()
     """The flags that are on beside these: an extension's, and the package's later ones. A config
     may set each by its own name, as the others."""
@@ -137,6 +142,8 @@ class ModelConfig(Section):
             size, patch = parse_model_name(name)
             data = {**size._asdict(), "patch_size": patch, **data}
         given = {spelled.field for name, spelled in SPELLED.items() if data.get(name) is not None}
+        if data.get("positions") == "rope":
+            given |= set(OF_TABLE)
         of_preset = {name: value for name, value in PRESETS[preset].items() if name not in given}
         return _gather_flags({**of_preset, **data})
 
@@ -171,8 +178,17 @@ class ModelConfig(Section):
                     raise ValueError(f"{flag} needs {other}: {reason}")
         if "shared_modulation" in self.added_flags and not self.parts:
             raise ValueError("shared_modulation needs a modulation, and conditioning is none")
+        if self.positions == "rope" and (unused := [n for n in OF_TABLE if getattr(self, n)]):
+            raise ValueError(
+                f"{unused[0]} is of the table of positions, and positions: rope has none. "
+                f"Set {unused[0]}: false"
+            )
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.positions == "rope" and self.width // self.heads % 4:
+            raise ValueError(
+                f"width {self.width} / heads {self.heads} is not a multiple of 4 (2-D RoPE)"
+            )
         if self.width % 4:
             raise ValueError(f"width {self.width} is not a multiple of 4 (2-D sin-cos positions)")
         final = self.final_conditioning

@@ -14,7 +14,7 @@ from typing import Any
 from mpdit.catalogue.flags import FLAGS, PAPERS_FLAGS, flag
 from mpdit.catalogue.measures import METRICS, metric
 from mpdit.catalogue.methods import EXTRACTORS, OBJECTIVES, SOLVERS, objective, solver
-from mpdit.catalogue.options import MLPS, NORMS, QK_NORMS
+from mpdit.catalogue.options import MLPS, NORMS, POSITIONS, QK_NORMS
 from mpdit.catalogue.parts import MODES, PARTS, part
 from mpdit.catalogue.registry import Registry, load_code
 from mpdit.catalogue.sources import DATASETS, Dataset, dataset
@@ -25,6 +25,7 @@ TABLES: dict[str, Registry[Any]] = {
     "norms": NORMS,
     "qk_norms": QK_NORMS,
     "mlps": MLPS,
+    "positions": POSITIONS,
     "datasets": DATASETS,
     "metrics": METRICS,
     "solvers": SOLVERS,
@@ -43,6 +44,7 @@ __all__ = [
     "OBJECTIVES",
     "PAPERS_FLAGS",
     "PARTS",
+    "POSITIONS",
     "QK_NORMS",
     "SOLVERS",
     "TABLES",

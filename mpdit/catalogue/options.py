@@ -56,6 +56,27 @@ MLPS = Registry(
     note="the blocks'; the time embedding's is always silu",
 )
 
+POSITIONS = Registry(
+    "position encoding",
+    Row,
+    "model.positions",
+    [
+        Row(
+            name="sincos",
+            does="a fixed table of sines and cosines of row and column, added to the tokens",
+            source="arXiv:2111.06377, arXiv:2212.09748",
+        ),
+        Row(
+            name="rope",
+            does="axial RoPE in place of the table: of a head's n channels, pair i and its partner "
+            "i + n/2 of q and of k are turned by column · 100^(−4i/n), i < n/4, the other pairs by "
+            "row alike; norms stay, no parameters",
+            source="arXiv:2104.09864 eq. 34, arXiv:2403.13298 section 3.1",
+        ),
+    ],
+    note="mp_pos_enc and model.mean_free_positions are the table's",
+)
+
 QK_NORMS = Registry(
     "query-key norm",
     Row,

@@ -18,7 +18,14 @@ from torch.utils.checkpoint import checkpoint
 
 from mpdit.catalogue import FLAGS, Dataset
 from mpdit.errors import ConfigError
-from mpdit.model.embedding import Fourier, TimeEmbedding, patchify, position_table, unpatchify
+from mpdit.model.embedding import (
+    AxialRoPE,
+    Fourier,
+    TimeEmbedding,
+    patchify,
+    position_table,
+    unpatchify,
+)
 from mpdit.model.layers import (
     EPS,
     MLP,
@@ -46,12 +53,12 @@ Indices = Int[Tensor, " batch"]
 class Block(nn.Module):
     """x ← join(x, gate ⊙ attention(m(x))), x ← join(x, gate ⊙ mlp(m(x)))."""
 
-    def __init__(self, config: ModelConfig, index: int) -> None:
+    def __init__(self, config: ModelConfig, index: int, rope: AxialRoPE | None) -> None:
         super().__init__()
         self.index = index
         self.norms = nn.ModuleList(norm_of(config) for _ in ("attention", "mlp"))
         self.modulation = Modulation(config, config.parts, 2) if config.parts else None
-        self.attention = Attention(config)
+        self.attention = Attention(config, rope)
         self.mlp = MLP.of_block(config)
         self.join = Residual(config)
 
@@ -112,7 +119,7 @@ class DiT(nn.Module):
             pass, which computes the block again. False unless set; the gradients are the same bits.
     """
 
-    positions: Tensor
+    positions: Tensor | None
 
     def __init__(
         self, model: ModelConfig, data: Dataset, *, generator: torch.Generator | None = None
@@ -126,14 +133,18 @@ class DiT(nn.Module):
         width, normalized = model.width, model.weight_normalization
         numbers = model.patch_size**2 * data.channels
 
-        table = position_table(model, self.side).to(torch.get_default_dtype())
+        table, rope = None, None
+        if model.positions == "rope":
+            rope = AxialRoPE(width // model.heads, self.side)
+        else:
+            table = position_table(model, self.side).to(torch.get_default_dtype())
         self.register_buffer("positions", table, persistent=False)
         self.patches = MPLinear(numbers + 1, width, normalized=normalized)
         self.time = TimeEmbedding(model)
         self.label = MPEmbedding(data.classes + 1, width, normalized=model.mp_embedding)
         self.act = activation(model)
         self.modulation: MPLinear | None = None  # of all blocks, where it is shared
-        self.blocks = nn.ModuleList(Block(model, index) for index in range(model.depth))
+        self.blocks = nn.ModuleList(Block(model, index, rope) for index in range(model.depth))
         self.final = Final(model, 2 * numbers)
         for flag in model.added_flags:
             FLAGS.find(flag).load()(self)
@@ -149,7 +160,9 @@ class DiT(nn.Module):
         ``record`` is handed the intermediates named in `SITES`.
         """
         tokens = F.pad(patchify(x, self.config.patch_size), (0, 1), value=1.0)  # (B, T, P·P·C + 1)
-        h = summed(self.config, self.patches(tokens), self.positions)  # (B, T, D)
+        h = self.patches(tokens)  # (B, T, D)
+        if self.positions is not None:
+            h = summed(self.config, h, self.positions)
         c = summed(self.config, self.time(t), self.label(y))  # (B, D)
         if record is not None:
             record(0, "conditioning", c)
@@ -220,7 +233,7 @@ class DiT(nn.Module):
             ConfigError: on a CPU without a C++ compiler.
         """
         compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-        if self.positions.is_cpu and shutil.which(compiler) is None:
+        if self.patches.weight.is_cpu and shutil.which(compiler) is None:
             raise ConfigError(
                 f"compile: true needs a C++ compiler on a CPU, and there is no {compiler}: "
                 "install it, set CXX to another, or leave compile out, which changes no run's "

@@ -93,6 +93,12 @@ def summed(config: ModelConfig, a: Tensor, b: Tensor) -> Tensor:
     return mp_sum(a, b, 0.5) if config.mp_residual else a + b
 
 
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Each pair (x_i, x_{i + n/2}) of the last axis turned by an angle, given its cos and sin."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
+
+
 class MPLinear(nn.Module):
     """A linear map without bias, its rows normalized when ``normalized`` (EDM2 eq. 47).
 
@@ -221,11 +227,15 @@ class Attention(nn.Module):
     output o = Σ a_j v_j of magnitude √(Σ a_j²) < 1, and of 1 when all v_j are alike. The true
     factor lies between and is measured, not assumed: with ``mp_attention``, o ← o·√(D/H) / ‖o‖ per
     token and head, as q and k have it.
+
+    Args:
+        rope: turns q and k, (batch, heads, tokens, channels), by their tokens' places.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, rope: nn.Module | None = None) -> None:
         super().__init__()
         width, normalized = config.width, config.weight_normalization
+        self.rope = rope
         self.heads = config.heads
         self.cosine = config.qk_norm == "cosine"
         self.q_norm, self.k_norm = None, None
@@ -247,6 +257,8 @@ class Attention(nn.Module):
         elif self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, H, T, D/H)
+        if self.rope is not None:
+            q, k = self.rope(q), self.rope(k)
         heads = self.attend(q, k, v)
         if self.restored:
             heads = normalize(heads)

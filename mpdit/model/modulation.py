@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mpdit.catalogue import PARTS
 from mpdit.flops import part_width
-from mpdit.model.layers import MPLinear, mp_coefficients
+from mpdit.model.layers import MPLinear, mp_coefficients, turned
 from mpdit.modelconfig import ModelConfig
 
 if TYPE_CHECKING:
@@ -42,9 +42,7 @@ def rotate(x: Tokens, angle: PerPair) -> Tokens:
 
     The paper pairs neighbours; halves are the same function with the channels in another order.
     """
-    cos, sin = angle.cos(), angle.sin()
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
+    return turned(x, angle.cos(), angle.sin())
 
 
 DITS_CHUNKS = ("shift", "scale")

@@ -31,6 +31,7 @@ OTHER: dict[str, list[Any]] = {
     "model.norm": ["rms", "dyt"],
     "model.qk_norm": ["rms"],
     "model.mlp": ["swiglu"],
+    "model.positions": ["rope"],
     "model.added_flags": [["shared_modulation"]],
     "train.steps": [10, 2000],
     "train.batch_size": [1, 128],

@@ -276,6 +276,8 @@ CONFIGS = [
     {**MODS, "norm": "rms", "qk_norm": "rms"},
     {"shared_modulation": True},
     {"mlp": "swiglu"},
+    {"positions": "rope", "qk_norm": "rms"},
+    {**MODS, "positions": "rope"},
     {**MODS, "mlp": "swiglu", "conditioning": "adaln"},
     {**MODS, "shared_modulation": True},
 ]

@@ -12,6 +12,7 @@ from mpdit.catalogue import PAPERS_FLAGS, Dataset
 from mpdit.config import make_run
 from mpdit.errors import ConfigError
 from mpdit.model import DiT
+from mpdit.model.embedding import AxialRoPE
 from mpdit.model.layers import MLP, SILU_MAGNITUDE, Attention
 from mpdit.model.norm import norm_of
 from mpdit.modelconfig import ModelConfig
@@ -162,3 +163,51 @@ def test_swiglus_constant_is_the_magnitude_of_its_product():
     a, b = random(2, 1_000_000)
     measured = (F.silu(a) * b).square().mean().sqrt().item()
     assert measured == pytest.approx(SILU_MAGNITUDE, rel=0.005)
+
+
+def test_rope_multiplies_complex_pairs_by_powers_of_their_place():
+    channels, side = 16, 3
+    x = random(2, 2, side * side, channels, seed=3)
+    rope = AxialRoPE(channels, side)
+    turned = rope(x)
+    pairs = torch.complex(x[..., : channels // 2], x[..., channels // 2 :])
+    for row in range(side):
+        for column in range(side):
+            token = row * side + column
+            angles = [
+                place / 100 ** (i / (channels // 4))
+                for place in (column, row)
+                for i in range(channels // 4)
+            ]
+            expected = pairs[:, :, token] * torch.exp(1j * torch.tensor(angles).double())
+            theirs = torch.cat((expected.real, expected.imag), dim=-1)
+            torch.testing.assert_close(turned[:, :, token], theirs, rtol=0, atol=1e-6)
+    torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1), rtol=1e-6, atol=0)
+    assert rope(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_with_rope_the_products_of_q_and_k_depend_on_the_distance_alone():
+    side = 4
+    q, k = random(2, 1, 1, 1, 16)
+    tokens = torch.ones(side * side, 1, dtype=torch.float64)
+    q, k = (AxialRoPE(16, side)(one * tokens)[0, 0].view(side, side, 16) for one in (q, k))
+    products = torch.einsum("yxc,vuc->yxvu", q, k)
+    torch.testing.assert_close(products[1:, 1:, 1:, 1:], products[:-1, :-1, :-1, :-1])
+    assert (products[0, 0, 1, 0] - products[0, 0, 0, 1]).abs() > 1e-3
+
+
+def test_the_model_with_rope_has_no_table_and_sees_places():
+    model = drawn(DiT(config(positions="rope", patch_size=2), DATA))
+    assert model.positions is None
+    x, t, y = inputs()
+    moved = x.roll(2, dims=-1)
+    assert (model(moved, t, y).roll(-2, dims=-1) - model(x, t, y)).abs().max() > 1e-3
+    for block in model.blocks:
+        block.attention.rope = None
+    torch.testing.assert_close(model(moved, t, y).roll(-2, dims=-1), model(x, t, y))
+
+
+def test_what_rope_cannot_have_is_one_message_and_a_preset_gives_way():
+    refused({"positions": "rope", "mp_pos_enc": True}, "mp_pos_enc is of the table of positions")
+    refused({"positions": "rope", "heads": 8}, "width 16 / heads 8 is not a multiple of 4")
+    assert not config(**MODS, positions="rope").mp_pos_enc

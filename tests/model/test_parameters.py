@@ -47,6 +47,7 @@ MODELS = [
     {"norm": "dyt", "qk_norm": "rms"},
     {"shared_modulation": True},
     {"mlp": "swiglu"},
+    {**MODS, "positions": "rope", "conditioning": "rotation"},
     {**ALL, "mlp": "swiglu", "width": 64},
     *({**ALL, "shared_modulation": True, "conditioning": c} for c in ("adaln", "rotation")),
     {**MODS, "shared_modulation": True, "conditioning": "scale+gate", "final_conditioning": "none"},

@@ -16,6 +16,7 @@ MODS = {"preset": "mods", "conditioning": "rotation_scale"}
 MODELS = [{}, ALL, MODS, {**ALL, "conditioning": "rotation", "mp_attention": True}]
 MODELS += [{**MODS, "shared_modulation": True}]
 MODELS += [{**MODS, "mlp": "swiglu"}]
+MODELS += [{**MODS, "positions": "rope"}]
 MODELS += [{"norm": norm, "qk_norm": "rms"} for norm in ("rms", "dyt")]
 
 aten = torch.ops.aten
