@@ -33,13 +33,12 @@ from mpdit.catalogue import (
     PAPERS_FLAGS,
     SOLVERS,
     Dataset,
-    Registry,
 )
 from mpdit.catalogue.respacing import Respacing
 from mpdit.errors import explain
 from mpdit.extensions import Extension, reading, used
 from mpdit.modelconfig import ModelConfig
-from mpdit.section import HOW, Formerly, How, Later, Positive, SameAs, Section, marks
+from mpdit.section import HOW, Formerly, How, Later, Positive, SameAs, Section, marks, named_in
 from mpdit.text import CONTROL, printable
 
 Rate = Annotated[float, Field(gt=0, le=10)]
@@ -59,11 +58,6 @@ Place = Annotated[str, AfterValidator(_is_path)]
 """A path on this machine."""
 
 
-def _named_in(table: Registry[Any]) -> AfterValidator:
-    """Refuse a name that has no row in a table."""
-    return AfterValidator(lambda name: table.find(name).name)
-
-
 class DataConfig(Section):
     """Which data. ``path`` says where it lies on this machine and is not part of the identity.
 
@@ -71,7 +65,7 @@ class DataConfig(Section):
     ``channels``, ``size`` and ``classes`` say; the other data sets have their own.
     """
 
-    name: Annotated[str, _named_in(DATASETS)]
+    name: Annotated[str, named_in(DATASETS)]
     path: Annotated[Place | None, HOW] = None
     channels: Positive | None = None
     size: Positive | None = None
@@ -119,7 +113,7 @@ class TrainConfig(Section):
     """1 is the official code's and EDM2's, whose first step is step 0."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     label_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
-    objective: Annotated[str, _named_in(OBJECTIVES), Later(as_before="epsilon")] = "epsilon"
+    objective: Annotated[str, named_in(OBJECTIVES), Later(as_before="epsilon")] = "epsilon"
     """What the model learns to predict."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Of matrix products: ``tf32`` is float32's range with 10 bits of mantissa (NVIDIA GPUs only);
@@ -179,7 +173,7 @@ class SampleConfig(Section):
     """How samples are drawn from the EMA weights, with classifier-free guidance."""
 
     count: Positive = 10_000
-    solver: Annotated[str, _named_in(SOLVERS)] = "ddpm"
+    solver: Annotated[str, named_in(SOLVERS)] = "ddpm"
     steps: Annotated[int, Field(gt=0, le=1000)] = 250
     guidance: Annotated[float, Field(ge=0)] = 1.5
     """1 is unguided (and costs half)."""
@@ -220,7 +214,7 @@ class SampleConfig(Section):
 class EvaluateConfig(Section):
     """Which features samples and real images are compared in, how, and how often."""
 
-    extractor: Annotated[str, _named_in(EXTRACTORS)] | None = None
+    extractor: Annotated[str, named_in(EXTRACTORS)] | None = None
     """None: the data set's own."""
     metrics: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = ("fd",)
     """Each once, in the order of their table, however they were given."""

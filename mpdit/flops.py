@@ -11,7 +11,8 @@ from mpdit.catalogue.respacing import TIMESTEPS
 from mpdit.modelconfig import ModelConfig
 
 FOURIER_FEATURES = 256
-MLP_RATIO = 4
+CALCULATED = frozenset({"shared_modulation"})
+"""The added flags whose counts are calculated here."""
 TRAINING_PASSES = 3
 """A training step in forward passes: backward has two products for each one of forward."""
 
@@ -28,6 +29,18 @@ def time_features(model: ModelConfig) -> int:
     return FOURIER_FEATURES if fourier else model.width
 
 
+def mlp_maps(model: ModelConfig) -> tuple[int, int]:
+    """(maps from or to the hidden channels, hidden channels) of a block's feed-forward layer.
+
+    Two maps of 4·D hidden channels have 8·D² weights, and so have SwiGLU's three of 8/3·D
+    (arXiv:2002.05202, section 2). That is rounded to the nearest multiple of 8, as fast matrix
+    products need: the weights are 8·D² within 12·D, exactly where 3 divides D.
+    """
+    return (
+        (3, 8 * max(1, round(model.width / 3))) if model.mlp == "swiglu" else (2, 4 * model.width)
+    )
+
+
 def _modulation(model: ModelConfig, parts: tuple[str, ...], sublayers: int) -> tuple[int, int]:
     """(outputs, learned gains) of a block's or the final layer's modulation."""
     outputs = sublayers * sum(part_width(part, model) for part in parts)
@@ -36,13 +49,23 @@ def _modulation(model: ModelConfig, parts: tuple[str, ...], sublayers: int) -> t
     return outputs, gains if with_gains else 0
 
 
-def count_parameters(model: ModelConfig, data: Dataset) -> dict[str, int]:
-    """Trainable parameters by part: embedders, attention, mlp, modulation, final.
+def _block_maps(model: ModelConfig) -> int:
+    """How many modulation maps the blocks have together."""
+    return 1 if "shared_modulation" in model.added_flags else model.depth
 
-    ``modulation`` is the blocks'; the final layer's own is counted in ``final``. Where an added
-    flag changes the model, the built one is counted, with torch.
+
+def _norm(model: ModelConfig) -> int:
+    """Learned numbers of the norm before one sublayer."""
+    return 1 + 2 * model.width if model.norm == "dyt" else 0
+
+
+def count_parameters(model: ModelConfig, data: Dataset) -> dict[str, int]:
+    """Trainable parameters by part: embedders, attention, mlp, modulation, final; norms, if any.
+
+    ``modulation`` and ``norms`` are the blocks'; the final layer's own are counted in ``final``.
+    Where another added flag changes the model, the built one is counted, with torch.
     """
-    if model.added_flags:
+    if not CALCULATED.issuperset(model.added_flags):
         built: dict[str, int] = load_code("mpdit.model.counts:count_parameters")(model, data)
         return built
     width, depth = model.width, model.depth
@@ -50,15 +73,21 @@ def count_parameters(model: ModelConfig, data: Dataset) -> dict[str, int]:
     block_outputs, block_gains = _modulation(model, model.parts, sublayers=2)
     final_outputs, final_gains = _modulation(model, model.final_parts, sublayers=1)
     final_gains += model.weight_normalization and model.zero_output
+    mlp_matrices, hidden = mlp_maps(model)
+    maps = _block_maps(model)
+    embeddings = depth * block_outputs if maps != depth else 0
+    norm = _norm(model)
+    gains_of_qk = 2 * (width // model.heads) if model.qk_norm == "rms" else 0
     return {
         "embedders": (patch + 1) * width
         + (time_features(model) + width) * width
         + (TIMESTEPS * width if model.time_embedding == "table" else 0)
         + (data.classes + 1) * width,
-        "attention": depth * 4 * width**2,
-        "mlp": depth * 2 * MLP_RATIO * width**2,
-        "modulation": depth * (block_outputs * width + block_gains),
-        "final": (2 * patch + final_outputs) * width + final_gains,
+        "attention": depth * (4 * width**2 + gains_of_qk),
+        "mlp": depth * mlp_matrices * hidden * width,
+        "modulation": maps * (block_outputs * width + block_gains) + embeddings,
+        "final": (2 * patch + final_outputs) * width + final_gains + norm,
+        **({"norms": 2 * depth * norm} if norm else {}),
     }
 
 
@@ -70,16 +99,20 @@ def forward_flops(model: ModelConfig, data: Dataset) -> int:
 
         T·(p+1)·D + (f + D)·D + depth·(12·T·D² + 2·T²·D + M·D) + T·D·2p + F·D,   all twice.
 
-    Where an added flag changes the model, the built one's are counted, with torch.
+    A shared modulation has M·D once; SwiGLU with h hidden channels has 4·D + 3·h for 12·D.
+
+    Where another added flag changes the model, the built one's are counted, with torch.
     """
-    if model.added_flags:
+    if not CALCULATED.issuperset(model.added_flags):
         return int(load_code("mpdit.model.counts:forward_flops")(model, data))
     width, T = model.width, (data.size // model.patch_size) ** 2
     patch = model.patch_size**2 * data.channels
     block_outputs, _ = _modulation(model, model.parts, sublayers=2)
     final_outputs, _ = _modulation(model, model.final_parts, sublayers=1)
     embed = T * (patch + 1) * width + (time_features(model) + width) * width
-    projections = (4 + 2 * MLP_RATIO) * T * width**2
-    block = projections + 2 * T**2 * width + block_outputs * width
+    mlp_matrices, hidden = mlp_maps(model)
+    projections = T * width * (4 * width + mlp_matrices * hidden)
+    block = projections + 2 * T**2 * width
+    modulation = _block_maps(model) * block_outputs * width
     final = T * width * 2 * patch + final_outputs * width
-    return 2 * (embed + model.depth * block + final)
+    return 2 * (embed + model.depth * block + modulation + final)

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
-from mpdit.catalogue import FLAGS, MODES, PAPERS_FLAGS, PARTS
+from mpdit.catalogue import FLAGS, MLPS, MODES, NORMS, PAPERS_FLAGS, PARTS, POSITIONS, QK_NORMS
 from mpdit.catalogue.parts import in_order
 from mpdit.errors import nearest
-from mpdit.section import Later, Positive, Section
+from mpdit.section import Later, Positive, SameAs, Section, named_in
 
 
 class Size(NamedTuple):
@@ -54,6 +54,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """The three generations of the official code, as values of the named options."""
+
+SPELLED = {
+    "norm": SameAs("no_layernorm", {False: "layer", True: "none"}),
+    "qk_norm": SameAs("cosine_attention", {False: "none", True: "cosine"}),
+}
+"""Options one value of which is a flag of the paper's; None follows the flag."""
+
+OF_TABLE = ("mp_pos_enc", "mean_free_positions")
+"""What only the table of positions has."""
 
 
 def _parts(value: object) -> tuple[str, ...]:
@@ -128,6 +137,18 @@ class ModelConfig(Section):
     starts like any other."""
     residual_t: Annotated[float, Field(gt=0, lt=1), Later(as_before=0.3)] = 0.3
     """t of the residual sums mp_sum(x, output, t), with ``mp_residual``."""
+    norm: Annotated[
+        Annotated[str, named_in(NORMS)] | None, Later(as_before=SPELLED["norm"], since=0)
+    ] = None
+    """Before attention, MLP and the final layer."""
+    qk_norm: Annotated[
+        Annotated[str, named_in(QK_NORMS)] | None, Later(as_before=SPELLED["qk_norm"], since=0)
+    ] = None
+    """Of q and k, for each head."""
+    mlp: Annotated[str, named_in(MLPS), Later(as_before="silu")] = "silu"
+    """The blocks' feed-forward layer; both have as many parameters, or nearly."""
+    positions: Annotated[str, named_in(POSITIONS), Later(as_before="sincos")] = "sincos"
+    """A table that is added to the tokens, or q and k turned by their tokens' places."""
     added_flags: Annotated[tuple[str, ...], Field(strict=False), Later(as_before=[])] = ()
     """The flags that are on beside these: an extension's, and the package's later ones. A config
     may set each by its own name, as the others."""
@@ -144,7 +165,11 @@ class ModelConfig(Section):
         if (name := data.pop("name", None)) is not None:
             size, patch = parse_model_name(name)
             data = {**size._asdict(), "patch_size": patch, **data}
-        return _gather_flags({**PRESETS[preset], **data})
+        given = {spelled.field for name, spelled in SPELLED.items() if data.get(name) is not None}
+        if data.get("positions") == "rope":
+            given |= set(OF_TABLE)
+        of_preset = {name: value for name, value in PRESETS[preset].items() if name not in given}
+        return _gather_flags({**of_preset, **data})
 
     @field_validator("conditioning", mode="before")
     @classmethod
@@ -159,13 +184,46 @@ class ModelConfig(Section):
         return super().as_before({**options, **data}, defaults)
 
     @model_validator(mode="after")
+    def _spelled_once(self) -> ModelConfig:
+        """A flag and the option that it is a value of say the same."""
+        for name, spelled in SPELLED.items():
+            assert spelled.meaning is not None
+            flag, value, given = spelled.field, getattr(self, name), getattr(self, spelled.field)
+            on = value == spelled.meaning[True]
+            if value is None:
+                self.fill(**{name: spelled.meaning[given]})
+            elif flag not in self.model_fields_set:
+                self.fill(**{flag: on})
+            elif given != on:
+                raise ValueError(
+                    f"{flag}: {str(given).lower()} contradicts {name}: {value}, as {flag} means "
+                    f"{name}: {spelled.meaning[True]}. Give one of them"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
         for flag in self.flags:
             for other, reason in FLAGS.find(flag).needs.items():
                 if other not in self.flags:
                     raise ValueError(f"{flag} needs {other}: {reason}")
+        if "shared_modulation" in self.added_flags and not self.parts:
+            raise ValueError("shared_modulation needs a modulation, and conditioning is none")
+        if "shared_modulation" in self.added_flags:
+            for part in self.parts:
+                if PARTS.find(part).unit(self.width):
+                    raise ValueError(f"shared_modulation starts at zero, and {part} does not")
+        if self.positions == "rope" and (unused := [n for n in OF_TABLE if getattr(self, n)]):
+            raise ValueError(
+                f"{unused[0]} is of the table of positions, and positions: rope has none. "
+                f"Set {unused[0]}: false"
+            )
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.positions == "rope" and self.width // self.heads % 4:
+            raise ValueError(
+                f"width {self.width} / heads {self.heads} is not a multiple of 4 (2-D RoPE)"
+            )
         if self.width % 4:
             raise ValueError(f"width {self.width} is not a multiple of 4 (2-D sin-cos positions)")
         final = self.final_conditioning

@@ -10,16 +10,28 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from mpdit.catalogue.registry import Registry
 
 Positive = Annotated[int, Field(gt=0)]
 
 
+def named_in(table: Registry[Any]) -> AfterValidator:
+    """Refuse a name that has no row in a table."""
+    return AfterValidator(lambda name: table.find(name).name)
+
+
 @dataclass(frozen=True)
 class SameAs:
-    """The value of another field of the section."""
+    """The value of another field of the section, or what that value means here.
+
+    Attributes:
+        meaning: the other field's value → this field's; None where they are the same.
+    """
 
     field: str
+    meaning: Mapping[Any, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -29,7 +41,8 @@ class Later:
 
     Attributes:
         as_before: the value in JSON, or `SameAs`.
-        since: the version of the defaults (`DEFAULTS`) that the field came with.
+        since: the version of the defaults (`DEFAULTS`) that the field came with; 0 while its
+            default is "as before" by itself.
     """
 
     as_before: Any
@@ -38,7 +51,8 @@ class Later:
     def value(self, section: Mapping[str, Any]) -> Any:
         """The value that means "as before" in a section."""
         if isinstance(self.as_before, SameAs):
-            return section[self.as_before.field]
+            value = section[self.as_before.field]
+            return self.as_before.meaning[value] if self.as_before.meaning else value
         return self.as_before
 
 

@@ -1,4 +1,6 @@
-"""Flags, conditioning parts, data sets, metrics, solvers, objectives, extractors: a table each.
+"""Flags, conditioning parts, norms, data sets, metrics, solvers, objectives, extractors.
+
+Each is a table.
 
 An extension imports the decorators from here::
 
@@ -12,6 +14,7 @@ from typing import Any
 from mpdit.catalogue.flags import FLAGS, PAPERS_FLAGS, flag
 from mpdit.catalogue.measures import METRICS, metric
 from mpdit.catalogue.methods import EXTRACTORS, OBJECTIVES, SOLVERS, objective, solver
+from mpdit.catalogue.options import MLPS, NORMS, POSITIONS, QK_NORMS
 from mpdit.catalogue.parts import MODES, PARTS, part
 from mpdit.catalogue.registry import Registry, load_code
 from mpdit.catalogue.sources import DATASETS, Dataset, dataset
@@ -19,6 +22,10 @@ from mpdit.catalogue.sources import DATASETS, Dataset, dataset
 TABLES: dict[str, Registry[Any]] = {
     "flags": FLAGS,
     "parts": PARTS,
+    "norms": NORMS,
+    "qk_norms": QK_NORMS,
+    "mlps": MLPS,
+    "positions": POSITIONS,
     "datasets": DATASETS,
     "metrics": METRICS,
     "solvers": SOLVERS,
@@ -31,10 +38,14 @@ __all__ = [
     "EXTRACTORS",
     "FLAGS",
     "METRICS",
+    "MLPS",
     "MODES",
+    "NORMS",
     "OBJECTIVES",
     "PAPERS_FLAGS",
     "PARTS",
+    "POSITIONS",
+    "QK_NORMS",
     "SOLVERS",
     "TABLES",
     "Dataset",

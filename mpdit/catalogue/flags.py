@@ -66,7 +66,7 @@ FLAGS = Registry(
         Flag(
             name="cosine_attention",
             code="cos",
-            does="q and k of every head at unit magnitude before their product",
+            does="q and k of every head at unit magnitude before their product (qk_norm: cosine)",
             source=f"{EDM2} section 4.2",
         ),
         Flag(
@@ -100,7 +100,7 @@ FLAGS = Registry(
         Flag(
             name="no_layernorm",
             code="noln",
-            does="no LayerNorm before attention, MLP and the final layer",
+            does="no norm before attention, MLP and the final layer (norm: none)",
             source=PAPER,
         ),
         Flag(
@@ -114,6 +114,14 @@ FLAGS = Registry(
             code="emb",
             does="label rows normalized, and a table of timesteps in place of sines",
             source=PAPER,
+        ),
+        Flag(
+            name="shared_modulation",
+            code="single",
+            does="adaLN-single: one modulation map S of c for all blocks, and a learned vector E "
+            "(zero at first) for each, whose values are S(c) + E; the final layer keeps its map",
+            source="arXiv:2310.00426 section 2.3",
+            implementation="mpdit.model.modulation:share",
         ),
     ],
     note="each by its own name, bare in a grid",

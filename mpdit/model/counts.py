@@ -12,7 +12,11 @@ from mpdit.catalogue import Dataset
 from mpdit.model.dit import DiT
 from mpdit.modelconfig import ModelConfig
 
-_PARTS = {"patches": "embedders", "time": "embedders", "label": "embedders", "final": "final"}
+_PARTS = {
+    **dict.fromkeys(("patches", "time", "label"), "embedders"),
+    "modulation": "modulation",
+    "final": "final",
+}
 
 
 def count_parameters(config: ModelConfig, data: Dataset) -> dict[str, int]:
@@ -24,7 +28,7 @@ def count_parameters(config: ModelConfig, data: Dataset) -> dict[str, int]:
     for name, parameter in _build(config, data).named_parameters():
         first, *rest = name.split(".")
         part = rest[1] if first == "blocks" else _PARTS.get(first, "other")
-        part = part if part in counted else "other"
+        part = part if part in counted or part == "norms" else "other"
         counted[part] = counted.get(part, 0) + parameter.numel()
     return counted
 

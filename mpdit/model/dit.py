@@ -18,7 +18,14 @@ from torch.utils.checkpoint import checkpoint
 
 from mpdit.catalogue import FLAGS, Dataset
 from mpdit.errors import ConfigError
-from mpdit.model.embedding import Fourier, TimeEmbedding, patchify, position_table, unpatchify
+from mpdit.model.embedding import (
+    AxialRoPE,
+    Fourier,
+    TimeEmbedding,
+    patchify,
+    position_table,
+    unpatchify,
+)
 from mpdit.model.layers import (
     EPS,
     MLP,
@@ -29,6 +36,7 @@ from mpdit.model.layers import (
     summed,
 )
 from mpdit.model.modulation import Modulation, Residual, Values
+from mpdit.model.norm import norm_of
 from mpdit.modelconfig import ModelConfig
 
 Record = Callable[[int, str, Tensor], None]
@@ -42,43 +50,32 @@ Images = Float[Tensor, "batch channels height width"]
 Indices = Int[Tensor, " batch"]
 
 
-class LayerNorm(nn.Module):
-    """Without affine parameters, eps 1e-6; nothing at all when ``no_layernorm``."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.width = None if config.no_layernorm else config.width
-
-    def forward(self, x: Tokens) -> Tokens:
-        return x if self.width is None else F.layer_norm(x, (self.width,), eps=1e-6)
-
-
 class Block(nn.Module):
     """x ← join(x, gate ⊙ attention(m(x))), x ← join(x, gate ⊙ mlp(m(x)))."""
 
-    def __init__(self, config: ModelConfig, index: int) -> None:
+    def __init__(self, config: ModelConfig, index: int, rope: AxialRoPE | None) -> None:
         super().__init__()
         self.index = index
-        self.norm = LayerNorm(config)
+        self.norms = nn.ModuleList(norm_of(config) for _ in ("attention", "mlp"))
         self.modulation = Modulation(config, config.parts, 2) if config.parts else None
-        self.attention = Attention(config)
+        self.attention = Attention(config, rope)
         self.mlp = MLP.of_block(config)
         self.join = Residual(config)
 
-    def modulate(self, x: Tokens, values: Values) -> Tokens:
+    def modulate(self, x: Tokens, values: Values, sublayer: int) -> Tokens:
         """A sublayer's input, normalized and modulated."""
-        x = self.norm(x)
+        x = self.norms[sublayer](x)
         return self.modulation.modulate(x, values) if self.modulation else x
 
     def forward(
-        self, x: Tokens, c: Float[Tensor, "batch width"], record: Record | None = None
+        self, x: Tokens, c: Float[Tensor, "batch numbers"], record: Record | None = None
     ) -> Tokens:
-        """``c`` is the conditioning vector after its activation."""
+        """``c`` is the conditioning vector after its activation, or the shared map's output."""
         first, second = self.modulation(c) if self.modulation else ({}, {})
-        modulated = self.modulate(x, first)
+        modulated = self.modulate(x, first, 0)
         attended = self.attention(modulated)
         x = self.join(x, attended, first)
-        mixed = self.mlp(self.modulate(x, second))
+        mixed = self.mlp(self.modulate(x, second, 1))
         x = self.join(x, mixed, second)
         if record is not None:
             sites = {"modulated": modulated, "attention": attended, "mlp": mixed, "residual": x}
@@ -94,7 +91,7 @@ class Final(nn.Module):
     def __init__(self, config: ModelConfig, numbers: int) -> None:
         super().__init__()
         parts = config.final_parts
-        self.norm = LayerNorm(config)
+        self.norm = norm_of(config)
         self.modulation = Modulation(config, parts, 1) if parts else None
         self.linear = MPLinear(
             config.width,
@@ -126,7 +123,7 @@ class DiT(nn.Module):
             pass, which computes the block again. False unless set; the gradients are the same bits.
     """
 
-    positions: Tensor
+    positions: Tensor | None
 
     def __init__(
         self, model: ModelConfig, data: Dataset, *, generator: torch.Generator | None = None
@@ -140,13 +137,18 @@ class DiT(nn.Module):
         width, normalized = model.width, model.weight_normalization
         numbers = model.patch_size**2 * data.channels
 
-        table = position_table(model, self.side).to(torch.get_default_dtype())
+        table, rope = None, None
+        if model.positions == "rope":
+            rope = AxialRoPE(width // model.heads, self.side)
+        else:
+            table = position_table(model, self.side).to(torch.get_default_dtype())
         self.register_buffer("positions", table, persistent=False)
         self.patches = MPLinear(numbers + 1, width, normalized=normalized)
         self.time = TimeEmbedding(model)
         self.label = MPEmbedding(data.classes + 1, width, normalized=model.mp_embedding)
         self.act = activation(model)
-        self.blocks = nn.ModuleList(Block(model, index) for index in range(model.depth))
+        self.modulation: MPLinear | None = None  # of all blocks, where it is shared
+        self.blocks = nn.ModuleList(Block(model, index, rope) for index in range(model.depth))
         self.final = Final(model, 2 * numbers)
         for flag in model.added_flags:
             FLAGS.find(flag).load()(self)
@@ -162,17 +164,20 @@ class DiT(nn.Module):
         ``record`` is handed the intermediates named in `SITES`.
         """
         tokens = F.pad(patchify(x, self.config.patch_size), (0, 1), value=1.0)  # (B, T, P·P·C + 1)
-        h = summed(self.config, self.patches(tokens), self.positions)  # (B, T, D)
+        h = self.patches(tokens)  # (B, T, D)
+        if self.positions is not None:
+            h = summed(self.config, h, self.positions)
         c = summed(self.config, self.time(t), self.label(y))  # (B, D)
         if record is not None:
             record(0, "conditioning", c)
         c = self.act(c)
+        m = c if self.modulation is None else self.modulation(c).to(c.dtype)
         for block in self.blocks:
             run = block if record is None else block.forward  # recording is done uncompiled
             if self.recompute and torch.is_grad_enabled():
-                h = checkpoint(run, h, c, record, use_reentrant=False, preserve_rng_state=False)
+                h = checkpoint(run, h, m, record, use_reentrant=False, preserve_rng_state=False)
             else:
-                h = run(h, c, record)
+                h = run(h, m, record)
         return unpatchify(self.final(h, c), self.config.patch_size, self.side)
 
     def guided(
@@ -232,7 +237,7 @@ class DiT(nn.Module):
             ConfigError: on a CPU without a C++ compiler.
         """
         compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-        if self.positions.is_cpu and shutil.which(compiler) is None:
+        if self.patches.weight.is_cpu and shutil.which(compiler) is None:
             raise ConfigError(
                 f"compile: true needs a C++ compiler on a CPU, and there is no {compiler}: "
                 "install it, set CXX to another, or leave compile out, which changes no run's "

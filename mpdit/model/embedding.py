@@ -8,13 +8,21 @@ from torch import Tensor, nn
 
 from mpdit.catalogue.respacing import TIMESTEPS
 from mpdit.flops import FOURIER_FEATURES, time_features
-from mpdit.model.layers import MLP, MPEmbedding, normalize
+from mpdit.model.layers import MLP, MPEmbedding, normalize, turned
 from mpdit.modelconfig import ModelConfig
 
 
-def frequencies(count: int) -> Float[Tensor, " count"]:
-    """10000^(−i / count) for i = 0 … count − 1, float64."""
-    return 10000.0 ** -(torch.arange(count, dtype=torch.float64) / count)
+def frequencies(count: int, base: float = 10000.0) -> Float[Tensor, " count"]:
+    """base^(−i / count) for i = 0 … count − 1, float64."""
+    return base ** -(torch.arange(count, dtype=torch.float64) / count)
+
+
+def angles_of_places(
+    omega: Float[Tensor, " count"], side: int
+) -> list[Float[Tensor, "tokens count"]]:
+    """column · ω and row · ω of the tokens of a square, row by row."""
+    rows, columns = torch.meshgrid(*[torch.arange(side, dtype=torch.float64)] * 2, indexing="ij")
+    return [place.flatten()[:, None] * omega for place in (columns, rows)]
 
 
 def position_table(config: ModelConfig, side: int) -> Float[Tensor, "tokens width"]:
@@ -23,15 +31,40 @@ def position_table(config: ModelConfig, side: int) -> Float[Tensor, "tokens widt
     Args:
         side: tokens in a row of the image.
     """
-    omega = frequencies(config.width // 4)
-    rows, columns = torch.meshgrid(*[torch.arange(side, dtype=torch.float64)] * 2, indexing="ij")
-    angles = [place.flatten()[:, None] * omega for place in (columns, rows)]
+    angles = angles_of_places(frequencies(config.width // 4), side)
     table = torch.cat([wave for a in angles for wave in (a.sin(), a.cos())], dim=-1)
     if config.mean_free_positions:
         table = table - table.mean(-1, keepdim=True)
     if config.mean_free_table:
         table = table - table.mean()
     return normalize(table) if config.mp_pos_enc else table
+
+
+class AxialRoPE(nn.Module):
+    """Each pair (x_i, x_{i + n/2}) of a head's n channels turned by its token's place.
+
+    The angles are column · f_i and row · f_i with f_i = 100^(−4i / n), i = 0 … n/4 − 1 (RoPE-ViT:
+    Heo et al., arXiv:2403.13298, section 3.1), so that q·k depends on the tokens' distance alone.
+
+    Args:
+        channels: of a head, n.
+        side: tokens in a row of the image.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, channels: int, side: int) -> None:
+        super().__init__()
+        angle = torch.cat(angles_of_places(frequencies(channels // 4, 100.0), side), dim=-1)
+        for name, table in (("cos", angle.cos()), ("sin", angle.sin())):
+            table = table.to(torch.get_default_dtype())
+            self.register_buffer(name, table, persistent=False)
+
+    def forward(
+        self, x: Float[Tensor, "batch heads tokens channels"]
+    ) -> Float[Tensor, "batch heads tokens channels"]:
+        return turned(x, self.cos, self.sin).to(x.dtype)
 
 
 class Sinusoidal(nn.Module):

@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mpdit.flops import MLP_RATIO
+from mpdit.flops import mlp_maps
+from mpdit.model.norm import RMSNorm
 from mpdit.modelconfig import ModelConfig
 
 EPS = 1e-4
 SILU_MAGNITUDE = 0.596
-"""Of silu(x) for normally distributed x."""
+"""√E[silu(x)²] for normally distributed x; also √E[(silu(a) b)²] = √(E[silu(a)²] E[b²]) for a and b
+that are independent and normally distributed, as SwiGLU's are from two random maps."""
 
 
 def magnitude(x: Float[Tensor, "... width"]) -> Float[Tensor, ""]:
@@ -98,6 +100,12 @@ def activation(config: ModelConfig) -> Callable[[Tensor], Tensor]:
 def summed(config: ModelConfig, a: Tensor, b: Tensor) -> Tensor:
     """How embeddings are joined: an even magnitude-preserving sum, or ``+``."""
     return mp_sum(a, b, 0.5, float32=config.float32_sums) if config.mp_residual else a + b
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Each pair (x_i, x_{i + n/2}) of the last axis turned by an angle, given its cos and sin."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
 
 
 class MPLinear(nn.Module):
@@ -189,12 +197,16 @@ class MPEmbedding(nn.Module):
 
 
 class MLP(nn.Module):
-    """Linear, SiLU, linear."""
+    """Linear, SiLU, linear; or with a second map V to be gated, SwiGLU: W₂ (silu(W₁ x) ⊙ V x)."""
 
-    def __init__(self, config: ModelConfig, inputs: int, hidden: int, outputs: int) -> None:
+    def __init__(
+        self, config: ModelConfig, inputs: int, hidden: int, outputs: int, *, gated: bool = False
+    ) -> None:
         super().__init__()
         normalized = config.weight_normalization
-        self.first = MPLinear(inputs, hidden, normalized=normalized)
+        self.gated = gated
+        # Rows are normalized one by one, so one map to both is the same function as two.
+        self.first = MPLinear(inputs, 2 * hidden if gated else hidden, normalized=normalized)
         self.act = activation(config)
         self.second = MPLinear(hidden, outputs, normalized=normalized)
         if config.mp_silu and normalized:
@@ -203,28 +215,42 @@ class MLP(nn.Module):
 
     @classmethod
     def of_block(cls, config: ModelConfig) -> "MLP":
-        return cls(config, config.width, MLP_RATIO * config.width, config.width)
+        _, hidden = mlp_maps(config)
+        return cls(config, config.width, hidden, config.width, gated=config.mlp == "swiglu")
 
     def forward(self, x: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
-        y: Tensor = self.second(self.act(self.first(x)))
+        hidden = self.first(x)
+        if self.gated:
+            gate, value = hidden.chunk(2, dim=-1)
+            hidden = self.act(gate) * value
+        else:
+            hidden = self.act(hidden)
+        y: Tensor = self.second(hidden)
         return y
 
 
 class Attention(nn.Module):
-    """softmax(q·k / √(D/H)) v in H heads; q and k normalized per head in cosine attention.
+    """softmax(q·k / √(D/H)) v in H heads; q and k normalized per head as ``qk_norm`` says.
 
     A softmax averages: from values of unit magnitude that are independent, weights a make a head's
     output o = Σ a_j v_j of magnitude √(Σ a_j²) < 1, and of 1 when all v_j are alike. The true
     factor lies between and is measured, not assumed: with ``mp_attention``, o ← o·√(D/H) / ‖o‖ per
     token and head, as q and k have it; with ``mp_attention_output``, the output of the last map
     per token (map-dit's branch final).
+
+    Args:
+        rope: turns q and k, (batch, heads, tokens, channels), by their tokens' places.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, rope: nn.Module | None = None) -> None:
         super().__init__()
         width, normalized = config.width, config.weight_normalization
+        self.rope = rope
         self.heads = config.heads
-        self.cosine = config.cosine_attention
+        self.cosine = config.qk_norm == "cosine"
+        self.q_norm, self.k_norm = None, None
+        if config.qk_norm == "rms":
+            self.q_norm, self.k_norm = (RMSNorm(gain=width // self.heads) for _ in "qk")
         self.restored, self.output_restored = config.mp_attention, config.mp_attention_output
         # Rows are normalized one by one, so one map to q, k, v is the same function as three.
         self.qkv = MPLinear(width, 3 * width, normalized=normalized)
@@ -238,7 +264,11 @@ class Attention(nn.Module):
         q, k, v = qkv.unbind(2)
         if self.cosine:
             q, k = normalize(q), normalize(k)
+        elif self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, H, T, D/H)
+        if self.rope is not None:
+            q, k = self.rope(q), self.rope(k)
         heads = self.attend(q, k, v)
         if self.restored:
             heads = normalize(heads)

@@ -3,7 +3,10 @@
 docs/adding.md shows how to add a part.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -11,8 +14,11 @@ from torch import Tensor, nn
 
 from mpdit.catalogue import PARTS
 from mpdit.flops import part_width
-from mpdit.model.layers import MPLinear, mp_coefficients
+from mpdit.model.layers import MPLinear, mp_coefficients, turned
 from mpdit.modelconfig import ModelConfig
+
+if TYPE_CHECKING:
+    from mpdit.model.dit import DiT
 
 Tokens = Float[Tensor, "batch tokens width"]
 PerChannel = Float[Tensor, "batch 1 width"]
@@ -36,9 +42,7 @@ def rotate(x: Tokens, angle: PerPair) -> Tokens:
 
     The paper pairs neighbours; halves are the same function with the channels in another order.
     """
-    cos, sin = angle.cos(), angle.sin()
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
+    return turned(x, angle.cos(), angle.sin())
 
 
 def blend_shift(x: Tokens, values: Float[Tensor, "batch 1 width+1"]) -> Tokens:
@@ -82,7 +86,8 @@ class Modulation(nn.Module):
         self.applied: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
             part: PARTS.find(part).load() for part in parts if part != "gate"
         }
-        self.linear = MPLinear(
+        self.embedding: nn.Parameter | None = None
+        self.linear: MPLinear | None = MPLinear(
             config.width,
             sum(self.sizes),
             normalized=config.weight_normalization and config.modulation != "plain",
@@ -95,12 +100,15 @@ class Modulation(nn.Module):
             else None
         )
 
-    def forward(self, c: Float[Tensor, "batch width"]) -> list[Values]:
-        """The activated conditioning → the values of each sublayer.
+    def forward(self, c: Float[Tensor, "batch numbers"]) -> list[Values]:
+        """The activated conditioning, or the output of the shared map → each sublayer's values.
 
-        They have the conditioning's dtype: under autocast float32, for rotation's cos and sin.
+        They have the dtype of ``c``: under autocast float32, for rotation's cos and sin.
         """
-        found = self.linear(c).to(c.dtype)[:, None].split(self.sizes, dim=-1)
+        numbers = c if self.linear is None else self.linear(c).to(c.dtype)
+        if self.embedding is not None:
+            numbers = numbers + self.embedding
+        found = numbers[:, None].split(self.sizes, dim=-1)
         if self.unit is not None:
             units = self.unit(c).to(c.dtype)[:, None].split(self.units, dim=-1)
             found = tuple(torch.cat(both, dim=-1) for both in zip(units, found, strict=True))
@@ -116,6 +124,20 @@ class Modulation(nn.Module):
         for part, apply in applied.items():
             x = apply(x, values[part])
         return x
+
+
+def share(model: DiT) -> None:
+    """Give all blocks one map S: a block's values are S(c) + E, with a vector E of its own.
+
+    This is adaLN-single (PixArt-α: Chen et al., arXiv:2310.00426, section 2.3). S and E are zero at
+    initialization, as each block's own map is without it; PixArt-α begins with a trained DiT's.
+    """
+    for block in model.blocks:
+        modulation = block.get_submodule("modulation")
+        assert isinstance(modulation, Modulation)
+        model.modulation = model.modulation or modulation.linear
+        modulation.linear = None
+        modulation.embedding = nn.Parameter(torch.zeros(sum(modulation.sizes)))
 
 
 class Residual:

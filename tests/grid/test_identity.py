@@ -33,6 +33,11 @@ OTHER: dict[str, list[Any]] = {
     "model.mean_free_table": [True],
     "model.zero_output": [False],
     "model.residual_t": [0.5],
+    "model.norm": ["rms", "dyt"],
+    "model.qk_norm": ["rms"],
+    "model.mlp": ["swiglu"],
+    "model.positions": ["rope"],
+    "model.added_flags": [["shared_modulation"]],
     "train.steps": [10, 2000],
     "train.batch_size": [1, 128],
     "train.learning_rate": [1e-4, 2e-3],
@@ -112,7 +117,7 @@ def test_every_field_is_either_science_or_operation() -> None:
     operational = {f"{section}.{name}" for section, names in OPERATIONAL.items() for name in names}
     assert operational == set(ELSEWHERE)
     together = {"model.forced_weight_normalization", *(f"data.{key}" for key in LATENTS)}
-    together |= {"model.added_flags", "train.objective"}  # whose other values extensions add
+    together |= {"train.objective"}  # whose other values extensions add
     together |= {"train.gain_learning_rate"}  # where there are gains
     together |= {"sample.respacing"}  # for some step counts only
     assert fields - operational == set(OTHER) | together
@@ -247,6 +252,31 @@ def test_one_config_is_one_run_however_it_is_spelled(text: str) -> None:
     tree = base()
     tree["model"]["cosine_attention"] = True
     assert make_plan(grid_from_text(text)).runs[0].id == make_run(tree).id
+
+
+@pytest.mark.parametrize("preset", ["flags", "mods"])
+@pytest.mark.parametrize(
+    ("flag", "option", "on", "off"),
+    [
+        ("no_layernorm", "norm", "none", "layer"),
+        ("cosine_attention", "qk_norm", "cosine", "none"),
+    ],
+)
+def test_a_flag_and_the_option_that_it_is_a_value_of_are_one_run(
+    preset: str, flag: str, option: str, on: str, off: str
+) -> None:
+    def run(**model: Any) -> RunConfig:
+        return make_run(base() | {"model": base()["model"] | {"preset": preset, **model}})
+
+    for value, name in ((True, on), (False, off)):
+        spellings = {flag: value}, {option: name}, {flag: value, option: name}
+        runs = [run(**spelling) for spelling in spellings]
+        assert len({one.id for one in runs}) == 1
+        assert (getattr(runs[1].model, flag), getattr(runs[0].model, option)) == (value, name)
+        assert option not in runs[0].science()["model"]  # as before there was one
+    for value, name in ((True, "rms"), (True, off), (False, on)):
+        with pytest.raises(ConfigError, match=rf"{flag}: \w+ contradicts {option}: {name}"):
+            run(**{flag: value, option: name})
 
 
 def test_a_named_size_and_its_numbers_are_one_run() -> None:

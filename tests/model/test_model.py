@@ -318,6 +318,14 @@ CONFIGS = [
     {"conditioning": "shift+blended_shift", "zero_output": False, "mp_attention_output": True},
     {**MODS, "conditioning": "blended_shift+gate", "gate": "rotation", "mean_free_table": True},
     {**ALL, "modulation": "plain", "residual_t": 0.5},
+    {"norm": "dyt", "qk_norm": "rms"},
+    {**MODS, "norm": "rms", "qk_norm": "rms"},
+    {"shared_modulation": True},
+    {"mlp": "swiglu"},
+    {"positions": "rope", "qk_norm": "rms"},
+    {**MODS, "positions": "rope"},
+    {**MODS, "mlp": "swiglu", "conditioning": "adaln"},
+    {**MODS, "shared_modulation": True},
 ]
 
 

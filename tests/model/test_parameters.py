@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from analysis.judging.literature import ALL, PARAMETERS
 from mpdit.catalogue import DATASETS
 from mpdit.flops import count_parameters, forward_flops
-from mpdit.model import DiT
+from mpdit.model import DiT, counts
 from mpdit.modelconfig import ModelConfig
 
 SHAPES = {name: row.shape for name, row in DATASETS.items() if row.shape is not None}
@@ -34,6 +34,7 @@ def test_counting_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
+MODS = {"preset": "mods"}
 SIZES = {"depth": 2, "width": 16, "heads": 2, "patch_size": 4}
 MODELS = [
     {},
@@ -51,6 +52,14 @@ MODELS = [
     {"conditioning": "blended_shift+gate", "gate": "rotation", "zero_output": False},
     {"weight_normalization": True, "conditioning": "scale+rotation", "modulation": "separate"},
     {"conditioning": "shift", "modulation": "separate", "time_embedding": "table"},
+    {"norm": "dyt", "qk_norm": "rms"},
+    {"shared_modulation": True},
+    {"mlp": "swiglu"},
+    {**MODS, "positions": "rope", "conditioning": "rotation"},
+    {**ALL, "mlp": "swiglu", "width": 64},
+    *({**ALL, "shared_modulation": True, "conditioning": c} for c in ("adaln", "rotation")),
+    {**MODS, "shared_modulation": True, "conditioning": "scale+gate", "final_conditioning": "none"},
+    {**MODS, "norm": "rms", "qk_norm": "none", "conditioning": "rotation"},
     {"patch_size": 2, "width": 32, "depth": 1, "final_conditioning": "none", **ALL},
 ]
 
@@ -65,6 +74,7 @@ def test_the_built_model_has_the_counted_parameters(data, options):
         "mlp": ("mlp",),
         "modulation": ("modulation",),
         "final": ("final",),
+        **({"norms": ("norms",)} if model.norm == "dyt" else {}),
     }
     built = dict.fromkeys(prefixes, 0)
     for name, parameter in DiT(model, spec).named_parameters():
@@ -72,6 +82,16 @@ def test_the_built_model_has_the_counted_parameters(data, options):
         place = rest[1] if first == "blocks" else first
         built[next(part for part, names in prefixes.items() if place in names)] += parameter.numel()
     assert count_parameters(model, spec) == built
+    assert counts.count_parameters(model, spec) == built
+
+
+@pytest.mark.parametrize("size", ["XS", "S", "B", "L", "XL"])
+def test_swiglu_has_as_many_parameters(size):
+    with_silu, with_swiglu = (
+        count_parameters(config(name=f"DiT-{size}/2", mlp=mlp), LATENTS)["mlp"]
+        for mlp in ("silu", "swiglu")
+    )
+    assert with_swiglu == pytest.approx(with_silu, rel=0 if size in ("S", "B", "XL") else 0.005)
 
 
 @pytest.mark.parametrize("options", MODELS, ids=str)

@@ -20,10 +20,15 @@ MODELS = [
     {"preset": "final"},
     {**ALL, "conditioning": "rotation", "mp_attention": True},
 ]
+MODELS += [{**MODS, "shared_modulation": True}]
+MODELS += [{**MODS, "mlp": "swiglu"}]
+MODELS += [{**MODS, "positions": "rope"}]
+MODELS += [{"norm": norm, "qk_norm": "rms"} for norm in ("rms", "dyt")]
 
 aten = torch.ops.aten
 OF_RESULT = {aten.linalg_vector_norm.default}
-OF_INPUT = {aten.cos.default, aten.sin.default, aten.native_layer_norm.default}
+OF_INPUT = {aten.cos.default, aten.sin.default, aten.tanh.default}
+OF_INPUT |= {aten.native_layer_norm.default, aten.rsqrt.default}
 PRODUCTS = {aten.mm.default, aten.addmm.default, aten.bmm.default}
 
 
@@ -54,7 +59,9 @@ def test_norms_cos_and_sin_are_float32_and_products_bfloat16(options):
         assert seen.dtypes.get(op, {torch.float32}) == {torch.float32}, op
     if model.config.cosine_attention:
         assert seen.dtypes.keys() >= OF_RESULT
-    assert bool(model.config.no_layernorm) != (aten.native_layer_norm.default in seen.dtypes)
+    assert (model.config.norm == "layer") == (aten.native_layer_norm.default in seen.dtypes)
+    assert (model.config.norm == "dyt") == (aten.tanh.default in seen.dtypes)
+    assert (model.config.qk_norm == "rms") == (aten.rsqrt.default in seen.dtypes)
 
 
 @pytest.mark.parametrize("options", MODELS, ids=str)
