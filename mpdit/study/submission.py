@@ -23,7 +23,7 @@ from mpdit.study.notice import follow_up
 from mpdit.study.reconcile import reconcile
 from mpdit.study.status import TO_DO, RunStatus, missing, survey
 from mpdit.study.studydir import JobArray, StudyDir
-from mpdit.study.waiting import Waiting, read_waiting, stop_waiting
+from mpdit.study.waiting import read_waiting, stop_waiting
 
 if TYPE_CHECKING:
     from mpdit.grid.resources import Resources
@@ -186,6 +186,7 @@ def submit(
             new, dropped = StudyDir(study.path).compare(whole or plan)
             names = study.write_table(whole or plan, grid_name or plan.grid.source.name)
             study = StudyDir(study.path)  # a new one, which reads the new table
+            stop_waiting(study.path, dropped)
             runs = {names[run.id]: run for run in wanted}
             statuses = survey(study, (names[run.id] for run in plan.runs))
             # another submitter may have claimed some since the checks
@@ -256,14 +257,19 @@ def _start_arrays(
 
     study, statuses = done.study, {status.name: status for status in done.started}
     before = read_waiting(study.path)
-    in_grid = {entry["name"] for entry in study.entries if entry.get("in_grid", True)}
-    others = (before.runs & in_grid) - runs.keys()
-    kept = Waiting(
-        others | runs.keys(), before.limit, tuple(how.command), how.max_parallel, how.live_code
+    others = before.runs - runs.keys()
+    kept = replace(
+        before,
+        runs=others | runs.keys(),
+        command=tuple(how.command),
+        max_parallel=how.max_parallel,
+        live_code=how.live_code,
     )
     kept.write(study.path)  # in a claim a run no longer counts as waiting
     small = partial(follow_up, study.path, sorted(runs), how.on_end)
     submitter = Submitter(study, how.command, code, None if how.feeds else small)
+    if how.on_end is None and before.small:  # each takes a place among the user's jobs
+        submitter.continues = bool(slurm.queue([before.small]))
     asked = {name: run.resources for name, run in runs.items()}
     arrays, taken = [], set[str]()
     try:
@@ -280,9 +286,11 @@ def _start_arrays(
     waiting = tuple(name for name in runs if name not in taken)
     _note(study, [statuses[name] for name in waiting], runs, how)
     now = replace(kept, runs=others | set(waiting), limit=submitter.limit or before.limit)
-    now.write(study.path)
-    if how.on_end is not None or any(_retries(run, how) for run in runs.values()):
-        _continue(submitter, next(iter(asked.values())), how, bool(waiting))
+    try:
+        if how.on_end is not None or any(_retries(run, how) for run in runs.values()):
+            _continue(submitter, next(iter(asked.values())), how, bool(waiting))
+    finally:
+        replace(now, small=submitter.small_name or before.small).write(study.path)
     return replace(
         done,
         started=tuple(status for status in done.started if status.name in taken),
@@ -320,8 +328,9 @@ def _note(
     for status in started:
         run, before = runs[status.name], last[status.name]
         own = {"cluster": how.cluster, "time": run.resources.time, "memory": run.resources.memory}
-        if how.cluster == "slurm" and (retries := _retries(run, how)):
-            own["retries"] = retries
+        if how.cluster == "slurm":
+            given = run.resources.model_dump(mode="json", exclude_defaults=True)
+            own |= {"resources": given, "retries": _retries(run, how)}
         attempts = list(before.get("attempts", ()))
         if status.error is not None:
             known = {key: before.get(key) for key in ("time", "memory")}
