@@ -228,6 +228,7 @@ def status(
     """Print the state of every run of a study."""
     from mpdit.study.choosing import select_runs
     from mpdit.study.cluster.scheduler import Scheduler
+    from mpdit.study.screens.codelines import differing
     from mpdit.study.screens.dropped import active_lines
     from mpdit.study.screens.statustable import overview, status_lines
     from mpdit.study.screens.watch import follow
@@ -251,7 +252,8 @@ def status(
     outside = [entry["name"] for entry in found.entries if not entry.get("in_grid", True)]
     active = [status for status in statuses if not status.in_grid and status.is_pending]
     dropped = active_lines(found, active, outside, _command("cancel", found), paint)
-    print(*head, *dropped, "", *status_lines(statuses, paint), sep="\n")
+    codes = (paint(line, "dim") for line in differing(found, statuses))
+    print(*head, *dropped, *codes, "", *status_lines(statuses, paint), sep="\n")
 
 
 @app.command()
