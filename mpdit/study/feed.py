@@ -15,7 +15,7 @@ from typing import Any
 
 from mpdit.errors import ConfigError, say
 from mpdit.grid.plan import Plan, PlannedRun
-from mpdit.grid.resources import Resources
+from mpdit.grid.resources import MEMORY_SHARES, Resources
 from mpdit.study.cluster import partitions
 from mpdit.study.cluster.endings import failed_nodes
 from mpdit.study.reconcile import reconcile
@@ -112,9 +112,12 @@ def _with_more(
         more: dict[str, Any] = {"retry": status.retries - 1}
         own = run.resources
         if status.cause == "out of memory":
-            if own.memory is None or int(own.memory.rstrip("KMGTB")) == 0:  # 0 is all of a node
+            share = next((share for share in MEMORY_SHARES if own.extra.get(share)), None)
+            had = own.memory if share is None else str(own.extra[share])
+            if had is None or int(had.rstrip("KMGTB")) == 0:  # 0 is all of a node
                 continue
-            more["memory"] = scaled_memory(own.memory, 2.0)
+            size = scaled_memory(f"{had}M" if had.isdigit() else had, 2.0)
+            more |= {"memory": size} if share is None else {"extra": own.extra | {share: size}}
         elif status.cause == "timed out":
             most = partitions.longest(own, there)
             if own.time is None or own.time >= most:
@@ -161,7 +164,7 @@ def _changed(run: PlannedRun, status: RunStatus, **changes: Any) -> PlannedRun:
     nodes = str(run.resources.extra.get("exclude") or "").split(",")
     nodes = list(dict.fromkeys(filter(None, (*nodes, *map(failed_nodes, errors)))))
     if nodes:
-        changes["extra"] = run.resources.extra | {"exclude": ",".join(nodes)}
+        changes["extra"] = changes.get("extra", run.resources.extra) | {"exclude": ",".join(nodes)}
     return replace(run, resources=run.resources.model_copy(update=changes))
 
 

@@ -59,6 +59,11 @@ def test_each_cause_has_its_remedy(
     assert {f"#SBATCH {option}" for option in expected} <= set(script.splitlines())
 
 
+def test_memory_for_each_cpu_is_doubled_too(tmp_path: Path, fake: FakeSlurm) -> None:
+    study = start(tmp_path, "slurm: {time: 5, retry: 1, extra: {mem-per-cpu: 3G}}")
+    assert "#SBATCH --mem-per-cpu=6G" in fail(study, fake, "OUT_OF_MEMORY").splitlines()
+
+
 @pytest.mark.parametrize("state", ["FAILED", "DEADLINE", "CANCELLED", "COMPLETED"])
 def test_what_no_resource_would_mend_is_left(tmp_path: Path, fake: FakeSlurm, state: str) -> None:
     assert fail(start(tmp_path), fake, state) == ""
