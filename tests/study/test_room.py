@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,6 +58,23 @@ def test_all_the_room_is_used_and_the_other_runs_wait(
     assert states(done.study) == Counter(queued=len(done.started), waiting=len(done.waiting))
     assert len(fake.refused) <= 5
     assert {status.waits for status in look(done.study) if status.state == "waiting"} <= {LIMIT}
+
+
+def test_the_states_are_known_while_a_submission_waits_for_slurms_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeSlurm(monkeypatch, 2)
+    seen: list[Counter[str]] = []
+    with ThreadPoolExecutor(1) as other:
+
+        def submit_slowly(script: Path) -> tuple[str, list[str]]:
+            seen.append(other.submit(states, StudyDir(tmp_path / "s")).result(timeout=20))
+            return fake.submit(script)
+
+        monkeypatch.setattr(slurm, "submit", submit_slowly)
+        start(tmp_path, "seeds: 3\nslurm: {time: 5}")
+    assert seen[0] == Counter(queued=3)
+    assert seen[-1] == Counter(queued=2, waiting=1)  # one of them is just being submitted
 
 
 def test_one_message_says_how_many_wait_and_how_they_are_submitted(
