@@ -11,20 +11,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mpdit.errors import ConfigError, say
 from mpdit.grid.plan import Plan, PlannedRun
-from mpdit.grid.resources import MEMORY_SHARES, Resources
+from mpdit.grid.resources import Resources
 from mpdit.study.cluster import partitions
 from mpdit.study.cluster.endings import failed_nodes
 from mpdit.study.reconcile import reconcile
-from mpdit.study.retry import adjust, scaled_memory
+from mpdit.study.retry import adjust, with_memory_times
 from mpdit.study.status import RunStatus, survey
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, Submission, stored_plan, submit
 from mpdit.study.waiting import is_mine, read_waiting
 
+ORIGIN = "a retry by itself"
 RETRIED = ("out of memory", "timed out", "node failed")
 _OF_A_GPU = re.compile(r"OutOfMemoryError|CUDA|HIP")
 """More memory of the node does not help there."""
@@ -97,9 +97,7 @@ def _as_before(
     runs: Sequence[PlannedRun], study: StudyDir, chosen: Sequence[RunStatus]
 ) -> list[PlannedRun]:
     """The chosen runs as they were last asked for: no retry has been used up."""
-    return [
-        _changed(run, status, retry=status.retries) for run, status in _pairs(runs, study, chosen)
-    ]
+    return [_changed(run, status, status.retries) for run, status in _pairs(runs, study, chosen)]
 
 
 def _with_more(
@@ -109,21 +107,16 @@ def _with_more(
     there = partitions.read()
     adjusted = []
     for run, status in _pairs(runs, study, chosen):
-        more: dict[str, Any] = {"retry": status.retries - 1}
         own = run.resources
+        more: Resources | None = own
         if status.cause == "out of memory":
-            share = next((share for share in MEMORY_SHARES if own.extra.get(share)), None)
-            had = own.memory if share is None else str(own.extra[share])
-            if had is None or int(had.rstrip("KMGTB")) == 0:  # 0 is all of a node
-                continue
-            size = scaled_memory(f"{had}M" if had.isdigit() else had, 2.0)
-            more |= {"memory": size} if share is None else {"extra": own.extra | {share: size}}
+            more = with_memory_times(own, 2.0, ORIGIN)
         elif status.cause == "timed out":
             most = partitions.longest(own, there)
-            if own.time is None or own.time >= most:
-                continue
-            more["time"] = int(min(2 * own.time, most))
-        adjusted.append(_changed(run, status, **more))
+            time = min(2 * (own.time or 0), most)
+            more = own.with_value("time", int(time), ORIGIN) if time > (own.time or 0) else None
+        if more is not None:
+            adjusted.append(_changed(replace(run, resources=more), status, status.retries - 1))
     accepted = {asked: _is_accepted(asked) for asked in {_text(run) for run in adjusted}}
     return [run for run in adjusted if accepted[_text(run)]]
 
@@ -158,14 +151,15 @@ def _pairs(
             yield replace(run, resources=own), by_name[name]
 
 
-def _changed(run: PlannedRun, status: RunStatus, **changes: Any) -> PlannedRun:
-    """The run with other resources, and without the nodes that have failed it."""
+def _changed(run: PlannedRun, status: RunStatus, retries: int) -> PlannedRun:
+    """The run with so many retries left, and without the nodes that have failed it."""
     errors = [attempt["error"] for attempt in status.attempts] + [status.error or ""]
     nodes = str(run.resources.extra.get("exclude") or "").split(",")
     nodes = list(dict.fromkeys(filter(None, (*nodes, *map(failed_nodes, errors)))))
+    more = run.resources.with_value("retry", retries, ORIGIN)
     if nodes:
-        changes["extra"] = changes.get("extra", run.resources.extra) | {"exclude": ",".join(nodes)}
-    return replace(run, resources=run.resources.model_copy(update=changes))
+        more = more.with_value("extra.exclude", ",".join(nodes), ORIGIN)
+    return replace(run, resources=more)
 
 
 def _room(
