@@ -257,6 +257,9 @@ def _start_arrays(
 
     study, statuses = done.study, {status.name: status for status in done.started}
     before = read_waiting(study.path)
+    # a second small job would take another place among the user's jobs
+    relies = before.small and how.on_end is None and not how.feeds
+    continues = bool(relies and slurm.queue([before.small]))
     others = before.runs - runs.keys()
     kept = replace(
         before,
@@ -268,8 +271,7 @@ def _start_arrays(
     kept.write(study.path)  # in a claim a run no longer counts as waiting
     small = partial(follow_up, study.path, sorted(runs), how.on_end)
     submitter = Submitter(study, how.command, code, None if how.feeds else small)
-    if how.on_end is None and before.small:  # each takes a place among the user's jobs
-        submitter.continues = bool(slurm.queue([before.small]))
+    submitter.continues = continues
     asked = {name: run.resources for name, run in runs.items()}
     arrays, taken = [], set[str]()
     try:
