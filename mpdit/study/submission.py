@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpdit import slurm
 from mpdit.disk.files import append_row
@@ -329,7 +329,8 @@ def _note(
     details = {}
     for status in started:
         run, before = runs[status.name], last[status.name]
-        own = {"cluster": how.cluster, "time": run.resources.time, "memory": run.resources.memory}
+        own: dict[str, Any] = {"cluster": how.cluster}
+        own |= {"time": run.resources.time, "memory": run.resources.memory}
         if how.cluster == "slurm":
             given = run.resources.model_dump(mode="json", exclude_defaults=True)
             own |= {"resources": given, "retries": _retries(run, how)}
