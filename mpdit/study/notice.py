@@ -20,6 +20,8 @@ from mpdit.study.waiting import AGAIN, read_waiting
 
 FEED = (sys.executable, "-m", "mpdit.study.feed")
 """The command that submits what waits and retries what failed, given the study's folder."""
+SETTLE_S = 20
+"""Slurm counts a task for some seconds after its run has ended."""
 LISTED = 50
 """A job depends on so many tasks at most."""
 
@@ -45,26 +47,38 @@ def follow_up(folder: Path, runs: Collection[str], command: str | None) -> None:
     While runs are active, the job requeues itself: so it keeps its place among the user's jobs,
     where a new one might find no room.
     """
-    fed = subprocess.run([*FEED, str(folder)], check=False)
-    study = StudyDir(folder)
+    for pause in (0, SETTLE_S):
+        time.sleep(pause)
+        fed = subprocess.run([*FEED, str(folder)], check=False)
+        jobs, waits, active = _look(StudyDir(folder), runs, fed.returncode == 0)
+        if jobs or not waits:
+            break
+    if jobs or waits or active:
+        _requeue(jobs, waits)
+    elif command is not None:
+        notify(folder, runs, command)
+
+
+def _look(study: StudyDir, runs: Collection[str], feeds: bool) -> tuple[list[str], bool, bool]:
+    """The jobs that this job awaits, and whether a run waits for room, and whether any is active.
+
+    Args:
+        feeds: whether feeding works; else nothing waits for this job.
+    """
     with study.lock():  # a submission finds that this job goes on, or that it does not
-        waiting = read_waiting(folder)
+        waiting = read_waiting(study.path)
         is_the_one = waiting.small == os.environ.get("SLURM_JOB_NAME")
         found = survey(study)
         fed_later = (s for s in found if s.is_pending and (s.name in waiting.runs or s.retries))
         if not (is_the_one and any(fed_later)):
             found = [status for status in found if status.name in runs]
-        jobs = {str(status.job) for status in found if status.is_pending and status.job}
+        jobs = sorted({str(status.job) for status in found if status.is_pending and status.job})
         # a held run may also be in no queue, and wait for nothing
-        waits = any(status.is_pending and status.name in waiting.runs for status in found)
+        waits = feeds and any(s.is_pending and s.name in waiting.runs for s in found)
         active = any(status.is_active and status.state != "waiting" for status in found)
-        goes_on = bool(jobs) or active or (waits and fed.returncode == 0)
-        if is_the_one and not goes_on:
-            replace(waiting, small="").write(folder)
-    if goes_on:
-        _requeue(sorted(jobs), waits)
-    elif command is not None:
-        notify(folder, runs, command)
+        if is_the_one and not (jobs or waits or active):
+            replace(waiting, small="").write(study.path)
+    return jobs, waits, active
 
 
 def _requeue(jobs: Sequence[str], waits: bool) -> None:
