@@ -1,5 +1,5 @@
 # make quickstart   install, run the small study on this machine, write its report
-# make test         the tests (under ten minutes on two cores)
+# make test         the tests (under ten minutes on two cores; two of four workers wait for a Slurm)
 # make notebooks    run the notebooks from top to bottom, on a small study trained for it
 PYTHON ?= python3
 VENV := .venv
@@ -31,7 +31,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/python -m analysis results/quickstart
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 4
 
 notebooks: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow tests/whole/test_notebooks.py

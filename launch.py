@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mpdit.grid.plan import Plan
+    from mpdit.grid.stages import Stage
     from mpdit.study.status import RunStatus
     from mpdit.study.studydir import StudyDir
     from mpdit.study.submission import Execution, Submission
@@ -108,10 +109,14 @@ def plan(
     """List the runs of a grid and their cost; write nothing."""
     from mpdit.study.cost import make_bill
     from mpdit.study.screens.plantable import plan_lines
+    from mpdit.study.screens.stagelines import forecast_lines
+    from mpdit.study.stages import read_stage
     from mpdit.study.studydir import StudyDir
 
     part, whole = _load(grid, sets, only, results)
     study = StudyDir(results / part.study)
+    stage = read_stage(whole, study)
+    part = part if stage is None else stage.narrow(part)
     bill = make_bill(part.runs, study)
     if as_json:
         rows = (
@@ -127,7 +132,8 @@ def plan(
         _print_json(rows)
     else:
         changes = _changes(study, whole, *study.compare(whole))
-        print("\n".join((*plan_lines(part, bill, _paint()), *changes)))
+        stages = forecast_lines(whole, stage, study, _paint())
+        print("\n".join((*plan_lines(part, bill, _paint()), *stages, *changes)))
 
 
 @app.command()
@@ -173,11 +179,13 @@ def submit(
     how = Execution(choose_cluster(cluster, part), max_parallel, on_end, live_code, retry)
     if retry is not None and how.cluster != "slurm":
         raise ConfigError("--retry needs Slurm. On this machine, use the command retry.")
+    if dry_run or not yes:
+        present = _of_stage(part, whole, results)
     if dry_run:
-        print("\n".join(messages.dry_run(part, results, how)))
+        print("\n".join(messages.dry_run(present, results, how)))
         return
     if not yes:
-        _agree(part, results)
+        _agree(present, results)
     _submit(part, results, how, wait, whole, grid_name=str(grid))
 
 
@@ -212,7 +220,7 @@ def retry(
     plan = stored_plan(found)
     part = select_part(found, plan, only or ())
     how = Execution(choose_cluster(last_cluster(found), plan), max_parallel, on_end, live_code)
-    name = found.table["grid"]
+    name = found.grid_name
     more = partial(adjust, study=found, time=time, memory=memory, sets=sets or ())
     _submit(part, found.path.parent, how, wait, plan, grid_name=name, states=STATES, adjust=more)
 
@@ -226,22 +234,25 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Print the state of every run of a study."""
+    from mpdit.study.advance import stage_on_disk
     from mpdit.study.choosing import select_runs
     from mpdit.study.cluster.scheduler import Scheduler
     from mpdit.study.screens.codelines import differing
     from mpdit.study.screens.dropped import active_lines
+    from mpdit.study.screens.stagelines import stage_lines
     from mpdit.study.screens.statustable import overview, status_lines
     from mpdit.study.screens.watch import follow
     from mpdit.study.status import survey
-    from mpdit.study.studydir import find_study
+    from mpdit.study.studydir import StudyDir, find_study
 
     found = find_study(study, results)
-    names = select_runs(found, only or ())
+    names = None if found.is_staged and not only else select_runs(found, only or ())
     if watch and not as_json:
         try:
             follow(found, names, lambda: False, sys.stdout)
         except KeyboardInterrupt:
             print()
+        found = StudyDir(found.path)
     scheduler = Scheduler()
     statuses = survey(found, names, scheduler)
     if as_json:
@@ -252,8 +263,10 @@ def status(
     outside = [entry["name"] for entry in found.entries if not entry.get("in_grid", True)]
     active = [status for status in statuses if not status.in_grid and status.is_pending]
     dropped = active_lines(found, active, outside, _command("cancel", found), paint)
+    stage = stage_on_disk(found)
+    stages = stage_lines(stage, statuses, _command("retry", found), paint)
     codes = (paint(line, "dim") for line in differing(found, statuses))
-    print(*head, *dropped, *codes, "", *status_lines(statuses, paint), sep="\n")
+    print(*head, *stages, *dropped, *codes, "", *status_lines(statuses, paint), sep="\n")
 
 
 @app.command()
@@ -346,6 +359,15 @@ def _load(
     return (whole.only(*only) if only else whole), whole
 
 
+def _of_stage(part: Plan, whole: Plan, results: Path) -> Plan:
+    """The runs of a plan that the present stage of its study lacks; all where it has no stages."""
+    from mpdit.study.stages import read_stage
+    from mpdit.study.studydir import StudyDir
+
+    stage = read_stage(whole, StudyDir((results / whole.study).absolute()))
+    return part if stage is None else stage.narrow(part, pending=True)
+
+
 def _agree(part: Plan, results: Path) -> None:
     """Ask on a terminal before a large submission; refuse it elsewhere."""
     from mpdit.errors import ConfigError
@@ -371,8 +393,10 @@ def _submit(
     Ctrl-C stops the pool that was started here; Slurm's tasks continue.
     """
     # imported before the pool starts, so that Ctrl-C is then caught by the try below
+    from mpdit.study.advance import stage_on_disk
     from mpdit.study.screens.watch import follow
     from mpdit.study.status import survey
+    from mpdit.study.studydir import StudyDir
     from mpdit.study.submission import submit
 
     began = time.monotonic()
@@ -389,15 +413,24 @@ def _submit(
     interrupted = False
     try:
         _announce(submission, whole)
-        statuses = follow(submission.study, submission.runs, submission.is_working, sys.stdout)
+        names = None if submission.goes_on else submission.runs
+        statuses = follow(submission.study, names, submission.is_working, sys.stdout)
     except KeyboardInterrupt:
         interrupted = True
         if submission.is_working():
             _stop(submission)
         statuses = survey(submission.study, submission.runs)
-    _conclude(submission, statuses, time.monotonic() - began)
-    if interrupted or any(status.state != "done" for status in statuses):
+    stage = stage_on_disk(StudyDir(submission.study.path))
+    _conclude(submission, statuses, time.monotonic() - began, stage)
+    if interrupted or not _is_over(statuses, stage):
         raise typer.Exit(130 if interrupted else 1)
+
+
+def _is_over(statuses: list[RunStatus], stage: Stage | None) -> bool:
+    """Whether the runs are done; of a staged study, whether it needs no more."""
+    if stage is not None:
+        return stage.is_over
+    return all(status.state == "done" for status in statuses)
 
 
 def _announce(submission: Submission, whole: Plan) -> None:
@@ -427,20 +460,25 @@ def _changes(study: StudyDir, whole: Plan, new: Sequence[str], dropped: Sequence
     ]
 
 
-def _conclude(submission: Submission, statuses: list[RunStatus], seconds: float) -> None:
+def _conclude(
+    submission: Submission, statuses: list[RunStatus], seconds: float, stage: Stage | None
+) -> None:
     """Print the result of the runs and the next command."""
+    from mpdit.study.screens.stagelines import stage_lines
     from mpdit.study.screens.watch import outcome
     from mpdit.text import shell_line
 
     paint = _paint()
     study = submission.study
     print("\n".join(outcome(study, statuses, seconds, paint)))
+    for line in stage_lines(stage, statuses, _command("retry", study), paint):
+        print(f"  {line}")
     if any(status.is_active for status in statuses) and not submission.is_working():
         print("other runs continue; to stop them too:")
         print(f"  {_command('cancel', study)}")
     elif any(status.state == "held" for status in statuses):
         print(f"to start the held runs:  {_command('release', study)}")
-    elif any(status.state != "done" for status in statuses):
+    elif not _is_over(statuses, stage):
         print(f"to resume:  {_program(*sys.argv[1:])}")
     else:
         analyse = shell_line("python", "-m", "analysis", os.path.relpath(study.path))

@@ -89,7 +89,8 @@ class Study:
     tune: tuple[str, ...] = ()
     """The tuned columns of ``runs``: each variant is compared at its own best point of them."""
     declared: Mapping[str, Any] = field(default_factory=dict)
-    """What study.json says of decisions: ``metric``, ``margin``, ``scale``, ``looks``."""
+    """What study.json says of decisions: ``metric``, ``margin``, ``scale``, ``looks``, ``tuning``
+    (the seeds on which points were chosen, which enter no comparison), ``fraction``."""
     grid: str = ""
     """The grid's file, as it was submitted."""
 

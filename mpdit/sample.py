@@ -93,9 +93,11 @@ def _classes(text: str, known: int) -> tuple[int, ...]:
     """
     found: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
         if match is None:
-            raise ConfigError(f"{part!r} is not a class or a range (as in 3,7,10-19)", "--classes")
+            raise ConfigError(
+                f"{part!r:.80} is not a class or a range (as in 3,7,10-19)", "--classes"
+            )
         first, last = int(match[1]), int(match[2] or match[1])
         if not first <= last < known:
             raise ConfigError(f"{part} is not among the classes 0-{known - 1}", "--classes")

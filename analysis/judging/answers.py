@@ -67,6 +67,7 @@ class Answer:
 def outcomes(study: Study) -> Outcomes:
     """Variant → seed → value: NaN of a run that failed, None of one that has not ended."""
     runs = study.runs[["variant", "seed", "diverged", "state"]].astype({"variant": str})
+    runs = runs[~runs["seed"].isin(tuning.seeds_apart(study))]
     ended = runs["diverged"] | (runs["state"] == "done")
     # of a tuned variant a seed has several runs, and has failed when all have
     by_seed = ended.groupby([runs["variant"], runs["seed"]], sort=False).all().reset_index()

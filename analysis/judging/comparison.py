@@ -96,7 +96,8 @@ def factorial(study: Study) -> effects.Factorial:
     runs = distances(study).merge(study.runs[["run"]].assign(**settings), on="run")
     points, seeds = int(runs["points"].max()), runs["seed"].nunique()
     widened = tuning.widening(seeds, points, points)
-    return effects.factorial(runs, list(settings), rules(study), widened)
+    only_main = study.declared.get("fraction") == "main"
+    return effects.factorial(runs, list(settings), rules(study), widened, only_main=only_main)
 
 
 def companions(study: Study, role: str) -> pd.DataFrame:
@@ -152,6 +153,9 @@ def chosen(study: Study) -> pd.DataFrame:
     The best point is that by all seeds; before the first evaluation all runs are shown.
     """
     runs = study.runs
+    if apart := tuning.seeds_apart(study):
+        compared = runs[~runs["seed"].isin(apart)]
+        return runs if compared.empty else compared
     try:
         points, best = of_runs(study).set_index("run")["point"], tuning.best(study)
     except NothingToShow:  # also where nothing is tuned

@@ -14,6 +14,7 @@ import pandas as pd
 from analysis.judging import levels
 from analysis.study import NothingToShow, Study, once
 from mpdit.catalogue.measures import labelled
+from mpdit.decisions import judging
 from mpdit.decisions.family import Rules
 
 
@@ -25,12 +26,6 @@ def own(study: Study) -> pd.DataFrame:
     """
     rows = study.evaluations[study.evaluations["role"] == "run"]
     return rows.drop_duplicates(["run", "metric"], keep="last")
-
-
-def kind(label: str) -> str | None:
-    """``Fréchet`` or ``kernel``; None for a metric that is not a known distance."""
-    row = labelled(label)
-    return row.distance if row else None
 
 
 @once
@@ -57,52 +52,27 @@ def label(study: Study) -> str:
         raise NothingToShow("no run has been evaluated yet")
     names = rows["metric"]
     known = better(study)
-    if declared := study.declared.get("metric"):
-        judges = names[names.map(lambda name: _is_of(name, declared))]
-    else:
-        judges = names[names.map(kind).notna()]
-        for direction in ("lower", "higher"):
-            judges = names[names.map(known) == direction] if judges.empty else judges
-    if judges.empty:
+    declared = study.declared.get("metric")
+    counts = {str(name): int(n) for name, n in names.groupby(names, sort=False).size().items()}
+    found = judging.judge(counts, known, declared)
+    if found is None:
         wanted = f"by {declared}" if declared else "by a metric whose better direction is known"
         raise NothingToShow(
             f"no run has been evaluated {wanted}; they have {', '.join(names.unique())}"
         )
-    return str(judges.groupby(judges, sort=False).size().idxmax())
-
-
-def _is_of(label: str, declared: str) -> bool:
-    """Whether a number is of the declared metric: FD and FID are one."""
-    mine, theirs = labelled(label), labelled(declared)
-    if mine is None or theirs is None or mine is not theirs:
-        return False
-    names = (mine.labels, mine.inception or mine.labels)
-    first = label.split("@")[0].split("-")[0]
-    return any({first, declared} <= {of[i] for of in names} for i in range(len(mine.labels)))
+    return found
 
 
 @once
 def rules(study: Study) -> Rules:
     """How the study's runs are compared, by its metric.
 
-    A quantity that is not always positive has no ratio. A margin of another scale than the
-    metric's is none.
-
     Raises:
         NothingToShow: before the first evaluation.
     """
     name = label(study)
-    row = labelled(name)
-    scale = row.scale if row else "difference"
-    if (judged(study)["value"].astype(float) <= 0).any():
-        scale = "difference"
-    declared = {"margin": 0.05, "scale": "ratio", **study.declared}
-    return Rules(
-        scale=scale,
-        lower_is_better=better(study).get(name) != "higher",
-        margin=float(declared["margin"]) if declared["scale"] == scale else 0.0,
-        looks=tuple(declared.get("looks") or ()),
-    )
+    is_positive = not (judged(study)["value"].astype(float) <= 0).any()
+    return judging.rules(name, better(study).get(name), is_positive, study.declared)
 
 
 def title(study: Study, name: str | None = None) -> str:

@@ -113,7 +113,12 @@ Cell = Mapping[str, int]
 
 
 def factorial(
-    runs: pd.DataFrame, factors: Sequence[str], rules: Rules, widened: float = 1.0
+    runs: pd.DataFrame,
+    factors: Sequence[str],
+    rules: Rules,
+    widened: float = 1.0,
+    *,
+    only_main: bool = False,
 ) -> Factorial:
     """Fit main effects and two-way interactions.
 
@@ -121,9 +126,12 @@ def factorial(
         runs: one row a run: ``value``, ``seed``, and a column a factor. A factor's levels are
             in the order of its categories, or else of their first appearance.
         widened: a factor on standard errors, where the runs are not independent.
+        only_main: whether the runs are a fraction of a grid, made for its main effects alone.
     """
     grid = _Grid.of(runs, factors)
     pairs, left_out = list(itertools.combinations(factors, 2)), []
+    if only_main:
+        pairs = []
     for a, b in list(pairs):
         if len(empty := np.argwhere(~grid.seen[a, b])):
             pairs.remove((a, b))

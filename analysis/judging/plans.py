@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.judging import answers
+from analysis.judging import answers, tuning
 from analysis.judging.answers import Answer
 from analysis.study import Study, once
 from mpdit.peaks import CPUS
@@ -66,6 +66,7 @@ def _hours(study: Study) -> pd.Series[float]:
     measured = study.evaluations.assign(run=study.evaluations["run"].astype(str))
     seconds = measured.groupby("run")["seconds"].sum().astype(float)
     runs = study.runs[study.runs["state"] == "done"]
+    runs = runs[~runs["seed"].isin(tuning.seeds_apart(study))]
     names = runs["run"].astype(str)
     spent = runs["train_seconds"].astype(float) + names.map(seconds).astype(float).fillna(0)
     spent = spent * names.map(devices).fillna(1) / 3600

@@ -9,6 +9,9 @@ plain 95 % t intervals of such differences cover the truth in 91 % (3 seeds × 3
 (5 × 3), 79 % (10 × 5) and 76 % (10 × 10) of studies. They are widened (:func:`widening`) to cover
 it in 95 %; where one point is clearly best, they then cover it in 97 % and more.
 
+Where the grid gives tuning seeds of its own, the points were chosen on these before any comparison
+(`mpdit.decisions.racing`), and the compared distances need no widening.
+
 A variant with one seed is tuned on other sample sets of its runs (repeats). Without repeats it is
 tuned on the compared distance itself, and :func:`remarks` warns of it.
 """
@@ -16,6 +19,7 @@ tuned on the compared distance itself, and :func:`remarks` warns of it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 
 import numpy as np
@@ -24,7 +28,9 @@ import pandas as pd
 from analysis.judging import distances, levels, statistics
 from analysis.study import NothingToShow, Study, once
 
-SEEDS, SAMPLES, ITSELF = "other seeds", "other samples", "the same samples"
+APART, SEEDS, SAMPLES, ITSELF = (
+    "seeds of its own", "other seeds", "other samples", "the same samples",
+)  # fmt: skip
 """What a point was chosen on."""
 
 SIMULATED = 5_000
@@ -83,6 +89,11 @@ def _simulated(noise: np.random.Generator, seeds: int, points: int) -> np.ndarra
     return found
 
 
+def seeds_apart(study: Study) -> frozenset[int]:
+    """The seeds on which the points were chosen; none where the compared seeds chose them."""
+    return frozenset(study.declared.get("tuning") or ())
+
+
 @once
 def choose(study: Study) -> pd.DataFrame:
     """The run that represents each variant and seed, one row each.
@@ -94,6 +105,11 @@ def choose(study: Study) -> pd.DataFrame:
         NothingToShow: before the first evaluation.
     """
     table = distances.of_runs(study)
+    if apart := seeds_apart(study):
+        table = table[~table["seed"].isin(apart)]
+        if table.empty:
+            raise NothingToShow("tuning is not over: no run of a comparison has been evaluated")
+        return table.assign(by=APART, points=1)
     if not study.tune:
         return table.assign(by="", points=1)
     repeated = distances.repeats(study).groupby("run")["value"].mean()
@@ -142,7 +158,11 @@ def curve(study: Study) -> pd.DataFrame:
     axes = list(study.tune)
     values = {key: levels.positions(study.runs[key]) for key in axes}
     runs = distances.of_runs(study).merge(study.runs[["run"]].assign(**values), on="run")
-    picked = choose(study).groupby(["variant", "point"], observed=True).size()
+    if apart := seeds_apart(study):
+        runs = runs[runs["seed"].isin(apart)]
+    picked = pd.Series(dtype=int)
+    with suppress(NothingToShow):  # before the first comparison
+        picked = choose(study).groupby(["variant", "point"], observed=True).size()
     rows = []
     for (variant, point), group in runs.groupby(["variant", "point"], observed=True, sort=False):
         average = statistics.mean(group["value"])
@@ -198,6 +218,7 @@ def remarks(study: Study) -> list[str]:
 
 
 _HOW = {
+    APART: "was chosen on seeds of its own, which enter no comparison",
     SEEDS: "was chosen for each seed on the other seeds",
     SAMPLES: "was chosen on other samples of the same models: with one seed, luck in training may "
     "look like a better value",

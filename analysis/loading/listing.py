@@ -26,6 +26,7 @@ class Entry(BaseModel):
     parameters: int | None = None
     steps: int | None = None
     in_grid: bool = True
+    needed: bool = True
 
 
 class Listing(BaseModel):

@@ -54,7 +54,8 @@ def load(study: str | Path | Sequence[str | Path]) -> Study:
     if published.is_published(path):
         return published.read(path)
     listing = read_listing(path)
-    reader = _Reader(listing, path, [entry for entry in listing.runs if entry.in_grid])
+    known = [entry for entry in listing.runs if entry.in_grid and entry.needed]
+    reader = _Reader(listing, path, known)
     for entry in listing.runs:
         if not entry.in_grid:
             reader.lacks(entry.name, "is no longer in the grid: left out")

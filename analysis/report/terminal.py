@@ -27,7 +27,7 @@ HEADINGS = {
 
 
 def show(study: Study, console: Console | None = None) -> None:
-    """Print each comparing table that has rows; last what is concluded and what would settle more."""
+    """Print the comparing tables that have rows, what is concluded, and what would settle more."""
     console = console or Console()
     for kind in map(TABLES.__getitem__, COMPARING):
         try:

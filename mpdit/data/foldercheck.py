@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image
+from pydantic import PositiveInt, TypeAdapter
 
 from mpdit.data.images import ImageFolder, check_shape, summary, to_mode, unreadable
 from mpdit.errors import ConfigError
@@ -25,6 +26,8 @@ MANY = 2000
 """From so many images on, a check that nobody asked for shows how far it is."""
 KIND = "readable"
 """The beginning of the names of cached results."""
+
+_REMEMBERED = TypeAdapter(tuple[str, tuple[PositiveInt, PositiveInt]])
 
 
 @dataclass(frozen=True)
@@ -141,9 +144,8 @@ def _recall(memory: Path | None) -> tuple[str, tuple[int, int]] | None:
     """The thinnest image of a folder that was read without a problem."""
     if memory is None:
         return None
-    with suppress(OSError, ValueError):  # none there, or torn
-        name, (width, height) = json.loads(memory.read_text())
-        return name, (width, height)
+    with suppress(OSError, ValueError):  # none there, or damaged
+        return _REMEMBERED.validate_json(memory.read_bytes())
     return None
 
 

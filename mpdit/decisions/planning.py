@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 from scipy.special import chdtri, ndtr, ndtri, stdtrit
 
-from mpdit.decisions.family import LEAST_SEEDS, Decision, Rules
+from mpdit.decisions.family import LEAST_SEEDS, Decision, Family, Rules
 
 POWER = 0.8
 """The chance that a plan keeps its promise."""
@@ -76,3 +77,30 @@ def _draws(degrees: float) -> tuple[np.ndarray, np.ndarray]:
     index = np.arange(DRAWS) + 0.5
     even, golden = index / DRAWS, (index * (5**0.5 - 1) / 2) % 1
     return ndtri(even), (degrees / chdtri(degrees, golden)) ** 0.5
+
+
+def expected_seeds(family: Family) -> dict[str, float]:
+    """How many seeds each variant of an open comparison is expected to have in the end.
+
+    A comparison with an estimate is expected to end at the first look with as many seeds as
+    `needed` says. One without ends at each look with a chance of a half.
+    """
+    looks = family.rules.looks
+    found = {}
+    for variant, wanted in family.wanted.items():
+        chances = [_staying(family.decisions[p], family.rules) for p in family.open if variant in p]
+        expected, coming = float(wanted), looks.index(wanted)
+        for index in range(coming + 1, len(looks)):
+            ended = [1 - chance(index - 1, index - coming) for chance in chances]
+            expected += (looks[index] - looks[index - 1]) * (1 - math.prod(ended))
+        found[variant] = expected
+    return found
+
+
+def _staying(decision: Decision, rules: Rules) -> Callable[[int, int], float]:
+    """A function: the index of a look and how many looks that is from now → the chance that the
+    comparison is open after it."""
+    if not math.isfinite(decision.se):
+        return lambda _, looks: 0.5**looks
+    seeds = needed(decision, rules)
+    return lambda index, _: float(seeds is None or rules.looks[index] < seeds)

@@ -10,6 +10,9 @@ from mpdit.catalogue.measures import Scale, labelled
 from mpdit.errors import nearest
 from mpdit.grid.settings import Setting
 
+FRACTIONS = ("main", "two-way")
+"""The effects that a fraction can be asked for."""
+
 
 @dataclass(frozen=True)
 class Declared:
@@ -19,11 +22,19 @@ class Declared:
         metric: a metric's label without extractor and count; None: the distance most runs have.
         margin: the smallest change that matters: a share where ``scale`` is ratio (0.05), else a
             number in the metric's unit.
+        looks: the numbers of seeds at which comparisons are decided; empty for once, at all.
+        tuning: the seeds on which each variant's point of the tune axes is chosen; empty where it
+            is chosen on those of the comparisons.
+        fraction: of a crossed grid, from which these effects can be estimated (``main`` or
+            ``two-way``), or a number of variants; None for the whole grid.
     """
 
     metric: str | None = None
     margin: float = 0.05
     scale: Scale = "ratio"
+    looks: tuple[int, ...] = ()
+    tuning: tuple[int, ...] = ()
+    fraction: str | int | None = None
 
 
 def read_declared(top: Setting) -> Declared:
@@ -56,6 +67,21 @@ def read_declared(top: Setting) -> Declared:
             raise margin.error(f"{metric} is compared by ratios: write 'margin: {100 * value:g} %'")
         return Declared(metric, float(value), "difference")
     raise margin.error(f"should be a share such as 5 %, or a positive number, not {value!r:.80}")
+
+
+def read_fraction(top: Setting) -> str | int | None:
+    """``fraction: main``, ``fraction: two-way`` or a number of variants.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    node = top.get("fraction")
+    if node is None:
+        return None
+    value = node.value
+    if value in FRACTIONS or (type(value) is int and value > 0):
+        return value  # type: ignore[no-any-return]
+    raise node.error(f"should be {', '.join(FRACTIONS)} or a number of variants, not {value!r:.80}")
 
 
 def _metric(node: Setting) -> str:

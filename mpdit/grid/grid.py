@@ -6,30 +6,31 @@ Here is what the file says, each part with its line; ``plan`` multiplies it out.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mpdit import extensions
 from mpdit.disk.rundir import PAPER, PUBLISHED
 from mpdit.disk.yamlfile import YamlText, read
 from mpdit.errors import ConfigError, nearest
 from mpdit.extensions import Extension
-from mpdit.grid.declared import Declared, read_declared
+from mpdit.grid.declared import Declared, read_declared, read_fraction
 from mpdit.grid.exclusions import Exclusion, read_exclusions
 from mpdit.grid.names import check_name
-from mpdit.grid.ranges import Range, read_range
+from mpdit.grid.ranges import Range, beyond, read_range
 from mpdit.grid.resources import NOTHING, Resources, read_resources
+from mpdit.grid.seeds import TUNING, read_seeds, read_tuning
 from mpdit.grid.sets import read_sets
-from mpdit.grid.settings import Layer, Setting, read_axes, read_layer
+from mpdit.grid.settings import Layer, Setting, kinds, read_axes, read_layer
 from mpdit.grid.variants import NAMED, Named, read_variants
 
 MAX_POINTS = 100_000
 
 TOP_KEYS = (
     *("study", "description", "extensions", "base", "grid", *NAMED),
-    *("zip", "exclude", "tune", "seeds", "metric", "margin", "slurm"),
+    *("zip", "exclude", "tune", "seeds", "fraction", "metric", "margin", "slurm"),
 )
 
 
@@ -40,6 +41,15 @@ class Axis:
     choices: tuple[Layer, ...]
     ranges: dict[str, Range]
     """Of the keys whose values were written as a range."""
+    before: tuple[Layer, ...] = ()
+    after: tuple[Layer, ...] = ()
+    """Choices beyond the ends of a range, by which tuning apart may extend it."""
+
+    @property
+    def line(self) -> list[Any]:
+        """The values of an axis with one key, those beyond its ends among them, in order."""
+        every = (*self.before, *self.choices, *self.after)
+        return [setting.value for choice in every for setting in choice.values()]
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -71,8 +81,14 @@ class Grid:
     @property
     def points(self) -> int:
         """Combinations before any is excluded or merged."""
-        factors = [len(axis.choices) for axis in (*self.axes, *self.tune)]
-        return max(1, len(self.named)) * math.prod(factors) * len(self.seeds)
+        factors = [len(axis.choices) for axis in self.axes] + [len(axis.line) for axis in self.tune]
+        seeds = len(self.seeds) + len(self.declared.tuning)
+        return max(1, len(self.named)) * math.prod(factors) * seeds
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether the results of some runs decide which come next."""
+        return bool(self.declared.looks or self.declared.tuning)
 
 
 def load_grid(
@@ -116,6 +132,8 @@ def parse_grid(
         raise top.error("study: is not set: it names the folder under results/")
     loaded = tuple(_extensions(top, extensions_in))  # first: they make keys known
     sets = read_sets(set_texts)
+    seeds_node = sets.seeds or top.get("seeds")
+    seeds, tuning = read_seeds(seeds_node), read_tuning(top.get("tune"))
     node = top.get("slurm")
     resources = site if node is None else read_resources(site, node)
     named = read_variants(top, resources)
@@ -129,17 +147,20 @@ def parse_grid(
         base=_layer(top, "base"),
         named=tuple(replace(one, resources=sets.over(one.resources, one.name)) for one in named),
         axes=tuple(axes),
-        tune=tuple(_axes(top, "tune")),
+        tune=tuple(_extended(axis) if tuning else axis for axis in _axes(top, "tune")),
         exclusions=tuple(read_exclusions(top)),
-        seeds=_seeds(sets.seeds or top.get("seeds")),
+        seeds=seeds.every,
         resources=sets.over(resources),
         overrides=sets.layer,
         set_texts=tuple(set_texts),
         extensions=loaded,
         site=site,
-        declared=read_declared(top),
+        declared=replace(
+            read_declared(top), looks=seeds.looks, tuning=tuning, fraction=read_fraction(top)
+        ),
     )
     _check_conflicts(grid)
+    _check_design(grid, top, seeds_node)
     if grid.points > MAX_POINTS:
         raise ConfigError(
             f"{source.name}: {grid.points:,} combinations; a study has at most {MAX_POINTS:,}"
@@ -191,28 +212,28 @@ def _description(top: Setting) -> str:
     return " ".join(node.value.split())
 
 
-def _seeds(node: Setting | None) -> tuple[int, ...]:
-    if node is None:
-        return (0,)
-    value = node.value
-    if type(value) is int and 0 < value <= MAX_POINTS:
-        return tuple(range(value))
-    if isinstance(value, list) and value and all(type(s) is int and 0 <= s < 2**31 for s in value):
-        seed, times = Counter(value).most_common(1)[0]
-        if times > 1:
-            raise node.error(f"seed {seed} is listed twice")
-        return tuple(value)
-    raise node.error(f"should be a number of seeds, or a list such as [0, 1], not {value!r:.80}")
-
-
 # Axes --------------------------------------------------------------------------------------------
 
 
 def _axes(top: Setting, section: str) -> list[Axis]:
     """One axis for each key of ``grid`` or ``tune``."""
     node = top.get(section)
-    layer = {} if node is None else read_axes(node)
+    own = ("seeds",) if section == "tune" else ()
+    layer = {} if node is None else read_axes(node, own)
     return [_axis({key: setting}) for key, setting in layer.items()]
+
+
+def _extended(axis: Axis) -> Axis:
+    """The axis of one key with what lies beyond its ends, where it was written as a range."""
+    [key] = axis.keys
+    if key not in axis.ranges:
+        return axis
+    node, found = axis.choices[0][key], axis.ranges[key]
+    before, after = (
+        tuple({key: node._replace(value=value)} for value in values)
+        for values in beyond(found, whole=float not in kinds(key))
+    )
+    return replace(axis, before=before, after=after)
 
 
 def _zips(top: Setting) -> list[Axis]:
@@ -253,6 +274,37 @@ def _choices(setting: Setting) -> list[Setting]:
     if not isinstance(setting.value, list) or not setting.value:
         raise setting.error(f"should be a list of values, not {setting.value!r:.80}")
     return [setting.child(index) for index in range(len(setting.value))]
+
+
+def _check_design(grid: Grid, top: Setting, seeds: Setting | None) -> None:
+    """What decides the next runs makes sense with the rest of the grid.
+
+    Raises:
+        ConfigError: with the line of what does not.
+    """
+    looks, tuning = grid.declared.looks, grid.declared.tuning
+    crossed = [axis for axis in grid.axes if len(axis.choices) > 1]
+    if seeds and tuning and max(grid.seeds) >= TUNING:
+        raise seeds.error(f"seeds from {TUNING:,} on are those of tuning: choose smaller ones")
+    if looks and grid.tune and not tuning:
+        raise top.child("tune").error(
+            "looks need each variant's point to be chosen beforehand: add 'seeds: 2' to tune"
+        )
+    if seeds and looks and not grid.named and len(crossed) > 1:
+        raise seeds.error(
+            "looks decide variants against a baseline, but a grid that crosses axes is asked for "
+            "the effects of its factors, which need all its runs: write a number of seeds"
+        )
+    if grid.is_staged:
+        for exclusion in grid.exclusions:
+            if "seed" in exclusion.conditions:
+                raise exclusion.setting.child("seed").error(
+                    "with looks, or tuning on seeds of its own, every variant has the same seeds"
+                )
+    if grid.declared.fraction is not None and (grid.named or len(crossed) < 2):
+        raise top.child("fraction").error(
+            "a fraction is of a grid that crosses two axes or more, without named variants"
+        )
 
 
 def _check_conflicts(grid: Grid) -> None:

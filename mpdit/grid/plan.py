@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpdit.catalogue import Dataset
 from mpdit.config import DEFAULTS, RunConfig
@@ -19,6 +19,9 @@ from mpdit.grid.resources import Resources
 from mpdit.grid.selection import select
 from mpdit.grid.settings import Layer, blame, fold, is_alone, shortest, to_run
 from mpdit.modelconfig import ModelConfig
+
+if TYPE_CHECKING:
+    from mpdit.grid.fractions import Chosen
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class PlannedRun:
     seed: int
     config: RunConfig
     resources: Resources
+    is_beyond: bool = False
+    """Whether its tuned value lies beyond the range that the grid says."""
 
     @property
     def id(self) -> str:
@@ -83,7 +88,10 @@ class Merged:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a study's grid says, in its order."""
+    """Everything that a study's grid says, in its order.
+
+    Of a staged grid these are all runs that may be needed; `mpdit.grid.stages` says which are.
+    """
 
     grid: Grid
     runs: tuple[PlannedRun, ...]
@@ -91,6 +99,8 @@ class Plan:
     merged: tuple[Merged, ...]
     defaults: int = DEFAULTS
     """The version of the defaults of what the grid does not say."""
+    fraction: Chosen | None = None
+    """The part of the crossed grid that is run, where it asks for one."""
 
     @property
     def study(self) -> str:
@@ -116,6 +126,7 @@ class _Point:
     layer: Layer
     named_keys: Collection[str]
     resources: Resources
+    is_beyond: bool
 
     @property
     def variant(self) -> str:
@@ -132,7 +143,7 @@ class _Point:
 def _points(grid: Grid) -> Iterator[_Point]:
     for named in grid.named or (None,):
         for choices in _product(grid.axes):
-            for tuned in _product(grid.tune):
+            for tuned, is_beyond in _tuned(grid.tune):
                 own = fold([named.layer if named else {}, choices | tuned])
                 yield _Point(
                     named=named.name if named else None,
@@ -141,12 +152,23 @@ def _points(grid: Grid) -> Iterator[_Point]:
                     layer=fold([grid.base, own, grid.overrides]),
                     named_keys=named.layer.keys() if named else (),
                     resources=named.resources if named else grid.resources,
+                    is_beyond=is_beyond,
                 )
 
 
 def _product(axes: Sequence[Axis]) -> Iterator[Layer]:
     for choices in itertools.product(*(axis.choices for axis in axes)):
         yield {key: setting for choice in choices for key, setting in choice.items()}
+
+
+def _tuned(axes: Sequence[Axis]) -> Iterator[tuple[Layer, bool]]:
+    """The points of the tune axes, then those beyond one end of one range."""
+    for choices in _product(axes):
+        yield choices, False
+    for index, axis in enumerate(axes):
+        outside = replace(axis, choices=(*axis.before, *axis.after))
+        for choices in _product([*axes[:index], outside, *axes[index + 1 :]]):
+            yield choices, True
 
 
 @dataclass
@@ -168,7 +190,9 @@ def make_plan(grid: Grid, defaults: int = DEFAULTS) -> Plan:
     for point in _points(grid):
         variant, label = point.variant, point.label
         first, error = _try_run(point.layer, grid, defaults)
-        for seed in grid.seeds:
+        if first is None and point.is_beyond:
+            continue  # the range cannot be extended so far
+        for seed in (*grid.declared.tuning, *grid.seeds):
             config = first and first.model_copy(update={"seed": seed})
             index = _excluded_by(grid.exclusions, point, config, seed)
             if index is not None:
@@ -186,6 +210,7 @@ def make_plan(grid: Grid, defaults: int = DEFAULTS) -> Plan:
                 seed=seed,
                 config=config,
                 resources=point.resources,
+                is_beyond=point.is_beyond,
             )
             kept = runs.setdefault(config.id, run)
             if kept is not run:
@@ -194,6 +219,14 @@ def make_plan(grid: Grid, defaults: int = DEFAULTS) -> Plan:
                 merged[pair] = merged.get(pair, 0) + 1
     if not runs:
         raise ConfigError(f"{grid.source.name}: every combination is excluded")
+    fraction = None
+    if grid.declared.fraction is not None:
+        from mpdit.grid.fractions import cell, choose
+
+        every = {cell(run.axes): run.axes for run in runs.values()}
+        fraction = choose(grid, list(every.values()))
+        runs = {key: run for key, run in runs.items() if cell(run.axes) in fraction.cells}
+        grid = replace(grid, declared=replace(grid.declared, fraction=fraction.found.effects))
     return Plan(
         grid=grid,
         runs=tuple(runs.values()),
@@ -203,6 +236,7 @@ def make_plan(grid: Grid, defaults: int = DEFAULTS) -> Plan:
         ),
         merged=tuple(Merged(label, kept, count) for (label, kept), count in merged.items()),
         defaults=defaults,
+        fraction=fraction,
     )
 
 

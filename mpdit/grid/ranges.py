@@ -18,6 +18,8 @@ from mpdit.grid.settings import Setting, kinds
 
 DIGITS = 3
 MAX_VALUES = 100_000
+BEYOND = 3
+"""Values by which tuning may extend a range beyond each of its ends."""
 _FORMS = {
     ("range",): "{range: [FIRST, LAST, STEP]}",
     ("log", "points"): "{log: [FIRST, LAST], points: N}",
@@ -61,6 +63,32 @@ def read_range(node: Setting, key: str) -> Range:
     return found
 
 
+def beyond(found: Range, whole: bool) -> tuple[tuple[int | float, ...], tuple[int | float, ...]]:
+    """Up to `BEYOND` values before and after a range, each in the range's order and direction.
+
+    Args:
+        whole: whether its key takes integers.
+    """
+    first, second, *_, last = (Decimal(repr(value)) for value in (*found.values, found.values[-1]))
+    if found.scale == "linear":
+        step = second - first
+        outside = [[first - k * step, last + k * step] for k in range(1, BEYOND + 1)]
+    else:
+        ratio = (last / first) ** (1 / Decimal(len(found.values) - 1))
+        outside = [
+            [_rounded(value, whole) for value in (first / ratio**k, last * ratio**k)]
+            for k in range(1, BEYOND + 1)
+        ]
+    before, after = ([_short(pair[end]) for pair in outside] for end in (0, 1))
+    known = set(found.values)
+    before = [value for value in dict.fromkeys(before) if value not in known]
+    return tuple(reversed(before)), tuple(v for v in dict.fromkeys(after) if v not in known)
+
+
+def _rounded(value: Decimal, whole: bool) -> Decimal:
+    return Decimal(round(value)) if whole else value.normalize(Context(DIGITS))
+
+
 def _linear(node: Setting) -> Range:
     first, last, step = _numbers(node.child("range"), ("first", "last", "step"))
     if first == last or step == 0 or (step > 0) != (last > first):
@@ -86,7 +114,7 @@ def _log(node: Setting, whole: bool) -> Range:
         raise node.error(f"the ends of a log range are positive and differ: not {first}, {last}")
     ratio = (last / first) ** (1 / Decimal(points - 1))
     between = (first * (last / first) ** (Decimal(i) / (points - 1)) for i in range(1, points - 1))
-    rounded = (round(value) if whole else value.normalize(Context(DIGITS)) for value in between)
+    rounded = (_rounded(value, whole) for value in between)
     values = tuple(map(_short, map(Decimal, (first, *rounded, last))))
     if len(set(values)) < points:
         to = "whole numbers" if whole else f"{DIGITS} digits"

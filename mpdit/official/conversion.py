@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import pickle
 import re
 import shutil
 import time
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from mpdit.disk.files import write_atomic
 from mpdit.disk.identity import Identity
 from mpdit.disk.rundir import RunDir, read_config
 from mpdit.ema.power import PowerEMA, snapshot_file, write_snapshot
-from mpdit.errors import EXIT_DONE, ConfigError, command
+from mpdit.errors import EXIT_DONE, ConfigError, command, why_unloadable
 from mpdit.model import DiT
 from mpdit.official import tensors
 from mpdit.runtime.provenance import record_start
@@ -236,11 +236,13 @@ def _read(file: Path) -> State:
             the original DiT release.
     """
     try:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:  # torch does not look at the checksums
+                if part := archive.testzip():
+                    raise ValueError(f"{part} is not what was written")
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError):
-        raise ConfigError(
-            f"{file} is damaged, or holds more than tensors (pickled code is not loaded)"
-        ) from None
+    except Exception as error:  # what a damaged pickle or zip leads to
+        raise ConfigError(f"{file} is damaged: {why_unloadable(error)}") from None
     keys = list(content) if isinstance(content, Mapping) else [type(content).__name__]
     state = next((content[key] for key in HOLDERS if key in keys), content)
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):

@@ -27,9 +27,13 @@ def select_runs(study: StudyDir, patterns: Sequence[str]) -> list[str]:
 def select_part(study: StudyDir, plan: Plan, patterns: Sequence[str]) -> Plan:
     """The runs of the study's plan that patterns select by the names in `select_runs`.
 
+    Without a pattern it is the whole plan.
+
     Raises:
         ConfigError: as `select_runs`.
     """
+    if not patterns:
+        return plan
     chosen, places = set(select_runs(study, patterns)), study.places(plan.runs)
     runs = (run for run in plan.runs if places.get(run.id, run.name) in chosen)
     return replace(plan, runs=tuple(runs))

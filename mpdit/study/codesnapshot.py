@@ -19,6 +19,7 @@ from pathlib import Path
 
 from mpdit.disk import codefiles, links
 from mpdit.disk.files import make_folder, write_atomic
+from mpdit.disk.jsontext import parse_json
 from mpdit.errors import ConfigError
 
 FOLDER = ".code"
@@ -130,7 +131,7 @@ def check(place: Path) -> None:
 def read(run: Path) -> str:
     """The code that a run's ``code.json`` names; '' where there is none, or it is damaged."""
     try:
-        return str(json.loads((run / FILE).read_bytes())["code"])
+        return str(parse_json((run / FILE).read_bytes())["code"])
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return ""
 

@@ -1,4 +1,4 @@
-"""Continue a study on Slurm: submit the runs that wait for room, and retry those that failed.
+"""Continue a study on Slurm: submit what waits for room and what comes next, retry what failed.
 
 ``python -m mpdit.study.feed STUDY_FOLDER`` does so once; the study's own job calls it.
 """
@@ -19,6 +19,7 @@ from mpdit.study.cluster import partitions
 from mpdit.study.cluster.endings import failed_nodes
 from mpdit.study.reconcile import reconcile
 from mpdit.study.retry import adjust, with_memory_times
+from mpdit.study.stages import unsubmitted
 from mpdit.study.status import RunStatus, survey
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, Submission, stored_plan, submit
@@ -42,7 +43,8 @@ def _is_retried(status: RunStatus) -> bool:
 
 
 def feed(study: StudyDir) -> list[Submission]:
-    """Submit what waits for room as far as there is room, and retry what failed.
+    """Submit what waits for room as far as there is room, retry what failed, and submit what the
+    results so far have made necessary.
 
     A run that was out of memory gets twice as much, one that was out of time twice its limit, up
     to its partition's, and one whose node failed goes to other nodes. Another user's study is left
@@ -81,12 +83,23 @@ def feed(study: StudyDir) -> list[Submission]:
                 plan,
                 study.path.parent,
                 how,
-                grid_name=study.table["grid"],
+                grid_name=study.grid_name,
                 states=[state],
                 adjust=lambda runs: room(prepare(runs, study, chosen)),  # noqa: B023 - called at once
             )
             fed += [done] if done.started else []
             statuses = survey(study)
+    if study.is_staged:
+        room = _room(plan, statuses, study, how.max_parallel)
+        done = submit(
+            plan,
+            study.path.parent,
+            how,
+            grid_name=study.grid_name,
+            states=["planned"],
+            adjust=lambda runs: room(unsubmitted(runs, study)),
+        )
+        fed += [done] if done.started else []
     return fed
 
 

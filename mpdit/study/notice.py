@@ -26,8 +26,8 @@ LISTED = 50
 """A job depends on so many tasks at most."""
 
 
-def notify(folder: Path, runs: Collection[str], command: str) -> None:
-    """Run ``command`` in a shell, in the study's folder.
+def notify(folder: Path, runs: Collection[str] | None, command: str) -> None:
+    """Run ``command`` in a shell, in the study's folder, about some runs or all of them.
 
     MPDIT_STUDY is the folder, MPDIT_SUMMARY one line that counts the runs' states.
     """
@@ -38,11 +38,11 @@ def notify(folder: Path, runs: Collection[str], command: str) -> None:
     subprocess.run(["sh", "-c", command], cwd=folder, env=environment, check=False)
 
 
-def follow_up(folder: Path, runs: Collection[str], command: str | None) -> None:
+def follow_up(folder: Path, runs: Collection[str] | None, command: str | None) -> None:
     """Continue a study from a job of its own, and run ``command`` (`notify`) at its end.
 
-    It awaits the end of ``runs``. Where later submissions rely on this job (`Waiting.small`), it
-    awaits all runs while any of them waits for room or may be retried.
+    It awaits the end of ``runs``; None are all, of all stages. Where later submissions rely on this
+    job (`Waiting.small`), it awaits all runs while any of them waits for room or may be retried.
 
     While runs are active, the job requeues itself: so it keeps its place among the user's jobs,
     where a new one might find no room.
@@ -59,7 +59,9 @@ def follow_up(folder: Path, runs: Collection[str], command: str | None) -> None:
         notify(folder, runs, command)
 
 
-def _look(study: StudyDir, runs: Collection[str], feeds: bool) -> tuple[list[str], bool, bool]:
+def _look(
+    study: StudyDir, runs: Collection[str] | None, feeds: bool
+) -> tuple[list[str], bool, bool]:
     """The jobs that this job awaits, and whether a run waits for room, and whether any is active.
 
     Args:
@@ -70,7 +72,7 @@ def _look(study: StudyDir, runs: Collection[str], feeds: bool) -> tuple[list[str
         is_the_one = waiting.small == os.environ.get("SLURM_JOB_NAME")
         found = survey(study)
         fed_later = (s for s in found if s.is_pending and (s.name in waiting.runs or s.retries))
-        if not (is_the_one and any(fed_later)):
+        if runs is not None and not (is_the_one and any(fed_later)):
             found = [status for status in found if status.name in runs]
         jobs = sorted({str(status.job) for status in found if status.is_pending and status.job})
         # a held run may also be in no queue, and wait for nothing

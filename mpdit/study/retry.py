@@ -14,7 +14,7 @@ from mpdit.study.studydir import StudyDir
 
 STATES = ("failed", "lost")
 
-_FACTOR = re.compile(r"[xX×](\d+(?:\.\d+)?)")
+_FACTOR = re.compile(r"[xX×](?=.*[1-9])(\d{1,6}(?:\.\d{1,6})?)")
 _MEMORY = re.compile(r"(\d{1,9})([KMGT])B?")
 
 
@@ -86,7 +86,8 @@ def _with_size(text: str, before: Resources, name: str) -> Resources:
     if factor is not None:
         more = with_memory_times(before, float(factor[1]), origin)
         if more is None:
-            raise ConfigError(f"{origin}: {name} had no memory to multiply; give one like 16G")
+            had = "all of a node's memory" if before.memory else "no memory to multiply"
+            raise ConfigError(f"{origin}: {name} had {had}; give an amount like 16G")
         return more
     if _MEMORY.fullmatch(text) is None:
         raise ConfigError(f"{origin}: memory is text like 16G, or a factor like x2")
@@ -117,4 +118,4 @@ def _scaled(memory: str, factor: float) -> str:
     wanted, unit = int(had[1]) * factor, had[2]
     if not wanted.is_integer() and unit != "K":
         wanted, unit = 1024 * wanted, {"T": "G", "G": "M", "M": "K"}[unit]
-    return f"{wanted:.0f}{unit}"
+    return f"{max(1, round(wanted))}{unit}"  # 0 is all of a node

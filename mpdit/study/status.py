@@ -30,6 +30,7 @@ COLOURS = {
     "lost": "yellow",
     "interrupted": "yellow",
     "planned": "dim",
+    "not needed": "dim",
 }
 """The states as they are printed, in the order of counts."""
 ACTIVE = ("running", "queued", "waiting")
@@ -70,6 +71,8 @@ class RunStatus:
     error: str | None = None
     stopped: str | None = None
     in_grid: bool = True
+    needed: bool = True
+    """False where the results of a staged study have made it unnecessary."""
     retries: int = 0
     """How often it will be retried by itself if it fails again."""
     attempts: Sequence[dict[str, Any]] = ()
@@ -90,7 +93,10 @@ class RunStatus:
 
     @property
     def word(self) -> str:
-        """The state as it is printed: ``interrupted`` for a planned run that has begun."""
+        """The state as it is printed: ``interrupted`` for a planned run that has begun, ``not
+        needed`` for one that a staged study does without."""
+        if not self.needed and self.state in TO_DO:
+            return "not needed"
         return "interrupted" if self.state == "planned" and self.has_begun else self.state
 
     @property
@@ -164,7 +170,7 @@ def read_status(
         held: whether the study holds it; of a task that waits, Slurm's reason decides.
         unstarted: why the last pool could not start it.
     """
-    keys = ("name", "id", "variant", "seed", "in_grid")
+    keys = ("name", "id", "variant", "seed", "in_grid", "needed")
     common: dict[str, Any] = {"seed": None} | {k: entry[k] for k in keys if k in entry}
     common |= {k: v for k, v in entry.get("submitted", {}).items() if k in ("retries", "attempts")}
     steps = entry.get("steps", 0)
@@ -270,5 +276,6 @@ def tally(statuses: Iterable[RunStatus], paint: Paint = PLAIN) -> str:
 def summary(statuses: Sequence[RunStatus], paint: Paint = PLAIN) -> str:
     """The states of runs in one line: ``8 of 14 done, 2 running, 4 queued``."""
     rest = [status for status in statuses if status.state != "done"]
-    done = f"{len(statuses) - len(rest):,} of {len(statuses):,} done"
+    needed = [status for status in statuses if status.word != "not needed"]
+    done = f"{len(statuses) - len(rest):,} of {len(needed):,} done"
     return ", ".join(filter(None, (done, tally(rest, paint))))

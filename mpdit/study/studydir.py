@@ -33,7 +33,7 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -210,6 +210,8 @@ class StudyDir:
             raise ConfigError(f"{file} is damaged: {error}. {REMEDY}") from None
         if not isinstance(data, dict) or not isinstance(data.get("runs"), list):
             raise ConfigError(f"{file} is damaged: it lists no runs. {REMEDY}")
+        if not _fits(_HEAD, data):
+            raise ConfigError(f"{file} is damaged: grid or set. {REMEDY}")
         whole = [entry for entry in data["runs"] if _fits(_ENTRY, entry)]
         if damaged := len(data["runs"]) - len(whole):
             warn_once(f"{file}: {count(damaged, 'run')} damaged and counted as absent. {REMEDY}")
@@ -219,6 +221,17 @@ class StudyDir:
     def entries(self) -> list[dict[str, Any]]:
         """study.json's runs."""
         return list(self.table["runs"])
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether results decide which runs come next."""
+        said = self.table.get("decisions") or {}
+        return bool(said.get("looks") or said.get("tuning"))
+
+    @property
+    def grid_name(self) -> str:
+        """The grid file that was last submitted."""
+        return str(self.table.get("grid", self.grid_file))
 
     @property
     def defaults(self) -> int:
@@ -232,14 +245,15 @@ class StudyDir:
     def compare(self, plan: Plan) -> tuple[list[str], list[str]]:
         """The runs that the grid had not when it was last submitted, and those it no longer has.
 
-        None are new before the first time.
+        None are new before the first time, nor the runs of a staged grid that are not needed yet.
         """
         try:
             listed = [entry for entry in self.entries if entry.get("in_grid", True)]
         except ConfigError:
             return [], []
         before = {entry["id"]: entry["name"] for entry in listed}
-        new = [r.name for r in plan.runs if before.keys().isdisjoint((r.id, r.id[:OLD_DIGITS]))]
+        fresh = () if plan.grid.is_staged else plan.runs
+        new = [r.name for r in fresh if before.keys().isdisjoint((r.id, r.id[:OLD_DIGITS]))]
         now = {known for run in plan.runs for known in (run.id, run.id[:OLD_DIGITS])}
         return new, [name for run_id, name in before.items() if run_id not in now]
 
@@ -270,10 +284,16 @@ class StudyDir:
         except ConfigError:
             return True
 
-    def write_table(self, plan: Plan, file: str) -> dict[str, str]:
+    def write_table(
+        self, plan: Plan, file: str, possible: Sequence[PlannedRun] = ()
+    ) -> dict[str, str]:
         """Write grid.yaml, its extensions and study.json; run id → the name of its folder.
 
-        An existing folder keeps its name; one that the grid no longer has stays listed.
+        An existing folder keeps its name; one that the grid no longer has stays listed. So does
+        one of a staged grid that its results have made unnecessary.
+
+        Args:
+            possible: of a staged grid, all runs that it may need.
         """
         places = self.places(plan.runs)
         names = {run.id: places.get(run.id, run.name) for run in plan.runs}
@@ -281,10 +301,13 @@ class StudyDir:
         with suppress(ConfigError):
             old = {entry["name"]: entry for entry in StudyDir(self.path).entries}
         rows = [_entry(run, names[run.id]) for run in plan.runs]
+        others = {run.id: run for run in possible if run.id not in names}
+        unneeded = self.places(others.values()) if others else {}
+        rows += [_entry(others[i], name) | {"needed": False} for i, name in unneeded.items()]
         for row in rows:
             if "submitted" in old.get(row["name"], {}):
                 row["submitted"] = old[row["name"]]["submitted"]
-        in_grid = set(names.values())
+        in_grid = {*names.values(), *unneeded.values()}
         for run_id, name in self.folders().items():
             if name not in in_grid and self.run(name).exists():
                 before = old.get(name, {"variant": name.removesuffix(f"-{run_id}")})
@@ -357,8 +380,16 @@ class _Listed(TypedDict):
     id: str
     variant: str
     in_grid: NotRequired[bool]
+    needed: NotRequired[bool]
     seed: NotRequired[int | None]
     steps: NotRequired[int]
+
+
+class _Head(TypedDict, total=False):
+    """What study.json may say of its grid."""
+
+    grid: str
+    set: list[str]
 
 
 class _Tasks(TypedDict):
@@ -382,7 +413,7 @@ class _ClaimRow(TypedDict, total=False):
     job: str | None
 
 
-_ENTRY, _ROW = TypeAdapter(_Listed), TypeAdapter(_ClaimRow)
+_ENTRY, _HEAD, _ROW = TypeAdapter(_Listed), TypeAdapter(_Head), TypeAdapter(_ClaimRow)
 
 
 def _fits(kind: TypeAdapter[Any], value: Any) -> bool:

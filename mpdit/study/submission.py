@@ -21,12 +21,14 @@ from mpdit.study import pool
 from mpdit.study.codesnapshot import Codes, assign, place_of
 from mpdit.study.notice import follow_up
 from mpdit.study.reconcile import reconcile
+from mpdit.study.stages import read_stage
 from mpdit.study.status import TO_DO, RunStatus, missing, survey
 from mpdit.study.studydir import JobArray, StudyDir
 from mpdit.study.waiting import read_waiting, stop_waiting
 
 if TYPE_CHECKING:
     from mpdit.grid.resources import Resources
+    from mpdit.grid.stages import Stage
     from mpdit.study.cluster.submitter import Submitter
 
 CLUSTERS = ("auto", "slurm", "local")
@@ -46,6 +48,10 @@ class Submission:
     """Folders of the runs that the grid did not have when it was last submitted."""
     dropped: tuple[str, ...] = ()
     """Folders of the runs that it no longer has."""
+    stage: Stage | None = None
+    """Of a staged study; its runs are those that are needed until now."""
+    goes_on: bool = False
+    """Whether the study's later stages are submitted by themselves."""
     parallel: int = 0
     arrays: tuple[JobArray, ...] = ()
     """The arrays submitted to Slurm."""
@@ -155,7 +161,8 @@ def submit(
     """Update a study's folder to its plan, and start the runs that are missing.
 
     Done, running and claimed runs are left alone; the others resume from what is on disk. Of two
-    submitters at once, the second waits and then finds the claims of the first.
+    submitters at once, the second waits and then finds the claims of the first. Of a staged study
+    the runs of its present stage are started.
 
     Args:
         results: the folder of all studies.
@@ -170,12 +177,17 @@ def submit(
             stay submitted.
     """
     check_plan(plan, results)
+    whole = plan if whole is None else whole
+    # a part of a study does not go on by itself
+    goes_on = whole.grid.is_staged and len(plan.runs) == len(whole.runs)
     study = StudyDir((results / plan.study).absolute())
     try:
         if study.path.exists():
             with study.lock():
                 reconcile(study)
-        wanted: Sequence[PlannedRun] = missing(study, plan.runs, states or TO_DO)
+        stage = read_stage(whole, study)
+        pending = plan if stage is None else stage.narrow(plan, pending=True)
+        wanted: Sequence[PlannedRun] = missing(study, pending.runs, states or TO_DO)
         if adjust is not None:
             wanted = adjust(wanted)
         largest = 0
@@ -183,11 +195,16 @@ def submit(
             wanted, largest = _check_resources(study.path, wanted, how)
         study.path.mkdir(parents=True, exist_ok=True)
         with study.lock():
-            new, dropped = StudyDir(study.path).compare(whole or plan)
-            names = study.write_table(whole or plan, grid_name or plan.grid.source.name)
+            stage = read_stage(whole, study)  # another submitter may be a stage ahead
+            listed = whole if stage is None else stage.narrow(whole)
+            plan = plan if stage is None else stage.narrow(plan)
+            new, dropped = StudyDir(study.path).compare(whole)
+            names = study.write_table(listed, grid_name or plan.grid.source.name, whole.runs)
             study = StudyDir(study.path)  # a new one, which reads the new table
-            stop_waiting(study.path, dropped)
-            runs = {names[run.id]: run for run in wanted}
+            in_grid = (entry for entry in study.entries if entry.get("in_grid", True))
+            needed = {entry["name"] for entry in in_grid if entry.get("needed", True)}
+            stop_waiting(study.path, read_waiting(study.path).runs - needed)
+            runs = {names[run.id]: run for run in wanted if run.id in names}
             statuses = survey(study, (names[run.id] for run in plan.runs))
             # another submitter may have claimed some since the checks
             todo = [s for s in statuses if s.name in runs and s.state in (states or TO_DO)]
@@ -200,7 +217,9 @@ def submit(
             for name, run in chosen.items():
                 kept = codes.given[name] != codes.present
                 study.run(name).write_config(run.config, known_keys=kept)
-            done = Submission(study, asked, tuple(todo), left, codes, tuple(new), tuple(dropped))
+            done = Submission(
+                study, asked, tuple(todo), left, codes, tuple(new), tuple(dropped), stage, goes_on
+            )
             if not todo:
                 return done
             code = place_of(study.path, codes.present)
@@ -208,7 +227,7 @@ def submit(
             if how.cluster == "slurm":
                 return _start_arrays(done, chosen, largest, how, code)
             stop_waiting(study.path, chosen)
-            parallel, process = _start_pool(study, list(chosen), how, code)
+            parallel, process = _start_pool(study, list(chosen), how, code, goes_on)
             _note(study, todo, chosen, how)
             return replace(done, parallel=parallel, process=process)
     except OSError as error:
@@ -216,12 +235,21 @@ def submit(
 
 
 def _start_pool(
-    study: StudyDir, runs: list[str], how: Execution, code: Path | None
+    study: StudyDir, runs: list[str], how: Execution, code: Path | None, goes_on: bool
 ) -> tuple[int, subprocess.Popen[bytes]]:
-    """Claim the runs and start a pool; return the number of runs at once and the process."""
+    """Claim the runs and start a pool; return the number of runs at once and the process.
+
+    With ``goes_on`` the pool submits the study's next stages by itself.
+    """
     parallel = min(how.max_parallel or pool.default_parallel(), len(runs))
+    next_stages = {"max_parallel": how.max_parallel, "live_code": how.live_code}
     claim, held = study.new_claim(
-        "local", runs, command=how.command, parallel=parallel, on_end=how.on_end
+        "local",
+        runs,
+        command=how.command,
+        parallel=parallel,
+        on_end=how.on_end,
+        next_stages=next_stages if goes_on else None,
     )
     with held:
         process = pool.start_pool(claim, held, claim.with_suffix(".log"), code)
@@ -258,7 +286,7 @@ def _start_arrays(
     study, statuses = done.study, {status.name: status for status in done.started}
     before = read_waiting(study.path)
     # a second small job would take another place among the user's jobs
-    relies = before.small and how.on_end is None and not how.feeds
+    relies = before.small and how.on_end is None and not (how.feeds or done.goes_on)
     continues = bool(relies and slurm.queue([before.small]))
     others = before.runs - runs.keys()
     kept = replace(
@@ -269,7 +297,7 @@ def _start_arrays(
         live_code=how.live_code,
     )
     kept.write(study.path)  # in a claim a run no longer counts as waiting
-    small = partial(follow_up, study.path, sorted(runs), how.on_end)
+    small = partial(follow_up, study.path, None if done.goes_on else sorted(runs), how.on_end)
     submitter = Submitter(study, how.command, code, None if how.feeds else small)
     submitter.continues = continues
     asked = {name: run.resources for name, run in runs.items()}
@@ -288,8 +316,9 @@ def _start_arrays(
     waiting = tuple(name for name in runs if name not in taken)
     _note(study, [statuses[name] for name in waiting], runs, how)
     now = replace(kept, runs=others | set(waiting), limit=submitter.limit or before.limit)
+    retried = any(_retries(run, how) for run in runs.values())
     try:
-        if how.on_end is not None or any(_retries(run, how) for run in runs.values()):
+        if done.goes_on or how.on_end is not None or retried:
             _continue(submitter, next(iter(asked.values())), how, bool(waiting))
     finally:
         replace(now, small=submitter.small_name or before.small).write(study.path)

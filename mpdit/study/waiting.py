@@ -45,6 +45,9 @@ def read_waiting(study: Path) -> Waiting:
         return _WAITING.validate_json(_file(study).read_bytes())
     except FileNotFoundError:
         return Waiting()
+    except PermissionError as error:  # another user's
+        warn_once(f"{_file(study)} cannot be read ({error.strerror}); no run counts as waiting")
+        return Waiting()
     except ValidationError:
         warn_once(f"{_file(study)} is damaged: no run counts as waiting. Submit again.")
         return Waiting()

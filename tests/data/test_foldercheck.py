@@ -227,6 +227,18 @@ def test_a_thin_image_is_named_from_what_is_remembered(flowers: Path) -> None:
         check_available(data(flowers, size=256))
 
 
+@pytest.mark.parametrize("damage", [b"", b"\x80", b"null", b"[" * 200_000, b'["x", [1, 0]]'])
+def test_a_damaged_result_in_the_cache_is_made_anew(
+    flowers: Path, cache: Path, damage: bytes
+) -> None:
+    check_available(data(flowers))
+    (kept,) = cache.rglob("readable*")
+    whole = kept.read_bytes()
+    kept.write_bytes(damage)
+    check_available(data(flowers))
+    assert kept.read_bytes() == whole
+
+
 def test_a_cache_that_cannot_be_written_costs_time_only(flowers: Path, cache: Path) -> None:
     cache.write_text("a file, no folder")
     check_available(data(flowers))

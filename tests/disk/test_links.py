@@ -10,7 +10,7 @@ import torch
 
 from analysis.loading.load import load
 from analysis.report import page
-from mpdit.disk import lease
+from mpdit.disk import holds, lease
 from mpdit.disk.files import append_row, new_aside, write_atomic
 from mpdit.disk.rundir import RunDir, RunState
 from mpdit.ema.power import write_snapshot
@@ -100,6 +100,19 @@ def test_a_submission_follows_no_link_out_of_the_study(
     before = contents(outside)
     with pytest.raises(ConfigError, match=f"^{place} is a symbolic link"):
         submit(made, tmp_path / "results", Execution(command=stand_in.COMMAND))
+    assert contents(outside) == before
+
+
+@pytest.mark.parametrize("runs", [["a"], []])
+def test_holding_and_releasing_follow_no_link(
+    tmp_path: Path, outside: Path, runs: list[str]
+) -> None:
+    study = StudyDir(tmp_path / "s")
+    study.path.mkdir()
+    link(study.path / holds.NAME, outside)
+    before = contents(outside)
+    with pytest.raises(ConfigError, match=r"held\.txt is a symbolic link"):
+        holds.write_held(study.path, runs)
     assert contents(outside) == before
 
 

@@ -330,6 +330,7 @@ def test_an_official_file_that_is_missing_or_damaged_is_named(
         ("posterior_means", {}, "posterior_means.pt holds no tensor: dict"),
         ("posterior_means", torch.zeros(20, 4, 8, 6), "(20, 4, 8, 6) and (20, 4, 8, 8), not both"),
         ("labels", [0] * 20, "labels.pt holds no tensor: list"),
+        ("labels", print, "labels.pt is damaged: it holds more than tensors, and pickled code is"),
         ("labels", torch.zeros(0), "labels.pt holds (0,) labels for 20 latents"),
         ("labels", torch.tensor(3), "labels.pt holds () labels for 20 latents"),
         ("labels", torch.full((20,), 0.7), "holds labels that are not integers (image 0: 0.7)"),
@@ -353,6 +354,7 @@ def test_an_official_file_that_holds_something_else_is_named(
     said = capsys.readouterr().err
     assert message in said
     assert "Traceback" not in said
+    assert "weights_only" not in said  # torch's advice on pickled code
 
 
 def test_official_tensors_that_require_grad_are_taken(tmp_path, official, monkeypatch):

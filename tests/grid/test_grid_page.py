@@ -35,7 +35,7 @@ def test_an_example_makes_the_variants_that_the_page_lists(example: str, expecte
 
 
 def test_the_example_of_tuning_makes_the_six_runs_it_says() -> None:
-    (example,) = [text for text, _ in EXAMPLES if "tune:" in text]
+    example = next(text for text, _ in EXAMPLES if "tune:" in text)
     runs = make_plan(grid_from_text(BASE + example)).runs
     assert len(runs) == 6
     assert {run.variant for run in runs} == {"plain", "cosine"}

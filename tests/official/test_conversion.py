@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -260,6 +261,15 @@ def break_run(old: Path, how: str) -> None:
             (old / "config.yaml").write_text("model: !!python/object/apply:os.getcwd []")
         case "damaged":
             weights.write_bytes(weights.read_bytes()[:500])
+        case "a changed byte":
+            content = bytearray(weights.read_bytes())
+            place = content.find(state["x_embedder.weight"].numpy().tobytes())
+            content[place] ^= 1
+            weights.write_bytes(content)
+        case "an odd pickle":
+            with zipfile.ZipFile(weights, "w") as archive:
+                for name, part in (("data.pkl", b"\x80\x02."), ("version", b"3\n")):
+                    archive.writestr(f"archive/{name}", part)
         case "pickled code":
             torch.save({"model": Path("x")}, weights)
         case "odd keys":
@@ -297,6 +307,8 @@ REFUSED = {
     "no config": "no config.yaml",
     "a config of code": "config.yaml:1: tags (tag:yaml.org,2002:python",
     "damaged": "is damaged",
+    "a changed byte": "is not what was written",
+    "an odd pickle": "is damaged: IndexError",
     "pickled code": "pickled code is not loaded",
     "odd keys": "but weights_of, epoch",
     "a tensor too many": "the model has no place for blocks.7.extra",

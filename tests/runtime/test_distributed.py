@@ -93,7 +93,8 @@ def test_what_ends_the_main_process_is_all_that_the_others_say(tmp_path: Path) -
     run = make(tmp_path)
     run.checkpoints.touch()  # no folder, to the process that writes there
     output = finish(start([*RUN, str(run.path)], 2), EXIT_FAILED)
-    assert "this process exits because the main process failed: [Errno" in output
+    assert "this process exits because the main process failed: " in output
+    assert f"{run.checkpoints}: File exists" in output
     assert "Traceback" not in output
 
 

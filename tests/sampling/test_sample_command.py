@@ -118,6 +118,8 @@ def test_the_command_draws_beside_the_run_and_leaves_it_as_it_is(
     [
         (["--classes", "3,12"], "--classes: 12 is not among the classes 0-9"),
         (["--classes", "3,x"], "--classes: 'x' is not a class"),
+        (["--classes", "9" * 5000], "999 is not a class or a range"),
+        (["--classes", "0-" + "9" * 5000], "999 is not a class or a range"),
         (["--ema-std", "0.5"], "--ema-std: should be less than 0.28"),
         (["--solver", "ddmp"], "Did you mean 'ddpm'?"),
         (["--steps", "0"], "--steps: should be greater than 0"),

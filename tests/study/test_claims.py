@@ -63,7 +63,10 @@ def test_a_damaged_run_of_study_json_is_left_out_and_said(
     assert "1 run damaged" in caplog.text
 
 
-@pytest.mark.parametrize("text", [b"\0" * 9, b'{"\x80": 1}', b"null", b"[" * 200_000, b"9" * 6000])
+@pytest.mark.parametrize(
+    "text",
+    [b"\0" * 9, b'{"\x80": 1}', b"null", b"[" * 200_000, b"9" * 6000, b'{"runs": [], "set": 5}'],
+)
 def test_a_damaged_study_json_is_one_message_and_the_logs_can_be_read(
     tmp_path: Path, text: bytes
 ) -> None:

@@ -20,7 +20,7 @@ from mpdit.disk.files import read_rows
 from mpdit.disk.rundir import RunDir, RunState
 from mpdit.errors import ConfigError
 from mpdit.grid.plan import Plan
-from mpdit.study import pool, runprocess
+from mpdit.study import pool, poolprocess, runprocess
 from mpdit.study.cancel import Cancelled, cancel
 from mpdit.study.status import RunStatus, survey
 from mpdit.study.studydir import StudyDir
@@ -310,10 +310,10 @@ def test_no_room_for_a_word_does_not_stop_the_pool(
 
     run = RunDir(results / "r_s0-00000000")
     run.path.mkdir(parents=True)
-    monkeypatch.setattr(pool, "append_row", full)
+    monkeypatch.setattr(poolprocess, "append_row", full)
     monkeypatch.setattr(RunDir, "write_state", full)
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest's own stay
-    pool.Pool(results / "claim.jsonl", [run], [sys.executable, "-c", "exit(3)"], 1).work()
+    poolprocess.Pool(results / "claim.jsonl", [run], [sys.executable, "-c", "exit(3)"], 1).work()
 
 
 def test_a_pool_that_has_just_started_can_be_cancelled(results: Path) -> None:

@@ -33,6 +33,7 @@ def adjusted(
         ({"time": 120, "memory": "24G"}, "x2", None, (240, "24G")),
         ({"time": 120, "memory": "1G"}, "4:00:00", "x1.5", (240, "1536M")),
         ({"time": 120, "memory": "1G"}, None, "300M", (120, "300M")),
+        ({"time": 120, "memory": "1K"}, "x0.001", "x0.001", (1, "1K")),
     ],
 )
 def test_factors_are_of_the_last_submission(
@@ -51,8 +52,13 @@ def test_factors_are_of_the_last_submission(
     [
         ({}, "soon", None, "--time soon: a time limit is minutes, or text like"),
         ({}, None, "lots", "--memory lots: memory is text like 16G, or a factor like x2"),
-        ({"memory": None}, None, "x2", "had no memory to multiply; give one like 16G"),
+        ({"memory": None}, None, "x2", "had no memory to multiply; give an amount like 16G"),
         ({"time": None}, "x2", None, "had no time to multiply; give one like 4:00:00"),
+        ({"memory": "0"}, None, "x2", "had all of a node's memory; give an amount like 16G"),
+        ({}, "x0", None, "or a factor like x2"),
+        ({}, None, "x0.0", "or a factor like x2"),
+        ({}, "x" + "9" * 5000, None, "or a factor like x2"),
+        ({}, None, "x" + "9" * 5000, "or a factor like x2"),
     ],
 )
 def test_what_cannot_be_meant_is_said(

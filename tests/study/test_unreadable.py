@@ -117,3 +117,14 @@ def test_what_is_closed_to_the_analysis_is_named_and_the_rest_is_loaded(
 def test_a_study_whose_runs_are_all_closed_is_one_message(study: Path) -> None:
     with sealed(*study.glob("*-*")), pytest.raises(ConfigError, match=f"{study}: no run can be"):
         load(study)
+
+
+@pytest.mark.parametrize("name", ["held.txt", ".waiting.json"])
+def test_a_closed_list_of_a_study_is_named_and_counts_as_empty(
+    study: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = study / name
+    file.touch()
+    with sealed(file):
+        assert run("status", "s") == EXIT_DONE
+    assert f"{file} cannot be read (Permission denied)" in caplog.text

@@ -17,7 +17,7 @@ from pathlib import Path
 from submitit.core.utils import DelayedSubmission
 
 from mpdit import slurm
-from mpdit.disk.files import append_row
+from mpdit.disk.files import append_row, make_folder
 from mpdit.errors import ConfigError
 from mpdit.grid.resources import Resources
 from mpdit.study import waiting
@@ -207,7 +207,7 @@ class Submitter:
         Returns:
             Slurm's job id.
         """
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         file = folder / f".{name}.sh"
         file.write_text(script(batch, name, folder, after, self.code))
         pickles = []

@@ -42,6 +42,8 @@ def announcement(submission: Submission, paint: Paint) -> Iterator[str]:
             yield f"  before: {', '.join(f'{n:,} {cause}' for cause, n in causes.items())}"
     else:
         yield f"{name}: nothing to submit{left}"
+    if submission.stage is not None:
+        yield f"  {submission.stage.words}"
     yield from (paint(f"  sbatch: {line}", "yellow") for line in submission.said)
     yield from code_lines(submission)
 

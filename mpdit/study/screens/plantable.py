@@ -18,6 +18,7 @@ from mpdit.study.cost import Bill
 from mpdit.text import Paint, align, count, shortlist
 
 LISTED = 5
+ALIASES = 3
 
 
 def plan_lines(plan: Plan, bill: Bill, paint: Paint) -> Iterator[str]:
@@ -49,6 +50,7 @@ def plan_lines(plan: Plan, bill: Bill, paint: Paint) -> Iterator[str]:
         legend = ", ".join(f"{code_of(flag)} {flag}" for flag in (*PAPERS_FLAGS, *sorted(added)))
         yield paint(f"flags: {legend}", "dim")
     yield from _left_out(plan, paint)
+    yield from fraction_lines(plan, paint)
     resources = list(resource_lines([run.resources for run in runs]))
     if resources:
         yield ""
@@ -134,6 +136,36 @@ def _left_out(plan: Plan, paint: Paint) -> Iterator[str]:
         yield paint("kept once", "bold")
     for merged in plan.merged:
         yield f"  {merged.label} is the same as {merged.kept} ({count(merged.runs, 'run')})"
+
+
+def fraction_lines(plan: Plan, paint: Paint) -> Iterator[str]:
+    """What a fraction of a grid can estimate, how well, and what is confounded."""
+    if plan.fraction is None:
+        return
+    found, factors = plan.fraction.found, plan.fraction.factors
+
+    def name(term: tuple[int, ...]) -> str:
+        return " × ".join(factors[index] for index in term)
+
+    yield ""
+    yield paint("fraction", "bold")
+    effects = {"main": "main effects", "two-way": "main effects and interactions of two factors"}
+    yield f"  {len(found.rows):,} of {count(found.cells, 'variant')}, for {effects[found.effects]}"
+    for order, what in ((1, "main effects"), (2, "interactions")):
+        ratios = [ratio for term, ratio in found.ratios.items() if len(term) == order]
+        if ratios:
+            span = f"{min(ratios):.2f} to {max(ratios):.2f}"
+            yield f"  standard errors of {what}: {span} times those of the whole grid"
+    if found.effects == "two-way":
+        yield "  effects of three factors or more are taken to be zero"
+    else:
+        yield "  interactions are taken to be zero. What a main effect contains of them:"
+    for term, aliases in found.aliases.items():
+        parts = [f"{name(other)} ({share:.2f})" for other, share in aliases]
+        yield paint(f"    {name(term)}: {shortlist(parts, ALIASES) or 'nothing'}", "dim")
+    if found.missing and found.effects == "two-way":
+        listed = shortlist(list(map(name, found.missing)), LISTED)
+        yield f"  not estimable in the whole grid either: {listed}"
 
 
 def unmatched(plan: Plan, paint: Paint) -> Iterator[str]:

@@ -34,11 +34,15 @@ LISTED = 4
 
 
 def follow(
-    study: StudyDir, names: Collection[str], working: Callable[[], bool], out: TextIO
+    study: StudyDir, names: Collection[str] | None, working: Callable[[], bool], out: TextIO
 ) -> list[RunStatus]:
     """Show runs until ``working()`` is false and no run is running, queued or waiting for room.
 
-    Submits the runs that wait for room, and retries the failed ones, as `feed.feed`.
+    Submits the runs that wait for room and the next stage, and retries the failed ones, as
+    `feed.feed`.
+
+    Args:
+        names: the runs; None for all of a staged study, those of later stages too.
 
     Returns:
         the final state of each run.
@@ -49,13 +53,15 @@ def follow(
         while True:
             still = working()  # asked first: a state that is read after the end is final
             began = time.monotonic()
+            if names is None:  # its table may have changed
+                study = StudyDir(study.path)
             statuses = survey(study, names, scheduler)
             follower.show(statuses)
-            told = feeder.attend(statuses)
+            told = feeder.attend(statuses, ended=names is None and not still)
             for line in told:
                 follower.tell(line)
             if told:
-                study = StudyDir(study.path)  # its table has changed
+                study = StudyDir(study.path)
                 continue
             if not still and not any(status.is_active for status in statuses):
                 return statuses
@@ -72,13 +78,18 @@ class _Feeder:
         self.tried = float("-inf")
         self.pause = 0.0
 
-    def attend(self, statuses: list[RunStatus]) -> list[str]:
-        """Feed the study if there may be room or something to retry; say what came of it."""
+    def attend(self, statuses: list[RunStatus], *, ended: bool) -> list[str]:
+        """Feed the study if there may be room or something to retry; say what came of it.
+
+        With ``ended`` also where no run is active, as another stage may come next.
+        """
+        is_next = ended and not any(status.is_active for status in statuses)
         seen = Counter(status.state for status in statuses)
         least, most = FEED_S
         if seen != self.seen:
             self.seen, self.pause = seen, min(self.pause, least)
-        if time.monotonic() - self.tried < self.pause or not wants(statuses):
+        waits = time.monotonic() - self.tried < self.pause
+        if not is_next and (waits or not wants(statuses)):
             return []
         self.tried, self.pause = time.monotonic(), min(most, max(least, 2 * self.pause))
         try:
