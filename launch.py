@@ -237,6 +237,7 @@ def status(
     from mpdit.study.advance import stage_on_disk
     from mpdit.study.choosing import select_runs
     from mpdit.study.cluster.scheduler import Scheduler
+    from mpdit.study.screens.codelines import differing
     from mpdit.study.screens.dropped import active_lines
     from mpdit.study.screens.stagelines import stage_lines
     from mpdit.study.screens.statustable import overview, status_lines
@@ -264,7 +265,8 @@ def status(
     dropped = active_lines(found, active, outside, _command("cancel", found), paint)
     stage = stage_on_disk(found)
     stages = stage_lines(stage, statuses, _command("retry", found), paint)
-    print(*head, *stages, *dropped, "", *status_lines(statuses, paint), sep="\n")
+    codes = (paint(line, "dim") for line in differing(found, statuses))
+    print(*head, *stages, *dropped, *codes, "", *status_lines(statuses, paint), sep="\n")
 
 
 @app.command()

@@ -27,7 +27,8 @@ NO_LIMIT = 365 * 24 * 60
 """Minutes; submitit always passes a limit."""
 
 _TIME = re.compile(r"(?:(\d{1,4})-)?(\d{1,6})(?::(\d{1,2}))?(?::(\d{1,2}))?")
-_SHARES = ("mem-per-cpu", "mem-per-gpu")
+MEMORY_SHARES = ("mem-per-cpu", "mem-per-gpu")
+"""Options of sbatch in place of ``memory``."""
 _GPUS = re.compile(r"(?:([\w.-]{1,60}):)?(\d{1,6})")
 
 
@@ -200,8 +201,8 @@ def overlay(inherited: Resources, *nodes: Setting) -> Resources:
     """As `read_resources`, without a check of the values against one another."""
     for node in nodes:
         values, options = _read(node)
-        if options.keys() & set(_SHARES) or values.get("memory"):  # sbatch takes one of them
-            given = [option for option in _SHARES if option in inherited.extra]
+        if options.keys() & set(MEMORY_SHARES) or values.get("memory"):  # sbatch takes one of them
+            given = [option for option in MEMORY_SHARES if option in inherited.extra]
             options = dict.fromkeys(given, False) | options
             values = {"memory": None} | values if inherited.memory else values
         for key, value in values.items():

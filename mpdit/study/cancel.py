@@ -56,12 +56,9 @@ def cancel(
     end = time.monotonic() + patience_s
     only = None if only is None else frozenset(only)
     others: list[str] = []
+    waiting = _stop_feeding(study, only)
     arrays = [array.name for claim in study.claims() for array in claim.arrays]
     tasks, released = _cancel_tasks(study, only)
-    waiting = {run for run in read_waiting(study.path).runs if only is None or run in only}
-    if waiting:
-        with study.lock():
-            stop_waiting(study.path, waiting)
     pools: set[Path] = set()
     if only is None:
         pools = {
@@ -88,6 +85,23 @@ def cancel(
         raise ConfigError(f"could not stop (owned by another user): {', '.join(others)}")
     asked = len(pools) + len(runs) + len(tasks) + len(released) + len(waiting)
     return Cancelled(asked, asked - left)
+
+
+def _stop_feeding(study: StudyDir, only: Collection[str] | None) -> Collection[str]:
+    """Let no run wait for room, and none be retried by itself; return those that waited.
+
+    This comes first: the end of the tasks starts the small job that feeds the study.
+    """
+    retried = any(entry.get("submitted", {}).get("retries") for entry in study.entries)
+    if not retried and not read_waiting(study.path).runs:
+        return ()
+    with study.lock():
+        fresh = StudyDir(study.path)
+        chosen = {e["name"]: e for e in fresh.entries if only is None or e["name"] in only}
+        submitted = {run: entry.get("submitted", {}) for run, entry in chosen.items()}
+        retries = {run: said for run, said in submitted.items() if said.get("retries")}
+        fresh.note_submitted({run: said | {"retries": 0} for run, said in retries.items()})
+        return stop_waiting(study.path, chosen)
 
 
 def _wait(

@@ -11,20 +11,21 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mpdit.errors import ConfigError, say
 from mpdit.grid.plan import Plan, PlannedRun
+from mpdit.grid.resources import Resources
 from mpdit.study.cluster import partitions
 from mpdit.study.cluster.endings import failed_nodes
 from mpdit.study.reconcile import reconcile
-from mpdit.study.retry import adjust, scaled_memory
+from mpdit.study.retry import adjust, with_memory_times
 from mpdit.study.stages import unsubmitted
 from mpdit.study.status import RunStatus, survey
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, Submission, stored_plan, submit
 from mpdit.study.waiting import is_mine, read_waiting
 
+ORIGIN = "a retry by itself"
 RETRIED = ("out of memory", "timed out", "node failed")
 _OF_A_GPU = re.compile(r"OutOfMemoryError|CUDA|HIP")
 """More memory of the node does not help there."""
@@ -109,10 +110,7 @@ def _as_before(
     runs: Sequence[PlannedRun], study: StudyDir, chosen: Sequence[RunStatus]
 ) -> list[PlannedRun]:
     """The chosen runs as they were last asked for: no retry has been used up."""
-    return [
-        _changed(run, status, retry=status.retries)
-        for run, status in _pairs(adjust(runs, study, None, None), study, chosen)
-    ]
+    return [_changed(run, status, status.retries) for run, status in _pairs(runs, study, chosen)]
 
 
 def _with_more(
@@ -121,41 +119,60 @@ def _with_more(
     """The chosen runs with what each was short of; without those that cannot have more."""
     there = partitions.read()
     adjusted = []
-    for run, status in _pairs(adjust(runs, study, None, None), study, chosen):
-        more: dict[str, Any] = {"retry": status.retries - 1}
+    for run, status in _pairs(runs, study, chosen):
         own = run.resources
+        more: Resources | None = own
         if status.cause == "out of memory":
-            if own.memory is None or int(own.memory.rstrip("KMGTB")) == 0:  # 0 is all of a node
-                continue
-            more["memory"] = scaled_memory(own.memory, 2.0)
+            more = with_memory_times(own, 2.0, ORIGIN)
         elif status.cause == "timed out":
             most = partitions.longest(own, there)
-            if own.time is None or own.time >= most:
-                continue
-            more["time"] = int(min(2 * own.time, most))
-        adjusted.append(_changed(run, status, **more))
-    return adjusted
+            time = min(2 * (own.time or 0), most)
+            more = own.with_value("time", int(time), ORIGIN) if time > (own.time or 0) else None
+        if more is not None:
+            adjusted.append(_changed(replace(run, resources=more), status, status.retries - 1))
+    accepted = {asked: _is_accepted(asked) for asked in {_text(run) for run in adjusted}}
+    return [run for run in adjusted if accepted[_text(run)]]
+
+
+def _text(run: PlannedRun) -> str:
+    return run.resources.model_dump_json()
+
+
+def _is_accepted(resources: str) -> bool:
+    """Whether Slurm accepts such a job: no node may have so much memory, or all have failed."""
+    from mpdit.study.cluster.arrays import check  # here: importing submitit is slow
+
+    try:
+        check({"run": Resources.model_validate_json(resources)})
+    except ConfigError:
+        return False
+    return True
 
 
 def _pairs(
     runs: Sequence[PlannedRun], study: StudyDir, chosen: Sequence[RunStatus]
 ) -> Iterator[tuple[PlannedRun, RunStatus]]:
-    """The chosen ones among the runs, each with its status."""
+    """The chosen ones among the runs, with the resources of their last submission, and each one's
+    status."""
     names, by_name = study.places(runs), {status.name: status for status in chosen}
-    for run in runs:
-        status = by_name.get(names.get(run.id, run.name))
-        if status is not None:
-            yield run, status
+    last = {entry["name"]: entry.get("submitted", {}) for entry in study.entries}
+    for run in adjust(runs, study, None, None):
+        name = names.get(run.id, run.name)
+        if name in by_name:
+            given = last[name].get("resources")  # also set by a retry, or by another shell
+            own = run.resources if given is None else Resources.model_validate(given)
+            yield replace(run, resources=own), by_name[name]
 
 
-def _changed(run: PlannedRun, status: RunStatus, **changes: Any) -> PlannedRun:
-    """The run with other resources, and without the nodes that have failed it."""
+def _changed(run: PlannedRun, status: RunStatus, retries: int) -> PlannedRun:
+    """The run with so many retries left, and without the nodes that have failed it."""
     errors = [attempt["error"] for attempt in status.attempts] + [status.error or ""]
-    own = run.resources.extra.get("exclude")
-    nodes = list(dict.fromkeys(filter(None, (own, *map(failed_nodes, errors)))))
+    nodes = str(run.resources.extra.get("exclude") or "").split(",")
+    nodes = list(dict.fromkeys(filter(None, (*nodes, *map(failed_nodes, errors)))))
+    more = run.resources.with_value("retry", retries, ORIGIN)
     if nodes:
-        changes["extra"] = run.resources.extra | {"exclude": ",".join(map(str, nodes))}
-    return replace(run, resources=run.resources.model_copy(update=changes))
+        more = more.with_value("extra.exclude", ",".join(nodes), ORIGIN)
+    return replace(run, resources=more)
 
 
 def _room(

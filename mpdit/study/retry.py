@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from mpdit.errors import ConfigError
 from mpdit.grid.plan import PlannedRun
-from mpdit.grid.resources import Resources, parse_minutes
+from mpdit.grid.resources import MEMORY_SHARES, Resources, parse_minutes
 from mpdit.grid.sets import Sets, read_sets
 from mpdit.study.studydir import StudyDir
 
@@ -40,13 +40,17 @@ def adjust(
     for run in runs:
         said = last.get(names.get(run.id, run.name), {})
         more = run.resources
-        for key in (key for key in ("time", "memory") if key in said):
-            more = more.with_value(key, said[key], "the last submission")
+        if "time" in said:
+            more = more.with_value("time", said["time"], "the last submission")
+        if "memory" in said:
+            more = _with_memory(more, said["memory"], "the last submission")
+        options = said.get("resources", {}).get("extra", {})
+        for share in (share for share in MEMORY_SHARES if share in options):
+            more = more.with_value(f"extra.{share}", options[share], "the last submission")
         if time is not None:
             more = more.with_value("time", _minutes(time, more, run.name), f"--time {time}")
         if memory is not None:
-            size = _size(memory, more, run.name)
-            more = more.with_value("memory", size, f"--memory {memory}")
+            more = _with_size(memory, more, run.name)
         adjusted.append(replace(run, resources=over.over(more, run.named)))
     return adjusted
 
@@ -77,20 +81,38 @@ def _minutes(text: str, before: Resources, name: str) -> int:
     return max(1, round(before.time * float(factor[1])))
 
 
-def _size(text: str, before: Resources, name: str) -> str:
-    factor, size = _FACTOR.fullmatch(text), _MEMORY.fullmatch(text)
-    if factor is None and size is None:
-        raise ConfigError(f"--memory {text}: memory is text like 16G, or a factor like x2")
-    if factor is None:
-        return text
-    if before.memory in (None, "0"):
-        had = "all of a node's memory" if before.memory else "no memory to multiply"
-        raise ConfigError(f"--memory {text}: {name} had {had}; give an amount like 16G")
-    return scaled_memory(before.memory, float(factor[1]))
+def _with_size(text: str, before: Resources, name: str) -> Resources:
+    factor, origin = _FACTOR.fullmatch(text), f"--memory {text}"
+    if factor is not None:
+        more = with_memory_times(before, float(factor[1]), origin)
+        if more is None:
+            had = "all of a node's memory" if before.memory else "no memory to multiply"
+            raise ConfigError(f"{origin}: {name} had {had}; give an amount like 16G")
+        return more
+    if _MEMORY.fullmatch(text) is None:
+        raise ConfigError(f"{origin}: memory is text like 16G, or a factor like x2")
+    return _with_memory(before, text, origin)
 
 
-def scaled_memory(memory: str, factor: float) -> str:
-    """An amount of memory such as ``16G``, multiplied."""
+def _with_memory(before: Resources, memory: str | None, origin: str) -> Resources:
+    """With this memory in place of any other; sbatch takes one of the options."""
+    for share in MEMORY_SHARES if memory else ():
+        if share in before.extra:
+            before = before.with_value(f"extra.{share}", False, origin)
+    return before.with_value("memory", memory, origin)
+
+
+def with_memory_times(before: Resources, factor: float, origin: str) -> Resources | None:
+    """The resources with so many times the memory; None where they ask for no amount."""
+    share = next((share for share in MEMORY_SHARES if before.extra.get(share)), None)
+    had = before.memory if share is None else str(before.extra[share])
+    if had is None or int(had.rstrip("KMGTB")) == 0:  # 0 is all of a node
+        return None
+    size = _scaled(f"{had}M" if had.isdigit() else had, factor)
+    return before.with_value("memory" if share is None else f"extra.{share}", size, origin)
+
+
+def _scaled(memory: str, factor: float) -> str:
     had = _MEMORY.fullmatch(memory)
     assert had is not None, memory
     wanted, unit = int(had[1]) * factor, had[2]

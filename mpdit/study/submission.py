@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpdit import slurm
 from mpdit.disk.files import append_row
@@ -24,7 +24,7 @@ from mpdit.study.reconcile import reconcile
 from mpdit.study.stages import read_stage
 from mpdit.study.status import TO_DO, RunStatus, missing, survey
 from mpdit.study.studydir import JobArray, StudyDir
-from mpdit.study.waiting import Waiting, read_waiting, stop_waiting
+from mpdit.study.waiting import read_waiting, stop_waiting
 
 if TYPE_CHECKING:
     from mpdit.grid.resources import Resources
@@ -201,6 +201,9 @@ def submit(
             new, dropped = StudyDir(study.path).compare(whole)
             names = study.write_table(listed, grid_name or plan.grid.source.name, whole.runs)
             study = StudyDir(study.path)  # a new one, which reads the new table
+            in_grid = (entry for entry in study.entries if entry.get("in_grid", True))
+            needed = {entry["name"] for entry in in_grid if entry.get("needed", True)}
+            stop_waiting(study.path, read_waiting(study.path).runs - needed)
             runs = {names[run.id]: run for run in wanted if run.id in names}
             statuses = survey(study, (names[run.id] for run in plan.runs))
             # another submitter may have claimed some since the checks
@@ -282,15 +285,21 @@ def _start_arrays(
 
     study, statuses = done.study, {status.name: status for status in done.started}
     before = read_waiting(study.path)
-    in_grid = (entry for entry in study.entries if entry.get("in_grid", True))
-    needed = {entry["name"] for entry in in_grid if entry.get("needed", True)}
-    others = (before.runs & needed) - runs.keys()
-    kept = Waiting(
-        others | runs.keys(), before.limit, tuple(how.command), how.max_parallel, how.live_code
+    # a second small job would take another place among the user's jobs
+    relies = before.small and how.on_end is None and not (how.feeds or done.goes_on)
+    continues = bool(relies and slurm.queue([before.small]))
+    others = before.runs - runs.keys()
+    kept = replace(
+        before,
+        runs=others | runs.keys(),
+        command=tuple(how.command),
+        max_parallel=how.max_parallel,
+        live_code=how.live_code,
     )
     kept.write(study.path)  # in a claim a run no longer counts as waiting
     small = partial(follow_up, study.path, None if done.goes_on else sorted(runs), how.on_end)
     submitter = Submitter(study, how.command, code, None if how.feeds else small)
+    submitter.continues = continues
     asked = {name: run.resources for name, run in runs.items()}
     arrays, taken = [], set[str]()
     try:
@@ -307,9 +316,12 @@ def _start_arrays(
     waiting = tuple(name for name in runs if name not in taken)
     _note(study, [statuses[name] for name in waiting], runs, how)
     now = replace(kept, runs=others | set(waiting), limit=submitter.limit or before.limit)
-    now.write(study.path)
-    if done.goes_on or how.on_end is not None or any(_retries(run, how) for run in runs.values()):
-        _continue(submitter, next(iter(asked.values())), how, bool(waiting))
+    retried = any(_retries(run, how) for run in runs.values())
+    try:
+        if done.goes_on or how.on_end is not None or retried:
+            _continue(submitter, next(iter(asked.values())), how, bool(waiting))
+    finally:
+        replace(now, small=submitter.small_name or before.small).write(study.path)
     return replace(
         done,
         started=tuple(status for status in done.started if status.name in taken),
@@ -346,9 +358,11 @@ def _note(
     details = {}
     for status in started:
         run, before = runs[status.name], last[status.name]
-        own = {"cluster": how.cluster, "time": run.resources.time, "memory": run.resources.memory}
-        if how.cluster == "slurm" and (retries := _retries(run, how)):
-            own["retries"] = retries
+        own: dict[str, Any] = {"cluster": how.cluster}
+        own |= {"time": run.resources.time, "memory": run.resources.memory}
+        if how.cluster == "slurm":
+            given = run.resources.model_dump(mode="json", exclude_defaults=True)
+            own |= {"resources": given, "retries": _retries(run, how)}
         attempts = list(before.get("attempts", ()))
         if status.error is not None:
             known = {key: before.get(key) for key in ("time", "memory")}

@@ -23,6 +23,7 @@ class Waiting:
     Attributes:
         limit: Slurm's name of the limit that it has reached.
         command, max_parallel, live_code: as in `submission.Execution`.
+        small: the name of the small job that continues the study (`notice`); it may have ended.
     """
 
     runs: frozenset[str] = frozenset()
@@ -30,6 +31,7 @@ class Waiting:
     command: tuple[str, ...] = ()
     max_parallel: int | None = None
     live_code: bool = False
+    small: str = ""
 
     def write(self, study: Path) -> None:
         """Replace the study's file. Call under the study's lock."""

@@ -37,6 +37,7 @@ class FakeSlurm:
         monkeypatch.setattr(slurm, "largest_array", lambda: 1000)
         monkeypatch.setattr(slurm, "submit", self.submit)
         monkeypatch.setattr(slurm, "queue", self.queue)
+        monkeypatch.setattr(slurm, "cancel", self.cancel)
         monkeypatch.setattr(slurm, "find_jobs", lambda _: {})
         monkeypatch.setattr(slurm, "accounting", lambda _: self.records)
         monkeypatch.setattr(slurm, "remembered", lambda _: {})
@@ -63,6 +64,10 @@ class FakeSlurm:
             for task, name in self.tasks.items()
             if name in names
         ]
+
+    def cancel(self, ids: Collection[str]) -> None:
+        for task in ids:
+            del self.tasks[task]
 
     def end(self, task: str, state: str, nodes: str = "n1", detail: str = "exit 0:1") -> None:
         """Let a task end as Slurm's accounting says."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from tests.helpers.slurm.studies import (
 MEMORY = "memory: 200M"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")  # it restarts the controller
 def limited(cluster: Cluster) -> Iterator[None]:
     """Three jobs a user, and no more."""
     for words in ("account a", "user root account=a"):
@@ -36,6 +37,13 @@ def limited(cluster: Cluster) -> Iterator[None]:
     with cluster.configured(AccountingStorageEnforce="limits"):
         yield
     cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=-1")
+
+
+def allow(cluster: Cluster, jobs: int) -> None:
+    """So many jobs a user; return when the controller knows it."""
+    cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", f"MaxSubmitJobs={jobs}")
+    show = ("scontrol", "show", "assoc_mgr", "users=root", "flags=assoc")
+    wait_until(lambda: re.search(rf"MaxSubmitJobs={jobs}\b", cluster.run(*show)) is not None)
 
 
 @pytest.mark.usefixtures("limited")
@@ -60,6 +68,17 @@ def test_more_runs_than_a_user_may_submit_are_fed_by_a_job_and_their_end_is_told
     told = study.path / "told"
     wait_until(lambda: told.exists() and bool(told.read_text()))
     assert told.read_text() == "s: 6 of 6 done\n"
+
+
+@pytest.mark.usefixtures("limited")
+def test_room_for_one_job_is_a_runs_own(cluster: Cluster, tmp_path: Path) -> None:
+    allow(cluster, 1)
+    try:
+        done = start(f"seeds: 2\nslurm: {{{MEMORY}, extra: {{hold: true}}}}", tmp_path)
+        assert sorted(status.state for status in look(done.study)) == ["held", "waiting"]
+        assert not done.continues
+    finally:
+        allow(cluster, 3)
 
 
 def test_a_controller_whose_queue_is_full_holds_nobody_up(

@@ -15,6 +15,7 @@ from mpdit.disk.files import read_rows
 from mpdit.errors import ConfigError
 from mpdit.study.cancel import cancel
 from mpdit.study.choosing import select_runs
+from mpdit.study.cluster.job import Job
 from mpdit.study.retry import STATES, adjust
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, stored_plan, submit
@@ -40,19 +41,21 @@ pytestmark = pytest.mark.usefixtures("cluster")
 MEMORY = "memory: 200M"
 
 
-def test_two_hundred_runs_are_done_so_many_at_once_while_others_time_out_and_go_on(
-    tmp_path: Path,
+def test_a_hundred_runs_are_done_so_many_at_once_while_others_time_out_and_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = "variants: {slow-a: {}, slow-b: {mp_silu: true}}"
     timed = start(f"{text}\nslurm: {{{MEMORY}, time: 1}}", tmp_path / "timed").study
     text = "variants: {stuck: {}}"
-    start(f"{text}\nslurm: {{{MEMORY}, time: 1}}", tmp_path / "results")
+    with monkeypatch.context() as patch:  # as in its second allocation: each takes most of a minute
+        patch.setattr("mpdit.study.cluster.submitter.Job", partial(Job, stalls=1))
+        start(f"{text}\nslurm: {{{MEMORY}, time: 1}}", tmp_path / "results")
     slurm.calls.clear()
-    many = start(f"seeds: 200\nslurm: {{{MEMORY}, max_parallel: 8}}", tmp_path / "many")
-    assert (len(many.arrays), len(many.arrays[0].tasks)) == (1, 200)
+    many = start(f"seeds: 100\nslurm: {{{MEMORY}, max_parallel: 8}}", tmp_path / "many")
+    assert (len(many.arrays), len(many.arrays[0].tasks)) == (1, 100)
     assert slurm.calls.total() <= 5
     wait_for_end(many.study, 240)
-    assert_done_once(many.study, 200)
+    assert_done_once(many.study, 100)
     assert 1 < most_at_once(many.study) <= 8
     wait_for_end(timed)
     assert_done_once(timed, 2)

@@ -124,6 +124,12 @@ def test_two_checkouts_share_a_study_and_no_current_folder_comes_between(checkou
     launch(checkout, *words, "A", cwd=decoy)
     launch(other, *words, "B", cwd=decoy)
     assert (versions(checkout, "A"), versions(checkout, "B")) == (["1"], ["2"])
+    told = launch(other, "status", "s", "--results", results)
+    for variant in "AB":
+        code = Path(starts(checkout, variant)[0]["code"]).name[:7]
+        assert f"{code}: 1 run ({statuses(checkout)[variant].name})" in told
+    again = launch(other, *words, "A", cwd=decoy)
+    assert "1 run done with the code of the submission" in again
 
 
 def test_the_same_code_is_one_snapshot_and_keeps_its_newest_origin(checkout: Path) -> None:

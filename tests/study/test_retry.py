@@ -71,3 +71,13 @@ def test_what_cannot_be_meant_is_said(
 def test_a_retry_goes_where_the_study_last_went(tmp_path: Path) -> None:
     adjusted(tmp_path, {"cluster": "slurm", "time": 1, "memory": None}, None, None)
     assert last_cluster(StudyDir(tmp_path)) == "slurm"
+
+
+def test_memory_for_each_cpu_is_multiplied_or_replaced(tmp_path: Path) -> None:
+    made = plan("slurm: {time: 60, extra: {mem-per-cpu: 2G}}")
+    study = StudyDir(tmp_path)
+    study.write_table(made, "grid.yaml")
+    (doubled,) = adjust(made.runs, study, None, "x2")
+    assert (doubled.resources.memory, doubled.resources.extra) == (None, {"mem-per-cpu": "4G"})
+    (other,) = adjust(made.runs, study, None, "8G")
+    assert (other.resources.memory, other.resources.extra) == ("8G", {"mem-per-cpu": False})

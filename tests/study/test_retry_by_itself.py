@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from mpdit import slurm
+from mpdit.study.cancel import cancel
 from mpdit.study.feed import feed
+from mpdit.study.retry import STATES, adjust
 from mpdit.study.screens.statustable import status_lines
 from mpdit.study.status import RunStatus, survey
 from mpdit.study.studydir import StudyDir
-from mpdit.study.submission import Execution, submit
+from mpdit.study.submission import Execution, stored_plan, submit
 from mpdit.text import PLAIN
 from tests.helpers.fake_slurm import FakeSlurm
 from tests.helpers.plans import plan
@@ -55,6 +59,11 @@ def test_each_cause_has_its_remedy(
     assert {f"#SBATCH {option}" for option in expected} <= set(script.splitlines())
 
 
+def test_memory_for_each_cpu_is_doubled_too(tmp_path: Path, fake: FakeSlurm) -> None:
+    study = start(tmp_path, "slurm: {time: 5, retry: 1, extra: {mem-per-cpu: 3G}}")
+    assert "#SBATCH --mem-per-cpu=6G" in fail(study, fake, "OUT_OF_MEMORY").splitlines()
+
+
 @pytest.mark.parametrize("state", ["FAILED", "DEADLINE", "CANCELLED", "COMPLETED"])
 def test_what_no_resource_would_mend_is_left(tmp_path: Path, fake: FakeSlurm, state: str) -> None:
     assert fail(start(tmp_path), fake, state) == ""
@@ -97,3 +106,37 @@ def test_a_study_with_retries_has_a_job_that_continues_it(tmp_path: Path, fake: 
     start(tmp_path)
     _, small = fake.scripts.values()
     assert "#SBATCH --dependency=afterany:1" in small.splitlines()
+
+
+def test_what_no_node_has_is_not_asked_for_and_others_are_retried(
+    tmp_path: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rehearse(options: list[str]) -> None:
+        if "--mem=32G" in options:
+            raise slurm.RefusedError("sbatch: Requested node configuration is not available")
+
+    monkeypatch.setattr(slurm, "rehearse", rehearse)
+    monkeypatch.setattr(slurm, "has_nodes", lambda _: True)
+    variants = "variants: {a: {slurm: {memory: 16G}}, b: {mp_silu: true}}"
+    study = start(tmp_path, f"{variants}\n{TEXT}")
+    for status in survey(study):
+        fake.end(str(status.job), "OUT_OF_MEMORY")
+    (fed,) = feed(study)
+    assert [status.variant for status in fed.started] == ["b"]
+
+
+def test_what_was_cancelled_is_not_retried(tmp_path: Path, fake: FakeSlurm) -> None:
+    study = start(tmp_path)
+    fake.end(str(look(study).job), "OUT_OF_MEMORY")
+    assert look(study).retries == 2
+    cancel(study, patience_s=0)
+    assert feed(study) == []
+    assert look(study).state == "failed"
+
+
+def test_a_retry_keeps_what_a_retry_by_hand_has_set(tmp_path: Path, fake: FakeSlurm) -> None:
+    study = start(tmp_path)
+    fake.end(str(look(study).job), "FAILED")
+    more = partial(adjust, study=study, time=None, memory=None, sets=["slurm.partition=main"])
+    submit(stored_plan(study), tmp_path, Execution("slurm"), states=STATES, adjust=more)
+    assert "#SBATCH --partition=main" in fail(study, fake, "OUT_OF_MEMORY").splitlines()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +16,7 @@ from mpdit.disk.files import append_row
 from mpdit.study import codesnapshot, notice
 from mpdit.study.cancel import cancel
 from mpdit.study.feed import feed
+from mpdit.study.hold import hold, release
 from mpdit.study.screens.messages import announcement
 from mpdit.study.status import RunStatus, survey
 from mpdit.study.studydir import StudyDir
@@ -50,11 +53,28 @@ def test_all_the_room_is_used_and_the_other_runs_wait(
     fake = FakeSlurm(monkeypatch, room)
     done = start(tmp_path, "seeds: 13\nslurm: {time: 5}")
     assert len(fake.tasks) == room
-    in_job = room - len(done.started)  # the small job that continues, where there is room for it
-    assert in_job == (0 if room == 13 else done.continues)
+    in_job = room - len(done.started)  # the small job that continues, where there is room for both
+    assert in_job == done.continues == (1 < room < 13)
     assert states(done.study) == Counter(queued=len(done.started), waiting=len(done.waiting))
     assert len(fake.refused) <= 5
     assert {status.waits for status in look(done.study) if status.state == "waiting"} <= {LIMIT}
+
+
+def test_the_states_are_known_while_a_submission_waits_for_slurms_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeSlurm(monkeypatch, 2)
+    seen: list[Counter[str]] = []
+    with ThreadPoolExecutor(1) as other:
+
+        def submit_slowly(script: Path) -> tuple[str, list[str]]:
+            seen.append(other.submit(states, StudyDir(tmp_path / "s")).result(timeout=20))
+            return fake.submit(script)
+
+        monkeypatch.setattr(slurm, "submit", submit_slowly)
+        start(tmp_path, "seeds: 3\nslurm: {time: 5}")
+    assert seen[0] == Counter(queued=3)
+    assert seen[-1] == Counter(queued=2, waiting=1)  # one of them is just being submitted
 
 
 def test_one_message_says_how_many_wait_and_how_they_are_submitted(
@@ -186,6 +206,101 @@ def test_the_small_job_requeues_itself_until_the_study_has_ended(
     assert not (study.path / "told").exists()
     notice.follow_up(study.path, runs, 'echo "$MPDIT_SUMMARY" > told')
     assert (study.path / "told").read_text() == "s: 4 of 4 done\n"
+
+
+def test_a_study_has_one_small_job_however_often_it_is_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeSlurm(monkeypatch, 3)
+    study = start(tmp_path, "seeds: 6\nslurm: {time: 5}").study
+    for _ in range(2):
+        finish(study, fake, 1)
+        again = start(tmp_path, "seeds: 6\nslurm: {time: 5}")
+        assert again.continues
+        assert states(study)["queued"] == 2
+    fake.end(next(task for task, name in fake.tasks.items() if name.endswith("-end")), "CANCELLED")
+    assert start(tmp_path, "seeds: 6\nslurm: {time: 5}").continues
+    assert [name.endswith("-end") for name in fake.tasks.values()].count(True) == 1
+
+
+def test_the_small_job_of_one_submission_goes_on_for_what_waits_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeSlurm(monkeypatch, 4)
+    first = start(tmp_path, "seeds: 3\nslurm: {time: 5}", on_end="true")
+    study = first.study
+    second = start(tmp_path, "seeds: 7\nslurm: {time: 5}")
+    finish(study, fake, 3)
+    (name,) = fake.tasks.values()
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(slurm, "run", lambda *words: asked.append(words) or "")
+    monkeypatch.setattr(notice, "FEED", ("true",))
+    monkeypatch.setattr(notice, "time", SimpleNamespace(sleep=lambda _: None))
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    monkeypatch.setenv("SLURM_JOB_NAME", name)
+    assert second.continues
+    feed(study)
+    notice.follow_up(study.path, first.runs, None)
+    jobs = [str(status.job) for status in look(study) if status.state == "queued"]
+    assert asked[1][-1] == "Dependency=" + "?".join(f"afterany:{job}" for job in sorted(jobs))
+    finish(study, fake, 3)
+    feed(study)
+    finish(study, fake, 1)
+    asked.clear()
+    notice.follow_up(study.path, first.runs, None)
+    assert asked == []
+    fake.room = 3  # its job is in the queue, but will not go on
+    assert start(tmp_path, "seeds: 11\nslurm: {time: 5}").continues
+    assert len([name for name in fake.tasks.values() if name.endswith("-end")]) == 2
+
+
+def test_held_runs_are_not_fed_and_the_small_job_awaits_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeSlurm(monkeypatch, 3)
+    done = start(tmp_path, "seeds: 4\nslurm: {time: 5}")
+    study = done.study
+    waiting = [status.name for status in look(study) if status.state == "waiting"]
+    assert [status.state for status in hold(study, waiting).runs] == ["held", "held"]
+    finish(study, fake, 2)
+    fake.room = 10
+    assert feed(study) == []
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(slurm, "run", lambda *words: asked.append(words) or "")
+    monkeypatch.setattr(notice, "FEED", ("true",))
+    monkeypatch.setattr(notice, "time", SimpleNamespace(sleep=lambda _: None))
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    notice.follow_up(study.path, done.runs, "touch told")
+    assert asked[1][-1] == "StartTime=now+10minutes"
+    release(study, waiting)
+    assert [len(fed.started) for fed in feed(study)] == [2]
+    cancel(study, patience_s=0)
+
+
+def test_a_run_that_waits_and_is_dropped_from_the_grid_waits_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeSlurm(monkeypatch, 3)
+    study = start(tmp_path, "seeds: 5\nslurm: {time: 5}").study
+    assert states(study) == Counter(queued=2, waiting=3)
+    again = start(tmp_path, "seeds: 2\nslurm: {time: 5}")
+    assert (len(again.dropped), again.started) == (3, ())
+    assert states(study)["waiting"] == 0
+
+
+def test_what_waits_is_fed_with_the_resources_that_it_was_last_submitted_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeSlurm(monkeypatch, 2)
+    base = plan("seeds: 3\nslurm: {time: 5}")
+    runs = [
+        replace(run, resources=run.resources.with_value("account", "proj2", "SBATCH_ACCOUNT"))
+        for run in base.runs
+    ]
+    study = submit(replace(base, runs=tuple(runs)), tmp_path, Execution("slurm")).study
+    fake.room = 10
+    (fed,) = feed(study)  # in a shell without the variable
+    assert "--account=proj2" in fake.scripts[str(fed.arrays[0].job)]
 
 
 def test_runs_that_wait_keep_the_code_that_they_were_submitted_with(

@@ -44,7 +44,9 @@ class Submitter:
         command: executes one run, given its folder as last argument.
         code: the folder that the jobs import mpdit from; None for the installed package.
         small: the work of the small job that continues the study. It is submitted by itself where
-            runs have to wait, and ``continues`` says so.
+            runs have to wait.
+        continues: whether a small job continues the study, this submission's or an earlier one's.
+        small_name: the name of the small job of this submission, '' without one.
         jobs: Slurm's ids of the arrays that it has accepted.
         said: what sbatch said beside them.
         limit: Slurm's name of the limit that it has reached, '' where all runs were accepted.
@@ -61,6 +63,8 @@ class Submitter:
         self.code = code
         self.small = small
         self.continues = False
+        self.small_name = self._small_job = ""
+        self.study = study
         self.job_name = new_job_name(study)
         self.file, held = study.new_claim("slurm", [], job_name=self.job_name)
         held.close()
@@ -111,14 +115,14 @@ class Submitter:
                         replace(batch, tasks=part, parallel=min(batch.parallel, len(part))), after
                     )
                 except slurm.NoRoomError as error:
-                    if not self.limit and self.small is not None:
+                    if not self.limit and self.small is not None and not self.continues:
                         with suppress(ConfigError):  # before parts of the array fill the room
                             self.follow_up(own, [], waiting.AGAIN)
                     self.limit = error.limit
                     full.add(limited)
-                    if len(part) == 1:
+                    if len(part) == 1 and not self._make_room():
                         break
-                    growing, size = False, len(part) // 2
+                    growing, size = False, max(1, len(part) // 2)
                     continue
                 yield array
                 jobs[index].append(str(array.job))
@@ -128,6 +132,21 @@ class Submitter:
                 size = 2 * size if growing else max(1, size // 2)
             if left:
                 broken.add(index)
+
+    def _make_room(self) -> bool:
+        """Cancel the small job where it has taken the only room: it would wait for itself.
+
+        `MaxJobCount` counts a cancelled job for some minutes, so there it stays.
+
+        Returns:
+            whether there was one to cancel.
+        """
+        others = (claim for claim in self.study.claims() if claim.cluster == "slurm")
+        if not self.small_name or self.limit == "MaxJobCount" or any(c.arrays for c in others):
+            return False
+        slurm.cancel([self._small_job])
+        self.small_name, self.continues = "", False
+        return True
 
     def _submit(self, batch: Batch, after: Sequence[str]) -> JobArray:
         """Submit one array."""
@@ -170,8 +189,9 @@ class Submitter:
             batch = replace(batch, resources=delayed)
         folder = self.file.with_suffix(NOTICE)
         assert self.small is not None
-        self._sbatch(batch, f"{self.job_name}-end", folder, after, self.small)
-        self.continues = True
+        name = f"{self.job_name}-end"
+        self._small_job = self._sbatch(batch, name, folder, after, self.small)
+        self.small_name, self.continues = name, True
 
     def _sbatch(
         self,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mpdit.study import codesnapshot
+from mpdit.study.status import RunStatus
+from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Submission
 from mpdit.text import count, shortlist
 
@@ -26,8 +28,8 @@ def code_lines(submission: Submission) -> Iterator[str]:
             groups.setdefault((code, what), []).append(run)
     for status in submission.left:
         code = codesnapshot.read(submission.study.run(status.name).path)
-        if status.is_active and code and code != codes.present:
-            what = f"{status.state} with the code of the submission"
+        if code and code != codes.present:
+            what = f"{status.word} with the code of the submission"
             groups.setdefault((code, what), []).append(status.name)
     live = not codesnapshot.is_snapshot(codes.present)
     if live:
@@ -36,6 +38,18 @@ def code_lines(submission: Submission) -> Iterator[str]:
         yield f"  code: {label(codes.present)}; it has changed since these runs were submitted:"
     for (code, what), runs in groups.items():
         yield f"    {label(code)}: {count(len(runs), 'run')} {what} ({shortlist(runs, LISTED)})"
+
+
+def differing(study: StudyDir, statuses: Iterable[RunStatus]) -> Iterator[str]:
+    """Which runs have which code, where it is not one code for all of them."""
+    groups: dict[str, list[str]] = {}
+    for status in statuses:
+        if code := codesnapshot.read(study.run(status.name).path):
+            groups.setdefault(code, []).append(status.name)
+    if len(groups) > 1:
+        yield "code that differs:"
+        for code, runs in groups.items():
+            yield f"  {label(code)}: {count(len(runs), 'run')} ({shortlist(runs, LISTED)})"
 
 
 def label(code: str) -> str:
