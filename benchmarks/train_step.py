@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from bounds import Bounds, Clock
 from latent_memory import sparse_store
 
@@ -113,6 +114,13 @@ def main() -> None:
     parser.add_argument("--model", default="DiT-S/2")
     parser.add_argument("--flags", choices=["all", "none"], default="all")
     parser.add_argument("--conditioning", default="adaln")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="an option of the model, such as norm=rms, mlp=swiglu or positions=rope",
+    )
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
@@ -124,13 +132,18 @@ def main() -> None:
         "model": given.model,
         "flags": given.flags,
         "conditioning": given.conditioning,
+        "set": given.set,
         "batch_size": given.batch_size,
         "dtype": given.dtype,
         "compile": given.compile,
         "device": str(given.device),
     }
     flags = dict.fromkeys(PAPERS_FLAGS, given.flags == "all")
-    model = {"name": given.model, "conditioning": given.conditioning, **flags}
+    options = {
+        name: yaml.safe_load(value) for name, _, value in (s.partition("=") for s in given.set)
+    }
+    named = {"name": given.model, "conditioning": given.conditioning}
+    model = {**named, **flags, **options}
     train = {
         "steps": 1_000_000,  # of which a few are taken, without probes
         "batch_size": given.batch_size,

@@ -10,6 +10,10 @@ from torch import Tensor, nn
 from mpdit.modelconfig import ModelConfig
 
 EPS = 1e-6
+ALPHA = 0.5
+"""DyT's α at first (Zhu et al., section 7)."""
+DYT_MAGNITUDE = 0.4166
+"""√E[tanh(αx)²] for normally distributed x and the first α."""
 
 
 class LayerNorm(nn.Module):
@@ -36,13 +40,17 @@ class RMSNorm(nn.Module):
 
 
 class DyT(nn.Module):
-    """Dynamic Tanh, γ ⊙ tanh(αx) + β with α = 0.5, γ = 1, β = 0 at first (Zhu et al.,
-    arXiv:2503.10622)."""
+    """Dynamic Tanh, γ ⊙ tanh(αx) + β with α = 0.5 and β = 0 at first (Zhu et al.,
+    arXiv:2503.10622).
 
-    def __init__(self, width: int) -> None:
+    Args:
+        gain: γ at first: 1, or 1 / 0.4166 for unit magnitude.
+    """
+
+    def __init__(self, width: int, gain: float = 1.0) -> None:
         super().__init__()
-        self.alpha = nn.Parameter(torch.full((1,), 0.5))
-        self.gain = nn.Parameter(torch.ones(width))
+        self.alpha = nn.Parameter(torch.full((1,), ALPHA))
+        self.gain = nn.Parameter(torch.full((width,), gain))
         self.shift = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
@@ -57,6 +65,6 @@ def norm_of(config: ModelConfig) -> nn.Module:
         case "rms":
             return RMSNorm()
         case "dyt":
-            return DyT(config.width)
+            return DyT(config.width, 1 / DYT_MAGNITUDE if config.mp_silu else 1.0)
         case _:
             return nn.Identity()

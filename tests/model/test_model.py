@@ -22,7 +22,7 @@ from mpdit.model.layers import (
 )
 from mpdit.model.modulation import Modulation, Residual, blend_shift, layout, rotate
 from mpdit.modelconfig import ModelConfig
-from mpdit.training.probe import Probe
+from tests.helpers.magnitudes import probed
 
 DATA = Dataset(channels=2, size=8, classes=5, extractor="digits")
 TINY = {"depth": 2, "width": 16, "heads": 2, "patch_size": 4}
@@ -108,25 +108,6 @@ def test_rotation_keeps_each_tokens_norm(width, seed):
 def test_rotation_turns_the_pair_i_and_i_plus_half():
     x, quarter = torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]), torch.full((1, 1, 2), math.pi / 2)
     torch.testing.assert_close(rotate(x, quarter), torch.tensor([[[-3.0, -4.0, 1.0, 2.0]]]))
-
-
-def probed(**options) -> dict[str, torch.Tensor]:
-    """Each site's magnitude by block, DiT-S/2 at random initialization, the mean of six models.
-
-    The latents have unit variance, 0.3 of it between the channel means of images: about what real
-    ones have. (Where all pixels are independent, tokens differ more and are averaged away more.)
-    """
-    latents = Dataset(channels=4, size=16, classes=1000, extractor="inception")
-    options = {"name": "DiT-S/2", "preset": "mods", **options}
-    models = []
-    for seed in range(6):
-        random = seeded(seed)
-        model = DiT(ModelConfig.model_validate(options), latents, generator=random)
-        means, pixels = (torch.randn(8, 4, side, side, generator=random) for side in (1, 16))
-        t, y = (torch.randint(0, 1000, (8,), generator=random) for _ in range(2))
-        measured = Probe(math.sqrt(0.3) * means + math.sqrt(0.7) * pixels, t, y)(model)
-        models.append(measured)
-    return {site: torch.tensor([m[site] for m in models]).mean(0) for site in models[0]}
 
 
 def test_the_official_models_magnitude_falls_with_depth_as_published():

@@ -1,6 +1,7 @@
 """Each of the model's named options is its equation, and keeps magnitudes where it says so."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ from mpdit.errors import ConfigError
 from mpdit.model import DiT
 from mpdit.model.embedding import AxialRoPE
 from mpdit.model.layers import MLP, SILU_MAGNITUDE, Attention
-from mpdit.model.norm import norm_of
+from mpdit.model.norm import DYT_MAGNITUDE, norm_of
 from mpdit.modelconfig import ModelConfig
+from tests.helpers.magnitudes import probed
 
 DATA = Dataset(channels=2, size=8, classes=5, extractor="digits")
 ALL = dict.fromkeys(PAPERS_FLAGS, True)
@@ -155,10 +157,19 @@ def test_swiglu_is_a_gated_map_in_a_plain_loop(options):
     torch.testing.assert_close(mlp(x), torch.stack(outputs))
 
 
+def second_moment(f: Callable[[torch.Tensor], torch.Tensor]) -> float:
+    """E[f(z)²] for normally distributed z, by Gauss's quadrature."""
+    nodes, weights = (torch.from_numpy(values) for values in hermegauss(150))
+    return ((weights * f(nodes) ** 2).sum() / math.sqrt(2 * math.pi)).item()
+
+
+def test_dyts_constant_is_the_magnitude_of_its_tanh():
+    expected = math.sqrt(second_moment(lambda z: torch.tanh(z / 2)))
+    assert pytest.approx(expected, abs=5e-5) == DYT_MAGNITUDE
+
+
 def test_swiglus_constant_is_the_magnitude_of_its_product():
-    nodes, weights = (torch.from_numpy(v) for v in hermegauss(100))  # E[f(z)] = Σ w f(z) / √2π
-    of_silu = ((weights * F.silu(nodes) ** 2).sum() / math.sqrt(2 * math.pi)).item()
-    of_value = ((weights * nodes**2).sum() / math.sqrt(2 * math.pi)).item()
+    of_silu, of_value = second_moment(F.silu), second_moment(lambda z: z)
     assert math.sqrt(of_silu * of_value) == pytest.approx(SILU_MAGNITUDE, abs=5e-4)
     a, b = random(2, 1_000_000)
     measured = (F.silu(a) * b).square().mean().sqrt().item()
@@ -211,3 +222,21 @@ def test_what_rope_cannot_have_is_one_message_and_a_preset_gives_way():
     refused({"positions": "rope", "mp_pos_enc": True}, "mp_pos_enc is of the table of positions")
     refused({"positions": "rope", "heads": 8}, "width 16 / heads 8 is not a multiple of 4")
     assert not config(**MODS, positions="rope").mp_pos_enc
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"norm": norm} for norm in ("none", "layer", "rms", "dyt")),
+        *({"qk_norm": norm} for norm in ("none", "rms")),
+        {"mlp": "swiglu"},
+        {"positions": "rope"},
+        {"shared_modulation": True},
+    ],
+    ids=str,
+)
+def test_every_option_keeps_unit_magnitude_in_a_magnitude_preserving_model(options):
+    sites = probed(depth=3, mp_attention=True, time_embedding="mp_fourier", **options)
+    del sites["weight"]  # of a map that is multiplied by a gain of zero, too
+    for site, by_block in sites.items():
+        assert by_block.mean().item() == pytest.approx(1, abs=0.02), site
