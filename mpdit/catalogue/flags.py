@@ -121,7 +121,7 @@ FLAGS = Registry(
             does="adaLN-single: one modulation map S of c for all blocks, and a learned vector E "
             "(zero at first) for each, whose values are S(c) + E; the final layer keeps its map",
             source="arXiv:2310.00426 section 2.3",
-            implementation="mpdit.model.modulation:share",
+            implementation="mpdit.model.dit:share",
         ),
     ],
     note="each by its own name, bare in a grid",

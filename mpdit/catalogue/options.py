@@ -27,8 +27,8 @@ NORMS = Registry(
         ),
         Row(
             name="dyt",
-            does="Dynamic Tanh, γ tanh(αx) + β; α starts at 0.5, β at 0, γ at 1, or with mp_silu at "
-            "1 / 0.4166, for unit magnitude; for each sublayer its own, 1 + 2 · width parameters",
+            does="Dynamic Tanh, γ tanh(αx) + β; α starts at 0.5, β at 0, γ at 1, or with mp_silu "
+            "at 1 / 0.4166, for unit magnitude; for each sublayer its own, 1 + 2 · width parameters",
             source="Zhu et al., arXiv:2503.10622",
         ),
     ],

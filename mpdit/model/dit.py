@@ -251,3 +251,17 @@ class DiT(nn.Module):
         for module in self.modules():
             if isinstance(module, MPLinear | MPEmbedding):
                 module.fold()
+
+
+def share(model: DiT) -> None:
+    """Give all blocks one map S: a block's values are S(c) + E, with a vector E of its own.
+
+    This is adaLN-single (PixArt-α: Chen et al., arXiv:2310.00426, section 2.3). S and E are zero at
+    initialization, as each block's own map is without it; PixArt-α begins with a trained DiT's.
+    """
+    for block in model.blocks:
+        modulation = block.get_submodule("modulation")
+        assert isinstance(modulation, Modulation)
+        model.modulation = model.modulation or modulation.linear
+        modulation.linear = None
+        modulation.embedding = nn.Parameter(torch.zeros(sum(modulation.sizes)))

@@ -6,7 +6,6 @@ docs/adding.md shows how to add a part.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -16,9 +15,6 @@ from mpdit.catalogue import PARTS
 from mpdit.flops import part_width
 from mpdit.model.layers import MPLinear, mp_coefficients, turned
 from mpdit.modelconfig import ModelConfig
-
-if TYPE_CHECKING:
-    from mpdit.model.dit import DiT
 
 Tokens = Float[Tensor, "batch tokens width"]
 PerChannel = Float[Tensor, "batch 1 width"]
@@ -124,20 +120,6 @@ class Modulation(nn.Module):
         for part, apply in applied.items():
             x = apply(x, values[part])
         return x
-
-
-def share(model: DiT) -> None:
-    """Give all blocks one map S: a block's values are S(c) + E, with a vector E of its own.
-
-    This is adaLN-single (PixArt-α: Chen et al., arXiv:2310.00426, section 2.3). S and E are zero at
-    initialization, as each block's own map is without it; PixArt-α begins with a trained DiT's.
-    """
-    for block in model.blocks:
-        modulation = block.get_submodule("modulation")
-        assert isinstance(modulation, Modulation)
-        model.modulation = model.modulation or modulation.linear
-        modulation.linear = None
-        modulation.embedding = nn.Parameter(torch.zeros(sum(modulation.sizes)))
 
 
 class Residual:
