@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from mpdit.catalogue.registry import Registry
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -109,6 +111,11 @@ class Section(BaseModel):
         own = {name: f.default for name, f in cls.model_fields.items() if not f.is_required()}
         late = {n: m for n, m in marks(cls, Later).items() if m.since > defaults and n not in data}
         return {**data, **{name: mark.value({**own, **data}) for name, mark in late.items()}}
+
+
+def named_in(table: Registry[Any]) -> AfterValidator:
+    """Refuse a name that has no row in a table."""
+    return AfterValidator(lambda name: table.find(name).name)
 
 
 @cache

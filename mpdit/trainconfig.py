@@ -1,0 +1,92 @@
+"""The training recipe's part of a run's config."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from mpdit.catalogue import OBJECTIVES
+from mpdit.section import HOW, Later, Positive, SameAs, Section, named_in
+
+Rate = Annotated[float, Field(gt=0, le=10)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Std = Annotated[
+    float, Field(gt=0, lt=0.28)
+]  # the EMA profile's relative width: γ > 0 needs σ < 12^-½
+
+
+class TrainConfig(Section):
+    """The training recipe; defaults are the official code's (flags generation)."""
+
+    steps: Positive
+    batch_size: Positive = 256
+    learning_rate: Rate = 1e-4
+    mp_learning_rate: Rate | None = None
+    """For weight-normalized parameters; None: as ``learning_rate``."""
+    gain_learning_rate: Annotated[Rate | None, Later(as_before=SameAs("learning_rate"))] = None
+    """For learned gains; None: as ``mp_learning_rate``. For a model without gains this is
+    its ``learning_rate``."""
+    adam_betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.99)
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """Linear warm-up; None: steps / 150."""
+    constant_steps: Positive | None = None
+    """The rate falls with √(constant_steps / (step − decay_offset)) from here; None: steps / 10."""
+    decay_offset: Annotated[Literal[0, 1], Later(as_before=0)] = 1
+    """1 is the official code's and EDM2's, whose first step is step 0."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    label_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
+    objective: Annotated[str, named_in(OBJECTIVES), Later(as_before="epsilon")] = "epsilon"
+    """What the model learns to predict."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Of matrix products: ``tf32`` is float32's range with 10 bits of mantissa (NVIDIA GPUs only);
+    ``bfloat16`` is autocast, with norms, cos/sin, residual stream and loss in float32."""
+    ema_stds: Annotated[tuple[Std, ...], Field(strict=False, min_length=1)] = (0.05, 0.10)
+    """Relative widths of the power-function EMAs (EDM2, algorithm 3)."""
+    snapshot_every: Positive | None = None
+    """Steps between EMA snapshots; None: steps / 250."""
+
+    gradient_checkpointing: Annotated[bool, HOW] = False
+    """Blocks are computed twice, so that their intermediates need not be kept: the same bits."""
+    micro_batch_size: Annotated[Positive | None, HOW] = None
+    """Most images that one device takes at once: larger shares of the batch are taken in turns and
+    their gradients accumulated. The same sums in another order. None: no limit."""
+    compile: Annotated[bool, HOW] = False
+    """`torch.compile` of the blocks: faster after half a minute of waiting, other last bits."""
+    tensorboard: Annotated[bool, HOW] = False
+    """The rows of metrics.jsonl also as TensorBoard events, under ``tensorboard/``."""
+    checkpoint_every: Annotated[Positive, HOW] = 1000
+    log_every: Annotated[Positive, HOW] = 50
+    probe_every: Annotated[Positive | None, HOW] = None
+    """Steps between magnitude probes; None: steps / 20."""
+
+    @field_validator("adam_betas", mode="before")
+    @classmethod
+    def _two(cls, betas: Any) -> Any:
+        if not isinstance(betas, list | tuple) or len(betas) != 2:
+            raise ValueError(f"should be two numbers, each in [0, 1), not {betas!r}")
+        return betas
+
+    @field_validator("ema_stds")
+    @classmethod
+    def _distinct(cls, stds: tuple[float, ...]) -> tuple[float, ...]:
+        for std in stds:
+            if round(std, 3) != std:  # snapshots are named by three
+                raise ValueError(f"width {std}: at most three decimals")
+            if stds.count(std) > 1:
+                raise ValueError(f"width {std} is listed twice")
+        return stds
+
+    @model_validator(mode="after")
+    def _derive(self) -> TrainConfig:
+        derived = {
+            "mp_learning_rate": self.learning_rate,
+            "warmup_steps": self.steps // 150,
+            "constant_steps": max(1, self.steps // 10),
+            "snapshot_every": max(1, self.steps // 250),
+            "probe_every": max(1, self.steps // 20),
+        }
+        self.fill(**{key: value for key, value in derived.items() if getattr(self, key) is None})
+        if self.gain_learning_rate is None:
+            self.fill(gain_learning_rate=self.mp_learning_rate)
+        return self
