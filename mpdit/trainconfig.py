@@ -27,6 +27,14 @@ class TrainConfig(Section):
     gain_learning_rate: Annotated[Rate | None, Later(as_before=SameAs("learning_rate"))] = None
     """For learned gains; None: as ``mp_learning_rate``. For a model without gains this is
     its ``learning_rate``."""
+    matrix_learning_rate: Annotated[Rate | None, Later(as_before=None)] = None
+    """For linear maps; None: by whether they are weight-normalized."""
+    embedding_learning_rate: Annotated[Rate | None, Later(as_before=None)] = None
+    """For tables of labels and timesteps; None: by whether they are weight-normalized."""
+    optimizer: Annotated[Literal["adam", "muon"], Later(as_before="adam")] = "adam"
+    """``muon`` is for the matrices of the blocks, and leaves the others to Adam."""
+    weight_decay: Annotated[float, Field(ge=0, le=10), Later(as_before=0.0)] = 0.0
+    """Of linear maps, decoupled (AdamW): a step takes rate · weight_decay of them away."""
     adam_betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.99)
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
     """Linear warm-up; None: steps / 150."""

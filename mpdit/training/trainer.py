@@ -37,6 +37,7 @@ from mpdit.trainconfig import TrainConfig
 from mpdit.training import checkpoint
 from mpdit.training.batches import Batches
 from mpdit.training.meters import Meters
+from mpdit.training.optimizer import make_optimizer
 from mpdit.training.probe import Magnitudes, Probe, StepProbe
 from mpdit.training.rows import missing_rows, resume_rows
 from mpdit.training.tensorboard import Events
@@ -76,11 +77,7 @@ class Trainer:
             self.model.compile_blocks()
         self.replica = replicate(self.model) if world.size > 1 else None
         self.parameters = list(self.model.parameters())
-        self.optimizer = torch.optim.Adam(
-            parameter_groups(self.model, config.train),
-            betas=config.train.adam_betas,
-            fused=True,
-        )
+        self.optimizer = make_optimizer(self.model, config.train)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.ema = PowerEMA(self.parameters, config.train.ema_stds)
         self.meters = Meters(config, self.run, device, world.size)
@@ -377,20 +374,3 @@ def replicate(model: DiT) -> DistributedDataParallel:
         # without any modulation the conditioning's embedders have no part in the output
         find_unused_parameters=not (config.parts or config.final_parts),
     )
-
-
-def parameter_groups(model: DiT, train: TrainConfig) -> list[dict[str, Any]]:
-    """Adam's groups: the rest, magnitude-preserving (weight-normalized) parameters, and gains.
-
-    Gains with the rate of the rest are among these, as checkpoints of version 0.1 have them.
-    """
-    preserving = model.mp_parameters()
-    gains = model.gains() if train.gain_learning_rate != train.learning_rate else []
-    apart = {id(parameter) for parameter in (*preserving, *gains)}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in apart]
-    groups: list[dict[str, Any]] = [
-        {"params": others, "lr": train.learning_rate},
-        {"params": preserving, "lr": train.mp_learning_rate},
-        {"params": gains, "lr": train.gain_learning_rate},
-    ]
-    return [group for group in groups if group["params"]]

@@ -21,11 +21,11 @@ from mpdit.runtime.randomness import generator
 from mpdit.runtime.session import Interrupted, Session
 from mpdit.training.batches import Batches
 from mpdit.training.meters import NonFiniteLossError
+from mpdit.training.optimizer import parameter_groups
 from mpdit.training.trainer import (
     Trainer,
     build_model,
     learning_rate_factor,
-    parameter_groups,
     snapshot_file,
 )
 from tests.helpers import interrupted
@@ -46,6 +46,7 @@ def trainer(run: RunDir, config: RunConfig) -> Trainer:
         {"precision": "bfloat16"},
         {"gradient_checkpointing": True, "micro_batch_size": 3, "objective": "x"},
         {"objective": "edm", "micro_batch_size": 3},
+        {"optimizer": "muon", "weight_decay": 0.1, "matrix_learning_rate": 1e-2},
     ],
     ids=lambda train: "+".join(map(str, train.values())),
 )
