@@ -15,7 +15,6 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
@@ -38,21 +37,10 @@ from mpdit.catalogue.respacing import Respacing
 from mpdit.errors import explain
 from mpdit.extensions import Extension, reading, used
 from mpdit.modelconfig import ModelConfig
-from mpdit.section import HOW, Formerly, How, Later, Positive, Section, marks, named_in
-from mpdit.text import CONTROL, printable
+from mpdit.section import HOW, Formerly, How, Later, Place, Positive, Section, marks, named_in
 from mpdit.trainconfig import Std, TrainConfig
 
 Level = Annotated[float, Field(ge=0)]
-
-
-def _is_path(path: str) -> str:
-    if CONTROL.search(path):
-        raise ValueError(f"{printable(path)!r} holds a control character, as no path does")
-    return path
-
-
-Place = Annotated[str, AfterValidator(_is_path)]
-"""A path on this machine."""
 
 
 class DataConfig(Section):

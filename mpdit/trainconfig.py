@@ -2,18 +2,61 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from mpdit.catalogue import OBJECTIVES
-from mpdit.section import HOW, Later, Positive, SameAs, Section, named_in
+from mpdit.section import HOW, Later, Place, Positive, SameAs, Section, named_in
+from mpdit.text import printable
 
 Rate = Annotated[float, Field(gt=0, le=10)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Std = Annotated[
     float, Field(gt=0, lt=0.28)
 ]  # the EMA profile's relative width: γ > 0 needs σ < 12^-½
+
+
+class Start(Section):
+    """A file of weights to begin with. Its content is part of the run's identity, its place is not.
+
+    A config may name just the file, an EMA snapshot (``….safetensors``) or a checkpoint with the
+    raw weights (``….pt``); or a run's folder, which is its newest snapshot of the smallest width.
+    """
+
+    path: Annotated[Place, HOW]
+    sha256: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_file(cls, data: Any) -> Any:
+        if not isinstance(data, str):
+            return data
+        file = Path(os.path.expanduser(data)).absolute()  # noqa: PTH111 - as mpdit.data's `named`
+        try:
+            if file.is_dir():
+                file = _newest_snapshot(file)
+            found = file.stat()
+            return {"path": str(file), "sha256": _sha256(file, found.st_mtime_ns, found.st_size)}
+        except OSError as error:
+            raise ValueError(f"cannot read {printable(str(file))}: {error.strerror}") from None
+
+
+def _newest_snapshot(run: Path) -> Path:
+    files = sorted(run.glob("ema/std*_step*[0-9].safetensors"))
+    if not files:
+        raise ValueError(f"{run} has no EMA snapshots: train it first, or name a file of weights")
+    return max(files, key=lambda file: file.stem.rpartition("_step")[2])  # the first of the newest
+
+
+@cache
+def _sha256(file: Path, _mtime: int, _size: int) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 class TrainConfig(Section):
@@ -46,6 +89,8 @@ class TrainConfig(Section):
     label_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
     objective: Annotated[str, named_in(OBJECTIVES), Later(as_before="epsilon")] = "epsilon"
     """What the model learns to predict."""
+    start: Annotated[Start | None, Later(as_before=None)] = None
+    """The weights to begin with; None: random ones."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Of matrix products: ``tf32`` is float32's range with 10 bits of mantissa (NVIDIA GPUs only);
     ``bfloat16`` is autocast, with norms, cos/sin, residual stream and loss in float32."""
@@ -67,6 +112,11 @@ class TrainConfig(Section):
     log_every: Annotated[Positive, HOW] = 50
     probe_every: Annotated[Positive | None, HOW] = None
     """Steps between magnitude probes; None: steps / 20."""
+
+    def identity(self) -> dict[str, Any]:
+        """The section's part of a run's identity; of ``start``, that of its content."""
+        tree = super().identity()
+        return {**tree, "start": self.start.identity()} if self.start else tree
 
     @field_validator("adam_betas", mode="before")
     @classmethod

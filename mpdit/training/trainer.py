@@ -40,6 +40,7 @@ from mpdit.training.meters import Meters
 from mpdit.training.optimizer import make_optimizer
 from mpdit.training.probe import Magnitudes, Probe, StepProbe
 from mpdit.training.rows import missing_rows, resume_rows
+from mpdit.training.start import load_start
 from mpdit.training.tensorboard import Events
 
 ROWS = ("metrics.jsonl", "magnitudes.jsonl")
@@ -93,7 +94,7 @@ class Trainer:
             Interrupted: when a signal asked to stop; the state is kept.
             NonFiniteLossError: when the loss has become infinite or NaN.
             ConfigError: when TensorBoard is asked for and not installed, or the processes do not
-                see the same checkpoints, or these were trained with other betas.
+                see the same checkpoints, or these were trained with other betas; as `load_start`.
         """
         train, main = self.config.train, self.world.main
         self._resume()
@@ -314,6 +315,9 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.ema.load_state_dict(state["ema"])
             log.info("resuming from step %d", self.step)
+        elif (start := self.config.train.start) is not None:
+            load_start(self.model, start)
+            log.info("starting from the weights of %s", start.path)
         newest = self.world.largest(self.step)
         if self.world.largest(newest - self.step):  # of another step, in any process
             raise ConfigError(

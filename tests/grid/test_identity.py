@@ -118,6 +118,7 @@ def test_every_field_is_either_science_or_operation() -> None:
     operational = {f"{section}.{name}" for section, names in OPERATIONAL.items() for name in names}
     assert operational == set(ELSEWHERE)
     together = {"model.forced_weight_normalization", *(f"data.{key}" for key in LATENTS)}
+    together |= {"train.start"}  # of a file: tests/training/test_start.py
     together |= {"model.added_flags"}  # whose other values extensions add
     together |= {"train.gain_learning_rate"}  # where there are gains
     together |= {"sample.respacing"}  # for some step counts only
