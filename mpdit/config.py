@@ -105,6 +105,7 @@ class SampleConfig(Section):
     compile: Annotated[bool, HOW] = False
     """`torch.compile` of the blocks."""
     _used_respacing: Respacing = PrivateAttr()
+    _passes: int = PrivateAttr()
 
     @field_validator("guidance_interval")
     @classmethod
@@ -120,10 +121,16 @@ class SampleConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _respacing_where_it_matters(self) -> SampleConfig:
+    def _of_the_solver(self) -> SampleConfig:
         matters = SOLVERS[self.solver].depends_on_respacing(self.steps)
         self._used_respacing = self.respacing if matters else "nearest"
+        self._passes = SOLVERS[self.solver].passes(self.steps)
         return self
+
+    @property
+    def passes(self) -> int:
+        """How often the solver evaluates the model for a sample."""
+        return self._passes
 
     @property
     def used_respacing(self) -> Respacing:
@@ -179,7 +186,9 @@ class RunConfig(Section):
             raise ValueError(f"extensions should be a list, not {given!r}")
         listed = [Extension.model_validate(one) for one in given]
         with reading(listed):
-            return build({**data, "extensions": listed} if listed else data)
+            run = build({**data, "extensions": listed} if listed else data)
+            run._check_continuous()
+        return run
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
@@ -189,7 +198,6 @@ class RunConfig(Section):
                 f"model.patch_size {self.model.patch_size} does not divide "
                 f"the {spec.size}x{spec.size} images of {self.data.name}"
             )
-        self._check_continuous()
         if self.evaluate.extractor is None:
             told = self.evaluate.model_dump() | {"extractor": spec.extractor}
             self.fill(evaluate=EvaluateConfig.model_validate(told))

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mpdit.catalogue import DATASETS, EXTRACTORS, SOLVERS
+from mpdit.catalogue import DATASETS, EXTRACTORS
 from mpdit.config import RunConfig
 from mpdit.disk.files import read_rows
 from mpdit.disk.jsontext import parse_json
@@ -118,7 +118,7 @@ def _work(config: RunConfig) -> Iterable[tuple[str, float, float]]:
     train, sample, depth = config.train, config.sample, config.model.depth
     passes = TRAINING_PASSES + train.gradient_checkpointing
     yield "train", train.steps * train.batch_size * passes * forward, train.steps * depth * TRAIN_S
-    solved = config.evaluate.repeats * SOLVERS[sample.solver].passes(sample.steps)
+    solved = config.evaluate.repeats * sample.passes
     guided = 1 if sample.guidance == 1 else 2
     batches = -(-sample.count // sample.batch_size)
     yield "sample", solved * guided * sample.count * forward, solved * batches * depth * SAMPLE_S

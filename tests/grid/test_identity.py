@@ -173,6 +173,7 @@ def test_continuous_time_needs_its_solver_and_no_table_of_timesteps(objective: s
         make_run(tree)
     tree["sample"]["solver"] = "heun"
     assert make_run(tree).id != make_run(base()).id
+    assert make_run(tree).sample.passes == 2 * make_run(tree).sample.steps - 1
     tree["model"]["mp_embedding"] = True
     with pytest.raises(ConfigError, match=r"model\.time_embedding table .* mp_fourier"):
         make_run(tree)
