@@ -115,7 +115,9 @@ def _rows_of_matrices(model: DiT) -> Iterable[tuple[nn.Parameter, list[int]]]:
         if isinstance(module, Attention):
             yield module.qkv.weight, [len(module.qkv.weight) // 3] * 3
         elif isinstance(module, Modulation):
-            yield module.linear.weight, module.sizes
+            yield module.linear.weight, [size for size in module.sizes if size]
+            if module.unit is not None:
+                yield module.unit.weight, [size for size in module.units if size]
 
 
 def _cut(parameter: nn.Parameter, sizes: list[int]) -> Iterable[tuple[Tensor, nn.Parameter, slice]]:
