@@ -15,7 +15,6 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
@@ -38,24 +37,10 @@ from mpdit.catalogue.respacing import Respacing
 from mpdit.errors import explain
 from mpdit.extensions import Extension, reading, used
 from mpdit.modelconfig import ModelConfig
-from mpdit.section import HOW, Formerly, How, Later, Positive, SameAs, Section, marks, named_in
-from mpdit.text import CONTROL, printable
+from mpdit.section import HOW, Formerly, How, Later, Place, Positive, Section, marks, named_in
+from mpdit.trainconfig import Std, TrainConfig
 
-Rate = Annotated[float, Field(gt=0, le=10)]
-Beta = Annotated[float, Field(ge=0, lt=1)]
-Std = Annotated[
-    float, Field(gt=0, lt=0.28)
-]  # the EMA profile's relative width: γ > 0 needs σ < 12^-½
-
-
-def _is_path(path: str) -> str:
-    if CONTROL.search(path):
-        raise ValueError(f"{printable(path)!r} holds a control character, as no path does")
-    return path
-
-
-Place = Annotated[str, AfterValidator(_is_path)]
-"""A path on this machine."""
+Level = Annotated[float, Field(ge=0)]
 
 
 class DataConfig(Section):
@@ -93,82 +78,6 @@ class DataConfig(Section):
         return self._shape
 
 
-class TrainConfig(Section):
-    """The training recipe; defaults are the official code's (flags generation)."""
-
-    steps: Positive
-    batch_size: Positive = 256
-    learning_rate: Rate = 1e-4
-    mp_learning_rate: Rate | None = None
-    """For weight-normalized parameters; None: as ``learning_rate``."""
-    gain_learning_rate: Annotated[Rate | None, Later(as_before=SameAs("learning_rate"))] = None
-    """For learned gains; None: as ``mp_learning_rate``. For a model without gains this is
-    its ``learning_rate``."""
-    adam_betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.99)
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    """Linear warm-up; None: steps / 150."""
-    constant_steps: Positive | None = None
-    """The rate falls with √(constant_steps / (step − decay_offset)) from here; None: steps / 10."""
-    decay_offset: Annotated[Literal[0, 1], Later(as_before=0)] = 1
-    """1 is the official code's and EDM2's, whose first step is step 0."""
-    clip_norm: Annotated[float, Field(gt=0)] | None = None
-    label_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
-    objective: Annotated[str, named_in(OBJECTIVES), Later(as_before="epsilon")] = "epsilon"
-    """What the model learns to predict."""
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    """Of matrix products: ``tf32`` is float32's range with 10 bits of mantissa (NVIDIA GPUs only);
-    ``bfloat16`` is autocast, with norms, cos/sin, residual stream and loss in float32."""
-    ema_stds: Annotated[tuple[Std, ...], Field(strict=False, min_length=1)] = (0.05, 0.10)
-    """Relative widths of the power-function EMAs (EDM2, algorithm 3)."""
-    snapshot_every: Positive | None = None
-    """Steps between EMA snapshots; None: steps / 250."""
-
-    gradient_checkpointing: Annotated[bool, HOW] = False
-    """Blocks are computed twice, so that their intermediates need not be kept: the same bits."""
-    micro_batch_size: Annotated[Positive | None, HOW] = None
-    """Most images that one device takes at once: larger shares of the batch are taken in turns and
-    their gradients accumulated. The same sums in another order. None: no limit."""
-    compile: Annotated[bool, HOW] = False
-    """`torch.compile` of the blocks: faster after half a minute of waiting, other last bits."""
-    tensorboard: Annotated[bool, HOW] = False
-    """The rows of metrics.jsonl also as TensorBoard events, under ``tensorboard/``."""
-    checkpoint_every: Annotated[Positive, HOW] = 1000
-    log_every: Annotated[Positive, HOW] = 50
-    probe_every: Annotated[Positive | None, HOW] = None
-    """Steps between magnitude probes; None: steps / 20."""
-
-    @field_validator("adam_betas", mode="before")
-    @classmethod
-    def _two(cls, betas: Any) -> Any:
-        if not isinstance(betas, list | tuple) or len(betas) != 2:
-            raise ValueError(f"should be two numbers, each in [0, 1), not {betas!r}")
-        return betas
-
-    @field_validator("ema_stds")
-    @classmethod
-    def _distinct(cls, stds: tuple[float, ...]) -> tuple[float, ...]:
-        for std in stds:
-            if round(std, 3) != std:  # snapshots are named by three
-                raise ValueError(f"width {std}: at most three decimals")
-            if stds.count(std) > 1:
-                raise ValueError(f"width {std} is listed twice")
-        return stds
-
-    @model_validator(mode="after")
-    def _derive(self) -> TrainConfig:
-        derived = {
-            "mp_learning_rate": self.learning_rate,
-            "warmup_steps": self.steps // 150,
-            "constant_steps": max(1, self.steps // 10),
-            "snapshot_every": max(1, self.steps // 250),
-            "probe_every": max(1, self.steps // 20),
-        }
-        self.fill(**{key: value for key, value in derived.items() if getattr(self, key) is None})
-        if self.gain_learning_rate is None:
-            self.fill(gain_learning_rate=self.mp_learning_rate)
-        return self
-
-
 class SampleConfig(Section):
     """How samples are drawn from the EMA weights, with classifier-free guidance."""
 
@@ -177,6 +86,11 @@ class SampleConfig(Section):
     steps: Annotated[int, Field(gt=0, le=1000)] = 250
     guidance: Annotated[float, Field(ge=0)] = 1.5
     """1 is unguided (and costs half)."""
+    guidance_interval: Annotated[
+        tuple[Level, Level] | None, Field(strict=False), Later(as_before=None)
+    ] = None
+    """Noise levels σ (the noise's standard deviation over the signal's factor) between which
+    guidance is applied: lower < σ ≤ upper. None: at all. Without effect for a guidance of 1."""
     labels: Annotated[Literal["data", "even", "uniform"], Later(as_before="even")] = "data"
     """``data``: in the train split's proportions; ``even``: each in turn, as version 0.1 did;
     ``uniform``: each sample's drawn at random, all as likely, as for the official code's FID."""
@@ -191,12 +105,32 @@ class SampleConfig(Section):
     compile: Annotated[bool, HOW] = False
     """`torch.compile` of the blocks."""
     _used_respacing: Respacing = PrivateAttr()
+    _passes: int = PrivateAttr()
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _rising(cls, interval: tuple[float, float] | None) -> tuple[float, float] | None:
+        if interval is not None and not interval[0] < interval[1]:
+            raise ValueError(f"should rise, not {list(interval)}")
+        return interval
 
     @model_validator(mode="after")
-    def _respacing_where_it_matters(self) -> SampleConfig:
+    def _interval_where_it_matters(self) -> SampleConfig:
+        if self.guidance == 1:
+            self.fill(guidance_interval=None)
+        return self
+
+    @model_validator(mode="after")
+    def _of_the_solver(self) -> SampleConfig:
         matters = SOLVERS[self.solver].depends_on_respacing(self.steps)
         self._used_respacing = self.respacing if matters else "nearest"
+        self._passes = SOLVERS[self.solver].passes(self.steps)
         return self
+
+    @property
+    def passes(self) -> int:
+        """How often the solver evaluates the model for a sample."""
+        return self._passes
 
     @property
     def used_respacing(self) -> Respacing:
@@ -252,7 +186,9 @@ class RunConfig(Section):
             raise ValueError(f"extensions should be a list, not {given!r}")
         listed = [Extension.model_validate(one) for one in given]
         with reading(listed):
-            return build({**data, "extensions": listed} if listed else data)
+            run = build({**data, "extensions": listed} if listed else data)
+            run._check_continuous()
+        return run
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
@@ -270,6 +206,23 @@ class RunConfig(Section):
             self.fill(train=self.train.model_copy(update={"gain_learning_rate": rate}))
         self.fill(extensions=used(self.extensions, self._names()))
         return self
+
+    def _check_continuous(self) -> None:
+        """Hold the solver and the time embedding against the objective's times."""
+        name, solver = self.train.objective, SOLVERS[self.sample.solver]
+        continuous = OBJECTIVES[name].continuous
+        if solver.continuous != continuous:
+            fitting = [row.name for row in SOLVERS.values() if row.continuous == continuous]
+            raise ValueError(
+                f"sample.solver {solver.name} cannot sample a model of train.objective {name}. "
+                f"Set sample.solver to {' or '.join(fitting)}"
+            )
+        if continuous and self.model.time_embedding == "table":
+            raise ValueError(
+                "model.time_embedding table (mp_embedding's) has a row for each of 1000 timesteps, "
+                f"but train.objective {name} has continuous times. Set model.time_embedding to "
+                "mp_fourier"
+            )
 
     def _names(self) -> dict[str, frozenset[str]]:
         """Table of `mpdit.catalogue` → the names in it that the run uses."""

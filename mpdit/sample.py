@@ -132,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--classes", metavar="3,7,10-19", default=None, help="to draw samples of (all)")
     add("--count", type=int, metavar="N", help="samples")
     add("--guidance", type=float, metavar="W", help="1 is unguided")
+    add("--guidance-interval", type=float, nargs=2, metavar="S", help="noise levels it applies at")
     add("--ema-std", type=float, metavar="S", help="relative width of the averaged weights")
     add("--step", type=int, metavar="N", default=None, help="of the EMA snapshot (the last)")
     add("--solver", help=", ".join(SOLVERS))

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from mpdit.catalogue.registry import Registry
+from mpdit.text import CONTROL, printable
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -20,6 +21,16 @@ Positive = Annotated[int, Field(gt=0)]
 def named_in(table: Registry[Any]) -> AfterValidator:
     """Refuse a name that has no row in a table."""
     return AfterValidator(lambda name: table.find(name).name)
+
+
+def _is_path(path: str) -> str:
+    if CONTROL.search(path):
+        raise ValueError(f"{printable(path)!r} holds a control character, as no path does")
+    return path
+
+
+Place = Annotated[str, AfterValidator(_is_path)]
+"""A path on this machine."""
 
 
 @dataclass(frozen=True)

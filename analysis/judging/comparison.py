@@ -187,7 +187,9 @@ def differing(study: Study) -> dict[str, list[str]]:
     rows = judged(study)
     settings = [key for key in map(str, rows) if key in MEASURED or key.startswith("sampling.")]
     # a setting that the grid varies is what is compared
-    asked = {key for key in settings if f"axis.{key.replace('sampling.', 'sample.')}" in study.runs}
+    keys = {key: key.replace("sampling.", "sample.") for key in settings}
+    keys |= {"sampling.sampler": "sample.solver"}
+    asked = {key for key in settings if f"axis.{keys[key]}" in study.runs}
     settings = [key for key in settings if key not in (*OWN, *asked)]
     found = {key: list(rows[key].map(levels.text).unique()) for key in settings}
     return {key: values for key, values in found.items() if len(values) > 1}

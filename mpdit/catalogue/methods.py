@@ -16,15 +16,23 @@ class SolverRow(Row):
 
     Attributes:
         evenly: whether its timesteps are spaced evenly, so that ``sample.respacing`` applies.
+        continuous: whether it is for objectives of continuous time, on ``(objective, steps)``.
+        evaluations: of the model in a step; the last step has one.
     """
 
-    facts: ClassVar[tuple[str, ...]] = ("evenly",)
+    facts: ClassVar[tuple[str, ...]] = ("evenly", "continuous", "evaluations")
 
     evenly: bool = True
+    continuous: bool = False
+    evaluations: int = 1
 
     def depends_on_respacing(self, steps: int) -> bool:
         """Whether the values of ``sample.respacing`` give different samples."""
         return self.evenly and respacing_matters(steps)
+
+    def passes(self, steps: int) -> int:
+        """How often the model is evaluated in ``steps`` steps."""
+        return self.evaluations * (steps - 1) + 1
 
 
 SOLVERS = Registry(
@@ -51,20 +59,69 @@ SOLVERS = Registry(
             evenly=False,
             implementation="mpdit.diffusion.solvers:DPMSolver2M",
         ),
+        SolverRow(
+            name="heun",
+            does="Heun's method for flow and edm, of second order: two evaluations a step",
+            source="arXiv:2206.00364 algorithm 1",
+            evenly=False,
+            continuous=True,
+            evaluations=2,
+            implementation="mpdit.diffusion.solvers:Heun",
+        ),
     ],
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveRow(Row):
+    """A prediction target: a subclass of `mpdit.diffusion.objectives.Objective`.
+
+    Attributes:
+        continuous: whether its times are real numbers and not the 1000 timesteps; then it is a
+            subclass of `mpdit.diffusion.continuous.Continuous`.
+    """
+
+    facts: ClassVar[tuple[str, ...]] = ("continuous",)
+
+    continuous: bool = False
+
+
 OBJECTIVES = Registry(
     "objective",
-    Row,
+    ObjectiveRow,
     "train.objective",
     [
-        Row(
+        ObjectiveRow(
             name="epsilon",
             does="the noise ε, with learned-range variance",
             source="arXiv:2006.11239 eq. 14, arXiv:2102.09672 section 3.1",
             implementation="mpdit.diffusion.objectives:Epsilon",
+        ),
+        ObjectiveRow(
+            name="v",
+            does="v = √ᾱ ε − √(1 − ᾱ) x₀, with learned-range variance",
+            source="arXiv:2202.00512 appendix D",
+            implementation="mpdit.diffusion.objectives:V",
+        ),
+        ObjectiveRow(
+            name="x",
+            does="the image x₀, weighted by max(ᾱ / (1 − ᾱ), 1), with learned-range variance",
+            source="arXiv:2202.00512 section 4",
+            implementation="mpdit.diffusion.objectives:X",
+        ),
+        ObjectiveRow(
+            name="flow",
+            does="the velocity ε − x₀ of x_t = (1 − t) x₀ + t ε, t uniform in [0, 1]",
+            source="arXiv:2209.03003 eq. 1, arXiv:2401.08740 (linear path)",
+            continuous=True,
+            implementation="mpdit.diffusion.continuous:Flow",
+        ),
+        ObjectiveRow(
+            name="edm",
+            does="EDM's preconditioned denoiser of x₀ + σ ε, ln σ normal (−0.4, 1) as EDM2's",
+            source="arXiv:2206.00364 table 1 and eq. 7, arXiv:2312.02696",
+            continuous=True,
+            implementation="mpdit.diffusion.continuous:EDM",
         ),
     ],
 )
@@ -162,19 +219,30 @@ EXTRACTORS = Registry(
 )
 
 
-def solver(name: str, *, does: str, source: str = "", evenly: bool = True) -> Callable[[Any], Any]:
+def solver(
+    name: str,
+    *,
+    does: str,
+    source: str = "",
+    evenly: bool = True,
+    continuous: bool = False,
+    evaluations: int = 1,
+) -> Callable[[Any], Any]:
     """Register a subclass of `mpdit.diffusion.solvers.Solver` as a solver (see `SolverRow`).
 
     Raises:
         ConfigError: when the name is taken.
     """
-    return decorator(SOLVERS, name=name, does=does, source=source, evenly=evenly)
+    facts = {"evenly": evenly, "continuous": continuous, "evaluations": evaluations}
+    return decorator(SOLVERS, name=name, does=does, source=source, **facts)
 
 
-def objective(name: str, *, does: str, source: str = "") -> Callable[[Any], Any]:
-    """Register a subclass of `mpdit.diffusion.objectives.Objective` as an objective.
+def objective(
+    name: str, *, does: str, source: str = "", continuous: bool = False
+) -> Callable[[Any], Any]:
+    """Register an objective (see `ObjectiveRow`).
 
     Raises:
         ConfigError: when the name is taken.
     """
-    return decorator(OBJECTIVES, name=name, does=does, source=source)
+    return decorator(OBJECTIVES, name=name, does=does, source=source, continuous=continuous)

@@ -28,7 +28,7 @@ NORMS = Registry(
         Row(
             name="dyt",
             does="Dynamic Tanh, γ tanh(αx) + β; α starts at 0.5, β at 0, γ at 1, or with mp_silu "
-            "at 1 / 0.4166, for unit magnitude; for each sublayer its own, 1 + 2 · width parameters",
+            "at 1 / 0.4166, for unit magnitude; one a sublayer, 1 + 2 · width parameters",
             source="Zhu et al., arXiv:2503.10622",
         ),
     ],

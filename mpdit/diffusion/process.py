@@ -116,12 +116,12 @@ class Diffusion(nn.Module):
 
     def q_sample(self, x0: Images, t: Indices, noise: Images) -> Images:
         """x_t = √ᾱ x_0 + √(1 − ᾱ) ε (DDPM eq. 4)."""
-        return _at(self.signal, t) * x0 + _at(self.noise, t) * noise
+        return at(self.signal, t) * x0 + at(self.noise, t) * noise
 
     def pred_xstart(self, model_output: Outputs, x_t: Images, i: Indices) -> Images:
         """The x_0 that the model's ε implies (DDPM eq. 4 solved for it), not clipped."""
         eps = model_output.chunk(2, dim=1)[0]
-        return _at(self.from_x, i) * x_t - _at(self.from_eps, i) * eps
+        return at(self.from_x, i) * x_t - at(self.from_eps, i) * eps
 
     def p_mean_variance(self, model_output: Outputs, x_t: Images, i: Indices) -> Prediction:
         """What the model's output says of the step before; x_0 is not clipped.
@@ -133,7 +133,7 @@ class Diffusion(nn.Module):
         x0 = self.pred_xstart(model_output, x_t, i)
         v = model_output.chunk(2, dim=1)[1]
         share = (v + 1) / 2  # IDDPM eq. 15
-        log_variance = share * _at(self.log_beta, i) + (1 - share) * _at(self.log_posterior, i)
+        log_variance = share * at(self.log_beta, i) + (1 - share) * at(self.log_posterior, i)
         return Prediction(self._posterior_mean(x0, x_t, i), log_variance, x0)
 
     def loss(
@@ -144,12 +144,12 @@ class Diffusion(nn.Module):
         Only the variance learns from ``vlb`` (IDDPM section 3.1); its weight is 1, as in DiT.
         """
         eps, v = model_output.chunk(2, dim=1)
-        mse = _mean((noise - eps).square())
+        mse = image_mean((noise - eps).square())
         mean, log_variance, _ = self.p_mean_variance(torch.cat((eps.detach(), v), 1), x_t, t)
         true_mean = self._posterior_mean(x0, x_t, t)
-        kl = normal_kl(true_mean, _at(self.log_posterior, t), mean, log_variance)
+        kl = normal_kl(true_mean, at(self.log_posterior, t), mean, log_variance)
         nll = -discretized_log_likelihood(x0, mean, log_variance / 2)
-        vlb = torch.where(t == 0, _mean(nll), _mean(kl)) / math.log(2)
+        vlb = torch.where(t == 0, image_mean(nll), image_mean(kl)) / math.log(2)
         return {"loss": mse + vlb, "mse": mse, "vlb": vlb}
 
     def step(self, model_output: Outputs, x_t: Images, i: Indices, noise: Images) -> Images:
@@ -162,19 +162,21 @@ class Diffusion(nn.Module):
         """One deterministic step x_i → x_{i−1} (DDIM, arXiv:2010.02502, eq. 12 with σ = 0)."""
         eps = model_output.chunk(2, dim=1)[0]
         x0 = self.pred_xstart(model_output, x_t, i)
-        before = _at(self.alphas_bar_before, i)
+        before = at(self.alphas_bar_before, i)
         return x0 * before.sqrt() + (1 - before).sqrt() * eps
 
     def _posterior_mean(self, x0: Images, x_t: Images, i: Indices) -> Images:
         """Mean of q(x_{i−1} | x_i, x_0), DDPM eq. 7."""
-        return _at(self.mean_of_x0, i) * x0 + _at(self.mean_of_x, i) * x_t
+        return at(self.mean_of_x0, i) * x0 + at(self.mean_of_x, i) * x_t
 
 
-def _at(schedule: Float[Tensor, " steps"], i: Indices) -> Float[Tensor, "batch 1 1 1"]:
+def at(schedule: Float[Tensor, " steps"], i: Indices) -> Float[Tensor, "batch 1 1 1"]:
+    """The values of a schedule at each image's step."""
     return schedule[i].view(-1, 1, 1, 1)
 
 
-def _mean(x: Images) -> PerSample:
+def image_mean(x: Images) -> PerSample:
+    """Mean over an image's numbers."""
     return x.flatten(1).mean(1)
 
 

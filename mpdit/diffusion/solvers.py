@@ -1,18 +1,21 @@
-"""From noise to samples: the solvers of the reverse process, on the model's own discrete schedule.
+"""From noise to samples: the solvers of the reverse process.
 
-A solver is a `Diffusion` chain through some of the 1000 timesteps, and a step along it. The model
-always sees the integer timesteps that it was trained on.
+A `Solver` is a `Diffusion` chain through some of the 1000 timesteps, and a step along it. The model
+always sees the integer timesteps that it was trained on. `Heun` is for objectives of continuous
+time.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
 
-from mpdit.diffusion.process import Diffusion, Images, Indices, Outputs, Spacing
+from mpdit.diffusion.continuous import Continuous
+from mpdit.diffusion.process import Diffusion, Images, Indices, Outputs, PerSample, Spacing
 
 
 class Solver(ABC):
@@ -102,6 +105,40 @@ class DPMSolver2M(Solver):
         # α(1 − e^−h) = α − α_i σ/σ_i: without the cancellation of e^−h − 1
         stepped: Images = ratio * x + (self.alpha[i - 1] - self.alpha[i] * ratio) * x0
         return stepped
+
+
+class Heun:
+    """Heun's method, of second order, on dx/dt (EDM, arXiv:2206.00364, algorithm 1).
+
+    It evaluates the model twice a step, and once in the last step, which is Euler's.
+
+    Args:
+        objective: it has the times of the steps.
+    """
+
+    def __init__(self, objective: Continuous, steps: int) -> None:
+        self.objective = objective
+        self.schedule = objective.schedule(steps)
+
+    def solve(
+        self,
+        model: Callable[[Images, PerSample], Images],
+        x: Images,
+        noise: Callable[[], Images],
+        on_step: Callable[[], None] = lambda: None,
+    ) -> Images:
+        """Samples from noise ``x``; ``model`` is given images and times, and returns dx/dt."""
+        del noise
+        x = self.objective.start(x)
+        for now, after in pairwise(self.schedule):
+            slope = model(x, x.new_full((len(x),), now))
+            ahead = x + (after - now) * slope
+            if after > 0:
+                slope = (slope + model(ahead, x.new_full((len(x),), after))) / 2
+                ahead = x + (after - now) * slope
+            x = ahead
+            on_step()
+        return self.objective.finish(x)
 
 
 def _indices(x: Images, i: int) -> Indices:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -48,6 +48,8 @@ attention and MLP before their gates, the block's output."""
 Tokens = Float[Tensor, "batch tokens width"]
 Images = Float[Tensor, "batch channels height width"]
 Indices = Int[Tensor, " batch"]
+Times = Real[Tensor, " batch"]
+"""Original timesteps 0 … 999, or an objective's continuous times."""
 
 
 class Block(nn.Module):
@@ -157,9 +159,9 @@ class DiT(nn.Module):
                 module.reset(generator)
 
     def forward(
-        self, x: Images, t: Indices, y: Indices, record: Record | None = None
+        self, x: Images, t: Times, y: Indices, record: Record | None = None
     ) -> Float[Tensor, "batch outputs height width"]:
-        """Noisy images, original timesteps (0 … 999), labels → (B, 2C, H, W): ε, then variance.
+        """Noisy images, times, labels → (B, 2C, H, W): ε, then variance.
 
         ``record`` is handed the intermediates named in `SITES`.
         """
@@ -181,7 +183,7 @@ class DiT(nn.Module):
         return unpatchify(self.final(h, c), self.config.patch_size, self.side)
 
     def guided(
-        self, x: Images, t: Indices, y: Indices, guidance: float
+        self, x: Images, t: Times, y: Indices, guidance: float
     ) -> Float[Tensor, "batch outputs height width"]:
         """Classifier-free guidance: ε = ε_null + w(ε_class − ε_null), the variance of the class.
 

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 from mpdit.catalogue.respacing import TIMESTEPS
@@ -77,7 +77,7 @@ class Sinusoidal(nn.Module):
         table = frequencies(width // 2).to(torch.get_default_dtype())
         self.register_buffer("frequencies", table, persistent=False)
 
-    def forward(self, t: Int[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
+    def forward(self, t: Real[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
         angle = t[:, None] * self.frequencies
         return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
@@ -102,7 +102,7 @@ class Fourier(nn.Module):
         self.scale.normal_(generator=generator).mul_(2 * math.pi)
         self.shift.uniform_(generator=generator).mul_(2 * math.pi)
 
-    def forward(self, t: Int[Tensor, " batch"]) -> Float[Tensor, "batch features"]:
+    def forward(self, t: Real[Tensor, " batch"]) -> Float[Tensor, "batch features"]:
         wave = (t[:, None] * self.scale + self.shift).cos()
         return (math.sqrt(2) * wave.float()).to(wave.dtype) if self.unit else wave
 
@@ -125,7 +125,7 @@ class TimeEmbedding(nn.Module):
             self.features = Sinusoidal(width)
         self.mlp = MLP(config, time_features(config), width, width)
 
-    def forward(self, t: Int[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
+    def forward(self, t: Real[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
         embedded: Tensor = self.mlp(self.features(t))
         return embedded
 

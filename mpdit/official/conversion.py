@@ -35,7 +35,7 @@ from mpdit.official import tensors
 from mpdit.runtime.provenance import record_start
 from mpdit.training import checkpoint
 from mpdit.training.meters import Meters
-from mpdit.training.trainer import parameter_groups
+from mpdit.training.optimizer import parameter_groups
 
 State = dict[str, Tensor]
 

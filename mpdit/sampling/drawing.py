@@ -14,11 +14,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from mpdit.catalogue import OBJECTIVES, SOLVERS
+from mpdit.catalogue import SOLVERS
 from mpdit.catalogue.respacing import Respacing
 from mpdit.config import RunConfig
+from mpdit.diffusion.objectives import objective_of
 from mpdit.diffusion.process import Diffusion
-from mpdit.diffusion.solvers import Solver
+from mpdit.diffusion.solvers import Heun, Solver
+from mpdit.diffusion.target import Times
 from mpdit.errors import ConfigError
 from mpdit.model import DiT
 from mpdit.runtime.randomness import generator
@@ -31,6 +33,7 @@ class Drawing:
     Attributes:
         solver, steps: of `mpdit.diffusion.solvers`.
         guidance: 1 is unguided.
+        guidance_interval: the noise levels at which guidance is applied; None: all.
         respacing: how evenly spaced timesteps are rounded; ``nearest`` where it does not matter.
         ema_std, snapshot: the weights: relative width of the average, and its training step.
         seed, count: samples 0 … count − 1 of this sampling seed.
@@ -57,6 +60,7 @@ class Drawing:
     run: RunConfig = field(repr=False)
     repeat: int = 0
     images: tuple[int, ...] | None = field(default=None, repr=False, compare=False)
+    guidance_interval: tuple[float, float] | None = None
 
     @classmethod
     def of_run(cls, config: RunConfig, repeat: int = 0) -> Drawing:
@@ -77,6 +81,7 @@ class Drawing:
             classes=tuple(range(config.data.spec.classes)),
             run=config,
             repeat=repeat,
+            guidance_interval=sample.guidance_interval,
         )
 
     @property
@@ -93,8 +98,8 @@ class Drawing:
     def record(self) -> dict[str, Any]:
         """How the set was drawn, for evaluation.jsonl.
 
-        Classes only where they are not all; ``respacing`` and ``labels`` only where they are not
-        those of version 0.1, whose records do not have them.
+        Classes only where they are not all; ``respacing``, ``labels`` and ``guidance_interval``
+        only where they are not those of version 0.1, whose records do not have them.
         """
         left_out = ["run", "repeat", "count", "images"]
         if self.classes == tuple(range(self.run.data.spec.classes)):
@@ -103,6 +108,8 @@ class Drawing:
             left_out.append("respacing")
         if self.labels == "even":
             left_out.append("labels")
+        if self.guidance_interval is None:
+            left_out.append("guidance_interval")
         record = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         return {"sampler": record.pop("solver"), **record}
 
@@ -119,7 +126,14 @@ class NonFiniteSamplesError(ConfigError):
         )
 
 
-_PREFIX = {"solver": "", "ema_std": "ema", "precision": "", "to_uint8": "", "snapshot": "at"}
+_PREFIX = {
+    "solver": "",
+    "guidance_interval": "interval",
+    "ema_std": "ema",
+    "precision": "",
+    "to_uint8": "",
+    "snapshot": "at",
+}
 """Of a part of a set's name, where it is not the field itself."""
 
 
@@ -189,16 +203,21 @@ def draw(
         return drawn
 
     diffusion = Diffusion(respacing=drawing.respacing).to(device)
-    objective = OBJECTIVES.find(drawing.run.train.objective).load()(diffusion)
+    objective = objective_of(drawing.run, diffusion)
 
     def guided(
-        x: Float[Tensor, "batch channels height width"], t: Int64[Tensor, " batch"]
+        x: Float[Tensor, "batch channels height width"], t: Times
     ) -> Float[Tensor, "batch outputs height width"]:
-        output = model.guided(x, t, y, drawing.guidance).float()
-        noise_and_variance: Tensor = objective.epsilon(output, x, t)
-        return noise_and_variance
+        guidance = drawing.guidance
+        if drawing.guidance_interval is not None:
+            low, high = drawing.guidance_interval
+            guidance = guidance if low < objective.noise_level(t[:1]).item() <= high else 1.0
+        output = model.guided(*objective.inputs(x, t), y, guidance).float()
+        return objective.prediction(output, x, t)
 
-    solver: Solver = SOLVERS.find(drawing.solver).load()(diffusion, drawing.steps)
+    row = SOLVERS.find(drawing.solver)
+    process = objective if row.continuous else diffusion
+    solver: Solver | Heun = row.load()(process, drawing.steps)
     # entered once: autocast keeps the weights that it has cast until it is left
     with torch.autocast(device.type, torch.bfloat16, enabled=drawing.precision == "bfloat16"):
         return solver.solve(guided, noise(), noise, on_step)

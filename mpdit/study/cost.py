@@ -118,7 +118,7 @@ def _work(config: RunConfig) -> Iterable[tuple[str, float, float]]:
     train, sample, depth = config.train, config.sample, config.model.depth
     passes = TRAINING_PASSES + train.gradient_checkpointing
     yield "train", train.steps * train.batch_size * passes * forward, train.steps * depth * TRAIN_S
-    solved = config.evaluate.repeats * sample.steps
+    solved = config.evaluate.repeats * sample.passes
     guided = 1 if sample.guidance == 1 else 2
     batches = -(-sample.count // sample.batch_size)
     yield "sample", solved * guided * sample.count * forward, solved * batches * depth * SAMPLE_S

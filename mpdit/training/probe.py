@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mpdit.config import RunConfig
-from mpdit.diffusion.process import Diffusion
+from mpdit.diffusion.target import Target, Times
 from mpdit.model import DiT, magnitude
 from mpdit.runtime.randomness import generator
 from mpdit.training.batches import Batches
@@ -26,25 +26,25 @@ Magnitudes = dict[str, list[float]]
 
 
 class Probe:
-    """Measures models on one batch: noisy images x_t, their timesteps t, their labels y."""
+    """Measures models on one batch, as the model is given it: images x, times t, labels y."""
 
     def __init__(
         self,
-        x_t: Float[Tensor, "batch channels height width"],
-        t: Int64[Tensor, " batch"],
+        x: Float[Tensor, "batch channels height width"],
+        t: Times,
         y: Int64[Tensor, " batch"],
     ) -> None:
-        self.x_t, self.t, self.y = x_t, t, y
+        self.x, self.t, self.y = x, t, y
 
     @classmethod
-    def of_run(cls, config: RunConfig, batches: Batches, diffusion: Diffusion) -> Probe:
-        """Build the probe from images of the train split, noised to timesteps of all sizes."""
+    def of_run(cls, config: RunConfig, batches: Batches, objective: Target) -> Probe:
+        """Build the probe from images of the train split, noised to levels of all sizes."""
         random = generator(config.seed, "probe")
         rows = torch.randperm(len(batches), generator=random)[:IMAGES]
         x0, y = batches.images(rows)
-        t = torch.linspace(0, 999, len(rows)).long().to(x0.device)
+        t = objective.spread(len(rows)).to(x0.device)
         noise = torch.randn(x0.shape, generator=random).to(x0.device)
-        return cls(diffusion.q_sample(x0, t, noise), t, y)
+        return cls(*objective.inputs(objective.noised(x0, t, noise), t), y)
 
     @torch.no_grad()
     def __call__(self, model: DiT) -> Magnitudes:
@@ -54,7 +54,7 @@ class Probe:
         def record(_block: int, site: str, value: Tensor) -> None:
             sites[site].append(float(magnitude(value.float())))
 
-        model(self.x_t, self.t, self.y, record=record)
+        model(self.x, self.t, self.y, record=record)
         return {**sites, "weight": [rms(weights) for weights in weights_of_blocks(model)]}
 
 

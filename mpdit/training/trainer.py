@@ -12,10 +12,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from mpdit.catalogue import OBJECTIVES
-from mpdit.config import RunConfig, TrainConfig
-from mpdit.diffusion.objectives import Objective
+from mpdit.config import RunConfig
+from mpdit.diffusion.objectives import objective_of
 from mpdit.diffusion.process import Diffusion
+from mpdit.diffusion.target import Times
 from mpdit.disk import lease
 from mpdit.disk.files import append_row, make_folder, sync_path
 from mpdit.disk.identity import RESTORE
@@ -33,11 +33,14 @@ from mpdit.runtime.distributed import World
 from mpdit.runtime.provenance import record_missing_rows
 from mpdit.runtime.randomness import generator
 from mpdit.runtime.session import Interrupted, Session, log
+from mpdit.trainconfig import TrainConfig
 from mpdit.training import checkpoint
 from mpdit.training.batches import Batches
 from mpdit.training.meters import Meters
+from mpdit.training.optimizer import make_optimizer
 from mpdit.training.probe import Magnitudes, Probe, StepProbe
 from mpdit.training.rows import missing_rows, resume_rows
+from mpdit.training.start import load_start
 from mpdit.training.tensorboard import Events
 
 ROWS = ("metrics.jsonl", "magnitudes.jsonl")
@@ -68,24 +71,18 @@ class Trainer:
         self.config, self.session, self.device, self.world = config, session, device, world
         self.run = session.run
         self.batches = Batches(config, device)
-        self.diffusion = Diffusion().to(device)
-        objective = OBJECTIVES.find(config.train.objective).load()
-        self.objective: Objective = objective(self.diffusion)
+        self.objective = objective_of(config, Diffusion().to(device))
         self.model = build_model(config, device)
         self.model.recompute = config.train.gradient_checkpointing
         if config.train.compile:
             self.model.compile_blocks()
         self.replica = replicate(self.model) if world.size > 1 else None
         self.parameters = list(self.model.parameters())
-        self.optimizer = torch.optim.Adam(
-            parameter_groups(self.model, config.train),
-            betas=config.train.adam_betas,
-            fused=True,
-        )
+        self.optimizer = make_optimizer(self.model, config.train)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.ema = PowerEMA(self.parameters, config.train.ema_stds)
         self.meters = Meters(config, self.run, device, world.size)
-        self.probe = Probe.of_run(config, self.batches, self.diffusion)
+        self.probe = Probe.of_run(config, self.batches, self.objective)
         self.learning: Magnitudes = {}  # how the last step changed the weights, where probed
         self.rows: dict[str, list[int]] = {name: [] for name in ROWS}  # the steps of each file's
         self.step = 0
@@ -97,7 +94,7 @@ class Trainer:
             Interrupted: when a signal asked to stop; the state is kept.
             NonFiniteLossError: when the loss has become infinite or NaN.
             ConfigError: when TensorBoard is asked for and not installed, or the processes do not
-                see the same checkpoints, or these were trained with other betas.
+                see the same checkpoints, or these were trained with other betas; as `load_start`.
         """
         train, main = self.config.train, self.world.main
         self._resume()
@@ -164,18 +161,18 @@ class Trainer:
         self, step: int
     ) -> tuple[
         Float[Tensor, "batch channels height width"],
-        Int64[Tensor, " batch"],
+        Times,
         Float[Tensor, "batch channels height width"],
         Int64[Tensor, " batch"],
     ]:
-        """Images x₀, timesteps t, noise and labels (some dropped) of this rank's shard of a batch.
+        """Images x₀, times t, noise and labels (some dropped) of this rank's shard of a batch.
 
         What is random is drawn for the whole batch.
         """
         train, B = self.config.train, self.config.train.batch_size
         random = generator(self.config.seed, "train", step, self.device)
         spec = self.config.data.spec
-        t = torch.randint(0, 1000, (B,), generator=random, device=self.device)
+        t = self.objective.times(B, random, self.device)
         shape = (B, spec.channels, spec.size, spec.size)
         noise = torch.randn(shape, generator=random, device=self.device)
         dropped = torch.rand(B, generator=random, device=self.device) < train.label_dropout
@@ -215,16 +212,16 @@ class Trainer:
     def _losses(
         self,
         x0: Float[Tensor, "batch channels height width"],
-        t: Int64[Tensor, " batch"],
+        t: Times,
         noise: Float[Tensor, "batch channels height width"],
         y: Int64[Tensor, " batch"],
     ) -> Float[Tensor, 3]:
         """Sums over the images of loss, mse and vlb."""
-        x_t = self.diffusion.q_sample(x0, t, noise)
+        x_t = self.objective.noised(x0, t, noise)
         bf16 = self.config.train.precision == "bfloat16"
         model = self.model if self.replica is None else self.replica
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            output = model(x_t, t, y)  # (B, 2C, H, W)
+            output = model(*self.objective.inputs(x_t, t), y)  # (B, 2C, H, W)
         # autocast's bfloat16 is not for losses
         output = output.to(torch.promote_types(output.dtype, torch.float32))
         terms = self.objective.loss(output, x0, x_t, t, noise)
@@ -318,6 +315,9 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.ema.load_state_dict(state["ema"])
             log.info("resuming from step %d", self.step)
+        elif (start := self.config.train.start) is not None:
+            load_start(self.model, start)
+            log.info("starting from the weights of %s", start.path)
         newest = self.world.largest(self.step)
         if self.world.largest(newest - self.step):  # of another step, in any process
             raise ConfigError(
@@ -378,20 +378,3 @@ def replicate(model: DiT) -> DistributedDataParallel:
         # without any modulation the conditioning's embedders have no part in the output
         find_unused_parameters=not (config.parts or config.final_parts),
     )
-
-
-def parameter_groups(model: DiT, train: TrainConfig) -> list[dict[str, Any]]:
-    """Adam's groups: the rest, magnitude-preserving (weight-normalized) parameters, and gains.
-
-    Gains with the rate of the rest are among these, as checkpoints of version 0.1 have them.
-    """
-    preserving = model.mp_parameters()
-    gains = model.gains() if train.gain_learning_rate != train.learning_rate else []
-    apart = {id(parameter) for parameter in (*preserving, *gains)}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in apart]
-    groups: list[dict[str, Any]] = [
-        {"params": others, "lr": train.learning_rate},
-        {"params": preserving, "lr": train.mp_learning_rate},
-        {"params": gains, "lr": train.gain_learning_rate},
-    ]
-    return [group for group in groups if group["params"]]

@@ -1,6 +1,7 @@
 """Tables against numbers computed by hand from synthetic.DISTANCES."""
 
 import csv
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -128,6 +129,19 @@ def test_distances_that_may_not_stand_beside_each_other_are_called_out(own: Own)
     assert f"{runs[0].name}: its FD-digits@1000 is not a number: failed" in said
     assert comparison.differing(load(path)) == {"weights": ["w0", "w1"]}
     assert len(comparison.distances(load(path))) == 12
+
+
+def test_solvers_that_the_grid_crosses_may_stand_beside_each_other(own: Own) -> None:
+    path = own()
+    table = json.loads((path / "study.json").read_text())
+    for number, row in enumerate(table["runs"]):
+        (path / row["name"] / "evaluation.jsonl").unlink()
+        sampling = {"sampler": ("ddim", "heun")[number % 2], "steps": 50}
+        synthetic.write_evaluation(RunDir(path / row["name"]), 3.0, number, sampling=sampling)
+        row["axes"] = {"sample.solver": sampling["sampler"]}
+    assert comparison.differing(load(path)) == {"sampling.sampler": ["ddim", "heun"]}
+    (path / "study.json").write_text(json.dumps(table))
+    assert comparison.differing(load(path)) == {}
 
 
 def test_a_tuned_axis_shows_each_variant_at_its_own_best(tmp_path: Path) -> None:

@@ -42,6 +42,10 @@ OTHER: dict[str, list[Any]] = {
     "train.batch_size": [1, 128],
     "train.learning_rate": [1e-4, 2e-3],
     "train.mp_learning_rate": [1e-2],
+    "train.matrix_learning_rate": [1e-2],
+    "train.embedding_learning_rate": [1e-2],
+    "train.optimizer": ["muon"],
+    "train.weight_decay": [0.1],
     "train.adam_betas": [[0.9, 0.999], [0.5, 0.99]],
     "train.warmup_steps": [0, 7],
     "train.constant_steps": [1, 999],
@@ -49,11 +53,13 @@ OTHER: dict[str, list[Any]] = {
     "train.clip_norm": [0.1, 1.0],
     "train.label_dropout": [0.0, 0.2],
     "train.precision": ["bfloat16", "tf32"],
+    "train.objective": ["v", "x"],
     "train.ema_stds": [[0.05], [0.05, 0.1, 0.2]],
     "train.snapshot_every": [1, 17],
     "sample.count": [1, 500],
     "sample.steps": [1, 50],
     "sample.guidance": [0.0, 1.0, 3.0],
+    "sample.guidance_interval": [[0.3, 5.0]],
     "sample.solver": ["ddim", "dpm++"],
     "sample.ema_std": [0.1],
     "sample.precision": ["bfloat16", "tf32"],
@@ -117,7 +123,7 @@ def test_every_field_is_either_science_or_operation() -> None:
     operational = {f"{section}.{name}" for section, names in OPERATIONAL.items() for name in names}
     assert operational == set(ELSEWHERE)
     together = {"model.forced_weight_normalization", *(f"data.{key}" for key in LATENTS)}
-    together |= {"train.objective"}  # whose other values extensions add
+    together |= {"train.start"}  # of a file: tests/training/test_start.py
     together |= {"train.gain_learning_rate"}  # where there are gains
     together |= {"sample.respacing"}  # for some step counts only
     assert fields - operational == set(OTHER) | together
@@ -161,6 +167,35 @@ def test_latents_of_another_shape_are_another_run() -> None:
     shapes = [LATENTS] + [{**LATENTS, key: 2 * value} for key, value in LATENTS.items()]
     trees = [base() | {"data": {"name": "latents", **shape}} for shape in shapes]
     assert len({make_run(tree).id for tree in trees}) == 4
+
+
+@pytest.mark.parametrize("objective", ["flow", "edm"])
+def test_continuous_time_needs_its_solver_and_no_table_of_timesteps(objective: str) -> None:
+    tree = base()
+    tree["train"]["objective"] = objective
+    with pytest.raises(ConfigError, match=r"sample\.solver ddpm .* Set sample\.solver to heun"):
+        make_run(tree)
+    tree["sample"]["solver"] = "heun"
+    assert make_run(tree).id != make_run(base()).id
+    assert make_run(tree).sample.passes == 2 * make_run(tree).sample.steps - 1
+    tree["model"]["mp_embedding"] = True
+    with pytest.raises(ConfigError, match=r"model\.time_embedding table .* mp_fourier"):
+        make_run(tree)
+    tree["model"]["time_embedding"] = "mp_fourier"
+    assert make_run(tree).train.objective == objective
+
+
+def test_a_discrete_objective_refuses_a_solver_of_continuous_time() -> None:
+    with pytest.raises(ConfigError, match=r"Set sample\.solver to ddpm or ddim or dpm"):
+        make_run(base() | {"sample": {"solver": "heun"}})
+
+
+def test_a_guidance_interval_is_part_of_guided_runs_only() -> None:
+    plain, given = (sampled(guidance=1.0, guidance_interval=v) for v in (None, [0.3, 5.0]))
+    assert plain.id == given.id
+    assert Drawing.of_run(given).record() == Drawing.of_run(plain).record()
+    with pytest.raises(ConfigError, match="should rise"):
+        sampled(guidance_interval=[5.0, 0.3])
 
 
 @given(choices(ELSEWHERE))

@@ -32,20 +32,22 @@ def gradients(folder: Path, processes: int, **changes: object) -> dict[str, torc
 
 
 @pytest.mark.parametrize(
-    ("processes", "micro_batch_size", "conditioning"),
+    ("processes", "micro_batch_size", "conditioning", "objective"),
     [
-        (1, 3, "adaln"),
-        (3, 2, "adaln"),  # shares of 2, 3 and 3 images of the eight
-        (2, None, "none"),  # the conditioning's embedders have no gradients
+        (1, 3, "adaln", "epsilon"),
+        (3, 2, "adaln", "edm"),  # shares of 2, 3 and 3 images of the eight
+        (2, None, "none", "epsilon"),  # the conditioning's embedders have no gradients
     ],
 )
 def test_gradients_and_losses_are_those_of_one_process_at_once(
-    tmp_path: Path, processes: int, micro_batch_size: int | None, conditioning: str
+    tmp_path: Path, processes: int, micro_batch_size: int | None, conditioning: str, objective: str
 ) -> None:
-    model = {"conditioning": conditioning}
-    train = {"micro_batch_size": micro_batch_size}
-    one = gradients(tmp_path / "one", 1, model=model)
-    many = gradients(tmp_path / "many", processes, model=model, train=train)
+    sample = {"solver": "heun" if objective == "edm" else "ddpm"}
+    run = {"model": {"conditioning": conditioning}, "sample": sample}
+    train: dict[str, object] = {"objective": objective}
+    one = gradients(tmp_path / "one", 1, **run, train=train)
+    train |= {"micro_batch_size": micro_batch_size}
+    many = gradients(tmp_path / "many", processes, **run, train=train)
     assert one.keys() == many.keys()
     for name, gradient in one.items():
         torch.testing.assert_close(many[name], gradient, rtol=1e-4, atol=1e-7, msg=name)

@@ -1,6 +1,7 @@
 """A sample is a function of its set's description and its index, not of the batch."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from mpdit.catalogue import SOLVERS
 from mpdit.catalogue.respacing import even_timesteps
+from mpdit.config import RunConfig
 from mpdit.model import DiT
 from mpdit.sampling.drawing import Drawing, draw
 from mpdit.sampling.sampleset import to_uint8
@@ -36,9 +38,41 @@ def test_a_set_is_drawn_at_the_timesteps_that_its_respacing_says(
     assert tuple(asked) == even_timesteps(27, respacing)
 
 
+def solved(solver: str, **sample: object) -> RunConfig:
+    """A run that is sampled so, with an objective that the solver is for."""
+    objective = "edm" if SOLVERS[solver].continuous else "epsilon"
+    return tiny_config(
+        train={"objective": objective}, sample={"solver": solver, "steps": 8, **sample}
+    )
+
+
+@pytest.mark.parametrize("solver", ["ddim", "heun"])
+def test_guidance_is_applied_within_its_interval_of_noise_levels(
+    solver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    own = DiT.guided
+
+    def guided(model: DiT, *given: Any) -> torch.Tensor:
+        asked.append(given[-1])
+        return own(model, *given)
+
+    def samples(guidance: float, interval: list[float] | None) -> torch.Tensor:
+        asked.clear()
+        config = solved(solver, guidance=guidance, guidance_interval=interval)
+        return draw(talking_model(config), Drawing.of_run(config), range(2), CPU)
+
+    monkeypatch.setattr(DiT, "guided", guided)
+    assert torch.equal(samples(3.0, [0.0, 1e9]), samples(3.0, None))
+    assert torch.equal(samples(3.0, [1e8, 1e9]), samples(1.0, None))
+    samples(3.0, [1.0, 1e9])  # high noise levels come first
+    assert asked == sorted(asked, reverse=True)
+    assert set(asked) == {3.0, 1.0}
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_sample_is_the_same_image_whatever_it_is_batched_with(solver: str) -> None:
-    config = tiny_config(sample={"solver": solver, "steps": 8})
+    config = solved(solver)
     drawing, model = Drawing.of_run(config), talking_model(config)
     together = draw(model, drawing, range(6), CPU)
     alone = torch.cat([draw(model, drawing, range(i, i + 1), CPU) for i in range(6)])
@@ -48,7 +82,7 @@ def test_a_sample_is_the_same_image_whatever_it_is_batched_with(solver: str) -> 
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_the_noise_of_a_sample_is_the_same_bits_whatever_it_is_batched_with(solver: str) -> None:
-    config = tiny_config(sample={"solver": solver, "steps": 8})
+    config = solved(solver)
     drawing = Drawing.of_run(config)
     silent = build_model(config, CPU)  # its output is zero: nothing rounds by the batch
     together = draw(silent, drawing, range(6), CPU)

@@ -21,11 +21,11 @@ from mpdit.runtime.randomness import generator
 from mpdit.runtime.session import Interrupted, Session
 from mpdit.training.batches import Batches
 from mpdit.training.meters import NonFiniteLossError
+from mpdit.training.optimizer import parameter_groups
 from mpdit.training.trainer import (
     Trainer,
     build_model,
     learning_rate_factor,
-    parameter_groups,
     snapshot_file,
 )
 from tests.helpers import interrupted
@@ -44,12 +44,18 @@ def trainer(run: RunDir, config: RunConfig) -> Trainer:
     "train",
     [
         {"precision": "bfloat16"},
-        {"gradient_checkpointing": True, "micro_batch_size": 3},
+        {"gradient_checkpointing": True, "micro_batch_size": 3, "objective": "x"},
+        {"objective": "edm", "micro_batch_size": 3},
+        {"optimizer": "muon", "weight_decay": 0.1, "matrix_learning_rate": 1e-2},
     ],
-    ids=lambda train: "+".join(train),
+    ids=lambda train: "+".join(map(str, train.values())),
 )
 def test_a_stop_after_every_step_changes_no_bit(tmp_path: Path, train: dict[str, object]) -> None:
-    config = tiny_config(model=ALL, train={"steps": 6, **train})
+    config = tiny_config(
+        model={**ALL, "time_embedding": "mp_fourier"},
+        train={"steps": 6, **train},
+        sample={"solver": "heun" if train.get("objective") == "edm" else "ddpm"},
+    )
     whole, broken = RunDir(tmp_path / "whole"), RunDir(tmp_path / "broken")
     trainer(whole, config).fit()
     for _ in range(6):
@@ -203,6 +209,19 @@ def test_training_is_the_recipe_step_by_step(tmp_path: Path) -> None:
     for name, parameter in started.model.named_parameters():
         torch.testing.assert_close(parameter.data, named[name].data, rtol=1e-3, atol=1e-4, msg=name)
         torch.testing.assert_close(stored[name], average[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("objective", ["v", "flow", "edm"])
+def test_processes_share_the_batch_that_one_would_draw(objective: str, tmp_path: Path) -> None:
+    solver = "ddim" if objective == "v" else "heun"
+    config = tiny_config(train={"objective": objective}, sample={"solver": solver})
+    started = trainer(RunDir(tmp_path), config)
+    whole, shares = started.draw(3), []
+    for rank in range(2):
+        started.world = World(rank=rank, size=2)
+        shares.append(started.draw(3))
+    for drawn, *parts in zip(whole, *shares, strict=True):
+        assert torch.equal(drawn, torch.cat(parts))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

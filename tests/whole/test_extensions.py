@@ -147,7 +147,7 @@ def ideas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_kind_of_idea_is_trained_sampled_and_evaluated(ideas: Path) -> None:
     runs = {folder.name.partition("_s0")[0]: RunDir(folder) for folder in ideas.glob("*_s0-*")}
-    assert {*runs} == {"plain", "sigmoid", "log-scale", "v", "half-stochastic", "stripes"}
+    assert {*runs} == {"plain", "sigmoid", "log-scale", "min-snr", "half-stochastic", "stripes"}
     for run in runs.values():
         metrics = [row["metric"] for row in read_rows(run.path / "evaluation.jsonl")]
         assert {"FD-digits@40", "MD-digits@40"} <= set(metrics), run.name
@@ -157,7 +157,7 @@ def test_every_kind_of_idea_is_trained_sampled_and_evaluated(ideas: Path) -> Non
         "plain": ["mean_distance"],
         "sigmoid": ["mean_distance", "sigmoid_attention"],
         "log-scale": ["log_scale", "mean_distance"],
-        "v": ["mean_distance", "v_prediction"],
+        "min-snr": ["mean_distance", "min_snr"],
         "half-stochastic": ["mean_distance", "stochastic_ddim"],
         "stripes": ["mean_distance", "stripes"],
     }
