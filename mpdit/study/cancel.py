@@ -16,10 +16,11 @@ from mpdit.disk import links
 from mpdit.disk.files import make_folder, write_atomic
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import EXIT_INTERRUPTED, ConfigError
+from mpdit.study.claims import Claim
 from mpdit.study.cluster.scheduler import Scheduler
 from mpdit.study.reconcile import reconcile
 from mpdit.study.status import survey
-from mpdit.study.studydir import Claim, StudyDir
+from mpdit.study.studydir import StudyDir
 from mpdit.study.waiting import read_waiting, stop_waiting
 
 ASK_S = 5

@@ -29,8 +29,9 @@ from mpdit.errors import (
     ConfigError,
     reason_of,
 )
+from mpdit.study.claims import read_claim
 from mpdit.study.runprocess import cores, crash_reason, find_gpus, record_error, start_run
-from mpdit.study.studydir import StudyDir, read_claim
+from mpdit.study.studydir import StudyDir
 
 POLL_S = 0.1
 

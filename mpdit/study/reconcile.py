@@ -11,10 +11,11 @@ from mpdit.disk.files import append_row
 from mpdit.disk.lease import BusyError
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import ConfigError
+from mpdit.study.claims import Claim
 from mpdit.study.cluster.scheduler import Placement, Scheduler
 from mpdit.study.runprocess import record_error
 from mpdit.study.status import explain_end
-from mpdit.study.studydir import Claim, StudyDir
+from mpdit.study.studydir import StudyDir
 
 
 def reconcile(study: StudyDir) -> None:

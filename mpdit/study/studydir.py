@@ -8,19 +8,8 @@ study.json          its runs in the grid's order, then those on disk that are no
 held.txt            the runs that are not started before they are released (see ``holds``)
 .code/<hash>/       a snapshot of the code that runs execute (see ``codesnapshot``)
 .lock               held (flock) by whoever changes any of these
-.jobs/*.jsonl       one claim a submission: ``{cluster, host, runs, …}``, then ``{finished}`` for
-                    each run that has ended. Of two kinds:
-                    local: held (flock) by its pool, and live as long as that; ``{pid}`` is it.
-                    ``{finished, reason}`` is a run that could neither start nor keep the reason;
-                    with one of these the claim stays until the next submission
-                    slurm: live until all its runs are finished. The first row has ``job_name``;
-                    ``{array, at, tasks: [[run, …], …]}`` is written before each sbatch, and
-                    ``{array, job}`` after it: job is null when Slurm did not accept the array
-.jobs/*/            beside a Slurm claim: submitit's scripts, logs and pickles; <run>.exit, the exit
-                    status of a run that its job has brought to an end, is as good as ``finished``;
-                    `cancel` writes it too, of single runs in a pool or a shared job, which stop
-                    such a run or do not start it; ``cancelled``, the runs whose tasks it cancelled
-.jobs/*.notice/     the same of the small job that comes after a submission
+.jobs/*.jsonl       one claim a submission, and beside it a folder (see ``claims``)
+.jobs/*.notice/     the same folder of the small job that comes after a submission
 .waiting.json       the runs that wait for room in Slurm (see ``waiting``)
 ==================  ===============================================================================
 """
@@ -33,16 +22,15 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NotRequired
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from mpdit.config import DEFAULTS
@@ -52,7 +40,6 @@ from mpdit.disk.files import (
     append_row,
     locked,
     make_folder,
-    read_rows,
     warn_once,
     write_atomic,
 )
@@ -60,106 +47,13 @@ from mpdit.disk.jsontext import parse_json
 from mpdit.disk.rundir import RunDir, id_in, write_extensions
 from mpdit.errors import ConfigError, nearest
 from mpdit.grid.plan import Plan, PlannedRun
+from mpdit.study.claims import Claim, fits, read_claim
 from mpdit.text import count
 
 NOTICE = ".notice"
 REMEDY = "Delete it and submit the grid again, which writes it anew"
-UNREADABLE = "unreadable"
-"""The cluster of a claim that only another user can read."""
 OLD_DIGITS = 8
 """Of the ids in version 0.1."""
-
-
-@dataclass(frozen=True)
-class JobArray:
-    """What one sbatch submits: the runs of each of its tasks.
-
-    ``name`` finds it in the queue; ``job`` is Slurm's id, None before sbatch has answered; ``at``
-    is the time of submission in seconds.
-    """
-
-    name: str
-    tasks: tuple[tuple[str, ...], ...]
-    job: str | None = None
-    at: float = 0.0
-
-    @property
-    def index(self) -> int:
-        """Its number within its submission."""
-        return int(self.name.rpartition("-")[2])
-
-    def task_ids(self) -> dict[str, tuple[str, ...]]:
-        """Slurm's id of every task (``JOB_INDEX``, of one alone ``JOB``) → its runs."""
-        if self.job is None:
-            return {}
-        if len(self.tasks) == 1:
-            return {self.job: self.tasks[0]}
-        return {f"{self.job}_{index}": runs for index, runs in enumerate(self.tasks)}
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A submission, and the runs that it has still to bring to an end.
-
-    ``pid`` is a local one's pool, on ``host``; 0 of one to Slurm.
-    """
-
-    file: Path
-    cluster: str
-    host: str
-    pid: int
-    runs: frozenset[str]
-    arrays: tuple[JobArray, ...] = ()
-    reasons: Mapping[str, str] = field(default_factory=dict)
-    """Why the processes of some runs could not start, by run."""
-
-    @property
-    def folder(self) -> Path:
-        """What submitit writes, and ``<run>.exit`` (see above)."""
-        return self.file.with_suffix("")
-
-    def task_log(self, task: str) -> Path:
-        """What submitit and Slurm said of a task, by its id."""
-        return self.folder / f"{task}_0_log.out"
-
-    def pickles(self, array: JobArray, job: str) -> list[Path]:
-        """The files without which the tasks of an array, submitted as ``job``, cannot begin."""
-        ids = replace(array, job=job).task_ids()
-        return [self.folder / f"{task}_submitted.pkl" for task in ids]
-
-    def task_of(self, run: str) -> str | None:
-        """The id of the task that the run is in."""
-        ids = (array.task_ids().items() for array in self.arrays)
-        return next((task for task, runs in chain.from_iterable(ids) if run in runs), None)
-
-    def exit_file(self, run: str) -> Path:
-        """Its existence releases a run (see above)."""
-        return self.folder / f"{run}.exit"
-
-    @property
-    def cancelled(self) -> Path:
-        """Names the runs whose tasks were cancelled, and need not wait for Slurm's word."""
-        return self.folder / "cancelled"
-
-    @property
-    def is_live(self) -> bool:
-        """Whether it may still start runs. Without locks a local one lives as long as its pool."""
-        if self.cluster != "local":
-            return bool(self.runs) or self.cluster == UNREADABLE
-        held = _is_held(self.file)
-        return self.is_here and leases.process_exists(self.pid) if held is None else held
-
-    @property
-    def is_here(self) -> bool:
-        return self.cluster == "local" and self.host == socket.gethostname()
-
-    @property
-    def is_mine(self) -> bool:
-        """Whether this user has submitted it: Slurm may hide the jobs of others (PrivateData)."""
-        try:
-            return self.file.stat().st_uid == os.getuid()
-        except FileNotFoundError:  # it has just been dropped
-            return False
 
 
 @dataclass(frozen=True)
@@ -210,9 +104,9 @@ class StudyDir:
             raise ConfigError(f"{file} is damaged: {error}. {REMEDY}") from None
         if not isinstance(data, dict) or not isinstance(data.get("runs"), list):
             raise ConfigError(f"{file} is damaged: it lists no runs. {REMEDY}")
-        if not _fits(_HEAD, data):
+        if not fits(_HEAD, data):
             raise ConfigError(f"{file} is damaged: grid or set. {REMEDY}")
-        whole = [entry for entry in data["runs"] if _fits(_ENTRY, entry)]
+        whole = [entry for entry in data["runs"] if fits(_ENTRY, entry)]
         if damaged := len(data["runs"]) - len(whole):
             warn_once(f"{file}: {count(damaged, 'run')} damaged and counted as absent. {REMEDY}")
         return {**data, "runs": whole}
@@ -368,11 +262,6 @@ class StudyDir:
                 entry.unlink(missing_ok=True)
 
 
-def job_names(job_name: str, arrays: int) -> list[str]:
-    """The name in the queue of each array of a submission."""
-    return [f"{job_name}-{index}" for index in range(arrays)]
-
-
 class _Listed(TypedDict):
     """What every run of study.json has."""
 
@@ -392,87 +281,7 @@ class _Head(TypedDict, total=False):
     set: list[str]
 
 
-class _Tasks(TypedDict):
-    tasks: list[list[str]]
-
-
-class _ClaimRow(TypedDict, total=False):
-    """What a row of a claim may have."""
-
-    cluster: str
-    host: str
-    pid: int
-    runs: list[str]
-    job_name: str
-    arrays: list[_Tasks]
-    finished: str
-    reason: str
-    array: int
-    at: float
-    tasks: list[list[str]]
-    job: str | None
-
-
-_ENTRY, _HEAD, _ROW = TypeAdapter(_Listed), TypeAdapter(_Head), TypeAdapter(_ClaimRow)
-
-
-def _fits(kind: TypeAdapter[Any], value: Any) -> bool:
-    """Whether a value from a file is of a kind; keys that a newer version adds are ignored."""
-    try:
-        kind.validate_python(value, strict=True)
-    except ValidationError:
-        return False
-    return True
-
-
-def read_claim(file: Path) -> Claim:
-    """A submission's claim, without its damaged rows; another user's may be unreadable."""
-    try:
-        written = read_rows(file)
-    except PermissionError as error:
-        warn_once(f"{file} cannot be read ({error.strerror}); what it claims is unknown")
-        written = [{"cluster": UNREADABLE}]
-    rows = [row for row in written if _fits(_ROW, row)]
-    if damaged := len(written) - len(rows):
-        warn_once(f"{file}: {count(damaged, 'row')} damaged and counted as absent")
-    merged = {key: value for row in rows for key, value in row.items()}
-    finished = {row["finished"] for row in rows if "finished" in row}
-    finished |= {exit_file.stem for exit_file in file.with_suffix("").glob("*.exit")}
-    arrays = dict(enumerate(merged.get("arrays", ())))  # of version 0.1: all in the first row
-    arrays |= {row["array"]: row for row in rows if "tasks" in row}
-    jobs = {row["array"]: row["job"] for row in rows if "job" in row}
-    refused = {index for index, job in jobs.items() if job is None}
-    name = merged.get("job_name", "")
-    taken = [
-        JobArray(
-            f"{name}-{index}",
-            tuple(map(tuple, array["tasks"])),
-            jobs.get(index),
-            array.get("at", 0.0),
-        )
-        for index, array in sorted(arrays.items())
-        if index not in refused
-    ]
-    runs = {run for array in taken for task in array.tasks for run in task}
-    return Claim(
-        file=file,
-        cluster=merged.get("cluster", "local"),
-        host=merged.get("host", ""),
-        pid=merged.get("pid", 0),
-        runs=frozenset(runs or merged.get("runs", ())) - finished,
-        reasons={row["finished"]: row["reason"] for row in rows if "reason" in row},
-        arrays=tuple(taken),
-    )
-
-
-def _is_held(file: Path) -> bool | None:
-    """Whether a process holds a claim; None on a file system without locks."""
-    try:
-        with file.open("rb") as handle:
-            granted = leases.lock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    return None if granted is None else not granted
+_ENTRY, _HEAD = TypeAdapter(_Listed), TypeAdapter(_Head)
 
 
 def _entry(run: PlannedRun, name: str) -> dict[str, Any]:

@@ -18,12 +18,13 @@ from mpdit.grid.grid import load_grid
 from mpdit.grid.plan import Plan, PlannedRun, make_plan
 from mpdit.grid.site import site_resources
 from mpdit.study import pool
+from mpdit.study.claims import JobArray
 from mpdit.study.codesnapshot import Codes, assign, place_of
 from mpdit.study.notice import follow_up
 from mpdit.study.reconcile import reconcile
 from mpdit.study.stages import read_stage
 from mpdit.study.status import TO_DO, RunStatus, missing, survey
-from mpdit.study.studydir import JobArray, StudyDir
+from mpdit.study.studydir import StudyDir
 from mpdit.study.waiting import read_waiting, stop_waiting
 
 if TYPE_CHECKING:

@@ -24,8 +24,9 @@ from mpdit.grid.resources import NO_LIMIT, Resources
 from mpdit.grid.sbatch import OF_SIZE
 from mpdit.grid.site import used_variables
 from mpdit.study import codesnapshot
+from mpdit.study.claims import job_names
 from mpdit.study.cluster import partitions
-from mpdit.study.studydir import StudyDir, job_names
+from mpdit.study.studydir import StudyDir
 
 NOTICE_MIN = 10
 UNLIMITED_TIMEOUTS = 1_000_000

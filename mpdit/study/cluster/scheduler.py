@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 from mpdit import slurm
 from mpdit.errors import ConfigError
+from mpdit.study.claims import Claim
 from mpdit.study.cluster.endings import classify
 from mpdit.study.runprocess import tail
-from mpdit.study.studydir import Claim
 
 ASK_S = 30
 """Seconds between two queries of a screen that is redrawn."""

@@ -21,6 +21,7 @@ from mpdit.disk.files import append_row, make_folder
 from mpdit.errors import ConfigError
 from mpdit.grid.resources import Resources
 from mpdit.study import waiting
+from mpdit.study.claims import JobArray
 from mpdit.study.cluster.arrays import (
     UNLIMITED_TIMEOUTS,
     Batch,
@@ -30,7 +31,7 @@ from mpdit.study.cluster.arrays import (
     script,
 )
 from mpdit.study.cluster.job import Job
-from mpdit.study.studydir import NOTICE, JobArray, StudyDir
+from mpdit.study.studydir import NOTICE, StudyDir
 from mpdit.text import count
 
 

@@ -10,9 +10,10 @@ from typing import TextIO
 
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import ConfigError
+from mpdit.study.claims import read_claim
 from mpdit.study.cluster.scheduler import ASK_S, Scheduler
 from mpdit.study.status import WAITING, RunStatus, survey
-from mpdit.study.studydir import StudyDir, read_claim
+from mpdit.study.studydir import StudyDir
 
 POLL_S = 0.5
 
