@@ -5,26 +5,16 @@ from __future__ import annotations
 
 import gc
 import json
-import os
-import signal
 import sys
-import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from mpdit.grid.plan import Plan
-    from mpdit.grid.stages import Stage
-    from mpdit.study.status import RunStatus
-    from mpdit.study.studydir import StudyDir
-    from mpdit.study.submission import Execution, Submission
-    from mpdit.text import Paint
 
 app = typer.Typer(
     add_completion=False,
@@ -110,8 +100,10 @@ def plan(
     from mpdit.study.cost import make_bill
     from mpdit.study.screens.plantable import plan_lines
     from mpdit.study.screens.stagelines import forecast_lines
+    from mpdit.study.screens.submitting import changes
     from mpdit.study.stages import read_stage
     from mpdit.study.studydir import StudyDir
+    from mpdit.text import painter
 
     part, whole = _load(grid, sets, only, results)
     study = StudyDir(results / part.study)
@@ -131,9 +123,9 @@ def plan(
         )
         _print_json(rows)
     else:
-        changes = _changes(study, whole, *study.compare(whole))
-        stages = forecast_lines(whole, stage, study, _paint())
-        print("\n".join((*plan_lines(part, bill, _paint()), *stages, *changes)))
+        changed = changes(study, whole, *study.compare(whole))
+        stages = forecast_lines(whole, stage, study, painter())
+        print("\n".join((*plan_lines(part, bill, painter()), *stages, *changed)))
 
 
 @app.command()
@@ -172,7 +164,7 @@ def submit(
     Done runs are skipped, running ones are left alone, interrupted ones are resumed.
     """
     from mpdit.errors import ConfigError
-    from mpdit.study.screens import messages
+    from mpdit.study.screens import messages, submitting
     from mpdit.study.submission import Execution, choose_cluster
 
     part, whole = _load(grid, sets, only, results)
@@ -185,8 +177,8 @@ def submit(
         print("\n".join(messages.dry_run(present, results, how)))
         return
     if not yes:
-        _agree(present, results)
-    _submit(part, results, how, wait, whole, grid_name=str(grid))
+        submitting.agree(present, results)
+    raise typer.Exit(submitting.submit(part, results, how, wait, whole, grid_name=str(grid)))
 
 
 @app.command()
@@ -213,6 +205,7 @@ def retry(
     """
     from mpdit.study.choosing import select_part
     from mpdit.study.retry import STATES, adjust, last_cluster
+    from mpdit.study.screens import submitting
     from mpdit.study.studydir import find_study
     from mpdit.study.submission import Execution, choose_cluster, stored_plan
 
@@ -222,7 +215,8 @@ def retry(
     how = Execution(choose_cluster(last_cluster(found), plan), max_parallel, on_end, live_code)
     name = found.grid_name
     more = partial(adjust, study=found, time=time, memory=memory, sets=sets or ())
-    _submit(part, found.path.parent, how, wait, plan, grid_name=name, states=STATES, adjust=more)
+    options = {"grid_name": name, "states": STATES, "adjust": more}
+    raise typer.Exit(submitting.submit(part, found.path.parent, how, wait, plan, **options))
 
 
 @app.command()
@@ -239,11 +233,13 @@ def status(
     from mpdit.study.cluster.scheduler import Scheduler
     from mpdit.study.screens.codelines import differing
     from mpdit.study.screens.dropped import active_lines
+    from mpdit.study.screens.program import command
     from mpdit.study.screens.stagelines import stage_lines
     from mpdit.study.screens.statustable import overview, status_lines
     from mpdit.study.screens.watch import follow
     from mpdit.study.status import survey
     from mpdit.study.studydir import StudyDir, find_study
+    from mpdit.text import painter
 
     found = find_study(study, results)
     names = None if found.is_staged and not only else select_runs(found, only or ())
@@ -258,13 +254,13 @@ def status(
     if as_json:
         _print_json(map(asdict, statuses))
         return
-    paint = _paint()
+    paint = painter()
     head = overview(found.name, statuses, scheduler.silence, paint)
     outside = [entry["name"] for entry in found.entries if not entry.get("in_grid", True)]
     active = [status for status in statuses if not status.in_grid and status.is_pending]
-    dropped = active_lines(found, active, outside, _command("cancel", found), paint)
+    dropped = active_lines(found, active, outside, command("cancel", found), paint)
     stage = stage_on_disk(found)
-    stages = stage_lines(stage, statuses, _command("retry", found), paint)
+    stages = stage_lines(stage, statuses, command("retry", found), paint)
     codes = (paint(line, "dim") for line in differing(found, statuses))
     print(*head, *stages, *dropped, *codes, "", *status_lines(statuses, paint), sep="\n")
 
@@ -302,8 +298,10 @@ def cancel(study: StudyName, results: Results = RESULTS, only: Only = None) -> N
     """
     from mpdit.study.cancel import cancel as cancel_study
     from mpdit.study.choosing import select_runs
+    from mpdit.study.screens.program import named
     from mpdit.study.status import summary, survey
     from mpdit.study.studydir import find_study
+    from mpdit.text import painter
 
     found = find_study(study, results)
     names = select_runs(found, only or ())
@@ -311,10 +309,10 @@ def cancel(study: StudyName, results: Results = RESULTS, only: Only = None) -> N
     if left := done.asked - done.stopped:
         _fail(f"{left} of {done.asked} processes and tasks have not stopped yet", 1)
     if not done.asked:
-        what = _named(found, only)
+        what = named(found, only)
         print(f"nothing of {what} is running on this machine or in Slurm")
         return
-    print(f"stopped; {summary(survey(found, names), _paint())}")
+    print(f"stopped; {summary(survey(found, names), painter())}")
 
 
 @app.command()
@@ -323,13 +321,15 @@ def hold(study: StudyName, results: Results = RESULTS, only: Only = None) -> Non
     from mpdit.study.choosing import select_runs
     from mpdit.study.hold import hold as hold_runs
     from mpdit.study.screens.messages import held_lines
+    from mpdit.study.screens.program import command, named
     from mpdit.study.studydir import find_study
+    from mpdit.text import painter
 
     found = find_study(study, results)
     done = hold_runs(found, select_runs(found, only or ()))
-    print(*held_lines(done, f"nothing of {_named(found, only)} waits", _paint()), sep="\n")
+    print(*held_lines(done, f"nothing of {named(found, only)} waits", painter()), sep="\n")
     if done.runs:
-        print(_paint()(f"  {_command('release', found, only)}", "dim"))
+        print(painter()(f"  {command('release', found, only)}", "dim"))
 
 
 @app.command()
@@ -338,11 +338,13 @@ def release(study: StudyName, results: Results = RESULTS, only: Only = None) -> 
     from mpdit.study.choosing import select_runs
     from mpdit.study.hold import release as release_runs
     from mpdit.study.screens.messages import held_lines
+    from mpdit.study.screens.program import named
     from mpdit.study.studydir import find_study
+    from mpdit.text import painter
 
     found = find_study(study, results)
     done = release_runs(found, select_runs(found, only or ()))
-    print(*held_lines(done, f"nothing of {_named(found, only)} is held", _paint()), sep="\n")
+    print(*held_lines(done, f"nothing of {named(found, only)} is held", painter()), sep="\n")
 
 
 def _load(
@@ -368,172 +370,15 @@ def _of_stage(part: Plan, whole: Plan, results: Path) -> Plan:
     return part if stage is None else stage.narrow(part, pending=True)
 
 
-def _agree(part: Plan, results: Path) -> None:
-    """Ask on a terminal before a large submission; refuse it elsewhere."""
-    from mpdit.errors import ConfigError
-    from mpdit.study.screens.messages import doubtful_bill
-    from mpdit.study.submission import check_plan
-
-    check_plan(part, results)
-    doubt, lines = doubtful_bill(part, results)
-    if not doubt:
-        return
-    if not sys.stdin.isatty():
-        raise ConfigError(f"{part.study} needs {doubt}. Add --yes to submit anyway.")
-    print(*lines, sep="\n")
-    if input(f"{part.study} needs {doubt}. Submit? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise ConfigError("not submitted")
-
-
-def _submit(
-    part: Plan, results: Path, how: Execution, wait: bool, whole: Plan, **options: Any
-) -> None:
-    """Submit; then wait for the end, or print how to follow the runs.
-
-    Ctrl-C stops the pool that was started here; Slurm's tasks continue.
-    """
-    # imported before the pool starts, so that Ctrl-C is then caught by the try below
-    from mpdit.study.advance import stage_on_disk
-    from mpdit.study.screens.watch import follow
-    from mpdit.study.status import survey
-    from mpdit.study.studydir import StudyDir
-    from mpdit.study.submission import submit
-
-    began = time.monotonic()
-    if wait:
-        signal.signal(signal.SIGTERM, _interrupt)
-    submission = submit(part, results, how, whole=whole, **options)
-    if not wait:
-        _announce(submission, whole)
-        if submission.started or submission.waiting:
-            study = submission.study
-            for command in (f"{_command('status', study)} --watch", _command("cancel", study)):
-                print(_paint()(f"  {command}", "dim"))
-        return
-    interrupted = False
-    try:
-        _announce(submission, whole)
-        names = None if submission.goes_on else submission.runs
-        statuses = follow(submission.study, names, submission.is_working, sys.stdout)
-    except KeyboardInterrupt:
-        interrupted = True
-        if submission.is_working():
-            _stop(submission)
-        statuses = survey(submission.study, submission.runs)
-    stage = stage_on_disk(StudyDir(submission.study.path))
-    _conclude(submission, statuses, time.monotonic() - began, stage)
-    if interrupted or not _is_over(statuses, stage):
-        raise typer.Exit(130 if interrupted else 1)
-
-
-def _is_over(statuses: list[RunStatus], stage: Stage | None) -> bool:
-    """Whether the runs are done; of a staged study, whether it needs no more."""
-    if stage is not None:
-        return stage.is_over
-    return all(status.state == "done" for status in statuses)
-
-
-def _announce(submission: Submission, whole: Plan) -> None:
-    """Print what was submitted and what was not, and what changed in the grid."""
-    from mpdit.study.screens.messages import announcement
-    from mpdit.study.screens.plantable import unmatched
-
-    study = submission.study
-    changes = _changes(study, whole, submission.new, submission.dropped)
-    print(*announcement(submission, _paint()), *unmatched(whole, _paint()), *changes, sep="\n")
-    if any(status.state == "held" for status in submission.left):
-        print(f"  to start the held runs:  {_command('release', study)}")
-
-
-def _changes(study: StudyDir, whole: Plan, new: Sequence[str], dropped: Sequence[str]) -> list[str]:
-    """What a grid has gained and lost, and how to cancel what still runs of the lost."""
-    from mpdit.study.choosing import outside as runs_outside
-    from mpdit.study.screens.dropped import active_lines, still_active
-    from mpdit.study.screens.plantable import grid_changes
-
-    outside = runs_outside(study, whole)
-    active = still_active(study, outside)
-    lost = {status.name for status in active}
-    return [
-        *grid_changes(new, dropped, lost, _paint()),
-        *active_lines(study, active, outside, _command("cancel", study), _paint()),
-    ]
-
-
-def _conclude(
-    submission: Submission, statuses: list[RunStatus], seconds: float, stage: Stage | None
-) -> None:
-    """Print the result of the runs and the next command."""
-    from mpdit.study.screens.stagelines import stage_lines
-    from mpdit.study.screens.watch import outcome
-    from mpdit.text import shell_line
-
-    paint = _paint()
-    study = submission.study
-    print("\n".join(outcome(study, statuses, seconds, paint)))
-    for line in stage_lines(stage, statuses, _command("retry", study), paint):
-        print(f"  {line}")
-    if any(status.is_active for status in statuses) and not submission.is_working():
-        print("other runs continue; to stop them too:")
-        print(f"  {_command('cancel', study)}")
-    elif any(status.state == "held" for status in statuses):
-        print(f"to start the held runs:  {_command('release', study)}")
-    elif not _is_over(statuses, stage):
-        print(f"to resume:  {_program(*sys.argv[1:])}")
-    else:
-        analyse = shell_line("python", "-m", "analysis", os.path.relpath(study.path))
-        print(paint(f"next:  {analyse}", "dim"))
-
-
-def _command(name: str, study: StudyDir, only: Sequence[str] | None = None) -> str:
-    """A command on a study, as one would type it here."""
-    here = os.path.relpath(study.path)
-    where = study.name if Path(here) == RESULTS / study.name else here
-    return _program(name, where, *(word for one in only or () for word in ("--only", one)))
-
-
-def _named(study: StudyDir, only: Sequence[str] | None) -> str:
-    """A study's name, or those of its runs that were asked for."""
-    return f"{study.name} ({', '.join(only)})" if only else study.name
-
-
-def _interrupt(_number: int, _frame: Any) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def _stop(submission: Submission) -> None:
-    """Stop the pool and wait for it; a second Ctrl-C ends the waiting."""
-    print("\nstopping: the runs keep their state …", flush=True)
-    submission.stop()
-    try:
-        while submission.is_working():
-            time.sleep(0.1)
-    except KeyboardInterrupt:
-        print("the runs are still stopping in the background")
-
-
-def _program(*words: str) -> str:
-    """A command line of this program."""
-    from mpdit.text import shell_line
-
-    return shell_line("python", sys.argv[0], *words)
-
-
-def _paint(out: TextIO | None = None) -> Paint:
-    from mpdit.text import Paint
-
-    return Paint((out or sys.stdout).isatty() and "NO_COLOR" not in os.environ)
-
-
 def _print_json(rows: Any) -> None:
     """Print a JSON list, one object a line."""
     print("[" + ",\n ".join(json.dumps(row) for row in rows) + "]")
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:
-    from mpdit.text import one_line
+    from mpdit.text import one_line, painter
 
-    print(_paint(sys.stderr)(f"error: {one_line(message, 1000)}", "red"), file=sys.stderr)
+    print(painter(sys.stderr)(f"error: {one_line(message, 1000)}", "red"), file=sys.stderr)
     sys.exit(code)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -153,3 +155,8 @@ def fit(lines: Iterable[str], width: int) -> Any:
     for text in texts:
         text.truncate(width, overflow="ellipsis")
     return Group(*texts)
+
+
+def painter(out: TextIO | None = None) -> Paint:
+    """Colours on a terminal (of standard output, unless another is given), none elsewhere."""
+    return Paint((out or sys.stdout).isatty() and "NO_COLOR" not in os.environ)
