@@ -9,6 +9,7 @@ from analysis.study import NothingToShow, Study
 from analysis.tables.cells import printer
 from analysis.tables.compare import CHANGES, columns_of
 from analysis.tables.table import table
+from mpdit.modelconfig import SPELLED
 
 pretty_effects = printer(
     {
@@ -117,10 +118,14 @@ def contributions(study: Study) -> pd.DataFrame:
 
 
 def _added(study: Study, variant: str, before: str) -> str:
-    """The flags that a step adds, then every other setting that it changes."""
+    """The flags that a step adds, then every other setting that it changes.
+
+    An option that such a flag sets (`SPELLED`) is not another setting.
+    """
     one, other = (study.designs.loc[name] for name in (variant, before))
     flags = [flag for flag in one["flags"] if flag not in other["flags"]]
-    apart = {"seed", *(f"model.{flag}" for flag in flags)}
+    spelled = (name for name, option in SPELLED.items() if option.field in flags)
+    apart = {"seed", *(f"model.{name}" for name in (*flags, *spelled))}
     changed = [
         f"{key} {levels.text(one[key])}"
         for key in map(str, study.designs.columns)
