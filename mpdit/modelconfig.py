@@ -61,7 +61,7 @@ SPELLED = {
 }
 """Options one value of which is a flag of the paper's; None follows the flag."""
 
-OF_TABLE = ("mp_pos_enc", "mean_free_positions")
+OF_TABLE = ("mp_pos_enc", "mean_free_positions", "mean_free_table")
 """What only the table of positions has."""
 
 
@@ -165,11 +165,7 @@ class ModelConfig(Section):
         if (name := data.pop("name", None)) is not None:
             size, patch = parse_model_name(name)
             data = {**size._asdict(), "patch_size": patch, **data}
-        given = {spelled.field for name, spelled in SPELLED.items() if data.get(name) is not None}
-        if data.get("positions") == "rope":
-            given |= set(OF_TABLE)
-        of_preset = {name: value for name, value in PRESETS[preset].items() if name not in given}
-        return _gather_flags({**of_preset, **data})
+        return _gather_flags({**_of_preset(preset, data), **data})
 
     @field_validator("conditioning", mode="before")
     @classmethod
@@ -180,7 +176,8 @@ class ModelConfig(Section):
     def as_before(cls, data: Mapping[str, Any], defaults: int) -> dict[str, Any]:
         """As of every section; what a preset says is not omitted."""
         preset = data.get("preset")
-        options = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
+        known = isinstance(preset, str) and preset in PRESETS
+        options = _of_preset(str(preset), data) if known else {}
         return super().as_before({**options, **data}, defaults)
 
     @model_validator(mode="after")
@@ -271,6 +268,14 @@ class ModelConfig(Section):
 FLAGS.reserve(
     {*ModelConfig.model_fields, "preset", "name"} - {*PAPERS_FLAGS}, "an option of the model"
 )
+
+
+def _of_preset(preset: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """A preset's options, without those that another option in ``data`` decides."""
+    decided = {spelled.field for name, spelled in SPELLED.items() if data.get(name) is not None}
+    if data.get("positions") == "rope":
+        decided |= set(OF_TABLE)
+    return {name: value for name, value in PRESETS[preset].items() if name not in decided}
 
 
 def _split(mode: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from mpdit.modelconfig import ModelConfig
 
 EPS = 1e-6
 ALPHA = 0.5
-"""DyT's α at first (Zhu et al., section 7)."""
+"""DyT's α at first, as Zhu et al. have it."""
 DYT_MAGNITUDE = 0.4166
 """√E[tanh(αx)²] for normally distributed x and the first α."""
 

@@ -314,6 +314,24 @@ def test_a_flag_and_the_option_that_it_is_a_value_of_are_one_run(
             run(**{flag: value, option: name})
 
 
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        ({"norm": "rms"}, "no_layernorm"),
+        ({"qk_norm": "rms"}, "cosine_attention"),
+        ({"positions": "rope"}, "mp_pos_enc"),
+    ],
+)
+@pytest.mark.parametrize("defaults", [0, 1, 2])
+def test_a_preset_gives_way_to_an_option_whatever_the_defaults(
+    options: dict[str, Any], flag: str, defaults: int
+) -> None:
+    model = base()["model"] | {"preset": "mods", **options}
+    made = make_run(base() | {"model": model}, defaults).model
+    assert not getattr(made, flag)
+    assert made == make_run(base() | {"model": {**model, flag: False}}).model
+
+
 def test_a_named_size_and_its_numbers_are_one_run() -> None:
     named = base() | {"model": {"name": "DiT-S/2"}}
     spelled = base() | {"model": {"depth": 12, "width": 384, "heads": 6, "patch_size": 2}}

@@ -16,7 +16,7 @@ from mpdit.model import DiT
 from mpdit.model.embedding import AxialRoPE
 from mpdit.model.layers import MLP, SILU_MAGNITUDE, Attention
 from mpdit.model.norm import DYT_MAGNITUDE, norm_of
-from mpdit.modelconfig import ModelConfig
+from mpdit.modelconfig import PRESETS, ModelConfig
 from tests.helpers.magnitudes import probed
 
 DATA = Dataset(channels=2, size=8, classes=5, extractor="digits")
@@ -221,7 +221,10 @@ def test_the_model_with_rope_has_no_table_and_sees_places():
 def test_what_rope_cannot_have_is_one_message_and_a_preset_gives_way():
     refused({"positions": "rope", "mp_pos_enc": True}, "mp_pos_enc is of the table of positions")
     refused({"positions": "rope", "heads": 8}, "width 16 / heads 8 is not a multiple of 4")
-    assert not config(**MODS, positions="rope").mp_pos_enc
+    refused({"positions": "rope", "mean_free_table": True}, "mean_free_table is of the table of")
+    for preset in PRESETS:
+        model = config(preset=preset, positions="rope")
+        assert not any((model.mp_pos_enc, model.mean_free_positions, model.mean_free_table))
 
 
 @pytest.mark.parametrize(
