@@ -9,6 +9,7 @@ from PIL import Image
 from mpdit.config import DataConfig, RunConfig
 from mpdit.data import datasets
 from mpdit.data.datasets import latent_store
+from mpdit.diffusion.objectives import objective_of
 from mpdit.diffusion.process import Diffusion
 from mpdit.errors import ConfigError
 from mpdit.runtime.randomness import generator
@@ -175,8 +176,8 @@ def test_an_image_that_cannot_be_read_is_named(pictures: Path) -> None:
 
 
 def test_the_probe_works_on_latents_as_on_images(config: RunConfig) -> None:
-    probe = Probe.of_run(config, Batches(config, CPU), Diffusion())
-    again = Probe.of_run(config, Batches(config, CPU), Diffusion())
+    probe = Probe.of_run(config, Batches(config, CPU), objective_of(config, Diffusion()))
+    again = Probe.of_run(config, Batches(config, CPU), objective_of(config, Diffusion()))
     assert torch.equal(probe.x_t, again.x_t)
     assert len(probe.y) == min(IMAGES, len(Batches(config, CPU)))
     assert probe.x_t.isfinite().all()
