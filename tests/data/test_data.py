@@ -178,9 +178,9 @@ def test_an_image_that_cannot_be_read_is_named(pictures: Path) -> None:
 def test_the_probe_works_on_latents_as_on_images(config: RunConfig) -> None:
     probe = Probe.of_run(config, Batches(config, CPU), objective_of(config, Diffusion()))
     again = Probe.of_run(config, Batches(config, CPU), objective_of(config, Diffusion()))
-    assert torch.equal(probe.x_t, again.x_t)
+    assert torch.equal(probe.x, again.x)
     assert len(probe.y) == min(IMAGES, len(Batches(config, CPU)))
-    assert probe.x_t.isfinite().all()
+    assert probe.x.isfinite().all()
 
 
 def test_every_purpose_and_index_has_a_stream_of_its_own() -> None:
