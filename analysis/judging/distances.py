@@ -14,7 +14,6 @@ import pandas as pd
 from analysis.judging import levels
 from analysis.study import NothingToShow, Study, once
 from mpdit.catalogue.measures import labelled
-from mpdit.decisions import judging
 from mpdit.decisions.family import Rules
 
 
@@ -54,7 +53,7 @@ def label(study: Study) -> str:
     known = better(study)
     declared = study.declared.get("metric")
     counts = {str(name): int(n) for name, n in names.groupby(names, sort=False).size().items()}
-    found = judging.judge(counts, known, declared)
+    found = criteria.judge(counts, known, declared)
     if found is None:
         wanted = f"by {declared}" if declared else "by a metric whose better direction is known"
         raise NothingToShow(
@@ -72,7 +71,7 @@ def rules(study: Study) -> Rules:
     """
     name = label(study)
     is_positive = not (judged(study)["value"].astype(float) <= 0).any()
-    return judging.rules(name, better(study).get(name), is_positive, study.declared)
+    return criteria.rules(name, better(study).get(name), is_positive, study.declared)
 
 
 def title(study: Study, name: str | None = None) -> str:

@@ -6,7 +6,6 @@ from contextlib import suppress
 
 from analysis.judging import code, comparison, distances, levels, tuning
 from analysis.study import NothingToShow, Study
-from mpdit.decisions import judging
 from mpdit.decisions.failures import BOUND
 from mpdit.decisions.family import LEAST_SEEDS, Rules
 
@@ -26,7 +25,7 @@ def _explanation(study: Study) -> str:
             return unknown
         return " or ".join(judged[key].dropna().map(levels.text).unique()) or unknown
 
-    kind = judging.kind(distances.label(study))
+    kind = criteria.kind(distances.label(study))
     of = f"the {kind} distance between" if kind else "measured on"
     images = f"{get('reference.count', 'the')} images"
     # what is not recorded is of an older version

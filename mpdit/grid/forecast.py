@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mpdit.decisions.criteria import rules
 from mpdit.decisions.family import decide
-from mpdit.decisions.judging import rules
 from mpdit.decisions.planning import expected_seeds
 from mpdit.grid.plan import Plan
 from mpdit.grid.stages import Stage, pairs

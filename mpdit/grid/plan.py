@@ -21,7 +21,7 @@ from mpdit.grid.settings import Layer, blame, fold, is_alone, shortest, to_run
 from mpdit.modelconfig import ModelConfig
 
 if TYPE_CHECKING:
-    from mpdit.grid.fractions import Chosen
+    from mpdit.grid.subsets import Chosen
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def make_plan(grid: Grid, defaults: int = DEFAULTS) -> Plan:
         raise ConfigError(f"{grid.source.name}: every combination is excluded")
     fraction = None
     if grid.declared.fraction is not None:
-        from mpdit.grid.fractions import cell, choose
+        from mpdit.grid.subsets import cell, choose
 
         every = {cell(run.axes): run.axes for run in runs.values()}
         fraction = choose(grid, list(every.values()))

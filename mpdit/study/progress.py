@@ -28,7 +28,7 @@ def read_stage(plan: Plan, study: StudyDir) -> Stage | None:
     """
     if not plan.grid.is_staged:
         return None
-    from mpdit.decisions.judging import judge, rules  # here: with scipy
+    from mpdit.decisions.criteria import judge, rules  # here: with scipy
     from mpdit.grid.stages import stage_of
 
     places = study.places(plan.runs) if study.path.is_dir() else {}
