@@ -98,10 +98,10 @@ def plan(
 ) -> None:
     """List the runs of a grid and their cost; write nothing."""
     from mpdit.study.cost import make_bill
-    from mpdit.study.progress import read_stage
     from mpdit.study.screens.plantable import plan_lines
     from mpdit.study.screens.stagelines import forecast_lines
     from mpdit.study.screens.submitting import changes
+    from mpdit.study.staging import read_stage
     from mpdit.study.studydir import StudyDir
     from mpdit.text import painter
 
@@ -363,7 +363,7 @@ def _load(
 
 def _of_stage(part: Plan, whole: Plan, results: Path) -> Plan:
     """The runs of a plan that the present stage of its study lacks; all where it has no stages."""
-    from mpdit.study.progress import read_stage
+    from mpdit.study.staging import read_stage
     from mpdit.study.studydir import StudyDir
 
     stage = read_stage(whole, StudyDir((results / whole.study).absolute()))

@@ -14,6 +14,7 @@ import pandas as pd
 from analysis.judging import levels
 from analysis.study import NothingToShow, Study, once
 from mpdit.catalogue.measures import labelled
+from mpdit.decisions import criteria
 from mpdit.decisions.family import Rules
 
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from analysis.judging import code, comparison, distances, levels, tuning
 from analysis.study import NothingToShow, Study
+from mpdit.decisions import criteria
 from mpdit.decisions.failures import BOUND
 from mpdit.decisions.family import LEAST_SEEDS, Rules
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mpdit.study.progress import read_stage, unsubmitted
+from mpdit.study.staging import read_stage, unsubmitted
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, Submission, stored_plan, submit
 

@@ -129,10 +129,10 @@ def check(place: Path) -> None:
 
 
 def read(run: Path) -> str:
-    """The code that a run's ``code.json`` names; '' where there is none, or it is damaged."""
+    """The code that a run's ``code.json`` names; '' where there is none, damaged or unreadable."""
     try:
         return str(parse_json((run / FILE).read_bytes())["code"])
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
+    except (FileNotFoundError, PermissionError, ValueError, TypeError, KeyError):
         return ""
 
 

@@ -17,9 +17,9 @@ from mpdit.grid.plan import Plan, PlannedRun
 from mpdit.grid.resources import Resources
 from mpdit.study.cluster import partitions
 from mpdit.study.cluster.endings import failed_nodes
-from mpdit.study.progress import unsubmitted
 from mpdit.study.reconcile import reconcile
 from mpdit.study.retry import adjust, with_memory_times
+from mpdit.study.staging import unsubmitted
 from mpdit.study.status import RunStatus, survey
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, Submission, stored_plan, submit

@@ -21,8 +21,8 @@ from mpdit.study import pool
 from mpdit.study.claims import JobArray
 from mpdit.study.codesnapshot import Codes, assign, place_of
 from mpdit.study.notice import follow_up
-from mpdit.study.progress import read_stage
 from mpdit.study.reconcile import reconcile
+from mpdit.study.staging import read_stage
 from mpdit.study.status import TO_DO, RunStatus, missing, survey
 from mpdit.study.studydir import StudyDir
 from mpdit.study.waiting import read_waiting, stop_waiting

@@ -16,8 +16,8 @@ from mpdit.disk.rundir import RunDir, RunState
 from mpdit.grid.plan import Plan
 from mpdit.study.advance import advance, stage_on_disk
 from mpdit.study.choosing import select_part
-from mpdit.study.progress import read_stage
 from mpdit.study.retry import STATES
+from mpdit.study.staging import read_stage
 from mpdit.study.status import survey
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, Submission, submit
