@@ -103,7 +103,7 @@ def test_what_waits_is_tried_soon_after_a_run_has_ended_and_then_ever_more_seldo
     waits = replace(status("b", 0), state="waiting")
     while clock.now < 1000:
         ended = replace(status("a", 0), state="done" if clock.now > 700 else "running")
-        feeder.attend([ended, waits])
+        feeder.attend([ended, waits], ended=False)
         clock.sleep(1)
     assert tried[:5] == [0, 5, 15, 35, 75]
     assert [now for now in tried if now > 700][:2] == [701, 711]
