@@ -110,7 +110,7 @@ def say(error: ConfigError | OSError) -> int:
 def why_unloadable(error: Exception) -> str:
     """Return in one line why torch.load failed.
 
-    Of pickled code torch says how to load it all the same: that is not passed on.
+    torch's advice on how to load pickled code unsafely is left out.
     """
     if isinstance(error, pickle.UnpicklingError):
         return "it holds more than tensors, and pickled code is not loaded"

@@ -34,7 +34,7 @@ def _no_locks(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -
 
 
 def ended() -> int:
-    """The id of a process that is no more."""
+    """The id of a process that has ended."""
     if not (child := os.fork()):
         os._exit(0)
     os.waitpid(child, 0)

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,7 @@ from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, Submission, submit
 from tests.helpers import ROOT, stand_in
 from tests.helpers.plans import BASE, plan
-
-PATIENCE_S = 60
-POOLS: list[subprocess.Popen[bytes]] = []
-
-
-@pytest.fixture
-def results(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "results"
-    while POOLS:
-        process = POOLS.pop()
-        process.terminate()
-        process.wait(PATIENCE_S)
+from tests.helpers.pools import PATIENCE_S, POOLS
 
 
 def start(made: Plan, results: Path, **options: Any) -> Submission:

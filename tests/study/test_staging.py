@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +23,14 @@ from mpdit.study.submission import Execution, Submission, submit
 from tests.helpers import stand_in
 from tests.helpers.launching import LAUNCH
 from tests.helpers.plans import BASE, plan
+from tests.helpers.pools import PATIENCE_S, POOLS
 from tests.helpers.staged import stage, walk
 
-PATIENCE_S = 60
 TEXT = """
 variants: {a: {}, better: {mp_silu: true}, same: {mp_residual: true}}
 tune: {train.learning_rate: [1e-3, 1e-2], seeds: 2}
 seeds: {looks: [3, 5]}
 """
-POOLS: list[subprocess.Popen[bytes]] = []
-
-
-@pytest.fixture
-def results(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "results"
-    while POOLS:
-        process = POOLS.pop()
-        process.terminate()
-        process.wait(PATIENCE_S)
 
 
 def start(made: Plan, results: Path, **options: Any) -> Submission:
