@@ -1,5 +1,5 @@
 # make quickstart   install, run the small study on this machine, write its report
-# make test         the tests (under ten minutes on two cores; two of four workers wait for a Slurm)
+# make test         the tests (about ten minutes on two cores; two of four workers wait for a Slurm)
 # make notebooks    run the notebooks from top to bottom, on a small study trained for it
 PYTHON ?= python3
 VENV := .venv

@@ -8,11 +8,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mpdit.errors import ConfigError
 from mpdit.grid.plan import Plan
-from mpdit.grid.stages import Stage
 from mpdit.study.advance import stage_on_disk
 from mpdit.study.choosing import outside as runs_outside
 from mpdit.study.screens.dropped import active_lines, still_active
@@ -26,6 +25,9 @@ from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, Submission, check_plan
 from mpdit.study.submission import submit as start
 from mpdit.text import painter, shell_line
+
+if TYPE_CHECKING:  # numpy takes longer than a plan
+    from mpdit.grid.stages import Stage
 
 
 def agree(part: Plan, results: Path) -> None:
