@@ -75,9 +75,12 @@ def _hours(study: Study) -> pd.Series[float]:
 
 
 def command(study: Study, answer: Answer) -> str:
-    """What submits the further seeds of an open comparison."""
+    """What submits the further seeds of an open comparison; words after the last declared look."""
+    looks = study.declared.get("looks")
+    if looks and answer.seeds >= looks[-1]:
+        return "its last look is over, so in a new study"
     submit = f"python launch.py submit {shlex.quote(study.grid or str(study.path / 'grid.yaml'))}"
-    if study.declared.get("looks"):
+    if looks:
         return submit
     submit += f" --set seeds={answer.seeds + (answer.more_seeds or 0)}"
     if answers.is_crossed(study):

@@ -264,3 +264,13 @@ def test_the_report_leads_with_the_answers_and_what_would_decide_the_rest(
     assert places == sorted(places)
     assert places[-1] < html.index("<table")
     assert html.index("<table") < html.index('<section id="distance"')
+
+
+def test_after_the_last_look_no_command_is_named_that_would_add_nothing(tmp_path: Path) -> None:
+    close = {"A-none": (40.0, 50.0, 60.0), "B-cosine": (45.0, 48.0, 62.0)}
+    over, open_still = (
+        load(write(tmp_path / str(looks[-1]), close, {"looks": looks})) for looks in ([3], [3, 5])
+    )
+    (answer,) = answers.answers(over)
+    assert "launch.py" not in plans.command(over, answer)
+    assert "launch.py" in plans.command(open_still, answer)
