@@ -78,7 +78,7 @@ def command(study: Study, answer: Answer) -> str:
     """What submits the further seeds of an open comparison; words after the last declared look."""
     looks = study.declared.get("looks")
     if looks and answer.seeds >= looks[-1]:
-        return "its last look is over, so in a new study"
+        return "the last look is over; declare them in a new study"
     submit = f"python launch.py submit {shlex.quote(study.grid or str(study.path / 'grid.yaml'))}"
     if looks:
         return submit
