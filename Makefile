@@ -1,11 +1,13 @@
 # make quickstart   install, run the small study on this machine, write its report
 # make test         the tests (about ten minutes on two cores; two of four workers wait for a Slurm)
-# make notebooks    run the notebooks from top to bottom, on a small study trained for it
+# make gpu          check and measure this machine's GPU; results are kept in gpu.jsonl
+# make notebooks    run the notebooks and the tutorial from top to bottom, on small studies
+# make docs         the pages: build/docs/index.html, readable offline; a broken link is an error
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install quickstart test notebooks check clean
+.PHONY: help install quickstart test gpu gpu-dry notebooks docs check clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -33,10 +35,19 @@ quickstart: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 4
 
-notebooks: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m slow tests/whole/test_notebooks.py
+gpu: $(VENV)/installed
+	$(BIN)/python benchmarks/gpu.py
 
-check: $(VENV)/installed-dev
+gpu-dry: $(VENV)/installed-dev  # the same code on small models, without a GPU
+	$(BIN)/python benchmarks/gpu.py --tiny --device cpu --patience 4 --out $$(mktemp -d)
+
+notebooks: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m slow tests/whole/test_notebooks.py tests/whole/test_tutorial.py
+
+docs: $(VENV)/installed-dev
+	$(BIN)/sphinx-build -q -E -W -c docs . build/docs
+
+check: $(VENV)/installed-dev docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -1,11 +1,10 @@
-"""From run directories to tables, figures, statistics and a report. No torch is imported here.
+"""Tables, figures, statistics and a report from run directories. Never imports torch.
 
     study = analysis.load("results/quickstart")
     tables.ladder(study)  # from analysis import tables
 
-``load`` takes several studies too, and :func:`join` what is loaded. ``analysis.tables`` and
-``analysis.judging`` draw nothing; ``analysis.figures`` and ``analysis.report`` draw (seaborn) and
-are imported by whoever draws.
+``load`` also accepts several studies, and :func:`join` joins loaded studies. Import
+``analysis.figures`` and ``analysis.report`` only to draw: they need matplotlib.
 """
 
 from analysis.loading.join import join

@@ -1,4 +1,4 @@
-"""What a report shows: its figures and its tables, each made by one registered function."""
+"""The figures and tables of a report, each made by one registered function."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Exhibit(Generic[Made]):
     """One figure or table. Call it with a study to make it.
 
     Attributes:
-        make: the function, whose name is the exhibit's. It raises `NothingToShow` while the study
-            has nothing of the kind.
+        make: the function, whose name is the exhibit's name. It raises `NothingToShow` if the
+            study has no data for it yet.
         title: the heading.
-        caption: what a reader must know to read it.
-        place: a report shows exhibits of one kind in rising order of their places.
+        caption: the explanation that a reader needs.
+        place: the order in a report: exhibits of one kind are sorted by place.
     """
 
     make: Callable[..., Made]
@@ -53,7 +53,7 @@ class Exhibits(Mapping[str, E]):
 
     def __getitem__(self, name: str) -> E:
         if name not in self._found:
-            raise KeyError(f"no {self._word} {name!r}.{nearest(name, self._found)}")
+            raise KeyError(f"there is no {self._word} {name!r}.{nearest(name, self._found)}")
         return self._found[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -63,7 +63,7 @@ class Exhibits(Mapping[str, E]):
         return len(self._found)
 
     def register(self, make: F, **fields: Any) -> F:
-        """Add an exhibit that ``make`` makes.
+        """Add an exhibit, made by the function ``make``.
 
         Raises:
             ValueError: when the name is taken. The message names both functions.

@@ -1,40 +1,40 @@
-"""A study's results in memory: tidy frames, one row an observation.
+"""A study's results in memory: tidy frames, with one row per observation.
 
-In every frame ``run`` is the run's folder name, ``variant`` a categorical in grid order, ``seed``
-an integer, ``study`` the study's name; ``run`` and ``study`` are categoricals too, save in ``runs``
-and ``missing``.
+In every frame, ``run`` is the run's folder name, ``variant`` a categorical in grid order, ``seed``
+an integer, and ``study`` the study's name. ``run`` and ``study`` are categoricals too, except in
+``runs`` and ``missing``.
 
-``runs``, one row a run of the grid
+``runs``, one row for each run of the grid
     ``run``, ``id``, ``variant``, ``seed``, ``study``; ``named`` (the ladder step or variant of the
-    grid, where it has axes beside them); ``state`` (planned, running, unfinished, failed, done);
-    ``diverged`` (it failed because its numbers became NaN or infinite);
+    grid, if the grid also has axes); ``state`` (planned, running, unfinished, failed, done);
+    ``diverged`` (the run failed because its numbers became NaN or infinite);
     ``stage``; ``step`` of ``steps``; ``trained`` (training is over); ``parameters``, ``flops`` (of
     one image's forward pass); ``train_seconds`` (cumulative); ``axis.<key>`` and ``tune.<key>`` as
     the grid spells them; the parameter counts by part, ``parameters.<part>``; ``model``
-    (``DiT-S/2``), ``flags`` (a tuple); ``folder`` (where it lies); ``design`` (a hash of the config
-    without seed and tuned values); of joined studies ``part`` (a number that studies with a variant
-    in common share); and every field of the resolved config under its dotted key,
+    (``DiT-S/2``), ``flags`` (a tuple); ``folder`` (the run's path); ``design`` (a hash of the
+    config without seed and tuned values); in joined studies ``part`` (studies that share a variant
+    have the same number); and every field of the resolved config under its dotted key,
     ``model.conditioning``.
-``metrics``, one row a logged step
+``metrics``, one row for each logged step
     ``step``, ``loss``, ``mse``, ``vlb`` (bits), ``grad_norm``, ``learning_rate``, ``images_per_s``,
     ``memory_mb``, ``seconds`` (cumulative training time), ``mfu`` (share of the devices' peak
     FLOP/s, NaN where that is unknown).
-``magnitudes``, one row a probed block
+``magnitudes``, one row for each probed block
     ``step``, ``site``, ``block`` (from 1), ``magnitude``. No unit. Activations (residual,
     attention, mlp, modulated, conditioning): mean over positions of the RMS over channels. weight,
     gradient: the RMS. update: the RMS of a step's change over that of the weights.
-``evaluations``, one row a number
-    ``metric`` (``FD-digits@1000``), ``value``, ``better`` (``lower`` or ``higher``: which of two
-    values is the better one; results of older versions lack it), ``role`` (run, limit, repeat,
+``evaluations``, one row for each number
+    ``metric`` (``FD-digits@1000``), ``value``, ``better`` (``lower`` or ``higher``: the better
+    direction; results of older versions lack it), ``role`` (run, limit, repeat,
     floor, sweep: docs/evaluation.md explains each), ``extractor``, ``weights``, ``count``
-    (samples), ``reference.*``, ``sampling.*`` and the rest as evaluation.jsonl has them,
-    ``seconds``.
-``provenance``, one row a start of a run
+    (samples), ``reference.*``, ``sampling.*``, ``seconds``, and the other columns of
+    evaluation.jsonl.
+``provenance``, one row for each start of a run
     ``time``, ``code`` (commit), ``diff_sha``, ``code_hash`` (of the files that its numbers can
     depend on), ``code_snapshot``, ``python``, ``host``, ``device``, ``threads``, ``job``,
     ``packages.<name>``, ``untracked.<file>`` (SHA-256), ``submodules.<path>`` (commit),
     ``imported_from``, ``checkout``.
-``missing``, one row a problem
+``missing``, one row for each problem
     ``run``, ``study`` and ``what`` is missing or damaged, in words.
 """
 
@@ -43,6 +43,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,7 +62,7 @@ T = TypeVar("T")
 
 
 def once(make: Callable[[Study], T]) -> Callable[[Study], T]:
-    """Make something of a study only once. The result is shared: copy it before changing it."""
+    """Cache a function's result in the study. The result is shared: copy it before changing it."""
 
     @wraps(make)
     def wrapper(study: Study) -> T:
@@ -75,11 +76,11 @@ def once(make: Callable[[Study], T]) -> Callable[[Study], T]:
 
 @dataclass(frozen=True)
 class Study:
-    """A study's results: the frames that this module describes. Copy a frame before changing it."""
+    """A study's results, as frames (:mod:`analysis.study`). Copy a frame before changing it."""
 
     name: str
     path: Path
-    """Its folder; that of the first of several joined studies."""
+    """The study's folder; of joined studies, the folder of the first."""
     runs: pd.DataFrame
     metrics: pd.DataFrame
     magnitudes: pd.DataFrame
@@ -89,14 +90,23 @@ class Study:
     tune: tuple[str, ...] = ()
     """The tuned columns of ``runs``: each variant is compared at its own best point of them."""
     declared: Mapping[str, Any] = field(default_factory=dict)
-    """What study.json says of decisions: ``metric``, ``margin``, ``scale``, ``looks``, ``tuning``
-    (the seeds on which points were chosen, which enter no comparison), ``fraction``."""
+    """The decision settings in study.json: ``metric``, ``margin``, ``scale``, ``looks``, ``tuning``
+    (the seeds for tuning, which are not used in comparisons), ``fraction``."""
     grid: str = ""
-    """The grid's file, as it was submitted."""
+    """The path of the grid that was submitted."""
+    sets: tuple[str, ...] = ()
+    """The ``--set`` arguments of the submission."""
+    description: str = ""
+    """What the grid says of itself."""
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether it is several studies, which no one grid submits."""
+        return bool(self.runs["study"].nunique() > 1)
 
     @cached_property
     def made(self) -> dict[Any, Any]:
-        """What `once` keeps."""
+        """The results that `once` caches."""
         return {}
 
     @property
@@ -106,7 +116,7 @@ class Study:
 
     @cached_property
     def designs(self) -> pd.DataFrame:
-        """One row a variant with at least one readable config: that run's row of ``runs``."""
+        """One row per variant: the row of ``runs`` of its first run with a readable config."""
         known = self.runs[self.runs["model"].notna()]
         return known.drop_duplicates("variant").set_index("variant").sort_index()
 
@@ -114,14 +124,34 @@ class Study:
     def _folders(self) -> dict[str, str]:
         return dict(zip(self.runs["run"], self.runs["folder"], strict=True))
 
+    def answers(self) -> pd.DataFrame:
+        """Return one row per comparison: its verdict, and what would settle it.
+
+        ``variant``, ``baseline``, ``verdict`` (better, worse, equivalent, undecided), ``effect``
+        with ``low`` and ``high`` (its simultaneous interval) on ``scale``, ``seeds``, ``failed``
+        (runs), ``p`` (corrected), ``more_seeds`` and ``cost`` of settling an open one. No rows
+        before the first evaluation.
+        """
+        # imported by name here, because analysis.judging imports this module
+        plans = import_module("analysis.judging.plans")
+        try:
+            return pd.DataFrame(plans.as_json(self))
+        except NothingToShow:
+            return pd.DataFrame()
+
+    def statements(self) -> list[str]:
+        """Return the conclusions as sentences: first the obstacles, then one per comparison."""
+        said: list[str] = import_module("analysis.judging.conclusions").statements(self)
+        return said
+
     def folder(self, run: str) -> RunDir:
         """A run's folder."""
         return RunDir(Path(self._folders[run]))
 
     def samples(self, run: str, count: int, name: str = "samples") -> tuple[np.ndarray, np.ndarray]:
-        """The first ``count`` images (uint8, count × H × W × C) and labels (count) of a run.
+        """Return the first ``count`` images (uint8, count × H × W × C) and labels (count) of a run.
 
-        ``name`` names another sample set than the run's own, such as ``samples_ema0.1``.
+        ``name`` selects another sample set than the run's own, such as ``samples_ema0.1``.
 
         Raises:
             NothingToShow: when the file is missing, empty or damaged.
@@ -131,7 +161,7 @@ class Study:
             held = npz.contents(file)
             if not held.usable or not held.shape[0]:
                 raise NothingToShow(f"{file} holds no images")
-            # no more than these: 10,000 images of 128² are half a gigabyte
+            # read only these images: 10,000 images of 128² are half a gigabyte
             images = next(npz.images(file, count))
             return images, npz.labels(file)[:count]
         except FileNotFoundError:

@@ -1,10 +1,10 @@
 """How fast a large study is loaded and reported: ``python benchmarks/analysis_load.py``.
 
 Makes 1,000 finished runs, each with 500 rows of metrics and 50 probes of 12 blocks, and loads them
-twice, each time in a process of its own: at first from the files, then from what was kept of them.
-Then writes their report, and that of 10,000 runs of 24 rows and 10 probes of 4 blocks. Prints
-seconds (of reports, of CPU, with the memory) against the promised ones, and ends with status 1 when
-a promise is not kept.
+twice, each time in its own process: first from the files, then from the cache. Then writes their
+report, and that of 10,000 runs of 24 rows and 10 probes of 4 blocks, both from the files. Also
+updates a live page twice. Prints seconds (of CPU for reports and the live page, with the memory)
+beside the promised ones, and ends with status 1 when a promise is not kept.
 """
 
 from __future__ import annotations
@@ -47,6 +47,19 @@ print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 
 """
 
 
+LIVE = """\
+import gzip, json, sys, time
+from pathlib import Path
+from analysis.live.livestudy import LiveStudy
+began = time.process_time()
+study = LiveStudy(Path(sys.argv[1]))
+first, sent = time.process_time() - began, json.dumps(study.document()).encode()
+began = time.process_time()
+study.look()
+print(first, time.process_time() - began, len(gzip.compress(sent)))
+"""
+
+
 def metrics(noise: random.Random, rows: int) -> str:
     names = ("loss", "mse", "vlb", "grad_norm", "learning_rate", "images_per_s", "memory_mb")
     return "".join(
@@ -73,7 +86,7 @@ def make_study(
     probes: int = PROBES,
     blocks: int = BLOCKS,
 ) -> None:
-    """What the runs would leave; the curves of ten."""
+    """Write a study's files as its runs would; the curves repeat after ten runs."""
     noise = random.Random(0)
     curves = [(metrics(noise, rows), magnitudes(noise, probes, blocks)) for _ in range(10)]
     start = {
@@ -102,7 +115,7 @@ def make_study(
 
 
 def load(path: Path, cache: Path) -> float:
-    """The seconds that it takes in a process that has imported what it needs."""
+    """The seconds of loading in a process that has finished its imports."""
     command = [sys.executable, "-c", LOAD, str(path)]
     environment = {**os.environ, "MPDIT_CACHE": str(cache)}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
@@ -116,29 +129,46 @@ def load(path: Path, cache: Path) -> float:
     return float(seconds)
 
 
-def report_seconds(path: Path, cache: Path) -> float:
-    """The CPU seconds of a process that loads a study and writes its report; prints its memory."""
-    command = [sys.executable, "-c", REPORT, str(path), str(cache.parent / "report")]
-    environment = {**os.environ, "MPDIT_CACHE": str(cache)}
+def report_seconds(path: Path, folder: Path) -> float:
+    """The CPU seconds of a process that loads a study for the first time and writes its report;
+    prints its memory."""
+    command = [sys.executable, "-c", REPORT, str(path), str(folder / "report")]
+    environment = {**os.environ, "MPDIT_CACHE": str(folder / f"cache-{path.name}")}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     seconds, memory = map(float, done.stdout.split())
     print(f"memory of the report of {path.name}: {memory:,.0f} MB")
     return seconds
 
 
+def looks(path: Path, cache: Path) -> tuple[float, float]:
+    """The CPU seconds of a live page's first look at a study, and of the next; prints the bytes
+    that the browser gets."""
+    command = [sys.executable, "-c", LIVE, str(path)]
+    environment = {**os.environ, "MPDIT_CACHE": str(cache)}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    first, again, size = map(float, done.stdout.split())
+    print(f"live page of {path.name}: {size:,.0f} bytes at first")
+    return first, again
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path, cache = Path(folder) / "results" / "thousand", Path(folder) / "cache"
         make_study(path)
-        time.sleep(SETTLED)  # what has just been written is not kept
+        time.sleep(SETTLED)  # files just written are not cached
         kept = [
             report("1,000 runs, from their files", load(path, cache), 6),
             report("1,000 runs, again", load(path, cache), 1),
-            report("1,000 runs, their report (CPU)", report_seconds(path, cache), 12),
+            report("1,000 runs, their report (CPU)", report_seconds(path, Path(folder)), 12),
         ]
+        first, again = looks(path, cache)
+        kept.append(report("1,000 runs, a live page's first look (CPU)", first, 6))
+        kept.append(report("1,000 runs, its next look (CPU)", again, 0.2))
         many = path.with_name("ten-thousand")
         make_study(many, **MANY)
-        kept.append(report("10,000 runs, their report (CPU)", report_seconds(many, cache), 60))
+        kept.append(
+            report("10,000 runs, their report (CPU)", report_seconds(many, Path(folder)), 60)
+        )
     sys.exit(0 if all(kept) else 1)
 
 

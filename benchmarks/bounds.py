@@ -1,9 +1,10 @@
-"""What a training step cannot be faster than: its matrix products, and its passes over memory."""
+"""Lower bounds of a training step's time: its matrix products, and its passes over memory."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -14,26 +15,48 @@ from mpdit.model.layers import MPLinear
 
 
 class Clock:
-    """The time when the device is done."""
+    """Measures the time at which the device is done."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
     def now(self) -> float:
+        self.synchronize()
+        return time.perf_counter()
+
+    def synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+
+    def mark(self) -> Callable[[], float]:
+        """Mark this point of the device's work without waiting; return a function for its seconds.
+
+        The host runs ahead of a GPU: waiting after each part would time launches too.
+        """
+        if self.device.type != "cuda":
+            now = time.perf_counter()
+            return lambda: now
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return lambda: self.first.elapsed_time(event) / 1e3
+
+    @cached_property
+    def first(self) -> torch.cuda.Event:
+        """The event from which marks are counted."""
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
 
 class Bounds:
-    """One step's products and passes, on memory of their own.
+    """One step's products and passes, on their own memory.
 
-    The products: of each linear map y = x Wᵀ, dx = dy W and dW = dyᵀ x; of attention Q Kᵀ and A V
-    and their four of the backward pass.
+    The products: y = x Wᵀ, dx = dy W and dW = dyᵀ x of each linear map; Q Kᵀ and A V of attention,
+    and the four products of their backward pass.
 
-    The passes: the training state (weights, Adam's two moments, the averages) read and written
-    once, its gradients read; and, forward and backward, what each linear map made read once by what
-    follows it (an activation, a norm, a sum), which writes as much.
+    The passes: the training state (weights, Adam's two moments, the averages) is read and written
+    once, and the gradients are read. Forward and backward, the output of each linear map is read
+    once by the next operation (an activation, a norm, a sum), which writes as much.
     """
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
@@ -60,7 +83,7 @@ class Bounds:
         self.activations = [torch.zeros_like(y) for _, _, y in self.linears]
 
     def products(self) -> float:
-        """Their seconds."""
+        """The seconds of the products."""
         began = self.clock.now()
         for _ in self._products():
             pass
@@ -82,7 +105,7 @@ class Bounds:
             yield ds.mT @ q
 
     def passes(self) -> float:
-        """Their seconds."""
+        """The seconds of the passes."""
         began = self.clock.now()
         torch._foreach_neg_(self.state)
         for gradient in self.gradients:

@@ -1,10 +1,10 @@
-"""What measuring a sample set costs: ``python benchmarks/evaluation.py``.
+"""The cost of measuring a sample set: ``python benchmarks/evaluation.py``.
 
-10,000 images of noise, of the size of the digits, stand for samples. All metrics are taken of them
-twice: first with nothing computed before, then again from the features that were kept. Printed are
-the seconds, how many images were read from the file of samples, how many the extractor looked at
-(samples, reference and held-out ones together), and the peak of resident memory so far. Ends with
-status 1 when an image was read or looked at twice.
+10,000 images of noise, of the size of the digits, stand for samples. All metrics are measured
+twice: first without anything cached, then from the stored features. Prints the seconds, the number
+of images read from the file of samples, the number of images that went through the extractor
+(samples, reference and held-out images together), and the peak of resident memory so far. Ends
+with status 1 when an image was read or extracted twice.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ read = looked_at = 0
 
 
 def count_images() -> None:
-    """Have every image counted that is read from a sample set, or looked at."""
+    """Count every image that is read from a sample set, or goes through an extractor."""
     images, look = npz.images, Extractor.look
 
     def counted_images(file: Path, at_once: int) -> Iterator[Batch]:
@@ -87,7 +87,7 @@ def main() -> int:
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             print(
                 f"{times}: {seconds:6.1f} s, {read - before[0]:,} samples read, "
-                f"{looked_at - before[1]:,} images looked at, peak {memory:,.0f} MiB"
+                f"{looked_at - before[1]:,} images extracted, peak {memory:,.0f} MiB"
             )
             (run.path / "evaluation.jsonl").unlink()
     return int((read, looked_at) != (given.count, given.count + real))

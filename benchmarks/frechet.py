@@ -1,9 +1,9 @@
 """Time the Fréchet distance against the two usual ways: ``python benchmarks/frechet.py``.
 
 Two sets of features with covariances of full rank are compared by this project, by torch-fidelity
-(eigenvalues of Σ₁Σ₂) and by scipy's matrix square root, in turns, and the fastest turn of each
-counts. Printed are seconds, how many times as long the others take, and how far apart the numbers
-are, relative to this project's.
+(eigenvalues of Σ₁Σ₂) and by scipy's matrix square root, in turns; the fastest turn of each counts.
+Prints the seconds, how many times as long the other two take, and the differences of their numbers,
+relative to this project's.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What a training process holds of its data: ``python benchmarks/latent_memory.py [--folder DIR]``.
+"""The memory of training on latents: ``python benchmarks/latent_memory.py [--folder DIR]``.
 
-Trains one small model on a small latent store, and on one eleven times larger than the memory that
-took, for as many steps, which read more than that memory. Prints one JSON object with both peaks
-of resident memory, and ends with status 1 when the larger store takes more than 5 % more. The
-stores are files with holes, so they need no disk space; they are read like any others.
+Trains a small model on a small latent store, and for as many steps on a store that is eleven times
+larger than the first run's memory; the steps read more than that memory. Prints one JSON object
+with both peaks of resident memory, and ends with status 1 when the larger store takes over 5 %
+more. The stores are files with holes, so they need no disk space; they are read like any others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PROMISED = 1.05
 
 
 def sparse_store(path: Path, plan: StorePlan) -> None:
-    """A store of zeros whose files are holes, and whose checksums are not true."""
+    """A store of zeros, with holes for files and without true checksums."""
     path.mkdir(exist_ok=True)
     for shard in range(plan.shards):
         start, stop = plan.shard_range(shard)
@@ -56,7 +56,7 @@ def plan_of(images: int) -> StorePlan:
 
 
 def train(folder: Path, images: int, steps: int) -> float:
-    """Peak resident memory (MiB) of a process that trains on a store of so many images."""
+    """Peak resident memory (MiB) of a process that trains on a store of ``images`` images."""
     store, run = folder / f"store-{images}", RunDir(folder / f"run-{images}")
     sparse_store(store, plan_of(images))
     data = {"name": "latents", "path": str(store), "channels": 4, "size": 64, "classes": 10}
@@ -81,7 +81,7 @@ def train_here(path: Path) -> None:
     run = RunDir(path)
     with open_session(run) as session:
         Trainer(run.config(), session, torch.device("cpu"), World()).fit()
-    # not ru_maxrss, which begins with what the parent held
+    # not ru_maxrss, which begins with the parent's memory
     status = Path("/proc/self/status").read_text()
     print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
 

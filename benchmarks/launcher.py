@@ -1,6 +1,6 @@
-"""The three promises of the launcher's speed, measured: ``python benchmarks/launcher.py``.
+"""Measure the three promises on the launcher's speed: ``python benchmarks/launcher.py``.
 
-Prints seconds against the promised ones, and ends with status 1 when a promise is not kept.
+Prints seconds beside the promised ones, and ends with status 1 when a promise is not kept.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def fastest(*arguments: str) -> float:
 
 
 def make_results(study: Path, rows: list[dict[str, object]]) -> None:
-    """As many run directories, half of them done, a quarter of them begun."""
+    """Make as many run directories, half of them done, a quarter of them begun."""
     entries = []
     for index, row in enumerate(rows):
         folder = study / str(row["name"])

@@ -1,8 +1,8 @@
-"""What magnitude preservation costs a training step: ``python benchmarks/magnitude_overhead.py``.
+"""The cost of magnitude preservation in training: ``python benchmarks/magnitude_overhead.py``.
 
 DiT-S/2 with all flags and with none, latents 4×16×16, batch 32, float32: forward, backward, Adam,
 and forced weight normalization, eagerly and with compiled blocks. The two models take turns, so
-that what else the machine does falls on both. Prints the ratios of the medians against the promised
+that other load of the machine affects both. Prints the ratios of the medians beside the promised
 ones, and ends with status 1 when a promise is not kept.
 """
 
@@ -21,25 +21,28 @@ from mpdit.config import DataConfig
 from mpdit.model import DiT
 from mpdit.modelconfig import ModelConfig
 from mpdit.runtime.memory import keep_freed_memory
+from mpdit.training.weights import StepWeights
 
 PROMISED = {"eager": 1.08, "compiled": 1.03}
 LATENTS = DataConfig(name="imagenet128-latents").spec
 
 
 def make_step(flags: bool, compiled: bool, batch: int) -> Callable[[], None]:
-    """One training step of a model of its own."""
+    """A function for one training step of a new model."""
     options = {"name": "DiT-S/2", **dict.fromkeys(PAPERS_FLAGS, flags)}
     model = DiT(ModelConfig.model_validate(options), LATENTS)
     if compiled:
         model.compile_blocks()
+    weights = StepWeights(model, compiled=compiled)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.99), fused=True)
     x = torch.randn(batch, LATENTS.channels, LATENTS.size, LATENTS.size)
     target = torch.randn(batch, 2 * LATENTS.channels, LATENTS.size, LATENTS.size)
     t, y = torch.randint(0, 1000, (2, batch))
 
     def step() -> None:
-        model.normalize_weights()
-        (model(x, t, y) - target).square().mean().backward()
+        weights.force()
+        with weights.normalized():
+            (model(x, t, y) - target).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -54,7 +57,7 @@ def ratio(compiled: bool, batch: int, rounds: int) -> tuple[float, float, float]
         for place in (0, 1) if turn % 2 else (1, 0):
             began = time.perf_counter()
             steps[place]()
-            if turn >= 2:  # the first compile, and warm the caches
+            if turn >= 2:  # the first turns compile and warm the caches
                 seconds[place].append(time.perf_counter() - began)
     with_flags, without = map(statistics.median, seconds)
     ratios = [a / b for a, b in zip(*seconds, strict=True)]

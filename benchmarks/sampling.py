@@ -1,10 +1,10 @@
-"""What drawing a sample costs: ``python benchmarks/sampling.py``.
+"""The cost of drawing a sample: ``python benchmarks/sampling.py``.
 
-A magnitude-preserving DiT on latents 4×16×16. First, one evaluation of the model, three ways that
-take turns in one process: as in training (weights normalized in every forward, and the batch a
-second time without labels); with folded weights; with folded weights and, as guidance 1 needs it,
-without the second half. The ratios are medians over the rounds. Then images/s of every solver at
-its usual number of steps, from the time of ten steps, folded, with guidance 1.5.
+A magnitude-preserving DiT on latents 4×16×16. First, one evaluation of the model in three ways,
+alternating in one process: as in training (weights normalized in every forward pass, and the batch
+evaluated again without labels); with folded weights; with folded weights and without the second
+evaluation, as for guidance 1. The ratios are medians over the rounds. Then images/s of every solver
+at its usual number of steps, from the time of ten steps, folded, with guidance 1.5.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ import torch
 from mpdit.catalogue import SOLVERS
 from mpdit.config import DataConfig, make_run
 from mpdit.model import DiT
+from mpdit.runtime.devices import prepare
 from mpdit.runtime.memory import keep_freed_memory
 from mpdit.sampling.drawing import Drawing, draw
 
 LATENTS = DataConfig(name="imagenet128-latents").spec
 USUAL = {"ddpm": 250, "ddim": 50, "dpm++": 20, "heun": 32}
 MEASURED = 10
-"""Steps that are timed; a step takes as long wherever it is."""
+"""The number of steps that are timed; all steps take the same time."""
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     given = parser.parse_args()
     keep_freed_memory()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = prepare("float32")
     tree: dict[str, Any] = {
         "model": {"name": given.model, "preset": "mods"},
         "data": "imagenet128-latents",
@@ -79,7 +80,7 @@ def main() -> None:
         for turn in range(given.rounds + 2):
             for way in ways if turn % 2 else reversed(ways):
                 spent = seconds(ways[way])
-                if turn >= 2:  # the first compile, and warm the caches
+                if turn >= 2:  # the first turns compile and warm the caches
                     taken[way].append(spent)
     first = taken["as in training"]
     print(f"{given.model}, batch {B}, {given.precision}, {device.type}")

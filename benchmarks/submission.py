@@ -1,8 +1,8 @@
 """A thousand runs on Slurm, timed and counted: ``python benchmarks/submission.py``.
 
-Plans and submits them, asks for their status and cancels them, and counts every command that Slurm
-is asked by; the same with a tenth of them. Also times the snapshot of the code alone, which each
-submission takes. Without a cluster here, on one of its own (as root, see
+Plans and submits the runs, reads their status and cancels them, and counts every Slurm command;
+then the same with a tenth of the runs. Also times the snapshot of the code alone, which each
+submission takes. Without a cluster, it starts its own (as root, see
 tests/helpers/slurm/cluster.py). Ends with status 1 when a promise is not kept.
 """
 
@@ -37,7 +37,7 @@ slurm: {{time: 10, extra: {{hold: true}}}}
 
 
 def make_counters(folder: Path) -> dict[str, str]:
-    """An environment in which each of Slurm's commands is noted before it is run."""
+    """An environment in which each of Slurm's commands is recorded before it is run."""
     folder.mkdir()
     for command in COMMANDS:
         real = shutil.which(command)
@@ -48,7 +48,7 @@ def make_counters(folder: Path) -> dict[str, str]:
 
 
 def timed(folder: Path, environment: dict[str, str], *arguments: str) -> tuple[float, Counter[str]]:
-    """Seconds that one command of launch.py takes, and what Slurm was asked."""
+    """Seconds that one command of launch.py takes, and its calls of Slurm's commands."""
     asked = Path(environment["PATH"].partition(":")[0]) / "asked"
     asked.write_text("")
     began = time.perf_counter()
@@ -63,7 +63,7 @@ def timed(folder: Path, environment: dict[str, str], *arguments: str) -> tuple[f
 
 
 def measure(folder: Path, environment: dict[str, str], runs: int) -> list[tuple[float, int]]:
-    """Print and return (seconds, calls) of submit, status and cancel of so many runs."""
+    """Print and return (seconds, calls) of submit, status and cancel of ``runs`` runs."""
     grid = folder / f"{runs}.yaml"
     grid.write_text(GRID.format(runs=runs, seeds=runs // 5))
     study = f"submitted-{runs}"
@@ -77,7 +77,7 @@ def measure(folder: Path, environment: dict[str, str], runs: int) -> list[tuple[
 
 
 def time_snapshot(folder: Path) -> float:
-    """Print and return the seconds that the snapshot of the code takes, the first of a study."""
+    """Print and return the seconds of a study's first snapshot of the code."""
     folder.mkdir()
     seconds = []
     for _ in range(2):

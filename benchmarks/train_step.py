@@ -1,14 +1,15 @@
-"""A training step beside its matrix products alone: ``python benchmarks/train_step.py``.
+"""The time of a training step and of its matrix products: ``python benchmarks/train_step.py``.
 
 The step is `Trainer.train_step` on latents 4×16×16 from a store: batch, forward and loss; backward;
 optimizer (forced weight normalization, gradient norm, fused Adam); two EMAs. The floor is its
-matrix products, in the same dtype, on operands that lie as they lie in the step, and nothing else.
+matrix products alone, in the same dtype, on operands with the same memory layout.
 
-How near a step can come to that is a matter of the machine's memory, so the passes over memory that
-no step does without are timed too (`bounds.py` says which). ``passes_times_floor`` is the least
-that ``times_floor`` can be, unless activations are computed within the products.
+How near a step can come to the floor depends on the machine's memory. So the passes over memory
+that every step needs are timed too (`bounds.py` lists them). ``bound_seconds`` is both together,
+and ``passes_times_floor`` the least possible ``times_floor``, unless activations are computed
+within the products.
 
-All three take turns, so that what else the machine does falls on each; seconds are medians.
+All three take turns, so that other load of the machine affects each; seconds are medians.
 """
 
 from __future__ import annotations
@@ -52,16 +53,18 @@ LATENTS = StorePlan(
 
 
 def make_step(config: RunConfig, device: torch.device) -> Callable[[], dict[str, float]]:
-    """The trainer's own step, on latents from a store, that says how long its parts took."""
+    """The trainer's own step, on latents from a store, which returns the times of its parts."""
     run = RunDir(Path(config.data.path or "."))
     trainer = Trainer(config, Session(run), device, World())
-    clock, spent = Clock(device), dict.fromkeys(("losses", "gradients", "ema", "step"), 0.0)
+    clock, marks = Clock(device), dict[str, tuple[Callable[[], float], Callable[[], float]]]()
+    if device.type == "cuda":
+        assert clock.first  # before all others
 
     def timed(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def run_timed(*given: Any) -> Any:
-            began = clock.now()
+            began = clock.mark()
             result = call(*given)
-            spent[name] = clock.now() - began
+            marks[name] = began, clock.mark()
             return result
 
         return run_timed
@@ -74,6 +77,8 @@ def make_step(config: RunConfig, device: torch.device) -> Callable[[], dict[str,
     def step() -> dict[str, float]:
         trainer.step += 1
         train_step()
+        clock.synchronize()
+        spent = {name: ended() - began() for name, (began, ended) in marks.items()}
         forward, gradients, ema = spent["losses"], spent["gradients"], spent["ema"]
         parts = forward, gradients - forward, spent["step"] - gradients - ema, ema
         return dict(zip(PARTS, parts, strict=True))
@@ -101,8 +106,13 @@ def measure(config: RunConfig, device: torch.device, rounds: int) -> dict[str, f
         "passes_times_floor": statistics.median(
             (floor + passed) / floor for floor, passed in zip(floors, passes, strict=True)
         ),
+        "bound_seconds": statistics.median(map(sum, zip(floors, passes, strict=True))),
         "times_floor": statistics.median(
             sum(parts.values()) / floor for parts, floor in zip(steps, floors, strict=True)
+        ),
+        "times_bound": statistics.median(
+            sum(parts.values()) / (floor + passed)
+            for parts, floor, passed in zip(steps, floors, passes, strict=True)
         ),
     }
 

@@ -1,9 +1,9 @@
-"""The vocabulary: what one run *is*, as strict, typed, immutable values, and its identity.
+"""The config of one run, as strict, typed, immutable values, and its identity.
 
 A run is a point of the ablation grid: model, data, train, sample, evaluate, seed. Every value that
 is derived from another (warm-up from the number of steps, the final layer's modulation from the
-blocks') is resolved when the config is made, so that the written config says all there is to say
-and its hash means the same science tomorrow. No torch is imported here.
+blocks') is resolved when the config is made. So the written config is complete, and its hash means
+the same science in later versions. No torch is imported here.
 """
 
 from __future__ import annotations
@@ -37,24 +37,40 @@ from mpdit.catalogue.respacing import Respacing
 from mpdit.errors import explain
 from mpdit.extensions import Extension, reading, used
 from mpdit.modelconfig import ModelConfig
-from mpdit.section import HOW, Formerly, How, Later, Place, Positive, Section, marks, named_in
+from mpdit.section import (
+    ADDED,
+    HOW,
+    Formerly,
+    How,
+    Later,
+    Place,
+    Positive,
+    Section,
+    marks,
+    named_in,
+)
 from mpdit.trainconfig import Std, TrainConfig
 
 Level = Annotated[float, Field(ge=0)]
 
 
 class DataConfig(Section):
-    """Which data. ``path`` says where it lies on this machine and is not part of the identity.
+    """The data. ``path`` is its place on this machine and not part of the identity.
 
-    ``latents`` and ``folder`` (images, a sub-folder per class) are of any shape, which
-    ``channels``, ``size`` and ``classes`` say; the other data sets have their own.
+    ``latents`` and ``folder`` (images, a sub-folder per class) can have any shape, which is set by
+    ``channels``, ``size`` and ``classes``; the other data sets have their own shape.
     """
 
     name: Annotated[str, named_in(DATASETS)]
+    """The data set."""
     path: Annotated[Place | None, HOW] = None
+    """The folder or file that holds the data; None: $MPDIT_DATA/NAME."""
     channels: Positive | None = None
+    """Channels of an image or latent, for ``folder`` and ``latents`` only."""
     size: Positive | None = None
+    """Side of an image or latent in pixels, for ``folder`` and ``latents`` only."""
     classes: Positive | None = None
+    """Number of classes, for ``folder`` and ``latents`` only."""
     _shape: Dataset = PrivateAttr()
 
     @model_validator(mode="before")
@@ -82,30 +98,46 @@ class SampleConfig(Section):
     """How samples are drawn from the EMA weights, with classifier-free guidance."""
 
     count: Positive = 10_000
+    """Samples of each set."""
     solver: Annotated[str, named_in(SOLVERS)] = "ddpm"
+    """The solver."""
     steps: Annotated[int, Field(gt=0, le=1000)] = 250
+    """Steps of the solver."""
     guidance: Annotated[float, Field(ge=0)] = 1.5
-    """1 is unguided (and costs half)."""
+    """Scale of classifier-free guidance; 1 is unguided (and costs half)."""
     guidance_interval: Annotated[
         tuple[Level, Level] | None, Field(strict=False), Later(as_before=None)
     ] = None
     """Noise levels σ (the noise's standard deviation over the signal's factor) between which
-    guidance is applied: lower < σ ≤ upper. None: at all. Without effect for a guidance of 1."""
+    guidance is applied: lower < σ ≤ upper. None: at all levels. The first level of
+    objective ``flow`` is infinite, so no interval includes it. It has no effect if guidance is
+    1."""
     labels: Annotated[Literal["data", "even", "uniform"], Later(as_before="even")] = "data"
-    """``data``: in the train split's proportions; ``even``: each in turn, as version 0.1 did;
-    ``uniform``: each sample's drawn at random, all as likely, as for the official code's FID."""
+    """``data``: in the train split's proportions; ``even``: all classes in turn, as in version 0.1;
+    ``uniform``: each label drawn at random, uniformly, as for the official code's FID."""
     respacing: Annotated[Respacing, Later(as_before="nearest")] = "dit"
-    """How the places of evenly spaced timesteps are rounded. ``nearest`` was version 0.1's."""
+    """How the positions of evenly spaced timesteps are rounded. Version 0.1 used ``nearest``."""
     ema_std: Std = 0.05
-    """One of train.ema_stds as it was stored, any other by reconstruction."""
+    """Relative width of the averaged weights: one of train.ema_stds as it was stored, any other by
+    reconstruction."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Precision of matrix products, as train.precision."""
     to_uint8: Literal["round", "truncate"] = "round"
-    """``truncate`` is what the official code does, for comparison."""
+    """How a sample's values are converted to bytes. ``truncate`` is the official code's way, for
+    comparison."""
     batch_size: Annotated[Positive, HOW] = 250
+    """Samples that are drawn at once."""
     compile: Annotated[bool, HOW] = False
     """`torch.compile` of the blocks."""
     _used_respacing: Respacing = PrivateAttr()
     _passes: int = PrivateAttr()
+
+    @field_validator("guidance_interval", mode="before")
+    @classmethod
+    def _two(cls, interval: Any) -> Any:
+        if interval is not None and (not isinstance(interval, list | tuple) or len(interval) != 2):
+            raise ValueError(f"should be two noise levels, such as [0.3, 5], not {interval!r}")
+        return interval
 
     @field_validator("guidance_interval")
     @classmethod
@@ -146,18 +178,18 @@ class SampleConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """Which features samples and real images are compared in, how, and how often."""
+    """The features and metrics that compare samples with real images, and the repeats."""
 
     extractor: Annotated[str, named_in(EXTRACTORS)] | None = None
-    """None: the data set's own."""
+    """The network that extracts features; None: the data set's own."""
     metrics: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = ("fd",)
-    """Each once, in the order of their table, however they were given."""
+    """The metrics, each once, in the table's order."""
     repeats: Positive = 1
-    """Sample sets, each from a sampling seed of its own; their spread is sampling noise."""
+    """Number of sample sets, each with its own sampling seed; their spread is sampling noise."""
     inception: Annotated[Place | None, HOW] = None
-    """Where Inception's weights lie on this machine; None: $MPDIT_INCEPTION, else torch's cache."""
-    dinov2: Annotated[Place | None, HOW] = None
-    """Where DINOv2's weights lie on this machine; None: $MPDIT_DINOV2, else torch's cache."""
+    """The file of Inception's weights; None: $MPDIT_INCEPTION, else torch's cache."""
+    dinov2: Annotated[Place | None, HOW, ADDED] = None
+    """The file of DINOv2's weights; None: $MPDIT_DINOV2, else torch's cache."""
 
     @field_validator("metrics")
     @classmethod
@@ -167,7 +199,7 @@ class EvaluateConfig(Section):
 
 
 class RunConfig(Section):
-    """One run, whole: what is trained on what, how it is sampled and judged, from which seed."""
+    """One complete run: model, data, training, sampling, evaluation, seed."""
 
     model: ModelConfig
     data: DataConfig
@@ -176,7 +208,7 @@ class RunConfig(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     extensions: Annotated[tuple[Extension, ...], Field(strict=False), Later(as_before=[])] = ()
-    """Those of the user's files that this run uses; of their SHA-256 is its identity."""
+    """The user's files that this run uses; their SHA-256 is part of its identity."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -188,6 +220,7 @@ class RunConfig(Section):
         with reading(listed):
             run = build({**data, "extensions": listed} if listed else data)
             run._check_continuous()
+            run._check_uncertainty()
         return run
 
     @model_validator(mode="after")
@@ -208,7 +241,7 @@ class RunConfig(Section):
         return self
 
     def _check_continuous(self) -> None:
-        """Hold the solver and the time embedding against the objective's times."""
+        """Check that the solver and the time embedding fit the objective's times."""
         name, solver = self.train.objective, SOLVERS[self.sample.solver]
         continuous = OBJECTIVES[name].continuous
         if solver.continuous != continuous:
@@ -222,6 +255,14 @@ class RunConfig(Section):
                 "model.time_embedding table (mp_embedding's) has a row for each of 1000 timesteps, "
                 f"but train.objective {name} has continuous times. Set model.time_embedding to "
                 "mp_fourier"
+            )
+
+    def _check_uncertainty(self) -> None:
+        """Check that the flag fits the objective, whose loss it weights."""
+        if "learned_uncertainty" in self.model.added_flags and self.train.objective != "edm":
+            raise ValueError(
+                "learned_uncertainty weights the loss of train.objective edm, not that of "
+                f"{self.train.objective}. Set train.objective to edm, or leave it out"
             )
 
     def _names(self) -> dict[str, frozenset[str]]:
@@ -249,7 +290,7 @@ class RunConfig(Section):
         return self.model_dump(mode="json")
 
     def science(self) -> dict[str, Any]:
-        """What the run is, in every version of this code: its identity, before it is hashed."""
+        """The run's identity before hashing, the same in every version of this code."""
         tree: dict[str, Any] = {name: getattr(self, name).identity() for name in SECTIONS}
         tree["seed"] = self.seed
         if self.extensions:
@@ -273,7 +314,7 @@ OPERATIONAL = {name: set(marks(section, How)) for name, section in SECTIONS.item
 
 
 def read_run(tree: Any) -> RunConfig:
-    """A config.yaml's content → the run that it is, whichever version has resolved it.
+    """Make a run's config from the content of a config.yaml, of this version or an older one.
 
     Raises:
         ConfigError: as `make_run`.
@@ -304,19 +345,19 @@ def former_keys() -> frozenset[str]:
 
 
 DEFAULTS = 2
-"""The version of the defaults: one more whenever a field's default becomes another than "as
-before". 1 is version 0.1's. A study keeps the defaults that it began with."""
+"""The version of the defaults: increased whenever a field's default no longer means "as before".
+Version 0.1 has 1. A study keeps the defaults that it began with."""
 
 
 def make_run(tree: Mapping[str, Any], defaults: int = DEFAULTS) -> RunConfig:
-    """A nested mapping → the resolved, validated run.
+    """Make the resolved, validated config of a run from a nested mapping.
 
     Args:
-        defaults: the version of the defaults of what the mapping does not say.
+        tree: section → key → value, as in a grid's ``base``.
+        defaults: the version of the defaults for keys that the mapping omits.
 
     Raises:
-        ConfigError: naming the first key that is wrong, what is wrong with it, and the nearest
-            right thing.
+        ConfigError: naming the first wrong key, the error, and the nearest correct name.
     """
     if defaults < DEFAULTS:
         for name, section in SECTIONS.items():

@@ -1,4 +1,4 @@
-"""What a command ends with: its exit status, and one message that names the error and a remedy."""
+"""The end of a command: its exit status, and one message that names the error and a remedy."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, ParamSpec
 
 from mpdit.text import printable_output
+
+if TYPE_CHECKING:  # a help page need not wait for it
+    from pydantic import ValidationError
 
 P = ParamSpec("P")
 
@@ -23,12 +24,13 @@ EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_BUSY = 75  # sysexits' EX_TEMPFAIL: another process holds the run
-EXIT_UNREAD = 141  # as a shell says of SIGPIPE: whoever read the output has ended
+EXIT_UNREAD = 141  # a shell's status for SIGPIPE: the reader of the output has ended
+EXIT_SIGINT = 130  # a shell's status for Ctrl-C
 EXIT_INTERRUPTED = 85  # stopped by a signal with its state kept; the same command resumes
 
 
 class ConfigError(ValueError):
-    """What the user wrote cannot be a run. ``key`` is dotted; '' where no single key is wrong."""
+    """An error that the user can correct. ``key`` is dotted; '' where no single key is wrong."""
 
     def __init__(self, message: str, key: str = "") -> None:
         super().__init__(f"{key}: {message}" if key else message)
@@ -38,13 +40,19 @@ class ConfigError(ValueError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `` Did you mean …?`` with the closest of ``known`` in any case, or ''."""
+    close = closest(word, known)
+    return "" if close is None else f" Did you mean {close!r}?"
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The closest of ``known`` in any case; None where none is similar."""
     names = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
-    return f" Did you mean {names[close[0]]!r}?" if close else ""
+    return names[close[0]] if close else None
 
 
 def explain(error: ValidationError, known_keys: Iterable[str]) -> ConfigError:
-    """Return the first thing that is wrong: its dotted key, and the nearest of ``known_keys``."""
+    """Return the first error: its dotted key, and the nearest of ``known_keys``."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"] if part != "function-after")
     match first["type"]:
@@ -65,15 +73,16 @@ def explain(error: ValidationError, known_keys: Iterable[str]) -> ConfigError:
             hint = nearest(str(first["input"]), words)
             return ConfigError(f"{given} is not one of {', '.join(words)}.{hint}", key)
         case _:
-            message = first["msg"].removeprefix("Input should be ")
-            return ConfigError(f"should be {message}, not {first['input']!r}", key)
+            rule = first["msg"].rpartition(" should ")[2].partition(" after validation")[0]
+            rule = rule.replace("valid tuple", "list").replace("valid dictionary", "mapping")
+            return ConfigError(f"should {rule}, not {first['input']!r}", key)
 
 
 def command(main: Callable[P, int]) -> Callable[P, int]:
     """Make ``main`` a command: its output is printable text, its errors are one message each.
 
     Returns:
-        the function, whose exit status is that of `say` where it raises ConfigError or OSError.
+        the function; where it raises ConfigError or OSError, its exit status is that of `say`.
     """
 
     @wraps(main)
@@ -81,7 +90,7 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
         with printable_output(sys.stdout, sys.stderr):
             try:
                 status = main(*args, **options)
-                sys.stdout.flush()  # a full disk is met here, not at the interpreter's end
+                sys.stdout.flush()  # so a full disk fails here, not at the interpreter's end
             except BrokenPipeError:  # such as `plan | head`
                 return EXIT_UNREAD
             except (ConfigError, OSError) as error:
@@ -94,7 +103,7 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
 
 
 def _drop_unwritten() -> None:
-    """Send what stdout does not take to nowhere, or the interpreter's end would fail by it."""
+    """Discard output that stdout does not take; else the interpreter fails at its end."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -118,12 +127,12 @@ def why_unloadable(error: Exception) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Return the message of an error that a user can mend."""
+    """Return the message of an error that a user can correct."""
     return explain_os_error(error) if isinstance(error, OSError) else str(error)
 
 
 def explain_os_error(error: OSError) -> str:
-    """Return one message. For a full disk it has the free space, and what to do."""
+    """Return one message; for a full disk with the free space and the remedy."""
     if not error.filename:
         return str(error)
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

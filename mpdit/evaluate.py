@@ -1,35 +1,39 @@
-"""``python -m mpdit.evaluate RUN``: measure a finished run again.
+"""Measure a finished run again: ``mpdit evaluate RUN``, ``python -m mpdit.evaluate RUN``.
 
 With further metrics, or over EMA widths, guidance scales and training steps.
 """
 
 from __future__ import annotations
 
-from mpdit.runtime import signals
-
-if __name__ == "__main__":
-    signals.note()  # before torch is imported
-
-import argparse
 import sys
+
+if __name__ == "__main__":  # before torch is imported, which takes seconds
+    from mpdit.runtime import signals
+
+    signals.note()
+
+    from mpdit.commandline.door import door
+
+    sys.exit(door(sys.argv[1:], "mpdit.evaluate", "evaluate"))
+
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from mpdit.catalogue import METRICS
 from mpdit.data.preflight import check_evaluable
 from mpdit.disk.lease import BusyError
-from mpdit.disk.rundir import RunDir
-from mpdit.errors import EXIT_BUSY, EXIT_DONE, EXIT_INTERRUPTED, ConfigError, command, explain
+from mpdit.disk.rundir import RunDir, chosen_run
+from mpdit.errors import EXIT_BUSY, EXIT_DONE, EXIT_INTERRUPTED, ConfigError, explain
 from mpdit.evaluation.evaluation import Evaluation, sample_sets
+from mpdit.invocation import typed
 from mpdit.runtime.devices import prepare
 from mpdit.runtime.session import Interrupted, log, open_session
 from mpdit.sampling.drawing import Drawing
 from mpdit.sampling.sampler import check_snapshot
-from mpdit.text import run_command
 
 Section = TypeVar("Section", bound=BaseModel)
 
@@ -45,16 +49,19 @@ def measure_again(
     """Measure a finished run over EMA widths, guidance scales and steps, or by further metrics.
 
     Args:
-        ema_stds, guidances, steps: each width with each scale after each training step; none is the
-            run's own.
-        wanted: metrics; none are the run's own.
-        count: samples of each set; None is as many as the run has.
+        run: the finished run.
+        ema_stds: relative EMA widths of the weights to draw samples with; empty: the run's own.
+        guidances: guidance scales, each combined with each width; empty: the run's own.
+        wanted: metrics; empty: the run's own.
+        count: samples of each set; None: as many as the run has.
+        steps: training steps whose weights are measured, each with all widths and scales; empty:
+            the last step.
 
     Returns:
-        an exit status: done, or interrupted with what was measured kept.
+        an exit status: done, or interrupted; finished measurements are kept.
 
     Raises:
-        ConfigError: when the run is not finished, or something asked for cannot be had.
+        ConfigError: when the run is not finished, or a requested set or metric is not available.
         BusyError: when another process is executing the run.
     """
     config = run.load()
@@ -73,7 +80,9 @@ def measure_again(
     with run.lease():
         said = run.state()
         if said is None or not run.is_done():
-            raise ConfigError(f"{run.path} is not finished: run it first ({run_command(run.path)})")
+            raise ConfigError(
+                f"{run.path} is not finished: run it first ({typed('run', run.path)})"
+            )
         try:
             with open_session(run) as session:
                 device = prepare(config.train.precision)
@@ -83,7 +92,7 @@ def measure_again(
             print(f"stopped by {signal_name}; the same command resumes", file=sys.stderr)
             return EXIT_INTERRUPTED
         finally:
-            run.write_state(said)  # the run's last word stays its own
+            run.write_state(said)  # the run's own last state
     return EXIT_DONE
 
 
@@ -113,30 +122,18 @@ def _changed(section: Section, **changes: object) -> Section:
         raise ConfigError(wrong.message, f"--{option}") from None
 
 
-@command
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m mpdit.evaluate",
-        description="Measure a finished run again: each EMA width with each guidance scale after "
-        "each training step.",
-    )
-    add = parser.add_argument
-    add("run", type=Path, metavar="RUN", help="the run's folder")
-    several: dict[str, Any] = {"nargs": "+", "default": []}
-    add("--ema-std", type=float, metavar="S", help="relative widths (the run's)", **several)
-    add("--guidance", type=float, metavar="W", help="scales; 1 is unguided (the run's)", **several)
-    add("--step", type=int, metavar="N", help="training steps with EMA snapshots", **several)
-    add("--metrics", metavar="NAME", help=f"of {', '.join(METRICS)} (the run's)", **several)
-    add("--count", type=int, metavar="N", help="samples of each set (the run's)")
-    options = parser.parse_args()
-    run = RunDir(options.run)
+def evaluate(
+    run: str,
+    results: Path,
+    ema_std: Sequence[float],
+    guidance: Sequence[float],
+    step: Sequence[int],
+    metrics: Sequence[str],
+    count: int | None,
+) -> int:
+    """``mpdit evaluate``: `measure_again` for a run's folder, name or id."""
     try:
-        settings = options.ema_std, options.guidance, options.metrics, options.count, options.step
-        return measure_again(run, *settings)
+        return measure_again(chosen_run(run, results), ema_std, guidance, metrics, count, step)
     except BusyError as error:
         print(error, file=sys.stderr)
         return EXIT_BUSY
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,12 +21,16 @@ from pydantic import BaseModel, ConfigDict
 from mpdit.catalogue import TABLES
 from mpdit.catalogue.registry import Row, declared, recorded
 from mpdit.errors import ConfigError
+from mpdit.text import one_line
 
 MAX_BYTES = 1_000_000
 
+_MODULE = "mpdit_extension_"
+"""The beginning of the name of an extension's module, by which its code is known."""
+
 
 class Extension(BaseModel):
-    """What a config says of an extension.
+    """An extension as a config records it.
 
     ``adds``: table → name → the row's facts, so that a config can be read, and a study listed and
     analysed, without executing the file.
@@ -43,7 +47,7 @@ class Extension(BaseModel):
         return hash(self.sha256)
 
     def names(self, table: str) -> frozenset[str]:
-        """What it adds to a table of `mpdit.catalogue.TABLES`."""
+        """The names that it adds to a table of `mpdit.catalogue.TABLES`."""
         return frozenset(self.adds.get(table, {}))
 
 
@@ -54,7 +58,7 @@ _loaded: dict[str, Extension] = {}
 
 
 def load(file: Path) -> Extension:
-    """Execute an extension, once for each content; another content replaces the rows of its last.
+    """Execute an extension once for each content; new content replaces the rows of the former.
 
     Raises:
         ConfigError: when it cannot be read or executed, or registers a name that is taken, naming
@@ -73,7 +77,7 @@ def load(file: Path) -> Extension:
             return _loaded[name]
         unload(name)
     with recorded(str(file)) as recording:
-        _execute(file, source, f"mpdit_extension_{name}")
+        _execute(file, source, _MODULE + name)
     kinds = {id(table): kind for kind, table in TABLES.items()}
     adds: dict[str, dict[str, dict[str, Any]]] = {}
     for rows, row in recording.rows:
@@ -120,13 +124,42 @@ def _line(file: Path, error: BaseException) -> int:
     return next((f.lineno or 0 for f in reversed(frames) if f.filename == str(file)), 0)
 
 
+def explained(error: Exception) -> str | None:
+    """An error's file, line and message where an extension's function raised it or called what
+    did; None for other errors."""
+    frames = [
+        f"{frame.f_code.co_filename}:{line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").startswith(_MODULE)
+    ]
+    said = one_line("".join(traceback.format_exception_only(error)), 1000)
+    return f"{frames[-1]}: {said}" if frames else None
+
+
+@contextmanager
+def blamed(where: str = "") -> Iterator[None]:
+    """Turn an error in an extension's code into one message, which ends with ``where``.
+
+    Raises:
+        ConfigError: in place of such an error; it names the file and the line.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        if (message := explained(error)) is None:
+            raise
+        raise ConfigError(message + where) from None
+
+
 def source_of(extension: Extension) -> bytes:
     """The content of an extension that this process has executed."""
     return _sources[extension.sha256]
 
 
 def copy_file(folder: Path, extension: Extension) -> Path:
-    """Where a run or a study keeps its copy."""
+    """The path of a run's or a study's copy of an extension."""
     return folder / "extensions" / f"{extension.name}.py"
 
 
@@ -156,7 +189,7 @@ def _listed(extension: Extension) -> str:
 
 
 def reading(extensions: Iterable[Extension]) -> AbstractContextManager[None]:
-    """Have the tables know the rows of these extensions, without their code (`declared`)."""
+    """Add the rows of these extensions to the tables meanwhile, without code (`declared`)."""
     rows: dict[str, dict[str, Row]] = {}
     for extension in extensions:
         if (loaded := _loaded.get(extension.name)) and loaded.sha256 == extension.sha256:
@@ -173,7 +206,7 @@ def reading(extensions: Iterable[Extension]) -> AbstractContextManager[None]:
 def used(
     extensions: Iterable[Extension], names: Mapping[str, frozenset[str]]
 ) -> tuple[Extension, ...]:
-    """Those that add one of these names (table → names), in the order of their names."""
+    """The extensions that add one of these names (table → names), in the order of their names."""
     found = {
         one.name: one
         for one in extensions

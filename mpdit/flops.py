@@ -1,6 +1,6 @@
 """How many parameters a model has and what its forward pass costs, from the config alone.
 
-No torch is imported: `launch.py plan` counts thousands of configurations. A test holds the counts
+No torch is imported: `mpdit plan` counts thousands of configurations. A test holds the counts
 equal to the built models' and the FLOPs equal to `torch.utils.flop_counter`'s.
 """
 
@@ -11,20 +11,23 @@ from mpdit.catalogue.respacing import TIMESTEPS
 from mpdit.modelconfig import ModelConfig
 
 FOURIER_FEATURES = 256
-CALCULATED = frozenset({"shared_modulation"})
+UNCERTAINTY_FEATURES = 128
+CALCULATED = frozenset({"shared_modulation", "learned_uncertainty"})
 """The added flags whose counts are calculated here."""
 TRAINING_PASSES = 3
 """A training step in forward passes: backward has two products for each one of forward."""
+NEWTON_SCHULZ = 5
+"""Iterations in which Muon makes a matrix orthogonal (torch's ``ns_steps``)."""
 
 
 def part_width(part: str, model: ModelConfig) -> int:
-    """How many numbers one part of a modulation takes."""
+    """The number of values that one part of a modulation takes."""
     acting = "rotation" if part == "gate" and model.gate == "rotation" else part
     return PARTS.find(acting).width(model.width)
 
 
 def time_features(model: ModelConfig) -> int:
-    """Length of what the time embedding hands to its MLP."""
+    """The number of features that the time embedding's MLP takes."""
     fourier = model.time_embedding in ("fourier", "mp_fourier")
     return FOURIER_FEATURES if fourier else model.width
 
@@ -50,7 +53,7 @@ def _modulation(model: ModelConfig, parts: tuple[str, ...], sublayers: int) -> t
 
 
 def _block_maps(model: ModelConfig) -> int:
-    """How many modulation maps the blocks have together."""
+    """The number of modulation maps of all blocks together."""
     return 1 if "shared_modulation" in model.added_flags else model.depth
 
 
@@ -60,9 +63,12 @@ def _norm(model: ModelConfig) -> int:
 
 
 def count_parameters(model: ModelConfig, data: Dataset) -> dict[str, int]:
-    """Trainable parameters by part: embedders, attention, mlp, modulation, final; norms, if any.
+    """Count trainable parameters by part: embedders, attention, mlp, modulation, final.
+
+    Norms and others are parts too, where there are any.
 
     ``modulation`` and ``norms`` are the blocks'; the final layer's own are counted in ``final``.
+    ``other`` is the loss's learned uncertainty.
     Where another added flag changes the model, the built one is counted, with torch.
     """
     if not CALCULATED.issuperset(model.added_flags):
@@ -75,7 +81,7 @@ def count_parameters(model: ModelConfig, data: Dataset) -> dict[str, int]:
     final_gains += model.weight_normalization and model.zero_output
     mlp_matrices, hidden = mlp_maps(model)
     maps = _block_maps(model)
-    embeddings = depth * block_outputs if maps != depth else 0
+    embeddings = depth * block_outputs if "shared_modulation" in model.added_flags else 0
     norm = _norm(model)
     gains_of_qk = 2 * (width // model.heads) if model.qk_norm == "rms" else 0
     return {
@@ -88,11 +94,12 @@ def count_parameters(model: ModelConfig, data: Dataset) -> dict[str, int]:
         "modulation": maps * (block_outputs * width + block_gains) + embeddings,
         "final": (2 * patch + final_outputs) * width + final_gains + norm,
         **({"norms": 2 * depth * norm} if norm else {}),
+        **({"other": UNCERTAINTY_FEATURES} if "learned_uncertainty" in model.added_flags else {}),
     }
 
 
 def forward_flops(model: ModelConfig, data: Dataset) -> int:
-    """Floating-point operations of one image's forward pass, matrix products only.
+    """Count floating-point operations of one image's forward pass, of matrix products only.
 
     A product of m×k and k×n counts 2·m·k·n. With T tokens of width D, patches of p numbers, f time
     features, and modulations of M (a block's) and F (the final layer's) numbers:
@@ -116,3 +123,19 @@ def forward_flops(model: ModelConfig, data: Dataset) -> int:
     modulation = _block_maps(model) * block_outputs * width
     final = T * width * 2 * patch + final_outputs * width
     return 2 * (embed + model.depth * block + modulation + final)
+
+
+def muon_flops(model: ModelConfig) -> int:
+    """Floating-point operations of Muon in one step, matrix products only; no batch is in them.
+
+    An iteration of Newton and Schulz's method has X Xᵀ, its square, and their sum times X: of a
+    matrix with m rows and n ≥ m columns 4·m²·n + 2·m³. What an extension adds is not counted.
+    """
+    width = model.width
+    maps, hidden = mlp_maps(model)
+    parts = [(PARTS.find(part).unit(width), part_width(part, model)) for part in model.parts]
+    modulation = [rows for unit, every in parts for rows in (unit, every - unit) if rows]
+    of_block = [*[width] * 4, *[hidden] * maps]
+    rows = of_block * model.depth + modulation * 2 * _block_maps(model)
+    pairs = [(min(width, one), max(width, one)) for one in rows]
+    return NEWTON_SCHULZ * sum(4 * m**2 * n + 2 * m**3 for m, n in pairs)

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
-from mpdit.catalogue import FLAGS, MLPS, MODES, NORMS, PAPERS_FLAGS, PARTS, POSITIONS, QK_NORMS
+from mpdit.catalogue import (
+    FLAGS,
+    GATES,
+    MLPS,
+    MODES,
+    MODULATIONS,
+    NORMS,
+    PAPERS_FLAGS,
+    PARTS,
+    POSITIONS,
+    QK_NORMS,
+    TIME_EMBEDDINGS,
+)
 from mpdit.catalogue.parts import in_order
 from mpdit.errors import nearest
 from mpdit.section import Later, Positive, SameAs, Section, named_in
@@ -40,7 +52,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "time_embedding": "fourier",
         "mean_free_positions": True,
     },
-    # The author's last state: rotation in all places, nothing that shrinks (branch final).
+    # The last state (branch final): rotation everywhere, nothing that shrinks magnitudes.
     "final": {
         **dict.fromkeys(PAPERS_FLAGS, True),
         "cosine_attention": False,
@@ -59,10 +71,10 @@ SPELLED = {
     "norm": SameAs("no_layernorm", {False: "layer", True: "none"}),
     "qk_norm": SameAs("cosine_attention", {False: "none", True: "cosine"}),
 }
-"""Options one value of which is a flag of the paper's; None follows the flag."""
+"""Options with a value that equals one of the paper's flags; None follows the flag."""
 
 OF_TABLE = ("mp_pos_enc", "mean_free_positions", "mean_free_table")
-"""What only the table of positions has."""
+"""Flags of the table of positions only."""
 
 
 def _parts(value: object) -> tuple[str, ...]:
@@ -99,9 +111,13 @@ class ModelConfig(Section):
     """
 
     depth: Positive
+    """Number of blocks."""
     width: Positive
+    """Channels of a token."""
     heads: Positive
+    """Attention heads of a block."""
     patch_size: Positive
+    """Side of a token's patch in pixels."""
 
     cosine_attention: bool = False
     weight_normalization: bool = False
@@ -113,45 +129,49 @@ class ModelConfig(Section):
     mp_embedding: bool = False
 
     conditioning: str = "adaln"
+    """How time and class act on the blocks: a mode, or parts joined by +."""
     final_conditioning: str = "same"
     """The final layer's own modulation, by parts (it has no gate); ``same`` follows the blocks."""
-    modulation: Literal["joint", "separate", "plain"] = "joint"
-    """One linear map for all of a block's modulation, or one for each part of each sublayer, which
-    differ by their learned gains; ``plain``: without weight normalization, so without gains."""
-    gate: Literal["zero", "one_plus", "rotation"] = "zero"
+    modulation: Annotated[str, named_in(MODULATIONS)] = "joint"
+    """``joint``: one linear map for all of a block's modulation; ``separate``: one for each part of
+    each sublayer, so that each has its own learned gain; ``plain``: separate, without weight
+    normalization, so without gains."""
+    gate: Annotated[str, named_in(GATES)] = "zero"
     """A sublayer's output is multiplied by ``g`` (AdaLN-Zero) or by ``1 + g``, or rotated by ``g``,
     an angle for each pair of channels; g starts at 0."""
-    time_embedding: Literal["sinusoidal", "table", "fourier", "mp_fourier"] | None = None
+    time_embedding: Annotated[str, named_in(TIME_EMBEDDINGS)] | None = None
     """None follows ``mp_embedding``: a table of 1000 rows when on, else sinusoidal. ``fourier`` is
     map-dit's, of magnitude 0.707; ``mp_fourier`` has EDM2's √2."""
     mean_free_positions: bool = False
+    """Subtract each row's own mean from the position table."""
     mp_attention: bool = False
-    """Each head's output at unit magnitude: the shrinking by softmax's average is divided out."""
+    """Scale each head's output to unit magnitude, because softmax's average shrinks it."""
     mp_attention_output: Annotated[bool, Later(as_before=False)] = False
-    """Attention's output at unit magnitude for each token, after its last map."""
+    """Scale attention's output, after its last map, to unit magnitude for each token."""
     mean_free_table: Annotated[bool, Later(as_before=False)] = False
-    """The position table without its overall mean; ``mean_free_positions``: each row without its
-    own."""
+    """Subtract the overall mean from the position table; ``mean_free_positions``: each row's own
+    mean."""
     zero_output: Annotated[bool, Later(as_before=True)] = True
     """The model's output is zero at initialization; false: its last map has no learned gain, and
     starts like any other."""
     residual_t: Annotated[float, Field(gt=0, lt=1), Later(as_before=0.3)] = 0.3
-    """t of the residual sums mp_sum(x, output, t), with ``mp_residual``."""
+    """The weight t of the residual sums mp_sum(x, output, t), with ``mp_residual``."""
     norm: Annotated[
         Annotated[str, named_in(NORMS)] | None, Later(as_before=SPELLED["norm"], since=0)
     ] = None
-    """Before attention, MLP and the final layer."""
+    """The norm before attention, MLP and the final layer; None follows ``no_layernorm``."""
     qk_norm: Annotated[
         Annotated[str, named_in(QK_NORMS)] | None, Later(as_before=SPELLED["qk_norm"], since=0)
     ] = None
-    """Of q and k, for each head."""
+    """The norm of q and k in each head; None follows ``cosine_attention``."""
     mlp: Annotated[str, named_in(MLPS), Later(as_before="silu")] = "silu"
-    """The blocks' feed-forward layer; both have as many parameters, or nearly."""
+    """The blocks' feed-forward layer; both have about as many parameters."""
     positions: Annotated[str, named_in(POSITIONS), Later(as_before="sincos")] = "sincos"
-    """A table that is added to the tokens, or q and k turned by their tokens' places."""
+    """The position encoding: a table added to the tokens, or q and k rotated by their tokens'
+    positions."""
     added_flags: Annotated[tuple[str, ...], Field(strict=False), Later(as_before=[])] = ()
-    """The flags that are on beside these: an extension's, and the package's later ones. A config
-    may set each by its own name, as the others."""
+    """Flags beyond the paper's eight that are on: those of extensions, and the package's later
+    ones. A grid sets each by its own name, like the paper's flags."""
 
     @model_validator(mode="before")
     @classmethod
@@ -161,7 +181,8 @@ class ModelConfig(Section):
         data = dict(data)
         preset = data.pop("preset", "flags")
         if not isinstance(preset, str) or preset not in PRESETS:
-            raise ValueError(f"unknown preset {preset!r}. Known: {', '.join(PRESETS)}")
+            hint = nearest(str(preset), PRESETS)
+            raise ValueError(f"unknown preset {preset!r}.{hint} Known: {', '.join(PRESETS)}")
         if (name := data.pop("name", None)) is not None:
             size, patch = parse_model_name(name)
             data = {**size._asdict(), "patch_size": patch, **data}
@@ -174,7 +195,7 @@ class ModelConfig(Section):
 
     @classmethod
     def as_before(cls, data: Mapping[str, Any], defaults: int) -> dict[str, Any]:
-        """As of every section; what a preset says is not omitted."""
+        """As for every section; keys that a preset sets do not count as omitted."""
         preset = data.get("preset")
         known = isinstance(preset, str) and preset in PRESETS
         options = _of_preset(str(preset), data) if known else {}
@@ -182,7 +203,7 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _spelled_once(self) -> ModelConfig:
-        """A flag and the option that it is a value of say the same."""
+        """Check that flags agree with the options that they stand for."""
         for name, spelled in SPELLED.items():
             assert spelled.meaning is not None
             flag, value, given = spelled.field, getattr(self, name), getattr(self, spelled.field)
@@ -209,10 +230,14 @@ class ModelConfig(Section):
         if "shared_modulation" in self.added_flags:
             for part in self.parts:
                 if PARTS.find(part).unit(self.width):
-                    raise ValueError(f"shared_modulation starts at zero, and {part} does not")
+                    raise ValueError(
+                        f"shared_modulation adds a learned vector of each block to the shared "
+                        f"values, but those of {part} have unit magnitude by their map alone. Set "
+                        f"conditioning to parts without {part}, such as rotation+gate"
+                    )
         if self.positions == "rope" and (unused := [n for n in OF_TABLE if getattr(self, n)]):
             raise ValueError(
-                f"{unused[0]} is of the table of positions, and positions: rope has none. "
+                f"{unused[0]} changes the table of positions, but positions: rope has no table. "
                 f"Set {unused[0]}: false"
             )
         if self.width % self.heads:
@@ -232,7 +257,7 @@ class ModelConfig(Section):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What the blocks' conditioning is made of, in the order of application."""
+        """The parts of the blocks' conditioning, in the order of application."""
         return _split(self.conditioning)
 
     @property
@@ -253,8 +278,8 @@ class ModelConfig(Section):
 
     @property
     def float32_sums(self) -> bool:
-        """Whether the weights of the sums are rounded to float32 in a float64 model too, as map-dit
-        has them in the branch of the blended shift."""
+        """Whether the weights of sums are rounded to float32 even in a float64 model, as in
+        map-dit's branch of the blended shift."""
         return "blended_shift" in self.parts
 
     @property
@@ -271,7 +296,7 @@ FLAGS.reserve(
 
 
 def _of_preset(preset: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    """A preset's options, without those that another option in ``data`` decides."""
+    """A preset's options, without options that ``data`` determines."""
     decided = {spelled.field for name, spelled in SPELLED.items() if data.get(name) is not None}
     if data.get("positions") == "rope":
         decided |= set(OF_TABLE)
@@ -284,7 +309,7 @@ def _split(mode: str) -> tuple[str, ...]:
 
 
 def _gather_flags(data: dict[str, Any]) -> dict[str, Any]:
-    """Flags that are no fields of their own, into ``added_flags``."""
+    """Move flags that are not fields of their own into ``added_flags``."""
     given = data.get("added_flags", ())
     if not isinstance(given, list | tuple) or not all(isinstance(name, str) for name in given):
         raise ValueError(f"added_flags should be a list of flags, not {given!r}")

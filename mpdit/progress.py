@@ -19,8 +19,8 @@ class Progress:
     """Shows how much of ``total`` is done; on a terminal only inside a ``with`` block.
 
     Args:
-        done: what was done before; the rate does not include it.
-        unit: what is counted, in the plural.
+        done: the count that was done before; the rate does not include it.
+        unit: the noun that is counted, in the plural.
         console: shows the bar if it is a terminal; by default standard error.
         log: takes a line every 15 s and at the end; by default standard error if it shows no bar.
     """
@@ -68,7 +68,7 @@ class Progress:
         self.show(f"{self.rate:,.1f} {self.unit}/s")
 
     def show(self, note: str) -> None:
-        """Show what is done; ``note`` holds the rate, and whatever else should stand there."""
+        """Show the progress; ``note`` is the text beside it, such as the rate."""
         self._bar.update(self._task, completed=self.done, note=note)
         now = time.monotonic()
         if self._log and (now - self._logged >= LOG_S or self.done == self.total):

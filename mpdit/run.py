@@ -1,19 +1,23 @@
-"""One run from start to end: ``python -m mpdit.run results/<study>/<run>``.
+"""One run from start to end: ``mpdit run RUN``, ``python -m mpdit.run results/<study>/<run>``.
 
-Train, sample, evaluate. Whatever ended it before, the same command resumes from what is on disk,
-and comes to the same bits.
+Train, sample, evaluate. After any interruption, the same command resumes from the disk, and gives
+the same bits.
 """
 
 from __future__ import annotations
 
-from mpdit.runtime import signals
-
-if __name__ == "__main__":
-    signals.note()  # before torch is imported
-
-import argparse
-import json
 import sys
+
+if __name__ == "__main__":  # before torch is imported, which takes seconds
+    from mpdit.runtime import signals
+
+    signals.note()
+
+    from mpdit.commandline.door import door
+
+    sys.exit(door(sys.argv[1:], "mpdit.run", "run"))
+
+import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,6 +26,7 @@ from typing import Any
 
 import torch
 
+from mpdit import extensions
 from mpdit.config import RunConfig
 from mpdit.data.content import content_hash
 from mpdit.data.datasets import check_available, class_names, images_by_class
@@ -29,7 +34,7 @@ from mpdit.data.preflight import check_evaluable
 from mpdit.disk.files import write_atomic
 from mpdit.disk.identity import RESTORE, Identity, same_id
 from mpdit.disk.lease import BusyError, Lease, share
-from mpdit.disk.rundir import RunDir, id_in
+from mpdit.disk.rundir import RunDir, chosen_run, id_in
 from mpdit.encoding.decoder import open_decoder
 from mpdit.errors import (
     EXIT_BUSY,
@@ -37,17 +42,18 @@ from mpdit.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     ConfigError,
-    command,
     explain_os_error,
 )
 from mpdit.evaluation import extractors, references
 from mpdit.evaluation.evaluation import evaluate_run
 from mpdit.flops import count_parameters, forward_flops
 from mpdit.runtime.devices import prepare
-from mpdit.runtime.distributed import World, join, leave
+from mpdit.runtime.distributed import World, abort, check_devices, join, leave
 from mpdit.runtime.memory import keep_freed_memory
+from mpdit.runtime.peers import Peers, heard
 from mpdit.runtime.provenance import record_start
 from mpdit.runtime.session import Interrupted, Session, log, open_session
+from mpdit.runtime.tracking import tracked
 from mpdit.sampling.sampler import sample_run, samples_file
 from mpdit.training import checkpoint
 from mpdit.training.meters import NonFiniteLossError
@@ -58,11 +64,13 @@ LESS_MEMORY = (
     "sample.batch_size, which change no run's identity"
 )
 PATIENCE_S = 30
-"""An orphan notices within a heartbeat, once its step is over."""
+"""Seconds to wait for an orphan: it notices within a heartbeat, once its step is over."""
+REASON_S = 5
+"""Seconds to wait for the reason of a lost connection: the process that failed reports it first."""
 
 
 def execute(run: RunDir) -> int:
-    """Bring the run to its end.
+    """Execute the run, or resume it, to its end.
 
     Returns:
         an exit status: done, failed (its state says why), busy elsewhere, or interrupted with its
@@ -78,8 +86,12 @@ def execute(run: RunDir) -> int:
                 if world.main:
                     print(f"{run.name} is done already", file=sys.stderr)
                 return EXIT_DONE
-            with _held(run, world) as lease, open_session(run, world.main) as session:
-                return _guarded(config, session, world, lease)
+            with (
+                _held(run, world) as lease,
+                open_session(run, world.main) as session,
+                heard(world, lambda reason: _follow(reason, session)) as peers,
+            ):
+                return _guarded(config, session, world, lease, peers)
     except BusyError as error:
         print(error, file=sys.stderr)
         return EXIT_BUSY
@@ -87,7 +99,7 @@ def execute(run: RunDir) -> int:
 
 @contextmanager
 def _held(run: RunDir, world: World) -> Iterator[Lease]:
-    """The main process holds the run for all of them; all ask, before they write, whether it does.
+    """Lease the run, in the main process for all; every process checks the lease before a write.
 
     Raises:
         BusyError: when another process holds it, in every process.
@@ -106,38 +118,48 @@ def _held(run: RunDir, world: World) -> Iterator[Lease]:
         yield lease or stack.enter_context(share(Lease(run.path, token)))
 
 
-def _guarded(config: RunConfig, session: Session, world: World, lease: Lease) -> int:
-    """Do the work, and leave in state.json how it ended.
+def _guarded(config: RunConfig, session: Session, world: World, lease: Lease, peers: Peers) -> int:
+    """Do the work, and record in state.json how it ended.
 
     Raises:
         BusyError: when another process has taken over the run.
     """
     try:
         _outlive(lease, session)
-        _work(config, session, world)
+        _work(config, session, world, peers)
     except Exception as error:
-        lease.check()  # an orphan's error is not the run's
-        return _ended_by(error, session)
+        lease.check()  # an orphan's error is not recorded
+        return _ended_by(error, session, peers)
     session.end()
     return EXIT_DONE
 
 
-def _ended_by(error: Exception, session: Session) -> int:
-    """Record the error in state.json and return an exit status; raise an error of the code."""
+def _ended_by(error: Exception, session: Session, peers: Peers) -> int:
+    """Record the error in state.json and return an exit status; raise an error of the code.
+
+    Of several processes, the first that fails sends its reason to the others, which report only
+    that.
+    """
     if isinstance(error, ConfigError | NonFiniteLossError | OSError | torch.OutOfMemoryError):
-        message = explain_os_error(error) if isinstance(error, OSError) else str(error)
+        message = str(error)
+        if isinstance(error, OSError):
+            message = extensions.explained(error) or explain_os_error(error)
         if isinstance(error, torch.OutOfMemoryError):
             message = f"{message.rstrip('.')}. {LESS_MEMORY}"
-        log.error("failed: %s", message)
-        with suppress(OSError):  # a full disk takes no state either
-            session.end(error=message)
+        if peers.fail(message) or session.main:
+            _fail(message, session)
+        abort()
         return EXIT_FAILED
     if not isinstance(error, Interrupted):
         if not session.stop_signal:
-            if not session.main and (reason := _main_failed(session)):
-                log.error("this process exits because the main process failed: %s", reason)
+            if reason := peers.reason(REASON_S):  # seen here as a lost connection
+                _follow(reason, session)
+                abort()
                 return EXIT_FAILED
-            session.end(error=f"{type(error).__name__}: {error}")
+            message = _own_reason(error, session)
+            peers.fail(message)
+            session.end(error=message)
+            abort()
             raise error
         # Slurm sends its signal to all processes: it may have killed a compiler's
         log.warning("%s: %s", type(error).__name__, error)
@@ -148,15 +170,31 @@ def _ended_by(error: Exception, session: Session) -> int:
     return EXIT_INTERRUPTED
 
 
-def _main_failed(session: Session) -> str | None:
-    """Why the main process has ended, whose end the others meet as a lost connection."""
-    said = session.run.state()
-    # a new start has another beginning: what the one before has left is not meant
-    return said.error if said is not None and said.heartbeat >= session.state.started else None
+def _own_reason(error: Exception, session: Session) -> str:
+    """The reason of an error of the code; for an extension's, with its file and line, and with the
+    traceback in the log, as the command itself ends with one message."""
+    if (message := extensions.explained(error)) is None:
+        return f"{type(error).__name__}: {error}"
+    message = message.removeprefix(f"{session.run.path}/")
+    log.error("failed: %s", message, exc_info=error)
+    return message
+
+
+def _fail(message: str, session: Session) -> None:
+    log.error("failed: %s", message)
+    with suppress(OSError):  # a full disk has no room for the state either
+        session.end(error=message)
+
+
+def _follow(reason: str, session: Session) -> None:
+    """Fail because another process failed, and record its reason."""
+    log.error("this process exits because %s", reason)
+    with suppress(OSError):
+        session.end(error=reason)
 
 
 def _outlive(lease: Lease, session: Session) -> None:
-    """Give an orphan, from which the run was taken over, the time to see it and end.
+    """Wait up to `PATIENCE_S` for the orphan, from which the run was taken over, to end.
 
     Raises:
         Interrupted: when a signal asked to stop.
@@ -176,7 +214,7 @@ def _outlive(lease: Lease, session: Session) -> None:
         time.sleep(0.1)
 
 
-def _work(config: RunConfig, session: Session, world: World) -> None:
+def _work(config: RunConfig, session: Session, world: World, peers: Peers) -> None:
     """Train and sample with all processes; evaluate with the main one alone."""
     run = session.run
     check_available(config.data)
@@ -190,7 +228,8 @@ def _work(config: RunConfig, session: Session, world: World) -> None:
             "train.batch_size",
         )
     device = prepare(config.train.precision, world.local_rank)
-    # what comes after the training is opened before it: a damaged file is reported now
+    check_devices(world, device)
+    # open now what is needed after training, so that a damaged file is reported at once
     open_decoder(config.data, torch.device("cpu"))
     extractor = extractors.load(config.evaluate, torch.device("cpu"))
     if world.main:
@@ -203,14 +242,18 @@ def _work(config: RunConfig, session: Session, world: World) -> None:
         log.info("%s on %s", run.name, _place(start))
         _describe(config, run)
     torch.set_num_threads(world.largest(threads if world.main else 0))
-    if not samples_file(run).exists():
-        Trainer(config, session, device, world).fit()
-    sample_run(config, session, device, world)
-    leave()
-    if not world.main:
-        return
-    record = evaluate_run(config, session, device)
-    log.info("done: %s = %.3f", record["metric"], record["value"])
+    with tracked(run, config, world.main) as tracker:
+        if not samples_file(run).exists():
+            Trainer(config, session, device, world, tracker).fit()
+        sample_run(config, session, device, world)
+        world.largest(0)  # all are done: from here on, a lost process is no failure
+        peers.close()
+        leave()
+        if not world.main:
+            return
+        records = evaluate_run(config, session, device)
+        tracker.scores(records)
+    log.info("done: %s = %.3f", records[0]["metric"], records[0]["value"])
 
 
 def _check_identity(run: RunDir, own: Identity) -> None:
@@ -251,12 +294,6 @@ def _describe(config: RunConfig, run: RunDir) -> None:
         write_atomic(run.path / "classes.json", json.dumps(names, indent=1, ensure_ascii=False))
 
 
-@command
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m mpdit.run", description=__doc__)
-    parser.add_argument("run", type=Path, help="the run's folder, with its config.yaml")
-    return execute(RunDir(parser.parse_args().run))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def run_folder(run: str, results: Path) -> int:
+    """``mpdit run``: `execute` for a run's folder, name or id."""
+    return execute(chosen_run(run, results))

@@ -1,50 +1,63 @@
-"""``python -m mpdit.sample RUN``: a sample set of a trained run."""
+"""A sample set of a trained run: ``mpdit sample RUN``, ``python -m mpdit.sample RUN``."""
 
 from __future__ import annotations
 
-from mpdit.runtime import signals
-
-if __name__ == "__main__":
-    signals.note()  # before torch is imported
-
-import argparse
-import re
 import sys
+
+if __name__ == "__main__":  # before torch is imported, which takes seconds
+    from mpdit.runtime import signals
+
+    signals.note()
+
+    from mpdit.commandline.door import door
+
+    sys.exit(door(sys.argv[1:], "mpdit.sample", "sample"))
+
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from mpdit.catalogue import SOLVERS
-from mpdit.config import RunConfig, make_run
-from mpdit.data.preflight import check_labels_trained
-from mpdit.disk.rundir import RunDir
-from mpdit.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError, command, say
+from mpdit.config import RunConfig
+from mpdit.disk.rundir import RunDir, chosen_run
+from mpdit.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, ConfigError, say
 from mpdit.runtime.devices import prepare
 from mpdit.runtime.distributed import join
 from mpdit.runtime.session import Interrupted, open_session
 from mpdit.sampling.drawing import Drawing, NonFiniteSamplesError
+from mpdit.sampling.request import asked
 from mpdit.sampling.sampler import check_snapshot, draw_set
 from mpdit.sampling.sampleset import grid_file, shards_folder
 
-HELP = """\
-Draw samples from a run's averaged weights: an .npz as ADM's (arr_0 uint8 images, arr_1 labels) and
-a PNG grid of the first of them. Every option is the run's own unless given; the run's own files are
-left as they are. Sample i has the same noise whatever the batch size or the number of processes;
-its image differs by the rounding of sums.
 
-Stopped at any moment, the same command resumes. On several GPUs:
-  torchrun --nproc-per-node 8 -m mpdit.sample RUN
-"""
+def sample(
+    run: str,
+    results: Path,
+    classes: str | None,
+    step: int | None,
+    seed: int | None,
+    out: Path | None,
+    **given: Any,
+) -> int:
+    """``mpdit sample``: draw a set into its own file, without changing the run.
 
+    Args:
+        classes: such as ``3,7,10-19``; None: all.
+        step: training step of the EMA snapshot; None: the last.
+        seed: seed of the noise; None: the run's.
+        out: the .npz; None: in the current folder, named by what differs from the run's set.
+        given: values of the config's section ``sample`` that replace the run's.
 
-@command
-def main() -> int:
-    given = _parser().parse_args()
-    run = RunDir(given.run)
+    Returns:
+        an exit status.
+    """
+    source = chosen_run(run, results)
     try:
-        config, drawing = _wanted(run, given)
-        out = Path(given.out or f"{run.name}_{drawing.name}.npz")
-        _check_out(run, out)
-        with join() as world, open_session(run, world.main, recorded=False) as session:
+        config, drawing = _wanted(source, classes, step, seed, given)
+        out = Path(out or f"{source.name}_{drawing.name}.npz")
+        _check_out(source, out)
+        with join() as world, open_session(source, world.main, recorded=False) as session:
             device = prepare("float32", world.local_rank)
             draw_set(config, session, drawing, device, world, out)
     except Interrupted as signal_name:
@@ -58,29 +71,25 @@ def main() -> int:
     return EXIT_DONE
 
 
-def _wanted(run: RunDir, given: argparse.Namespace) -> tuple[RunConfig, Drawing]:
-    """The run's config with the given options in place of its own, and the set they make.
+def _wanted(
+    run: RunDir, classes: str | None, step: int | None, seed: int | None, given: Mapping[str, Any]
+) -> tuple[RunConfig, Drawing]:
+    """The run's config with the given options, and the set they make.
 
     Raises:
         ConfigError: naming the option that is wrong.
     """
     own = run.load()
-    tree = own.resolved()
-    for key in tree["sample"].keys() & vars(given).keys():
-        tree["sample"][key] = getattr(given, key)
-    tree["seed"] = own.seed if given.seed is None else given.seed
+    chosen = None if classes is None else _classes(classes, own.data.spec.classes)
     try:
-        config = make_run(tree)
+        config, drawing = asked(own, given, seed, chosen)
     except ConfigError as error:
-        option = error.key.rpartition(".")[2].replace("_", "-")
-        raise ConfigError(error.message, f"--{option}") from None
-    check_labels_trained(config)
-    drawing = replace(Drawing.of_run(config), run=own)
-    if given.classes is not None:
-        classes = _classes(given.classes, own.data.spec.classes)
-        drawing = replace(drawing, classes=classes)
-    if given.step is not None:
-        drawing = replace(drawing, snapshot=given.step)
+        option = error.key.replace("_", "-")
+        raise ConfigError(
+            error.message, f"--{option}" if option and "." not in option else option
+        ) from None
+    if step is not None:
+        drawing = replace(drawing, snapshot=step)
     check_snapshot(run, own, drawing.snapshot)
     return config, drawing
 
@@ -114,38 +123,7 @@ def _check_out(run: RunDir, out: Path) -> None:
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"there is no folder {out.absolute().parent}", "--out")
     if (shards_folder(out) / "set.json").exists():
-        return  # resumes, once it has been seen that these are batches of the same set
+        return  # drawing resumes, after a check that the batches are of this set
     for file in (out, grid_file(out)):
         if file.exists():
             raise ConfigError(f"{file} already exists", "--out")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m mpdit.sample",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
-    )
-    add = parser.add_argument
-    add("run", type=Path, metavar="RUN", help="the run's folder")
-    add("--classes", metavar="3,7,10-19", default=None, help="to draw samples of (all)")
-    add("--count", type=int, metavar="N", help="samples")
-    add("--guidance", type=float, metavar="W", help="1 is unguided")
-    add("--guidance-interval", type=float, nargs=2, metavar="S", help="noise levels it applies at")
-    add("--ema-std", type=float, metavar="S", help="relative width of the averaged weights")
-    add("--step", type=int, metavar="N", default=None, help="of the EMA snapshot (the last)")
-    add("--solver", help=", ".join(SOLVERS))
-    add("--labels", help="data, even or uniform")
-    add("--steps", type=int, metavar="N", help="of the solver")
-    add("--seed", type=int, default=None, help="of the noise (the run's)")
-    add("--precision", help="float32, tf32 or bfloat16")
-    add("--to-uint8", help="round or truncate")
-    add("--batch-size", type=int, metavar="B")
-    add("--compile", action=argparse.BooleanOptionalAction)
-    add("--out", type=Path, metavar="FILE.npz", default=None, help="(./RUN_WHAT-DIFFERS.npz)")
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""What a section of a run's config is: strict values, and which of them are a run's identity.
+"""A section of a run's config: strict values, and which of them are part of a run's identity.
 
 docs/adding.md says how to add, rename and remove a field without giving older runs another id.
 """
@@ -35,10 +35,10 @@ Place = Annotated[str, AfterValidator(_is_path)]
 
 @dataclass(frozen=True)
 class SameAs:
-    """The value of another field of the section, or what that value means here.
+    """The value of another field of the section, or a value derived from it.
 
     Attributes:
-        meaning: the other field's value → this field's; None where they are the same.
+        meaning: the other field's value → this field's value; None where they are the same.
     """
 
     field: str
@@ -47,13 +47,15 @@ class SameAs:
 
 @dataclass(frozen=True)
 class Later:
-    """Of a field that came after runs had been made: while it has the value that means "as before",
-    frozen here, it is not part of a run's identity, so that older runs keep theirs.
+    """Mark a field that was added after runs had been made.
+
+    While the field has the value that means "as before", frozen here, it is not part of a run's
+    identity, so older runs keep theirs.
 
     Attributes:
         as_before: the value in JSON, or `SameAs`.
         since: the version of the defaults (`DEFAULTS`) that the field came with; 0 while its
-            default is "as before" by itself.
+            default means "as before".
     """
 
     as_before: Any
@@ -69,16 +71,32 @@ class Later:
 
 @dataclass(frozen=True)
 class Formerly:
-    """Of a field that was renamed: the old name, which is still read, and hashed as before."""
+    """Mark a renamed field: its old name is still read, and hashed as before.
+
+    Attributes:
+        meaning: pairs of an old value and the value that means the same now, where they differ.
+    """
 
     name: str
+    meaning: tuple[tuple[Any, Any], ...] = ()
+
+    def read(self, value: Any) -> Any:
+        """The present value for an old one."""
+        return next((new for old, new in self.meaning if old is value), value)
 
 
 class How:
-    """Of a field that says where or how a run is executed: no part of its identity."""
+    """Mark a field that says where or how a run is executed: not part of its identity."""
 
 
 HOW = How()
+
+
+class Added:
+    """Mark a field that came after version 0.1 and is not part of a run's identity."""
+
+
+ADDED = Added()
 
 
 class Section(BaseModel):
@@ -87,13 +105,13 @@ class Section(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
     retired: ClassVar[Mapping[str, Any]] = {}
-    """Fields that are gone, with the one value that older configs may still give them; it stays in
-    the identity, where it always was."""
+    """Removed fields → the one value that older configs may still give them; the value stays in
+    the identity."""
 
     @model_validator(mode="before")
     @classmethod
     def _of_old(cls, data: Any) -> Any:
-        """A config of an older version: renamed and retired fields."""
+        """Read a config of an older version: renamed and removed fields."""
         formerly = marks(cls, Formerly)
         if not isinstance(data, Mapping) or not (formerly or cls.retired):
             return data
@@ -102,7 +120,7 @@ class Section(BaseModel):
             if mark.name in data:
                 if name in data:
                     raise ValueError(f"{mark.name} is the former name of {name}: give one of them")
-                data[name] = data.pop(mark.name)
+                data[name] = mark.read(data.pop(mark.name))
         for name, value in cls.retired.items():
             if data.pop(name, value) != value:
                 raise ValueError(f"{name} was removed; only {value!r} is still accepted")
@@ -126,10 +144,10 @@ class Section(BaseModel):
 
     @classmethod
     def as_before(cls, data: Mapping[str, Any], defaults: int) -> dict[str, Any]:
-        """``data``, where it omits fields later than ``defaults``, with their value "as before".
+        """``data``, with the value "as before" of omitted fields that are later than ``defaults``.
 
-        So a config that an older version has resolved, or the grid of a study that began with it,
-        means what it meant, whatever the defaults are now.
+        So a config that an older version resolved, or the grid of a study that began with it, keeps
+        its meaning when defaults change.
         """
         own = {name: f.default for name, f in cls.model_fields.items() if not f.is_required()}
         late = {n: m for n, m in marks(cls, Later).items() if m.since > defaults and n not in data}
@@ -138,7 +156,7 @@ class Section(BaseModel):
 
 @cache
 def marks(section: type[BaseModel], mark: type[Any]) -> dict[str, Any]:
-    """Field → its mark of this type, of the fields that have one."""
+    """Field → its mark of this type, for the fields that have one."""
     return {
         name: found
         for name, field in section.model_fields.items()

@@ -29,7 +29,7 @@ LOOK_BACK = "now-30days"
 """`find_jobs` ignores jobs that ended before this."""
 
 WHICH_CLUSTER = "SLURM_CONF"
-"""The environment variable that selects the cluster; all else that could is refused or dropped."""
+"""The environment variable that selects the cluster; others that could are refused or dropped."""
 
 _SEPARATOR = "\x1f"  # in no name, reason or list of nodes
 _NO_ACCOUNTING = "accounting storage is disabled"
@@ -147,7 +147,7 @@ def remembered(job_ids: Collection[str]) -> dict[str, Ended]:
 
 
 def find_jobs(names: Collection[str]) -> dict[str, str]:
-    """The ids of jobs by name: of those that wait, run, or have ended lately."""
+    """Name → id of the jobs with these names that wait, run, or have ended recently."""
     if not names:
         return {}
     listed = f"--name={','.join(names)}"
@@ -217,7 +217,7 @@ def release(ids: Collection[str]) -> None:
 
 
 def _grouped(ids: Collection[str]) -> list[str]:
-    """The ids with those of one array together: ``7_[0,2]``."""
+    """The ids, with the tasks of one array joined: ``7_[0,2]``."""
     indices: dict[str, list[str]] = defaultdict(list)
     words = []
     for task in ids:
@@ -232,11 +232,11 @@ def _grouped(ids: Collection[str]) -> list[str]:
 
 
 def submit(script: Path) -> tuple[str, list[str]]:
-    """Submit a script; return the job's id, and what sbatch said beside it.
+    """Submit a script; return the job's id, and the other lines that sbatch printed.
 
     Raises:
         NoRoomError: at once, where sbatch itself would wait for room.
-        RefusedError: with all that sbatch said, when Slurm does not accept the job.
+        RefusedError: with sbatch's messages, when Slurm does not accept the job.
         ConfigError: when it is not known whether Slurm has accepted it.
     """
     calls["sbatch"] += 1
@@ -303,7 +303,7 @@ def _silent(command: str) -> ConfigError:
 
 
 def _failure(command: str, stderr: str, code: int) -> ConfigError:
-    """The error of a command that failed, with everything that it said."""
+    """The error of a command that failed, with all its messages."""
     lines = _messages(command, stderr)
     said = "; ".join(lines) or f"exit status {code}"
     if _UNREACHABLE in said:

@@ -17,13 +17,18 @@ _CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 36}
 
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-"""What a terminal obeys or cannot show: all of Unicode's control characters but newline and tab,
-and the bytes of file names that are no UTF-8."""
+"""Characters that a terminal obeys or cannot show: Unicode's control characters except newline and
+tab, and bytes of file names that are not UTF-8."""
 _COLOURS = re.compile(r"(\033\[(?:(?:[0-4]|22|3\d|4\d|9[0-7])(?:;\d{1,3}){0,4})?m)")
 
 
+def expanded(path: str) -> Path:
+    """The path in a config, with ``~`` expanded, which no shell has done."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's raises where there is no such user
+
+
 def printable(text: str, colours: bool = False) -> str:
-    """The text with control characters as ``\\x1b``; with ``colours`` those of styles stay."""
+    """The text with control characters as ``\\x1b``; ``colours`` keeps those of styles."""
     if colours:
         parts = _COLOURS.split(text)
         return "".join(part if i % 2 else printable(part) for i, part in enumerate(parts))
@@ -31,7 +36,7 @@ def printable(text: str, colours: bool = False) -> str:
 
 
 class Printable:
-    """A text stream that is written to by `printable`; the styles stay on a terminal."""
+    """A text stream that applies `printable` to its output; styles stay on a terminal."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -45,10 +50,10 @@ class Printable:
 
 @contextmanager
 def printable_output(out: TextIO, err: TextIO) -> Iterator[None]:
-    """Whatever is printed meanwhile, a terminal gets no control characters of it.
+    """Replace control characters in everything that is printed meanwhile.
 
-    Names and messages come from other people's files, and from Slurm. What the encoding of ``out``
-    lacks is printed as ``?`` (``err`` has Python's own replacement).
+    Names and messages come from other people's files, and from Slurm. Characters that the encoding
+    of ``out`` lacks are printed as ``?`` (``err`` has Python's own replacement).
     """
     if isinstance(out, io.TextIOWrapper):
         out.reconfigure(errors="replace")
@@ -78,11 +83,6 @@ PLAIN = Paint(False)
 def shell_line(*words: object) -> str:
     """A command line to be copied into a shell, quoted where that is needed."""
     return shlex.join(map(str, words))
-
-
-def run_command(run: Path) -> str:
-    """The command that executes the run in a folder."""
-    return shell_line("python", "-m", "mpdit.run", run)
 
 
 def count(number: int, what: str) -> str:

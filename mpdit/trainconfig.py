@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mpdit.catalogue import OBJECTIVES
-from mpdit.section import HOW, Later, Place, Positive, SameAs, Section, named_in
-from mpdit.text import printable
+from mpdit.catalogue import OBJECTIVES, OPTIMIZERS
+from mpdit.section import ADDED, HOW, Formerly, Later, Place, Positive, SameAs, Section, named_in
+from mpdit.text import expanded, printable
+from mpdit.trackers import ToolName
 
 Rate = Annotated[float, Field(gt=0, le=10)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -36,7 +36,7 @@ class Start(Section):
     def _of_file(cls, data: Any) -> Any:
         if not isinstance(data, str):
             return data
-        file = Path(os.path.expanduser(data)).absolute()  # noqa: PTH111 - as mpdit.data's `named`
+        file = expanded(data).absolute()
         try:
             if file.is_dir():
                 file = _newest_snapshot(file)
@@ -63,58 +63,78 @@ class TrainConfig(Section):
     """The training recipe; defaults are the official code's (flags generation)."""
 
     steps: Positive
+    """Training steps."""
     batch_size: Positive = 256
+    """Images of a step, over all processes."""
     learning_rate: Rate = 1e-4
+    """Learning rate of parameters that are not weight-normalized."""
     mp_learning_rate: Rate | None = None
-    """For weight-normalized parameters; None: as ``learning_rate``."""
+    """Learning rate of weight-normalized parameters; None: as ``learning_rate``."""
     gain_learning_rate: Annotated[Rate | None, Later(as_before=SameAs("learning_rate"))] = None
-    """For learned gains; None: as ``mp_learning_rate``. For a model without gains this is
-    its ``learning_rate``."""
+    """Learning rate of learned gains; None: as ``mp_learning_rate``. For a model without gains it
+    is resolved to ``learning_rate``."""
     matrix_learning_rate: Annotated[Rate | None, Later(as_before=None)] = None
-    """For linear maps; None: by whether they are weight-normalized."""
+    """Learning rate of linear maps; None: by whether they are weight-normalized."""
     embedding_learning_rate: Annotated[Rate | None, Later(as_before=None)] = None
-    """For tables of labels and timesteps; None: by whether they are weight-normalized."""
-    optimizer: Annotated[Literal["adam", "muon"], Later(as_before="adam")] = "adam"
-    """``muon`` is for the matrices of the blocks, and leaves the others to Adam."""
+    """Learning rate of tables of labels and timesteps; None: by whether they are
+    weight-normalized."""
+    optimizer: Annotated[str, named_in(OPTIMIZERS), Later(as_before="adam")] = "adam"
+    """``muon`` trains the matrices of the blocks, and Adam the other parameters."""
     weight_decay: Annotated[float, Field(ge=0, le=10), Later(as_before=0.0)] = 0.0
-    """Of linear maps, decoupled (AdamW): a step takes rate · weight_decay of them away."""
+    """Weight decay of linear maps, decoupled (AdamW): a step subtracts rate · weight_decay of the
+    weights."""
     adam_betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.99)
+    """Adam's β₁ and β₂."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    """Linear warm-up; None: steps / 150."""
+    """Steps of linear warm-up; None: steps / 150."""
     constant_steps: Positive | None = None
-    """The rate falls with √(constant_steps / (step − decay_offset)) from here; None: steps / 10."""
+    """Steps after which the rate falls with √(constant_steps / (step − decay_offset)); None:
+    steps / 10."""
     decay_offset: Annotated[Literal[0, 1], Later(as_before=0)] = 1
-    """1 is the official code's and EDM2's, whose first step is step 0."""
+    """Subtracted from the step in the decay of the rate. 1 is as in the official code and EDM2,
+    whose first step is step 0."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of a step's gradient; None: no clipping."""
     label_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Fraction of labels that are replaced by "no label", for guidance."""
     objective: Annotated[str, named_in(OBJECTIVES), Later(as_before="epsilon")] = "epsilon"
-    """What the model learns to predict."""
+    """The prediction target of the model."""
     start: Annotated[Start | None, Later(as_before=None)] = None
-    """The weights to begin with; None: random ones."""
+    """The weights to begin with: a file, or a run's folder; None: random weights."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    """Of matrix products: ``tf32`` is float32's range with 10 bits of mantissa (NVIDIA GPUs only);
-    ``bfloat16`` is autocast, with norms, cos/sin, residual stream and loss in float32."""
+    """Precision of matrix products: ``tf32`` is float32's range with 10 bits of mantissa (NVIDIA
+    GPUs only); ``bfloat16`` is autocast, with norms, cos/sin, residual stream and loss in
+    float32."""
     ema_stds: Annotated[tuple[Std, ...], Field(strict=False, min_length=1)] = (0.05, 0.10)
     """Relative widths of the power-function EMAs (EDM2, algorithm 3)."""
     snapshot_every: Positive | None = None
     """Steps between EMA snapshots; None: steps / 250."""
 
     gradient_checkpointing: Annotated[bool, HOW] = False
-    """Blocks are computed twice, so that their intermediates need not be kept: the same bits."""
+    """Recompute the blocks' activations instead of keeping them; the bits are the same."""
     micro_batch_size: Annotated[Positive | None, HOW] = None
-    """Most images that one device takes at once: larger shares of the batch are taken in turns and
-    their gradients accumulated. The same sums in another order. None: no limit."""
+    """Most images that one device processes at once. A larger shard of the batch is split into
+    microbatches, and their gradients are accumulated: the same sums in another order. None: no
+    limit."""
     compile: Annotated[bool, HOW] = False
-    """`torch.compile` of the blocks: faster after half a minute of waiting, other last bits."""
-    tensorboard: Annotated[bool, HOW] = False
-    """The rows of metrics.jsonl also as TensorBoard events, under ``tensorboard/``."""
-    checkpoint_every: Annotated[Positive, HOW] = 1000
+    """`torch.compile` of the blocks: faster after half a minute of compilation; the last bits
+    differ."""
+    track: Annotated[
+        ToolName | None, HOW, Formerly("tensorboard", ((False, None), (True, "tensorboard")))
+    ] = None
+    """The tracking tool that also gets the rows of metrics.jsonl and evaluation.jsonl; None: no
+    tool."""
+    checkpoint_minutes: Annotated[float, Field(gt=0), HOW, ADDED] = 10.0
+    """Minutes of training between checkpoints. There is also one at the end, and at a signal."""
+    checkpoint_every: Annotated[Positive | None, HOW] = None
+    """Steps between checkpoints, in place of ``checkpoint_minutes``."""
     log_every: Annotated[Positive, HOW] = 50
+    """Steps between rows of metrics.jsonl."""
     probe_every: Annotated[Positive | None, HOW] = None
     """Steps between magnitude probes; None: steps / 20."""
 
     def identity(self) -> dict[str, Any]:
-        """The section's part of a run's identity; of ``start``, that of its content."""
+        """The section's part of a run's identity; ``start`` counts by its content."""
         tree = super().identity()
         return {**tree, "start": self.start.identity()} if self.start else tree
 

@@ -1,5 +1,9 @@
 """Under test, every tensor that crosses a function of the science is held against its shape."""
 
+import os
+
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # benchmarks/gpu.py is what tests a GPU
+
 from jaxtyping import install_import_hook
 
 CHECKED = (
@@ -55,9 +59,14 @@ def _no_extensions() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
-    torch.set_flush_denormal(
-        False
-    )  # which mpdit.runtime.devices.prepare sets for the whole process
+    # mpdit.runtime.devices.prepare turns it on for the whole process
+    torch.set_flush_denormal(False)
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    """Whichever tests ran before in this process."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture

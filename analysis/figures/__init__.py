@@ -1,10 +1,11 @@
 """The figures: each a function ``Study`` → matplotlib Figure, one column wide.
 
-They raise `analysis.study.NothingToShow` while the study has nothing of the kind. Where there are
-more variants than a reader can tell apart, the baseline and the best are drawn.
+A figure raises `analysis.study.NothingToShow` if the study has no data for it yet. If there are
+more variants than a reader can tell apart, only the baseline and the best variants are drawn.
 
-To add one, decorate a function of a module in this folder with `analysis.figures.figure.figure`:
-it is then in FIGURES, in the report, and an attribute of this package.
+To add a figure, decorate a function of a module in this folder with
+`analysis.figures.figure.figure`. It is then in FIGURES, in the report, and an attribute of this
+package.
 """
 
 from analysis.figures.figure import FIGURES as FIGURES

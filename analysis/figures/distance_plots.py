@@ -1,4 +1,4 @@
-"""Distances: per variant, against parameters, over training, over EMA width and guidance."""
+"""Figures of distances: per variant, over parameters, training, EMA width and guidance."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SWEPT = {"sampling.ema_std": "EMA width (relative)", "sampling.guidance": "guida
 
 @figure(
     title="Distance per variant",
-    caption="Dots: one run each. Bar: mean over seeds. Line: its 95 % t interval; an arrow where "
-    "the interval leaves the axis.",
+    caption="Dots: one run each. Bar: mean over seeds. Line: its 95 % t interval; an arrow marks "
+    "an interval that leaves the axis.",
     place=10,
 )
 def distance(study: Study) -> Figure:
-    """Distance per variant: each seed's point, the mean (bar) and its 95 % t interval (line).
+    """Draw distance per variant: each seed's point, the mean (bar), its 95 % t interval (line).
 
-    The axis follows the points; an interval that leaves it ends in an arrow.
+    The points set the axis' limits; an interval that leaves the axis ends in an arrow.
     """
     table = comparison.distances(study)
     rows = {}
@@ -38,11 +38,12 @@ def distance(study: Study) -> Figure:
 @figure(
     title="Distance against parameters",
     caption="Variants with the same flags and different conditioning. Pale dots: one run each. "
-    "Mark: mean over seeds, with its 95 % t interval; an arrow where the interval leaves the axis.",
+    "Mark: mean over seeds, with its 95 % t interval; an arrow marks an interval that leaves the "
+    "axis.",
     place=30,
 )
 def distance_parameters(study: Study) -> Figure:
-    """Distance against parameters of the variants that differ in conditioning (Table 2).
+    """Draw distance over parameters, for variants that differ in conditioning (Table 2).
 
     Each seed's point (pale), the mean and its 95 % t interval.
     """
@@ -55,10 +56,12 @@ def distance_parameters(study: Study) -> Figure:
     look = panels.looks(study)
     parameters = study.designs["parameters"]
     figure, axes = panels.single()
-    axes.set_ylim(panels.limits(table.loc[table["variant"].isin(variants), "value"]))
-    for variant in variants:
+    means = {variant: paired.average(table, variant) for variant in variants}
+    values = table.loc[table["variant"].isin(variants), "value"]
+    axes.set_ylim(panels.limits(values, means.values()))
+    for variant, average in means.items():
         values, color = paired.values(table, variant), look[variant].color
-        x, average = float(parameters[variant]), paired.average(table, variant)
+        x = float(parameters[variant])
         axes.scatter([x] * len(values), values, s=10, color=color, alpha=0.45, linewidths=0)
         panels.interval(axes, x, average, color, vertical=True)
         axes.plot(x, average.value, marker=look[variant].marker, color=color, markersize=5)
@@ -77,7 +80,7 @@ def distance_parameters(study: Study) -> Figure:
     place=80,
 )
 def distance_training(study: Study) -> Figure:
-    """Distance over training steps, of the snapshots that were evaluated; the mean over seeds."""
+    """Draw the mean distance over training steps, at the snapshots that were evaluated."""
     rows = variations(study, "sampling.snapshot")
     if rows.empty:
         raise NothingToShow("no run was evaluated at more than one training step")
@@ -97,7 +100,7 @@ def distance_training(study: Study) -> Figure:
     place=90,
 )
 def sweep(study: Study) -> Figure:
-    """Distance over EMA width and over guidance scale, all else as in the run; mean over seeds."""
+    """Draw the mean distance over EMA width and guidance scale; all else is as in the run."""
     found = {key: variations(study, key) for key in SWEPT}
     found = {key: rows for key, rows in found.items() if not rows.empty}
     if not found:
@@ -114,7 +117,7 @@ def sweep(study: Study) -> Figure:
 
 
 def _curve(axes: Axes, rows: pd.DataFrame, study: Study, key: str) -> None:
-    """The mean over seeds as a line, each seed's point beside it."""
+    """Draw the mean over seeds as a line, and each seed as a point."""
     look = panels.looks(study)
     means = rows.groupby(["variant", key], observed=True)["value"].mean().reset_index()
     panels.lines(axes, means, study, x=key, y="value", markers=True)
@@ -126,10 +129,10 @@ def _curve(axes: Axes, rows: pd.DataFrame, study: Study, key: str) -> None:
 
 
 def variations(study: Study, key: str) -> pd.DataFrame:
-    """The evaluations that differ from the run's own in the setting ``key`` alone, and the own.
+    """Return a run's own evaluation and those that differ from it only in the setting ``key``.
 
-    One row a run and point: ``variant``, ``seed``, the key and ``value`` (the judged distance).
-    Empty where nothing differs.
+    One row per run and value: ``variant``, ``seed``, the key and ``value`` (the judged distance).
+    Empty if no evaluation differs.
     """
     name, evaluations = distances.label(study), study.evaluations
     if key not in evaluations:

@@ -1,4 +1,4 @@
-"""What each factor of a factorial grid does, alone and together with another."""
+"""Figures of a factorial grid: main effects and interactions of two factors."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from matplotlib.figure import Figure
 from analysis.figures import forest, panels, style
 from analysis.figures.figure import figure
 from analysis.judging import comparison, distances
-from analysis.judging.effects import Effect
+from analysis.judging.effects import Effect, code, label
 from analysis.judging.numerals import probability
 from analysis.study import Study
-from mpdit.catalogue.flags import code_of
 
 Cell = tuple[str, Any]
 """A factor and one of its levels."""
@@ -22,19 +21,20 @@ Cell = tuple[str, Any]
 
 @figure(
     title="Main effects",
-    caption="Each level against its factor's first, over the settings of the other factors that "
-    "the grid has. Intervals hold for all main effects together. Filled: differs from no change.",
+    caption="Each level against its factor's first level, averaged over the grid's settings of the "
+    "other factors. Intervals are corrected for all effects. Filled marks: the effect "
+    "differs from zero.",
     place=110,
 )
 def main_effects(study: Study) -> Figure:
-    """Each factor's level against its first, over the settings of the others, with its interval.
+    """Draw each level's effect against its factor's first level, with its interval.
 
-    A filled mark differs from no change.
+    Filled marks are effects that differ from zero.
     """
     effects, rules = comparison.factorial(study).of(1), distances.rules(study)
     rows = [
         forest.ForestRow(
-            _label(effect), effect.estimate, _p(effect.p), style.PALETTE[0], effect.is_conclusive
+            label(effect), effect.estimate, _p(effect.p), style.PALETTE[0], effect.is_conclusive
         )
         for effect in effects
     ]
@@ -44,15 +44,16 @@ def main_effects(study: Study) -> Figure:
 @figure(
     title="Interactions of two factors",
     caption="Half the difference between a factor's effect at the other factor's level and at its "
-    "first level. Blue: better together than apart. A star: differs from no interaction, corrected "
-    "for all interactions. The colours end at twice the half width of the intervals at least, so "
-    "that noise stays pale.",
+    "first level. Blue: the two together are better than their separate effects predict. Star: the "
+    "interaction differs from zero, corrected for all effects. The colour scale ends at twice the "
+    "largest half width of the intervals, or beyond, so that noise stays pale.",
     place=120,
 )
 def interactions(study: Study) -> Figure:
-    """Two-way interactions as a heat map: blue where two factors together do better than apart.
+    """Draw two-way interactions as a heat map.
 
-    A star differs from zero among all interactions.
+    Blue: the two factors together are better than their separate effects predict. Star: the
+    interaction differs from zero, corrected for all effects.
     """
     fit, rules = comparison.factorial(study), distances.rules(study)
     sign = 1 if rules.lower_is_better else -1
@@ -67,7 +68,7 @@ def interactions(study: Study) -> Figure:
     halves = [effect.estimate.half_width for effect in fit.of(2)]
     noise = np.nanmax(halves) if np.isfinite(halves).any() else 0.0
     reach = max(np.nanmax(np.abs(values)), 2 * noise) or 1.0
-    if rules.scale == "ratio":  # in percent, near enough for what two factors do together
+    if rules.scale == "ratio":  # in percent, which is close enough for an interaction
         values, reach = 100 * np.expm1(values), 100 * float(np.expm1(reach))
     digits = max(0, 1 - int(np.floor(np.log10(reach))))
     figure, axes = panels.single()
@@ -77,7 +78,7 @@ def interactions(study: Study) -> Figure:
     image = axes.imshow(sign * shown, cmap="RdBu_r", vmin=-reach, vmax=reach)
     for row, column in np.argwhere(~np.isnan(shown)):
         value = shown[row, column]
-        # the map's own: neither is exchanged for the report's colours in the dark
+        # not style.INK or PAPER, which the report replaces in dark mode
         ink = "#fefefe" if abs(value) > 0.6 * reach else "#010101"
         text = f"{value:+.{digits}f}{'*' if stars[row + 1, column] else ''}".replace("-", "−")
         axes.annotate(text, (column, row), ha="center", va="center", fontsize=5, color=ink)
@@ -95,40 +96,23 @@ def interactions(study: Study) -> Figure:
     return figure
 
 
-def _label(effect: Effect) -> str:
-    """``mp_silu (silu)`` for a switch that is on, else ``conditioning = rotation``."""
-    [(factor, level)] = _pairs(effect)
-    factor, code = _last(factor), _code(factor, level)
-    return f"{factor} ({code})" if level is True else f"{factor} = {code}"
-
-
 def _pairs(effect: Effect) -> list[Cell]:
     return list(zip(effect.factors, effect.levels, strict=True))
 
 
 def _cells(effects: Iterable[Effect], factors: Sequence[str]) -> list[Cell]:
-    """All levels that have an effect, in grid order; some have interactions only."""
+    """Return all levels with an effect, in grid order; some have only interactions."""
     found = dict.fromkeys(cell for effect in effects for cell in _pairs(effect))
     return sorted(found, key=lambda cell: factors.index(cell[0]))
 
 
 def _names(cells: list[Cell]) -> list[str]:
-    """Their codes; with the factor where two have one."""
-    codes = [_code(*cell) for cell in cells]
+    """Return the cells' codes, with the factor's name if two cells have the same code."""
+    codes = [code(*cell) for cell in cells]
     return [
-        code if codes.count(code) == 1 else f"{factor} {code}"
-        for code, (factor, _) in zip(codes, cells, strict=True)
+        short if codes.count(short) == 1 else f"{factor} {short}"
+        for short, (factor, _) in zip(codes, cells, strict=True)
     ]
-
-
-def _code(factor: str, level: Any) -> str:
-    """The flag's short name, else the level."""
-    name = _last(factor)
-    return code_of(name) if level is True else str(level)
-
-
-def _last(factor: str) -> str:
-    return factor.rpartition(".")[2]
 
 
 def _p(value: float) -> str:

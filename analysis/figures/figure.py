@@ -24,14 +24,13 @@ class FigureExhibit(Exhibit[Figure]):
         """Draw the figure and write it as `style.save` does.
 
         Returns:
-            the SVG's text; the caption, which says how many variants are drawn where not all are.
+            the SVG's text; the caption, with the number of drawn variants if not all are drawn.
         """
         with panels.drawn() as counts:
             figure = self(study)
-        svg, (shown, there) = style.save(figure, stem), max(counts, default=(0, 0))
-        if shown == there:
-            return svg, self.caption
-        return svg, f"{self.caption} Drawn: {shown} of {there} variants, the baseline and the best."
+        svg, (shown, there, what) = style.save(figure, stem), max(counts, default=(0, 0, ""))
+        left = "" if shown == there else f" Drawn: {shown} of {there:,} {what}."
+        return svg, f"{self.caption}{left}"
 
 
 FIGURES = Exhibits("figure", FigureExhibit)

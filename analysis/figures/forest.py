@@ -1,4 +1,4 @@
-"""Forest plots: an effect a row, with its interval, and the margin that matters."""
+"""Forest plots: one effect per row, with its interval and the margin."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from analysis.figures import panels, style
 from analysis.figures.figure import figure
 from analysis.judging import answers as judged
 from analysis.judging import distances
+from analysis.judging.answers import Answer
 from analysis.judging.statistics import Estimate
 from analysis.study import NothingToShow, Study
 from mpdit.decisions.family import Rules
@@ -23,6 +24,8 @@ COLORS = {
     "equivalent": style.PALETTE[0],
     "undecided": style.PALETTE[6],
 }
+ONE_SCREEN = 16
+"""The most comparisons in the first figure of a report."""
 TICKS = (1.01, 1.02, 1.05, 1.1, 1.2, 1.5, 2, 3, 5, 10, 30, 100, 1000, 1e4, 1e6)
 """Ratios at which an axis may have a tick, and at their inverses."""
 
@@ -40,21 +43,24 @@ class ForestRow:
 
 @figure(
     title="Answers",
-    caption="Each variant against its baseline: the change of the mean, with the interval that "
-    "holds for all comparisons together; an arrow where it leaves the axis. Band: the margin "
-    "within which a change does not matter. n: seeds.",
+    caption="Each variant against its baseline: the change of the mean, with an interval that is "
+    "corrected for all comparisons. An arrow marks an interval that leaves the axis. Band: the "
+    "margin within which a change does not matter. n: seeds. For a crossed grid: each level "
+    "against its factor's first level, and the interactions with a verdict better or worse.",
     place=5,
 )
 def answers(study: Study) -> Figure:
-    """Every comparison as a row: its change, interval, verdict and seeds.
+    """Draw every comparison as a row: its change, interval, verdict and seeds.
 
-    Of more than `panels.ROWS` comparisons those with a verdict come first.
+    Of more than `ONE_SCREEN` comparisons, those with a verdict are drawn first.
     """
     rules, found = distances.rules(study), judged.answers(study)
     if not found:
         raise NothingToShow("there are no two variants to compare")
-    if len(found) > panels.ROWS:
-        found = sorted(found, key=lambda answer: answer.is_open)[: panels.ROWS]
+    found = [answer for answer in found if answer.is_called or not answer.is_interaction]
+    if len(found) > ONE_SCREEN:
+        panels.left_out(ONE_SCREEN, len(found), "comparisons, first those with a verdict")
+        found = sorted(found, key=lambda answer: answer.is_open)[:ONE_SCREEN]
     baselines = {answer.baseline for answer in found}
     rows = []
     for answer in found:
@@ -64,24 +70,26 @@ def answers(study: Study) -> Figure:
         of_many = len(baselines) > 1 and not judged.is_crossed(study)
         rows.append(
             ForestRow(
-                f"{answer.variant} vs {answer.baseline}" if of_many else answer.variant,
+                _name(answer) if of_many else answer.label,
                 estimate,
                 f"{answer.verdict}, n = {answer.seeds}{failed}",
                 COLORS[answer.verdict],
                 not answer.is_open,
             )
         )
-    return draw(rows, rules, distances.title(study))
+    is_named = len(baselines) == 1 and not judged.is_crossed(study)
+    against = f" against {baselines.pop()}" if is_named else ""
+    return draw(rows, rules, distances.title(study), against)
 
 
 def _inner(rules: Rules, value: float) -> float:
     return rules.inner(value) if value > 0 or rules.scale == "difference" else math.nan
 
 
-def draw(rows: Sequence[ForestRow], rules: Rules, name: str) -> Figure:
-    """The rows from the top; left is better where lower is."""
+def draw(rows: Sequence[ForestRow], rules: Rules, name: str, against: str = "") -> Figure:
+    """Draw the rows from the top. If lower is better, left is better."""
     figure, axes = panels.rows([row.name for row in rows])
-    # the axis follows the effects: one wide interval does not squeeze all others
+    # the effects set the axis' limits, so that one wide interval does not squeeze all others
     values = np.abs([row.estimate.value for row in rows])
     halves = np.array([row.estimate.half_width for row in rows])
     known = halves[np.isfinite(halves)]
@@ -89,6 +97,8 @@ def draw(rows: Sequence[ForestRow], rules: Rules, name: str) -> Figure:
     finite = values[np.isfinite(values)]
     largest = float(finite.max()) if len(finite) else 0.0
     reach = 1.15 * max(largest + typical / 2, typical, 1.5 * rules.inner_margin) or 1.0
+    ends = np.abs([[row.estimate.low, row.estimate.high] for row in rows])
+    reach = float(np.max(1.05 * ends[ends < 1.4 * reach], initial=reach))  # no arrow for a little
     axes.set_xlim(-reach, reach)
     if rules.inner_margin:
         band = min(rules.inner_margin, reach)
@@ -107,12 +117,14 @@ def draw(rows: Sequence[ForestRow], rules: Rules, name: str) -> Figure:
         texts = map(_times if ticks[-1] > 2 else _percent, ticks)
         axes.set_xticks([math.log(tick) for tick in ticks], list(texts))
     better = "left" if rules.lower_is_better else "right"
-    axes.set(xlabel=f"change of {name} ({better} is better)", ylabel="")
+    margin = ", shaded: the margin" if rules.inner_margin else ""
+    lines = style.wrap(f"change of {name}{against}", panels.LINE), f"({better} is better{margin})"
+    axes.set(xlabel="\n".join(lines), ylabel="")
     return figure
 
 
 def _ticks(reach: float) -> list[float]:
-    """A ratio and its inverse near the ends of the axis, and 1."""
+    """Return the ticks: a ratio near the end of the axis, its inverse, and 1."""
     inside = [tick for tick in TICKS if math.log(tick) < 0.85 * reach]
     return [1 / inside[-1], 1.0, inside[-1]] if inside else [1.0]
 
@@ -123,3 +135,10 @@ def _times(ratio: float) -> str:
 
 def _percent(ratio: float) -> str:
     return "0" if ratio == 1 else f"{100 * (ratio - 1):+.0f} %".replace("-", "−")
+
+
+def _name(answer: Answer) -> str:
+    """Return ``B-cosine vs A-none``. A long name is broken before ``vs``, not within a variant."""
+    name = f"{answer.variant} vs {answer.baseline}"
+    is_long = "\n" in style.wrap(name)
+    return f"{answer.variant}\nvs {answer.baseline}" if is_long else name

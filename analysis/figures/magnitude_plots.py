@@ -1,14 +1,14 @@
-"""What the probe saw: activations over depth; activations, weights, gradients, updates over steps.
+"""Figures of magnitudes: activations over depth; activations, weights, gradients over steps.
 
-``mpdit.training.probe`` says what is measured: everything is a root mean square.
+All magnitudes are root mean squares, measured by ``mpdit.training.probe``.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
@@ -28,19 +28,21 @@ LEARNING = {
     "gradient": "gradients",
     "update": "relative updates",
 }
+PALE = "#e8e8e8"
+"""The pale end of a variant's shades."""
 MOMENTS = (0.0, 0.1, 1.0)
-"""Shares of training: its start, early, its end. Most of the change is early."""
+"""Fractions of training: start, early, end. Most of the change is early."""
 
 
 @figure(
     title="Activation magnitude across depth",
     caption="At the first probe, after a tenth of training, and at the last probe; mean over "
-    "seeds. RMS over channels, averaged over positions; magnitude preservation aims at 1. A value "
-    "that is zero before the first step has no line there.",
+    "seeds. RMS over channels, averaged over positions; magnitude preservation aims at 1. Values "
+    "that are zero at initialization are not drawn.",
     place=40,
 )
 def magnitude_depth(study: Study) -> Figure:
-    """Activation magnitude against depth: a row a site, a column a step, the mean over seeds."""
+    """Draw mean activation magnitude over depth: one row per site, one column per step."""
     data = _at_moments(study)
     sites = [site for site in SITES if site in set(data["site"])]
     moments = list(dict.fromkeys(data["moment"]))
@@ -68,11 +70,12 @@ def magnitude_depth(study: Study) -> Figure:
 @figure(
     title="Activation magnitude over training",
     caption="The residual stream after each block, from the first block (pale) to the last (full "
-    "colour), mean over seeds. All panels have the same axes.",
+    "colour), mean over seeds. Numbers at the lines' ends: the first and the last block. All "
+    "panels have the same axes.",
     place=50,
 )
 def magnitude_training(study: Study) -> Figure:
-    """Magnitude of the residual stream over training: a panel a variant, a line a block."""
+    """Draw the residual stream's magnitude over training: a panel per variant, a line per block."""
     data = panels.of_chosen(study, study.magnitudes)
     data = _positive(panels.of_shown(study, data[data["site"] == "residual"]))
     variants = panels.shown(study, data["variant"].unique())
@@ -81,7 +84,8 @@ def magnitude_training(study: Study) -> Figure:
     figure, grid = panels.panels(len(variants), 2, sharex=True, sharey=True)
     for axes, variant in zip(grid, variants, strict=True):
         traces = means[variant].unstack("block")
-        shades = sns.light_palette(look[variant].color, len(traces.columns) + 2)[2:]
+        tint = LinearSegmentedColormap.from_list("", (PALE, look[variant].color))
+        shades = tint(np.linspace(0, 1, len(traces.columns) + 2))[2:]
         for block, shade in zip(traces.columns, shades, strict=True):
             axes.plot(traces.index, traces[block], color=shade, label=f"block {block}")
         for text, end in _block_labels(traces.iloc[-1]):
@@ -101,14 +105,15 @@ def magnitude_training(study: Study) -> Figure:
 
 @figure(
     title="Activations, weights, gradients, updates",
-    caption="RMS per block, mean over blocks and seeds: the residual stream after each block; its "
-    "weight matrices; their gradients before clipping; the change of one step over the weights.",
+    caption="RMS per block, mean over blocks and seeds: the residual stream after each block; the "
+    "block's weight matrices; their gradients before clipping; and the change of the weights in "
+    "one step, divided by the weights.",
     place=60,
 )
 def magnitudes(study: Study) -> Figure:
-    """Activations, weights, gradients and relative updates over training, a line a variant.
+    """Draw activations, weights, gradients and relative updates over training, by variant.
 
-    Means over blocks and seeds; as figure 3 of EDM2 (arXiv:2312.02696), which shows the first two.
+    Means over blocks and seeds. Figure 3 of EDM2 (arXiv:2312.02696) shows the first two.
     """
     data = panels.of_chosen(study, study.magnitudes)
     data = _positive(panels.of_shown(study, data[data["site"].isin(list(LEARNING))]))
@@ -130,9 +135,9 @@ def magnitudes(study: Study) -> Figure:
 
 @style.styled
 def activations(study: Study, variant: str, block: int, step: int) -> Figure:
-    """One variant's activations: at a block over training, and at a step over depth.
+    """Draw one variant's activations: of one block over training, and at one step over depth.
 
-    Means over seeds; both panels mark where the other one cuts. For looking closer, in a notebook.
+    Means over seeds. Each panel marks the block or step of the other. For use in a notebook.
 
     Raises:
         NothingToShow: when the variant has no such probe.
@@ -165,7 +170,7 @@ def activations(study: Study, variant: str, block: int, step: int) -> Figure:
 
 
 def _at_moments(study: Study) -> pd.DataFrame:
-    """Each trained run's probes nearest to :data:`MOMENTS`; ``moment`` says which, in words."""
+    """Return each trained run's probes nearest to :data:`MOMENTS`; ``moment`` names the time."""
     trained = study.runs.loc[study.runs["trained"], "run"]
     data = panels.of_chosen(study, study.magnitudes)
     data = panels.of_shown(study, data[data["site"].isin(list(SITES))])
@@ -183,7 +188,7 @@ def _at_moments(study: Study) -> pd.DataFrame:
 
 
 def _positive(data: pd.DataFrame) -> pd.DataFrame:
-    """What a logarithmic axis can show."""
+    """Return the rows with positive magnitude, which a logarithmic axis can show."""
     data = data[data["magnitude"].astype(float) > 0]
     if data.empty:
         raise NothingToShow("no magnitudes have been probed yet")
@@ -191,7 +196,7 @@ def _positive(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def _block_labels(ends: pd.Series[float]) -> list[tuple[str, float]]:
-    """Names for the first and the last block's line, one for both where they would overlap."""
+    """Return labels for the lines of the first and last block; one label if they would overlap."""
     first, last = ends.index[0], ends.index[-1]
     if abs(np.log2(ends[last] / ends[first])) < 0.7:
         both = f"{first}" if first == last else f"{first}–{last}"
@@ -200,7 +205,7 @@ def _block_labels(ends: pd.Series[float]) -> list[tuple[str, float]]:
 
 
 def _around_one(axes: Axes) -> None:
-    """Logarithmic: a residual stream that doubles with every block is a straight line."""
+    """Make the axis logarithmic (base 2) and include 1."""
     axes.set_yscale("log", base=2)
     low, high = axes.get_ylim()
     axes.set_ylim(min(low / 1.1, 0.45), max(high * 1.1, 2.2))

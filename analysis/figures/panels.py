@@ -1,4 +1,4 @@
-"""Shared by the figures: which variants are drawn and how they look, axes, legends."""
+"""Helpers of the figures: the choice and look of variants, axes and legends."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+from numpy.typing import ArrayLike
 
 from analysis.figures import style
 from analysis.judging import comparison
@@ -21,14 +21,14 @@ from analysis.judging.statistics import Estimate
 from analysis.study import NothingToShow, Study, once
 
 ROWS = 40
-"""The most variants of a figure with a row for each."""
+"""The most variants in a figure with one row per variant."""
 LINE = 44
 """Letters of a name that fit into one line of a column."""
 
 
 @once
 def ranking(study: Study) -> list[str]:
-    """All variants in grid order; where they are too many, the baseline and then the best first."""
+    """Return variants in grid order; if there are too many, the baseline, then by distance."""
     variants = study.variants
     if len(variants) <= style.SHOWN:
         return variants
@@ -43,25 +43,31 @@ def ranking(study: Study) -> list[str]:
 
 @once
 def looks(study: Study) -> dict[str, style.Look]:
-    """How each variant looks in all figures of the study."""
+    """Return the look of each variant, which is the same in all figures of the study."""
     return style.looks(ranking(study))
 
 
 def shown(study: Study, there: Iterable[str], limit: int = style.SHOWN) -> list[str]:
-    """Those of the variants with data that are drawn, in grid order."""
+    """Return the variants in ``there`` that are drawn, in grid order."""
     present = set(map(str, there))
     chosen = [variant for variant in ranking(study) if variant in present][:limit]
-    _counts.get([]).append((len(chosen), len(present)))
+    left_out(len(chosen), len(present), "variants, the baseline and the best")
     return [variant for variant in study.variants if variant in set(chosen)]
 
 
-_counts: ContextVar[list[tuple[int, int]]] = ContextVar("counts")
+def left_out(drawn: int, there: int, what: str) -> None:
+    """Record how many of all are drawn, for the figure's caption."""
+    _counts.get([]).append((drawn, there, what))
+
+
+Count = tuple[int, int, str]
+_counts: ContextVar[list[Count]] = ContextVar("counts")
 
 
 @contextmanager
-def drawn() -> Iterator[list[tuple[int, int]]]:
-    """Collect of how many variants `shown` chose how many, while a figure is drawn."""
-    counts: list[tuple[int, int]] = []
+def drawn() -> Iterator[list[Count]]:
+    """Collect what `left_out` records while a figure is drawn."""
+    counts: list[Count] = []
     token = _counts.set(counts)
     try:
         yield counts
@@ -70,25 +76,25 @@ def drawn() -> Iterator[list[tuple[int, int]]]:
 
 
 def of_chosen(study: Study, data: pd.DataFrame) -> pd.DataFrame:
-    """The data of runs that figures show: a tuned variant's are at its best point."""
+    """Return the data of the runs that figures show; of a tuned variant, at its best point."""
     chosen = comparison.chosen(study)
     return data if len(chosen) == len(study.runs) else data[data["run"].isin(chosen["run"])]
 
 
 def of_shown(study: Study, data: pd.DataFrame) -> pd.DataFrame:
-    """The data of the variants that are drawn (see `shown`)."""
+    """Return the data of the variants that are drawn (see `shown`)."""
     return data[data["variant"].isin(shown(study, data["variant"].unique()))]
 
 
 def single(height: float = 2.0) -> tuple[Figure, Axes]:
-    """One panel a column wide."""
+    """Make one panel with the width of a column."""
     figure, grid = panels(1, 1)
     figure.set_size_inches(style.COLUMN, height)
     return figure, grid[0]
 
 
 def panels(count: int, columns: int, **shares: Any) -> tuple[Figure, list[Axes]]:
-    """``count`` panels in rows of ``columns``; the height is set when the legend is known."""
+    """Make ``count`` panels in rows of ``columns``. Set the height later, with the legend."""
     figure = Figure(figsize=(style.COLUMN, 2), layout="constrained")
     rows = -(-count // columns)
     grid = figure.subplots(rows, columns, squeeze=False, **shares).ravel()
@@ -103,14 +109,14 @@ def panels(count: int, columns: int, **shares: Any) -> tuple[Figure, list[Axes]]
 
 
 def name_bottom(grid: Sequence[Axes], columns: int, label: str) -> None:
-    """The x axis' name and ticks below the lowest panel of each column."""
+    """Show the x axis' name and tick labels below the lowest panel of each column."""
     for axes in grid[-columns:]:
         axes.set_xlabel(label)
         axes.xaxis.set_tick_params(labelbottom=True)
 
 
 def rows(names: Sequence[str]) -> tuple[Figure, Axes]:
-    """Axes with a row a name, from the top, as high as the names need."""
+    """Make axes with one row per name, from the top, as high as the names need."""
     wrapped = [style.wrap(name) for name in names]
     lines = sum(1.25 + 0.9 * text.count("\n") for text in wrapped)
     figure, axes = single(0.55 + 0.2 * lines)
@@ -123,9 +129,9 @@ def rows(names: Sequence[str]) -> tuple[Figure, Axes]:
 
 
 def interval(axes: Axes, at: float, found: Estimate, color: str, vertical: bool = False) -> None:
-    """The interval as a line, with an arrow where it leaves the axis.
+    """Draw an interval as a line, with an arrow at an end that leaves the axis.
 
-    To be called when the axis has its limits.
+    Set the axis' limits before.
     """
     if not np.isfinite(found.half_width):
         return
@@ -153,10 +159,11 @@ class VariantRow(NamedTuple):
 
 
 def row_a_variant(study: Study, found: Mapping[str, VariantRow], label: str) -> Figure:
-    """A figure with a row a variant: each run's point, the mean (bar) and its interval (line)."""
+    """Draw one row per variant: each run's point, the mean (bar) and its interval (line)."""
     look = looks(study)
     figure, axes = rows(list(found))
-    axes.set_xlim(limits(np.concatenate([row.values for row in found.values()])))
+    values = np.concatenate([row.values for row in found.values()])
+    axes.set_xlim(limits(values, [row.mean for row in found.values()]))
     for at, (variant, row) in enumerate(found.items()):
         color, ys = look[variant].color, [at] * len(row.values)
         axes.scatter(row.values, ys, s=20, color=color, alpha=0.8, linewidths=0, zorder=3)
@@ -169,43 +176,45 @@ def row_a_variant(study: Study, found: Mapping[str, VariantRow], label: str) -> 
 
 
 def row_text(axes: Axes, row: int, text: str) -> None:
-    """Right of the axes."""
+    """Write a text to the right of the axes, at a row."""
     axes.annotate(text, (1.04, row), xycoords=axes.get_yaxis_transform(), va="center", fontsize=6)
 
 
-def limits(values: np.ndarray | pd.Series[float]) -> tuple[float, float]:
-    """The axis' limits: room for points and for intervals of about their spread.
+def limits(values: ArrayLike, means: Iterable[Estimate]) -> tuple[float, float]:
+    """Return axis limits with space for the points, and for intervals up to their spread away.
 
-    Negative only where a value is, as a kernel distance may be.
+    A wider interval would squeeze the points. The lower limit is negative only if a value is; a
+    kernel distance can be.
     """
-    span = values.max() - values.min() or abs(values.max()) or 1
-    low = values.min() - 0.4 * span
-    return float(max(0, low) if values.min() >= 0 else low), float(values.max() + 0.4 * span)
+    points = np.asarray(values, dtype=float)
+    span = np.ptp(points) or abs(points.max()) or 1
+    ends = np.array([[mean.low, mean.high] for mean in means if np.isfinite(mean.half_width)])
+    ends = np.append(ends, [points.min() - 0.35 * span, points.max() + 0.35 * span])
+    ends = ends[(ends >= points.min() - span) & (ends <= points.max() + span)]
+    low, high = ends.min() - 0.05 * span, ends.max() + 0.05 * span
+    return float(max(0, low) if points.min() >= 0 else low), float(high)
 
 
 def lines(
     axes: Axes, data: pd.DataFrame, study: Study, x: str, y: str, markers: bool = False
 ) -> None:
-    """Draw a line a variant through the rows as they are."""
+    """Draw one line per variant through its rows, in their order."""
     look, names = looks(study), shown(study, data["variant"].astype(str))
-    if not names:
-        return
-    order: dict[str, Any] = {"hue_order": names, "style_order": names}
-    data = data.assign(variant=data["variant"].astype(str))
-    sns.lineplot(
-        data[data["variant"].isin(names)], x=x, y=y, hue="variant", style="variant", **order,
-        palette=[look[v].color for v in names], dashes=[look[v].dashes for v in names],
-        markers=[look[v].marker for v in names] if markers else False,
-        markeredgewidth=0, errorbar=None, legend=False, ax=axes,
-    )  # fmt: skip
+    by_variant = {str(name): rows for name, rows in data.groupby("variant", observed=True)}
+    for name in names:
+        rows, of = by_variant[name], look[name]
+        (line,) = axes.plot(rows[x], rows[y], color=of.color, marker=of.marker if markers else "")
+        line.set_markeredgewidth(0)
+        if of.dashes:
+            line.set_dashes(of.dashes)
 
 
 def legend(
     figure: Figure, study: Study, there: Iterable[str], height: float, markers: bool = False
 ) -> None:
-    """A legend below the axes, in as many columns as the names allow.
+    """Add a legend below the axes, in as many columns as fit.
 
-    It sets the figure's size: ``height`` (inches) and the legend's own.
+    The figure's height becomes ``height`` (inches) plus the legend's.
     """
     look, variants = looks(study), shown(study, there)
     names = [style.wrap(variant, LINE) for variant in variants]
@@ -220,11 +229,17 @@ def legend(
 
 
 def plain_log(axes: Axes) -> None:
-    """A logarithmic y axis whose ticks are numbers; those between decades where it spans few.
+    """Make the y axis logarithmic with plain numbers as ticks, also between decades if it is short.
 
-    The axis stays linear where something drawn on it is not positive.
+    The axis stays linear if it shows a value that is not positive, or if its ends are within a
+    factor of 2: a logarithmic axis would look the same, with ticks of too many digits.
     """
     if axes.dataLim.y0 <= 0:
+        return
+    low, high = axes.get_ylim()
+    if low > 0 and high < 2 * low:
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         return
     axes.set_yscale("log")
     low, high = axes.get_ylim()
@@ -233,12 +248,13 @@ def plain_log(axes: Axes) -> None:
     if decades < 1.5:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    if decades < 0.4:  # perhaps no round number is inside
+    round_ones = axes.yaxis.get_major_locator().tick_values(low, high)
+    if sum(low <= tick <= high for tick in round_ones) < 2:
         axes.yaxis.set_minor_formatter(short_number)
 
 
 def short_number(x: float, _position: float) -> str:
-    """``0.002``, ``5·10⁻⁵``: text, because names of variants must not be read as mathematics."""
+    """Return ``0.002`` or ``5·10⁻⁵`` as plain text, because math text is off for variant names."""
     if not x or abs(np.log10(abs(x))) < 4:
         return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.2g}"
     exponent = int(np.floor(np.log10(x) + 1e-9))
@@ -248,7 +264,7 @@ def short_number(x: float, _position: float) -> str:
 
 
 def thousands(axes: Axes) -> None:
-    """Steps of a long training as ``40k``, and few enough not to collide."""
+    """Label steps of a long training as ``40k``, with few enough ticks not to overlap."""
     axes.xaxis.set_major_locator(MaxNLocator(5))
     if axes.get_xlim()[1] >= 10_000:
         axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")

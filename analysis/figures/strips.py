@@ -1,4 +1,4 @@
-"""What the models draw: the same noise through every variant."""
+"""Figures of samples: every variant draws from the same noise."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ COLUMNS = 10
     place=20,
 )
 def samples(study: Study, ema_std: float | None = None) -> Figure:
-    """Samples of one seed: a row a variant, a column one noise and class in all rows.
+    """Draw samples of one seed: one row per variant; a column has the same noise and class.
 
-    ``ema_std`` is an EMA width that was swept (:func:`ema_widths`); None is each run's own.
+    ``ema_std`` is an EMA width with samples (:func:`ema_widths`); None is each run's own width.
     """
     runs, seed = _sampled(study, ema_std)
     images, labels, columns = {}, np.empty(0), np.empty(0, dtype=int)
@@ -55,20 +55,23 @@ def samples(study: Study, ema_std: float | None = None) -> Figure:
 
 
 def ema_widths(study: Study) -> list[float]:
-    """The EMA widths at which the study's runs have samples, their own among them."""
+    """Return the EMA widths for which the study's runs have samples, including their own."""
     swept = variations(study, "sampling.ema_std")["sampling.ema_std"]
     return sorted({*study.runs["sample.ema_std"].dropna(), *swept})
 
 
 def _set_name(study: Study, run: str, ema_std: float | None) -> str:
-    """As ``mpdit.sampling.drawing`` names the sets: by what is not as in the run's config."""
+    """Return the set's name, which contains the settings that differ from the run's config.
+
+    ``mpdit.sampling.drawing`` makes the same names.
+    """
     if ema_std is None or ema_std == study.runs.set_index("run").at[run, "sample.ema_std"]:
         return "samples"
     return f"samples_ema{ema_std:g}"
 
 
 def _sampled(study: Study, ema_std: float | None) -> tuple[dict[str, str], int]:
-    """The runs, by variant, of the seed for which most variants have whole samples."""
+    """Return the runs by variant, for the seed with samples of the most variants; and the seed."""
     found: dict[int, dict[str, str]] = {}
     for run, variant, seed in comparison.chosen(study)[["run", "variant", "seed"]].itertuples(
         index=False
@@ -85,7 +88,7 @@ def _sampled(study: Study, ema_std: float | None) -> tuple[dict[str, str], int]:
 
 
 def _one_a_class(labels: np.ndarray) -> np.ndarray:
-    """Indices of the first sample of each class, by class; filled up with the next samples."""
+    """Return the index of each class' first sample, sorted by class, plus the next samples."""
     _, first = np.unique(labels, return_index=True)
     rest = np.setdiff1d(np.arange(len(labels)), first)
     chosen = np.concatenate([first, rest])[:COLUMNS]
@@ -93,7 +96,7 @@ def _one_a_class(labels: np.ndarray) -> np.ndarray:
 
 
 def _strip(images: np.ndarray) -> np.ndarray:
-    """N × H × W × C → one RGBA row, each pixel a square, transparent gaps between images."""
+    """Join N × H × W × C images to one RGBA row, with enlarged pixels and transparent gaps."""
     scale = max(1, 64 // images.shape[2])
     rgb = images[..., :3] if images.shape[-1] >= 3 else np.repeat(images[..., :1], 3, axis=-1)
     rgb = rgb.repeat(scale, axis=1).repeat(scale, axis=2)

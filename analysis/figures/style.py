@@ -1,4 +1,4 @@
-"""One style for every figure: typeface, colours, sizes; a variant looks the same everywhere."""
+"""The style of all figures: typeface, colours, sizes, and the look of each variant."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -19,7 +22,7 @@ from mpdit.disk.files import write_atomic
 COLUMN = 3.4
 """Inches: the width of one column of a two-column paper."""
 PAPER, INK = "#ffffff", "#262626"
-"""Background; text and axes. The report replaces them by the page's own, for dark mode."""
+"""Colours of background, and of text and axes. The report replaces both, for dark mode."""
 
 PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#56b4e9", "#949494", "#8c5a2b")
 """seaborn's colour-blind palette without its two pale colours; the last is darkened."""
@@ -45,6 +48,7 @@ RC: Any = {
     **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
     "grid.alpha": 0.12,
     "grid.linewidth": 0.5,
+    "axes.titley": 1.0,  # matplotlib would search for a free place at each drawing
     "lines.linewidth": 1.1,
     "lines.markersize": 3,
     "text.parse_math": False,  # a variant's name is not mathematics
@@ -55,14 +59,14 @@ RC: Any = {
 }
 
 METADATA: Any = {"pdf": {"CreationDate": None}, "png": {"Software": None}, "svg": {"Date": None}}
-"""Without dates: the same figure is the same bytes."""
+"""Metadata without dates, so that the same figure gives the same bytes."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Run ``draw`` under this style, leaving matplotlib's settings as they were."""
+    """Run ``draw`` with this style, and restore matplotlib's settings afterwards."""
 
     @wraps(draw)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -83,7 +87,7 @@ class Look:
     dashes: Any
 
     def handle(self, label: str) -> Line2D:
-        """For a legend."""
+        """Return the line for a legend."""
         line = Line2D([], [], color=self.color, marker=self.marker, label=label)
         if self.dashes:
             line.set_dashes(self.dashes)
@@ -91,7 +95,7 @@ class Look:
 
 
 def looks(variants: Sequence[str]) -> dict[str, Look]:
-    """By place in the study: colours first, then the same colours with other dashes."""
+    """Return variant → look. After all colours are used, they repeat with other dashes."""
     n = len(PALETTE)
     return {
         variant: Look(PALETTE[i % n], MARKERS[i % n], DASHES[i // n % len(DASHES)])
@@ -100,7 +104,11 @@ def looks(variants: Sequence[str]) -> dict[str, Look]:
 
 
 def wrap(name: str, width: int = 18) -> str:
-    """A long name on several lines, broken after its own separators where it has any."""
+    """Break a long name into lines after its separators; existing line breaks are kept."""
+    return "\n".join(_wrap(line, width) for line in name.split("\n"))
+
+
+def _wrap(name: str, width: int) -> str:
     lines = [""]
     for piece in re.findall(r"[^-_+=, ]*[-_+=, ]*", name):
         while len(piece) > width:
@@ -114,13 +122,26 @@ def wrap(name: str, width: int = 18) -> str:
 
 @styled
 def save(figure: Figure, stem: Path) -> str:
-    """As PDF, SVG and PNG (300 dpi), byte for byte the same each time. Returns the SVG's text."""
-    figure.draw_without_rendering()
+    """Write the figure as PDF, SVG and PNG (300 dpi) with reproducible bytes; return the SVG."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if not axis.get_label_text():
+                axis.set_label_coords(0, 0)  # matplotlib would place it beside the ticks each time
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
     figure.set_layout_engine("none")  # laid out once, not once a format
+    printers: dict[
+        str, Callable[..., Any]
+    ] = {  # Figure.savefig draws twice a format: once more to lay out
+        "pdf": FigureCanvasPdf(figure).print_pdf,
+        "png": FigureCanvasAgg(figure).print_png,
+        "svg": FigureCanvasSVG(figure).print_svg,
+    }
     files = {}
-    for kind, metadata in METADATA.items():
+    for kind, print_to in printers.items():
         buffer = BytesIO()
-        figure.savefig(buffer, format=kind, metadata=metadata)
+        figure.set_dpi(RC["savefig.dpi"])  # the printers leave their own
+        print_to(buffer, metadata=METADATA[kind])
         files[kind] = buffer.getvalue()
         write_atomic(stem.with_name(f"{stem.name}.{kind}"), files[kind])
     return files["svg"].decode()

@@ -1,4 +1,4 @@
-"""How training went: loss, and speed."""
+"""Figures of training: loss and speed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from analysis.study import NothingToShow, Study
     place=70,
 )
 def loss(study: Study) -> Figure:
-    """Training loss over steps: running mean over a twentieth of the run, then over seeds."""
+    """Draw training loss over steps: running mean over a twentieth of the run, then over seeds."""
     data = panels.of_chosen(study, study.metrics)[["run", "variant", "step", "loss"]].dropna()
     data = panels.of_shown(study, data)
     if data.empty:
@@ -40,11 +40,11 @@ def loss(study: Study) -> Figure:
 @figure(
     title="Training speed",
     caption="Dots: one run each, the median of its logged rows. Bar and line: mean over seeds and "
-    "its 95 % t interval. Right: the mean over that of the first variant.",
+    "its 95 % t interval. Right: the mean divided by the first variant's.",
     place=130,
 )
 def speed(study: Study) -> Figure:
-    """Training speed per variant: each run's, the mean and its interval (`judging.speed`)."""
+    """Draw training speed per variant: each run, the mean and its interval (`judging.speed`)."""
     runs = of_runs(study).astype({"variant": str})
     variants = panels.shown(study, runs["variant"], panels.ROWS)
     runs = runs[runs["variant"].isin(variants)]

@@ -1,4 +1,4 @@
-"""The tuning curve: distance over each tuned value, each variant with its own best."""
+"""The tuning curve: distance over each tuned value, with each variant's best value."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from analysis.figures.figure import figure
 from analysis.judging import distances, tuning
 from analysis.judging.statistics import Estimate
 from analysis.study import Study
+from mpdit.decisions.family import LEAST_SEEDS
 
 
 @figure(
     title="Tuning curve",
-    caption="Marks: mean over seeds, with its 95 % t interval. Where several values are tuned, the "
-    "others are at the variant's best. Filled: the variant's best.",
+    caption="Marks: mean over seeds, with its 95 % t interval if there are at least three seeds. "
+    "If several values are tuned, the others are at the variant's best. Filled: the variant's "
+    "best.",
     place=100,
 )
 def tuning_curve(study: Study) -> Figure:
-    """Distance over each tuned value, the others at the variant's best; mean over seeds."""
+    """Draw the mean distance over each tuned value, with the others at the variant's best."""
     points = tuning.curve(study).astype({"variant": str})
     columns = min(2, len(study.tune))
     figure, grid = panels.panels(len(study.tune), columns, sharey=True)
@@ -53,6 +55,8 @@ def _draw(axes: Axes, points: pd.DataFrame, study: Study, key: str) -> None:
         line.set_markerfacecolor(style.PAPER)
         axes.plot(places[best[key]], best["mean"], marker=look[variant].marker, color=color)
         for at, row in zip(x, mine.to_dict("records"), strict=True):
+            if row["seeds"] < LEAST_SEEDS:  # an interval of one degree of freedom hides the curves
+                continue
             found = Estimate(row["mean"], row["low"], row["high"], row["seeds"])
             panels.interval(axes, at, found, color, vertical=True)
     if not numbers:

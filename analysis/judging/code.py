@@ -1,4 +1,4 @@
-"""The code of compared runs: whether a difference between them may come from it."""
+"""Differences in the code of compared runs, which may explain differences in their results."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from analysis.study import Study
 from mpdit.text import count, shortlist
 
 UNKNOWN = "not recorded"
-"""Of runs of older versions."""
+"""The code hash of runs of older versions."""
 LISTED = 4
 
 
 def remarks(study: Study) -> list[str]:
-    """Where code differs within a comparison, in words; empty where no run has recorded it.
+    """Describe differences in code within comparisons; empty if no run has recorded its code.
 
-    Code that no number depends on, the launcher's, does not count (`code_hash`).
+    Code that cannot change a number, such as the launcher's, does not count (`code_hash`).
     """
     starts = study.provenance.reindex(columns=["run", "variant", "code_hash"]).astype(object)
     if starts["code_hash"].isna().all():

@@ -1,6 +1,6 @@
-"""Who is compared with whom (`mpdit.decisions.comparisons`), and by which number.
+"""The comparisons of a study (`mpdit.decisions.comparisons`) and the distances compared.
 
-What is about distances raises `NothingToShow` before the first evaluation.
+Functions that need distances raise `NothingToShow` before the first evaluation.
 """
 
 from __future__ import annotations
@@ -11,99 +11,143 @@ import pandas as pd
 from analysis.judging import effects, levels, tuning
 from analysis.judging.distances import in_role, judged, label, of_runs, own, repeats, rules
 from analysis.study import NothingToShow, Study, once
+from mpdit.catalogue.flags import part_conditioning
 from mpdit.decisions import comparisons
 from mpdit.decisions.comparisons import ComparisonGroup, Design
+from mpdit.decisions.failures import outliers
 from mpdit.decisions.family import Pair
 
 CONDITIONING = ["model.conditioning", "model.final_conditioning"]
 SETTING = ["model", "data.name"]
 MEASURED = ("weights", "count", "reference.hash", "reference.split")
-"""Must be the same for distances to be compared, and so must the settings of sampling ..."""
+"""Columns that must be equal for distances to be compared, like the ``sampling.`` columns."""
 OWN = ("sampling.seed", "sampling.ema_error", "sampling.snapshot")
-"""... except those that each run has for itself."""
+"""Columns of ``sampling.`` that may differ between compared runs."""
 
 
 @once
 def designs(study: Study) -> list[Design]:
-    """What each variant is made of, in grid order; of joined studies, apart where they share no
-    variant."""
+    """Return each variant's design, in grid order. Joined studies that share no variant get
+    different settings, so that they are not compared."""
     if study.designs.empty:  # and without the columns of a config
         return []
     columns = study.designs.assign(part=parts(study))[[*SETTING, "part", *CONDITIONING, "flags"]]
-    return [
-        Design(str(name), tuple(row[:3]), tuple(row[3:5]), tuple(row[5]))
-        for name, *row in columns.itertuples(name=None)
-    ]
+    found = []
+    for name, *row in columns.itertuples(name=None):
+        of_conditioning, flags = part_conditioning(row[5])
+        conditioning = (*row[3:5], of_conditioning)
+        found.append(Design(str(name), tuple(row[:3]), conditioning, flags))
+    return found
 
 
 def parts(study: Study) -> pd.Series[int]:
-    """Variant → a number that it shares with those it may be compared with."""
+    """Return variant → a number; variants with the same number may be compared."""
     found: pd.Series[int] = study.designs.reindex(columns=["part"])["part"].fillna(0)
     return found
 
 
 @once
 def ladder(study: Study) -> list[ComparisonGroup]:
-    """The variants that share the first one's conditioning: they differ by flags."""
+    """Return the variants with the first variant's conditioning, which differ by flags."""
     return comparisons.ladder(designs(study))
 
 
 @once
 def modulation(study: Study) -> list[ComparisonGroup]:
-    """Sets of variants with the same flags that differ in conditioning."""
+    """Return sets of variants with the same flags that differ in conditioning."""
     return comparisons.modulation(designs(study))
 
 
 @once
 def others(study: Study) -> list[ComparisonGroup]:
-    """The variants in neither of the two, compared with the first of their setting."""
+    """Return the variants in neither ladder nor modulation, with the first of their setting."""
     return comparisons.others(designs(study))
 
 
 def groups(study: Study) -> list[ComparisonGroup]:
-    """All comparisons of the study."""
+    """Return all comparisons of the study."""
     return [*ladder(study), *modulation(study), *others(study)]
 
 
 @once
 def pairs(study: Study) -> list[Pair]:
-    """Every variant and each baseline that it is compared with, in the tables' order."""
+    """Return every (variant, baseline) that is compared, in the tables' order."""
     return comparisons.pairs(designs(study))
 
 
 @once
 def steps(study: Study) -> list[Pair]:
-    """Each step of the study's ladders, and the one before it."""
+    """Return each step of the study's ladders with the step before it."""
     found = designs(study)
     return [step for group in ladder(study) for step in comparisons.steps(group, found)]
 
 
 @once
 def factorial(study: Study) -> effects.Factorial:
-    """Main effects and interactions of the grid's axes on the distance, under the axes' names.
+    """Return main effects and interactions of the grid's axes on the distance.
 
     Raises:
         NothingToShow: before the first evaluation, or when the grid crosses no two axes.
     """
-    factors = {
-        str(column): str(column).removeprefix("axis.").removeprefix("model.")
-        for column in study.runs.columns
-        if str(column).startswith("axis.") and study.runs[column].map(levels.text).nunique() > 1
-    }
-    if len(factors) < 2:
+    settings = factors(study)
+    if settings.shape[1] < 2:
         raise NothingToShow("the grid has no two axes that are crossed")
-    settings = {name: levels.levels(study.runs[column]) for column, name in factors.items()}
-    runs = distances(study).merge(study.runs[["run"]].assign(**settings), on="run")
+    runs = sound(study).astype({"run": str}).merge(settings, left_on="run", right_index=True)
+    if runs.empty:
+        raise NothingToShow("no run has a finite distance")
     points, seeds = int(runs["points"].max()), runs["seed"].nunique()
     widened = tuning.widening(seeds, points, points)
-    only_main = study.declared.get("fraction") == "main"
-    return effects.factorial(runs, list(settings), rules(study), widened, only_main=only_main)
+    fraction = study.declared.get("fraction")
+    return effects.factorial(runs, list(map(str, settings)), rules(study), widened, fraction)
+
+
+@once
+def factors(study: Study) -> pd.DataFrame:
+    """Return run → its level on each of the grid's axes that have several levels."""
+    order = study.declared.get("levels") or {}
+    found = {}
+    for column in _axes(study.runs):
+        key = column.removeprefix("axis.")
+        name = key.removeprefix("model.")
+        found[name] = levels.levels(study.runs[column], order.get(key, ()))
+    return pd.DataFrame(found, index=study.runs.index).set_index(study.runs["run"].astype(str))
+
+
+@once
+def sound(study: Study) -> pd.DataFrame:
+    """Return the rows of `distances` without outliers, which count as failures
+    (`mpdit.decisions.failures`)."""
+    table, how = distances(study), rules(study)
+    sign = 1 if how.lower_is_better else -1
+    inner = sign * table["value"].map(how.inner).astype(float)
+    places = inner.groupby(table["variant"].astype(str)).groups
+    far = outliers({str(name): inner[rows].to_numpy() for name, rows in places.items()})
+    failed = [row for name, rows in places.items() for row in rows[far[str(name)]]]
+    return table.drop(index=failed)
+
+
+def _axes(runs: pd.DataFrame) -> list[str]:
+    """Return the columns of the axes with several levels.
+
+    Zipped keys are one factor, represented by the first key that determines the others' levels.
+    """
+    columns = [str(column) for column in runs.columns if str(column).startswith("axis.")]
+    texts = runs[columns].map(levels.text)
+    kept = [column for column in columns if texts[column].nunique() > 1]
+
+    def tells(one: str, other: str) -> bool:
+        return len(texts[[one, other]].drop_duplicates()) == texts[one].nunique()
+
+    for column in kept[::-1]:
+        if any(tells(other, column) for other in kept if other != column):
+            kept.remove(column)
+    return kept
 
 
 def companions(study: Study, role: str) -> pd.DataFrame:
-    """The judged distance in another role (limit, repeat, floor), of the runs in `distances`.
+    """Return the judged distance in another role (limit, repeat, floor), of runs in `distances`.
 
-    One row an evaluation; repeats are of the run's own extractor and count.
+    One row per evaluation. Repeats have the run's own extractor and count.
     """
     if role == "repeat":
         rows = repeats(study)
@@ -113,9 +157,9 @@ def companions(study: Study, role: str) -> pd.DataFrame:
 
 
 def sampling_sd(study: Study) -> pd.Series[float]:
-    """By variant, the standard deviation between sample sets of one model, pooled over its runs.
+    """Return by variant the standard deviation between sample sets of one run, pooled over runs.
 
-    NaN where none has repeats.
+    NaN if no run of the variant has repeats.
     """
     columns, mine = ["run", "variant", "value"], judged(study)
     mine = mine[mine["run"].isin(distances(study)["run"])]
@@ -125,7 +169,7 @@ def sampling_sd(study: Study) -> pd.Series[float]:
 
 
 def floor_statement(study: Study) -> str:
-    """The distance of real held-out images in words; nothing where runs have none or several."""
+    """Describe the distance of real held-out images; '' if runs have none or different ones."""
     rows = companions(study, "floor")
     if rows.empty or rows["metric"].nunique() > 1 or np.ptp(rows["value"].astype(float)) > 1e-6:
         return ""
@@ -148,9 +192,9 @@ def distances(study: Study) -> pd.DataFrame:
 
 @once
 def chosen(study: Study) -> pd.DataFrame:
-    """The rows of ``runs`` that figures show: of a tuned variant those at its best point.
+    """Return the rows of ``runs`` that figures show; for a tuned variant, those at its best point.
 
-    The best point is that by all seeds; before the first evaluation all runs are shown.
+    The best point is chosen on all seeds. Before the first evaluation, all runs are shown.
     """
     runs = study.runs
     if apart := tuning.seeds_apart(study):
@@ -168,7 +212,7 @@ def chosen(study: Study) -> pd.DataFrame:
 
 @once
 def left_out(study: Study) -> list[str]:
-    """The runs that have other numbers than those compared, in words."""
+    """Describe the runs that lack the compared metric or have no finite value of it."""
     name, distance = label(study), judged(study)
     infinite = ~np.isfinite(distance["value"].astype(float))
     return [
@@ -177,16 +221,16 @@ def left_out(study: Study) -> list[str]:
             for run, group in own(study).groupby("run", sort=False)
             if name not in set(group["metric"])
         ),
-        *(f"{run}: its {name} is not a number: failed" for run in distance["run"][infinite]),
+        *(f"{run}: its {name} is NaN or infinite: failed" for run in distance["run"][infinite]),
     ]
 
 
 @once
 def differing(study: Study) -> dict[str, list[str]]:
-    """The settings of measuring in which the runs' distances differ, with their values."""
+    """Return the measurement settings that differ between the runs' distances, with values."""
     rows = judged(study)
     settings = [key for key in map(str, rows) if key in MEASURED or key.startswith("sampling.")]
-    # a setting that the grid varies is what is compared
+    # a setting that is an axis of the grid may differ: the study compares its values
     keys = {key: key.replace("sampling.", "sample.") for key in settings}
     keys |= {"sampling.sampler": "sample.solver"}
     asked = {key for key in settings if f"axis.{keys[key]}" in study.runs}

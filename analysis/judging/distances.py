@@ -1,6 +1,6 @@
-"""The number by which a study is judged, and every run's.
+"""The metric by which a study is judged, and its value for every run.
 
-All functions on it raise `NothingToShow` before the first evaluation.
+Functions that need this metric raise `NothingToShow` before the first evaluation.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from mpdit.decisions.family import Rules
 
 @once
 def own(study: Study) -> pd.DataFrame:
-    """The evaluations of the runs as they were configured: no sweep, repeat, limit or floor.
+    """Return the evaluations of the runs' own samples: no sweep, repeat, limit or floor.
 
-    One row a run and metric, the last where it was measured again.
+    One row per run and metric: the last, if it was measured again.
     """
     rows = study.evaluations[study.evaluations["role"] == "run"]
     return rows.drop_duplicates(["run", "metric"], keep="last")
@@ -30,7 +30,7 @@ def own(study: Study) -> pd.DataFrame:
 
 @once
 def better(study: Study) -> Mapping[str, str]:
-    """Label → ``lower`` or ``higher``, for the metrics of the runs where this is known."""
+    """Return label → ``lower`` or ``higher``, for metrics whose better direction is known."""
     rows = own(study).reindex(columns=["metric", "better"])
     said = rows.dropna().astype(str)
     known = {str(name): row.better for name in rows["metric"].unique() if (row := labelled(name))}
@@ -39,10 +39,10 @@ def better(study: Study) -> Mapping[str, str]:
 
 @once
 def label(study: Study) -> str:
-    """The metric by which the study is judged: the declared one.
+    """Return the metric by which the study is judged: the declared metric.
 
-    Without a declaration a distance, else a metric whose better direction is known. Of several the
-    one that most runs have, of equals the first.
+    Without a declaration, it is a distance, or else a metric whose better direction is known. Among
+    several, it is the one that most runs have; among equals, the first.
 
     Raises:
         NothingToShow: before the first evaluation by such a metric. The message names the others.
@@ -65,7 +65,7 @@ def label(study: Study) -> str:
 
 @once
 def rules(study: Study) -> Rules:
-    """How the study's runs are compared, by its metric.
+    """Return the rules by which the study's runs are compared.
 
     Raises:
         NothingToShow: before the first evaluation.
@@ -76,7 +76,7 @@ def rules(study: Study) -> Rules:
 
 
 def title(study: Study, name: str | None = None) -> str:
-    """A metric's label as a heading; by default that of :func:`label`.
+    """Return a metric's label as a heading; by default that of :func:`label`.
 
     Only a distance in Inception's features may be called FID.
     """
@@ -90,7 +90,7 @@ def title(study: Study, name: str | None = None) -> str:
 
 @once
 def judged(study: Study) -> pd.DataFrame:
-    """The evaluations by which the runs are judged, one row a run."""
+    """Return the evaluations by which the runs are judged, one row per run."""
     rows, name = own(study), label(study)
     found: pd.DataFrame = rows[rows["metric"] == name]
     return found
@@ -98,10 +98,10 @@ def judged(study: Study) -> pd.DataFrame:
 
 @once
 def of_runs(study: Study) -> pd.DataFrame:
-    """One row a run that has a distance: ``run``, ``variant``, ``seed``, ``value``, ``point``.
+    """Return one row per run with a distance: ``run``, ``variant``, ``seed``, ``value``, ``point``.
 
-    ``value`` is the mean over the run's sample sets, ``own`` that of its own set. ``point`` is the
-    run's place on the tune axes (``train.learning_rate 0.01``), empty where there are none.
+    ``value`` is the mean over the run's sample sets, ``own`` the value of its own set. ``point`` is
+    the run's place on the tune axes (``train.learning_rate 0.01``), empty without tune axes.
 
     Raises:
         NothingToShow: before the first evaluation, and where no value is finite.
@@ -121,20 +121,20 @@ def of_runs(study: Study) -> pd.DataFrame:
 
 
 def points(study: Study) -> pd.Series[str]:
-    """Where on the tune axes each row of ``runs`` is, in words."""
+    """Return the place of each row of ``runs`` on the tune axes, in words."""
     rows = study.runs[list(study.tune)].to_dict("records")
     return pd.Series(list(map(_words, rows)), index=study.runs.index, dtype=str)
 
 
 def in_role(study: Study, role: str) -> pd.DataFrame:
-    """The evaluations of the judged metric in another role, of any count."""
+    """Return the evaluations of the judged metric in another role, for any sample count."""
     rows, name = study.evaluations, label(study).split("@")[0]
     return rows[(rows["role"] == role) & (rows["metric"].str.split("@").str[0] == name)]
 
 
 @once
 def repeats(study: Study) -> pd.DataFrame:
-    """The distances of further sample sets of the run's own size and reference."""
+    """Return the distances of repeats with the same size and reference as the run's own set."""
     of_run = judged(study)
     same = of_run.columns.intersection(["run", "weights", "count", "reference.hash"])
     return in_role(study, "repeat").merge(of_run[same])

@@ -1,8 +1,9 @@
-"""Published numbers to compare ours with, each with its source.
+"""Published numbers for comparison, each with its source.
 
 PAPER is Bill, Perez Jensen, Anagnostidis, von Rütte, *Exploring Magnitude Preservation and Rotation
 Modulation in Diffusion Transformers*, 2025. Its full tables were not available; the numbers are
-from secondary sources. CODE is its official code, ericbill21/map-dit, whose models were counted.
+from secondary sources. CODE is its official code, ericbill21/map-dit; its models' parameters were
+counted.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ PARAMETERS: tuple[tuple[int, dict[str, Any]], ...] = (
     (33_282_830, {"name": "DiT-S/4", **ALL}),
     (7_864_840, {"name": "DiT-XS/2", **ALL}),
 )
-"""CODE: parameters of models (as a config spells them) for latents 4×16×16 and 1000 classes. PAPER
-rounds two of DiT-S/2: 32.8 M with AdaLN, 31.0 M (−5.4 %) with rotation and scale where the final
-layer has AdaLN."""
+"""CODE: parameter counts of models (as a config spells them), for latents 4×16×16 and 1000 classes.
+PAPER rounds two counts of DiT-S/2: 32.8 M with AdaLN, and 31.0 M (−5.4 %) with rotation and scale
+if the final layer has AdaLN."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ LADDER_MODELS = ("DiT-XS/2", "DiT-S/4")
 
 
 def parameters(run: Mapping[Any, Any]) -> int | None:
-    """The published count for the model of a row of ``Study.runs``; None where there is none."""
+    """Return the published count for the model of a row of ``Study.runs``; None without one."""
     if run["data.name"] != DATA:
         return None
     for count, options in PARAMETERS:
@@ -85,14 +86,14 @@ def parameters(run: Mapping[Any, Any]) -> int | None:
 
 
 def _plain(value: Any) -> Any:
-    """A sequence as a list: it is a tuple in a config, a list in a file."""
+    """Convert a tuple to a list, because configs have tuples where files have lists."""
     return list(value) if isinstance(value, tuple) else value
 
 
 def ladder(run: Mapping[Any, Any]) -> PublishedStep | None:
-    """The row of Table 1 for the flags of a row of ``Study.runs``.
+    """Return the row of Table 1 for the flags of a row of ``Study.runs``.
 
-    None where the table has no such flags, model or data.
+    None if the table does not have these flags, this model or these data.
     """
     setting = run["data.name"], run["model.conditioning"]
     if setting != (DATA, "adaln") or run["model"] not in LADDER_MODELS:

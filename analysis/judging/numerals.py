@@ -1,4 +1,4 @@
-"""Effects and probabilities as people read them."""
+"""Effects and probabilities as text for readers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ TIMES = 2.5
 
 
 def minus(text: str) -> str:
-    """The text with the minus sign that is as wide as a plus."""
+    """Replace hyphens by minus signs, which are as wide as a plus."""
     return text.replace("-", "−")
 
 
 def change(effect: float, low: float, high: float, scale: str) -> str:
-    """``−26.2 % [−40.1, −8.4]``, ``×3.1 [×1.2, ×8.0]``, ``−0.042 [−0.06, −0.024]``.
+    """Return a change: ``−26.2 % [−40.1, −8.4]``, ``×3.1 [×1.2, ×8.0]``, ``−0.04 [−0.06, −0.02]``.
 
-    Without the interval where its bounds are NaN.
+    The interval is left out if its bounds are NaN.
     """
     values = [value for value in (effect, low, high) if not math.isnan(value)]
     if math.isnan(effect):
@@ -37,7 +37,7 @@ def change(effect: float, low: float, high: float, scale: str) -> str:
 
 
 def probability(value: float) -> str:
-    """``0.013``, ``< 0.001``; beside 0.05 with the digits that show its side."""
+    """Return ``0.013`` or ``< 0.001``; near 0.05, with enough digits to show the side."""
     if math.isnan(value):
         return DASH
     if value < 0.001:

@@ -1,4 +1,4 @@
-"""A variant's distances by seed, and their mean."""
+"""The distances of a variant by seed, and their mean."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from analysis.judging.statistics import Estimate
 
 
 def values(distances: pd.DataFrame, variant: str) -> pd.Series[float]:
-    """A variant's distances, by seed."""
+    """Return a variant's distances, by seed."""
     rows = distances[distances["variant"] == variant]
     return rows.set_index("seed")["value"].astype(float).sort_index()
 
 
 def average(distances: pd.DataFrame, variant: str) -> Estimate:
-    """A variant's mean over seeds, with its interval."""
+    """Return a variant's mean over seeds, with its interval."""
     found = values(distances, variant)
     points = max(distances.loc[distances["variant"] == variant, "points"], default=1)
     return statistics.mean(found, tuning.widening(len(found), points, 0))

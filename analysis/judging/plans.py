@@ -1,4 +1,4 @@
-"""What would settle the open comparisons: seeds, hours and commands."""
+"""The seeds, hours and commands that would settle the open comparisons."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ import pandas as pd
 from analysis.judging import answers, tuning
 from analysis.judging.answers import Answer
 from analysis.study import Study, once
+from mpdit.invocation import typed
 from mpdit.peaks import CPUS
+from mpdit.text import count, shortlist
+
+LISTED = 5
+"""The most open interactions that are named."""
 
 
 @dataclass(frozen=True)
 class OpenComparison:
-    """A comparison without a verdict, and what settles it with a chance of 80 %.
+    """A comparison without a verdict, and the cost of settling it with a probability of 80 %.
 
     Attributes:
-        cost: hours of a device for the further seeds of variant and baseline, by the study's own
-            runs; None where seeds or times are not known.
+        cost: device-hours of the further seeds of variant and baseline, estimated from the study's
+            own runs; None if seeds or times are not known.
     """
 
     answer: Answer
@@ -29,7 +34,7 @@ class OpenComparison:
 
 @once
 def plans(study: Study) -> dict[tuple[str, str], OpenComparison]:
-    """The open comparisons by (variant, baseline), in the tables' order.
+    """Return the open comparisons by (variant, baseline), in the tables' order.
 
     Raises:
         NothingToShow: before the first evaluation.
@@ -48,15 +53,15 @@ def plans(study: Study) -> dict[tuple[str, str], OpenComparison]:
 
 @once
 def unit(study: Study) -> str:
-    """``GPU-hours``, or ``CPU-hours`` (of a core) where the runs used none."""
+    """Return ``GPU-hours``, or ``CPU-hours`` (of one core) if the runs used no GPU."""
     devices = study.provenance.drop_duplicates("run", keep="last")["device"].dropna()
     return "CPU-hours" if len(devices) and devices.isin(CPUS).all() else "GPU-hours"
 
 
 def _hours(study: Study) -> pd.Series[float]:
-    """Variant → the mean hours of a device that one of its seeds took.
+    """Return variant → the mean device-hours of one seed.
 
-    Training, evaluation, and all points of a tuned variant are counted; sampling is not recorded.
+    Training, evaluation, and all points of a tuned variant are included; sampling is not recorded.
     """
     last = study.provenance.drop_duplicates("run", keep="last").astype({"run": str})
     last = last.reindex(columns=["run", "processes", "threads"]).set_index("run")
@@ -75,51 +80,107 @@ def _hours(study: Study) -> pd.Series[float]:
 
 
 def command(study: Study, answer: Answer) -> str:
-    """What submits the further seeds of an open comparison; words after the last declared look."""
-    looks = study.declared.get("looks")
-    if looks and answer.seeds >= looks[-1]:
-        return "the last look is over; declare them in a new study"
-    submit = f"python launch.py submit {shlex.quote(study.grid or str(study.path / 'grid.yaml'))}"
-    if looks:
-        return submit
-    submit += f" --set seeds={answer.seeds + (answer.more_seeds or 0)}"
+    """Return the command that submits further seeds of an open comparison.
+
+    With declared looks, it goes up to the last look; after that look, and for joined studies, it
+    is advice in words.
+    """
+    if study.is_joined:
+        return "submit them with the grid of each study"
+    if study.declared.get("looks"):
+        if answers.family(study).wanted:
+            return _submit(study)
+        compared = study.runs.loc[~study.runs["seed"].isin(tuning.seeds_apart(study)), "seed"]
+        looks = f"{{looks: [{_seeds_in_all(study, answer)}], from: {compared.max() + 1}}}"
+        return f"declare them in a new study, with seeds: {looks}"
+    submit = f"{_submit(study)} --set seeds={_seeds_in_all(study, answer)}"
     if answers.is_crossed(study):
         return submit
     variant, baseline = (shlex.quote(name) for name in (answer.variant, answer.baseline))
     return f"{submit} --only {variant} --only {baseline}"
 
 
+def _seeds_in_all(study: Study, answer: Answer) -> int:
+    """Return the seeds per variant that would settle a comparison.
+
+    Each failed seed is replaced by a further one.
+    """
+    failures = _failures(study)
+    pair = failures if answers.is_crossed(study) else (answer.variant, answer.baseline)
+    failed = max((failures.get(variant, 0) for variant in pair), default=0)
+    return answer.seeds + failed + (answer.more_seeds or 0)
+
+
+@once
+def _failures(study: Study) -> dict[str, int]:
+    """Return variant → its failed runs."""
+    found = answers.failures(study)
+    return dict(zip(found["variant"].astype(str), found["failed"].astype(int), strict=True))
+
+
+def _submit(study: Study) -> str:
+    """Return the command that submits the study. Without looks, it leaves out ``--set seeds``."""
+    looks = study.declared.get("looks")
+    sets = [text for text in study.sets if looks or text.partition("=")[0].strip() != "seeds"]
+    asked = [word for text in sets for word in ("--set", text)]
+    return typed("submit", study.grid or study.path / "grid.yaml", *asked)
+
+
 def hours_text(hours: float | None, unit: str) -> str:
-    """``1.2 GPU-hours``; a dash where they are not known."""
+    """Return ``1.2 GPU-hours``, or a dash if the hours are not known."""
     if hours is None:
         return "–"
     return f"{hours:,.0f} {unit}" if hours >= 10 else f"{hours:.2g} {unit}"
 
 
 def lines(study: Study) -> list[str]:
-    """What would settle each open comparison, in words with the command; the cheapest first.
+    """Return what would settle each open comparison, with the command; the cheapest first.
+
+    All open main effects are named, and then the `LISTED` cheapest interactions.
 
     Raises:
         NothingToShow: before the first evaluation.
     """
-    said = []
-    for plan in sorted(plans(study).values(), key=lambda plan: plan.answer.more_seeds or math.inf):
+    hindered: dict[str, list[str]] = {}
+    looks = study.declared.get("looks") or ()
+    said, each = [], "every variant" if answers.is_crossed(study) else "each"
+    found = sorted(plans(study).values(), key=_rank)
+    main = sum(not plan.answer.is_interaction for plan in found)
+    for plan in found[: main + LISTED]:
         answer, more = plan.answer, plan.answer.more_seeds
         what = f"{answer.variant} against {answer.baseline}"
         if more is None:
             why = answer.reason or "more than 10,000 seeds would be needed"
-            said.append(f"{what}: {why}.")
+            hindered.setdefault(why, []).append(what)
             continue
         cost = "" if plan.cost is None else f" (about {hours_text(plan.cost, unit(study))})"
+        limit = ""
+        if looks and _seeds_in_all(study, answer) > looks[-1]:
+            limit = f", but the looks end at {looks[-1]} seeds"
         said.append(
-            f"{what}: {more:,} more seed{'s' * (more > 1)} of each{cost} settle it with a chance "
-            f"of 80 %: {command(study, answer)}"
+            f"{what}: {more:,} more seed{'s' * (more > 1)} of {each}{cost} would settle it with "
+            f"80 % probability{limit}: "
+            f"{command(study, answer)}"
         )
+    for why, names in hindered.items():
+        names_and_why = f"{shortlist(names, LISTED)}: {why}"
+        is_coming = why.startswith("preliminary") and study.declared.get("looks")
+        is_coming = is_coming and not study.is_joined
+        rest = f"; to continue: {_submit(study)}" if is_coming else "."
+        said.append(names_and_why + rest)
+    if len(found) > main + LISTED:
+        what = count(len(found) - main - LISTED, "further open interaction")
+        where = "see the table" if study.is_joined else typed("answers", study.path, "--json")
+        said.append(f"{what}: {where}")
     return said
 
 
+def _rank(plan: OpenComparison) -> tuple[bool, float]:
+    return plan.answer.is_interaction, plan.answer.more_seeds or math.inf
+
+
 def as_json(study: Study) -> list[dict[str, object]]:
-    """One object a comparison: what ``python -m analysis answers --json`` prints."""
+    """Return one object per comparison, as ``mpdit answers --json`` prints them."""
     found = plans(study)
     rows = []
     for answer in answers.answers(study):

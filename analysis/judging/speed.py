@@ -1,4 +1,4 @@
-"""How fast runs trained, and which of them trained side by side."""
+"""The training speed of runs, and the runs that trained at the same time on one host."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from analysis.study import NothingToShow, Study, once
 
 
 def of_runs(study: Study) -> pd.DataFrame:
-    """One row a run: ``run``, ``variant``, ``seed``, ``images_per_s``, the median over logged rows.
+    """Return one row per run: ``run``, ``variant``, ``seed``, ``images_per_s`` (a median).
 
-    A run's first row contains the warm-up and is left out where there are others. A tuned variant
-    has the runs at its best point.
+    A run's first row includes the warm-up, and is left out if the run has other rows. Of a tuned
+    variant, only the runs at its best point are included.
 
     Raises:
         NothingToShow: before a run has logged its speed.
@@ -30,9 +30,10 @@ def of_runs(study: Study) -> pd.DataFrame:
 
 @once
 def side_by_side(study: Study) -> set[str]:
-    """The runs that trained while another run of the study trained on the same host.
+    """Return the runs that trained while another run of the study trained on the same host.
 
-    A start covers its time and at most the run's training time from then on.
+    Each start of a run counts from its time until the next start, but at most for the run's
+    training time.
     """
     starts = study.provenance[["run", "host", "time"]].astype({"run": str})
     begin = pd.to_datetime(starts["time"], utc=True)

@@ -1,6 +1,6 @@
-"""Statistics of a handful of seeds: pure functions, numbers → :class:`Estimate`.
+"""Statistics of few seeds: pure functions, numbers → :class:`Estimate`.
 
-Intervals are two-sided and of 95 %. One seed has none (NaN bounds). Smaller values are better.
+Intervals are two-sided 95 % intervals. One seed has no interval (NaN bounds).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, its confidence interval, and the number of seeds (or pairs) behind them."""
+    """A value, its confidence interval, and the number of seeds (or pairs) used."""
 
     value: float
     low: float
@@ -29,14 +29,14 @@ class Estimate:
 
     @property
     def includes_zero(self) -> bool:
-        """Whether zero is not excluded; also true without an interval."""
+        """Whether the interval includes zero; true without an interval."""
         return not (self.low > 0 or self.high < 0)
 
 
 def mean(values: ArrayLike, widened: float = 1) -> Estimate:
     """Return the mean of ``values`` (n): x̄ ± t(n−1) s / √n. No value gives NaN.
 
-    ``widened`` multiplies the interval where values are not independent.
+    ``widened`` multiplies the interval, for values that are not independent.
     """
     x = np.asarray(values, dtype=float)
     value = float(x.mean()) if x.size else np.nan
@@ -51,7 +51,7 @@ def relative_change(values: ArrayLike, baseline: ArrayLike) -> Estimate:
 
     The interval is Fieller's (*Some problems in interval estimation*, J. R. Stat. Soc. B 16, 1954):
     every ratio ρ that a paired t test of ``values`` against ``ρ · baseline`` does not reject. It
-    includes the baseline's own uncertainty. It is unbounded where the baseline may be zero.
+    includes the baseline's own uncertainty. It is unbounded if the baseline may be zero.
     """
     y, x = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
     n = x.size

@@ -1,19 +1,19 @@
-"""Each variant at its own best point of the tune axes, chosen without the compared distances.
+"""The best point of each variant on the tune axes, chosen without the compared distances.
 
-The lowest of several noisy distances is below the true distance of the best point; more points make
-it lower. Each seed's distance is therefore taken at the point that is best on the *other* seeds, so
-a variant gains nothing from more tuning.
+The lowest of several noisy distances is below the true distance of the best point, and this bias
+grows with the number of points. Each seed's distance is therefore taken at the point that is best
+on the *other* seeds, so that more tuning is no advantage.
 
-The seeds' choices depend on each other. Where both variants are tuned and all points are equal,
+The seeds' choices depend on each other. If both variants are tuned and all points are equal,
 plain 95 % t intervals of such differences cover the truth in 91 % (3 seeds × 3 points), 88 %
-(5 × 3), 79 % (10 × 5) and 76 % (10 × 10) of studies. They are widened (:func:`widening`) to cover
-it in 95 %; where one point is clearly best, they then cover it in 97 % and more.
+(5 × 3), 79 % (10 × 5) and 76 % (10 × 10) of studies. The intervals are widened (:func:`widening`)
+to cover it in 95 %. If one point is clearly best, they then cover it in 97 % and more.
 
-Where the grid gives tuning seeds of its own, the points were chosen on these before any comparison
-(`mpdit.decisions.racing`), and the compared distances need no widening.
+If the grid has separate tuning seeds, the points were chosen on these before any comparison
+(`mpdit.decisions.racing`), and the intervals need no widening.
 
 A variant with one seed is tuned on other sample sets of its runs (repeats). Without repeats it is
-tuned on the compared distance itself, and :func:`remarks` warns of it.
+tuned on the compared distance itself, and :func:`remarks` warns about it.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ from analysis.study import NothingToShow, Study, once
 APART, SEEDS, SAMPLES, ITSELF = (
     "seeds of its own", "other seeds", "other samples", "the same samples",
 )  # fmt: skip
-"""What a point was chosen on."""
+"""The data on which a point was chosen."""
 
 SIMULATED = 5_000
-"""Number of simulated studies: their quantile is accurate to a few percent."""
+"""Number of simulated studies, enough for a quantile that is accurate to a few percent."""
 
 
 def leave_one_out(values: np.ndarray) -> list[int | None]:
-    """For each seed, the point that is best on the other seeds.
+    """Choose for each seed the point that is best on the other seeds.
 
     Args:
-        values: seeds × points, NaN where there is no distance. Smaller is better.
+        values: seeds × points, NaN for a missing distance. Smaller is better.
 
     Returns:
-        For each seed the point with the lowest mean over the other seeds, among the points that
-        the seed itself and most of the others have. None where there is no such point.
+        for each seed, the point with the lowest mean over the other seeds. Only points that the
+        seed itself has are considered, and of these the points with the most other seeds. None if
+        there is no such point.
     """
     there = ~np.isnan(values)
     chosen: list[int | None] = []
@@ -62,11 +63,15 @@ def leave_one_out(values: np.ndarray) -> list[int | None]:
 
 @cache
 def widening(seeds: int, points: int, others: int) -> float:
-    """The factor on Student's interval of a difference between two variants tuned this way.
+    """Return the factor that widens Student's interval of a difference between tuned variants.
 
-    With it the interval covers the truth in 95 % of simulated studies whose points are all equal,
-    the worst case. One variant has so many ``points``, the other so many ``others`` (0: the
-    interval is of the one variant's mean), and both have all ``seeds`` at each. At least 1.
+    With this factor the interval covers the truth in 95 % of simulated studies whose points are
+    all equal, the worst case. It is at least 1.
+
+    Args:
+        seeds: the number of seeds at each point of both variants.
+        points: the number of points of one variant.
+        others: the number of points of the other variant; 0 for the interval of one mean.
     """
     if seeds < 2 or max(points, others) < 2:
         return 1.0
@@ -81,8 +86,8 @@ def widening(seeds: int, points: int, others: int) -> float:
 
 
 def _simulated(noise: np.random.Generator, seeds: int, points: int) -> np.ndarray:
-    """Values (`SIMULATED` × seeds) of a variant whose points are equal, each at the point that is
-    best on the other seeds."""
+    """Simulate values (`SIMULATED` × seeds) of a variant whose points are equal, each at the point
+    that is best on the other seeds."""
     values = noise.normal(size=(SIMULATED, seeds, points))
     best = (values.sum(axis=1, keepdims=True) - values).argmin(axis=2)
     found: np.ndarray = np.take_along_axis(values, best[..., None], axis=2)[..., 0]
@@ -90,16 +95,17 @@ def _simulated(noise: np.random.Generator, seeds: int, points: int) -> np.ndarra
 
 
 def seeds_apart(study: Study) -> frozenset[int]:
-    """The seeds on which the points were chosen; none where the compared seeds chose them."""
+    """Return the separate tuning seeds; empty if the points are chosen on the compared seeds."""
     return frozenset(study.declared.get("tuning") or ())
 
 
 @once
 def choose(study: Study) -> pd.DataFrame:
-    """The run that represents each variant and seed, one row each.
+    """Return the run that represents each variant and seed, one row each.
 
-    ``run``, ``variant``, ``seed``, ``value`` (its distance), ``point``, ``by`` (what the point was
-    chosen on; empty where there was no choice), and ``points`` (among how many it was chosen).
+    ``run``, ``variant``, ``seed``, ``value`` (its distance), ``point``, ``by`` (the data on which
+    the point was chosen; empty without a choice), and ``points`` (the number of points to choose
+    from).
 
     Raises:
         NothingToShow: before the first evaluation.
@@ -120,7 +126,7 @@ def choose(study: Study) -> pd.DataFrame:
 
 
 def _choose(runs: pd.DataFrame, repeated: pd.Series[float]) -> pd.DataFrame:
-    """:func:`choose` for one variant's runs; ``repeated`` has the mean of each run's repeats."""
+    """Choose among one variant's runs (:func:`choose`); ``repeated``: run → mean of its repeats."""
     if runs["point"].nunique() == 1:
         return runs.assign(by="", points=1)
     values = runs.pivot(index="seed", columns="point", values="value")
@@ -143,12 +149,12 @@ def _choose(runs: pd.DataFrame, repeated: pd.Series[float]) -> pd.DataFrame:
 
 @once
 def curve(study: Study) -> pd.DataFrame:
-    """The tuning curve, one row a variant and point of the tune axes.
+    """Return the tuning curve, one row per variant and point of the tune axes.
 
-    ``variant``, ``point``, a column a tune axis (``tune.train.learning_rate``; text where not all
-    values are numbers), ``mean``, ``low``, ``high`` (over seeds, 95 % t interval), ``seeds``;
-    ``best`` (the lowest mean among the points that most seeds have); ``chosen`` (the number of
-    seeds for which the other seeds chose it).
+    ``variant``, ``point``, a column per tune axis (``tune.train.learning_rate``; text if a value is
+    not a number), ``mean``, ``low``, ``high`` (over seeds, 95 % t interval), ``seeds``;
+    ``best`` (the lowest mean among the points with the most seeds); ``chosen`` (the number of
+    seeds for which the other seeds chose this point).
 
     Raises:
         NothingToShow: when the study tunes nothing, or before the first evaluation.
@@ -188,7 +194,7 @@ def curve(study: Study) -> pd.DataFrame:
 
 
 def best(study: Study) -> pd.Series[str]:
-    """Each variant's best point on all its seeds: for figures, not for comparisons.
+    """Return each variant's best point on all its seeds, for figures but not for comparisons.
 
     Raises:
         NothingToShow: when the study tunes nothing, or before the first evaluation.
@@ -198,7 +204,7 @@ def best(study: Study) -> pd.Series[str]:
 
 
 def remarks(study: Study) -> list[str]:
-    """How the points were chosen, and what is wrong with a choice, in words."""
+    """Describe how the points were chosen, and problems of the choice."""
     try:
         points, picked = curve(study), choose(study)
     except NothingToShow:
@@ -209,7 +215,7 @@ def remarks(study: Study) -> list[str]:
         rows = picked[picked["by"] == by]
         if variants := list(rows["variant"].astype(str).unique()):
             widest = max(_widenings(rows)) if by == SEEDS else 1.0
-            wider = f"; intervals of differences are up to {widest:.2g} times as wide for it"
+            wider = f"; intervals of differences are therefore up to {widest:.2g} times as wide"
             said.append(f"{axes} of {_listed(variants, study)} {words}{wider * (widest > 1)}")
     of_whom: dict[str, list[str]] = {}
     for variant, words in (*_not_yet(study, points, axes), *_at_an_edge(study, points)):
@@ -218,17 +224,17 @@ def remarks(study: Study) -> list[str]:
 
 
 _HOW = {
-    APART: "was chosen on seeds of its own, which enter no comparison",
+    APART: "was chosen on separate seeds, which are not used in comparisons",
     SEEDS: "was chosen for each seed on the other seeds",
-    SAMPLES: "was chosen on other samples of the same models: with one seed, luck in training may "
-    "look like a better value",
+    SAMPLES: "was chosen on other samples of the same models: with one seed, a point may be chosen "
+    "because of luck in training",
     ITSELF: "was chosen on the compared distances themselves, because there are neither other "
     "seeds nor repeats: these distances are too low",
 }
 
 
 def _widenings(picked: pd.DataFrame) -> Iterator[float]:
-    """For each variant, the widening of its difference to another one like it."""
+    """Yield for each variant the widening of its difference to a variant with as many points."""
     for _, rows in picked.groupby("variant", observed=True):
         yield widening(len(rows), *[int(rows["points"].iloc[0])] * 2)
 
@@ -240,17 +246,30 @@ def _listed(variants: list[str], study: Study) -> str:
 
 
 def _not_yet(study: Study, points: pd.DataFrame, axes: str) -> Iterator[tuple[str, str]]:
-    """The variants that lack a distance at some points, each with the remark on it."""
+    """Yield the variants that lack a distance at some points, each with a remark."""
     there = points["variant"].astype(str).value_counts(sort=False)
     planned = distances.points(study).groupby(study.runs["variant"].astype(str)).nunique()
+    failed = _failed_points(study)
     for variant, count in there.items():
-        if count < (of := planned[str(variant)]):
-            words = f"evaluated at {count} of {of} points of {axes}, the best may still be missing"
+        of, lost = planned[str(variant)], failed.get(str(variant), 0)
+        if lost:
+            yield str(variant), f"every run failed at {lost} of {of} points of {axes}"
+        if count + lost < of:
+            words = f"evaluated at {count} of {of} points of {axes}; the best may still be missing"
             yield str(variant), words
 
 
+def _failed_points(study: Study) -> dict[str, int]:
+    """Return variant → the number of its points at which every run diverged."""
+    runs = study.runs.assign(
+        point=distances.points(study), variant=study.runs["variant"].astype(str)
+    )
+    lost = runs["diverged"].groupby([runs["variant"], runs["point"]]).all()
+    return {str(variant): int(count) for variant, count in lost.groupby(level=0).sum().items()}
+
+
 def _at_an_edge(study: Study, points: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """The variants whose best point is an end of the numbers tried, each with the remark on it."""
+    """Yield the variants whose best point is the lowest or highest value tried, with a remark."""
     for row in points[points["best"]].to_dict("records"):
         tried = points[points["variant"] == row["variant"]]
         ends = [
@@ -263,6 +282,6 @@ def _at_an_edge(study: Study, points: pd.DataFrame) -> Iterator[tuple[str, str]]
         if ends:
             yield (
                 str(row["variant"]),
-                f"the best point is at the edge of the tried range ({', '.join(ends)}), a better "
-                "one may lie beyond",
+                f"the best point is at the edge of the tried range ({', '.join(ends)}); a better "
+                "one may lie outside it",
             )

@@ -1,9 +1,9 @@
-"""Keeps what was parsed of many runs' files, and never returns stale rows.
+"""A cache of parsed rows of many runs' files, which never returns stale rows.
 
-A file is parsed again unless its inode, its size and its times of change are the same as when it
-was read. A file that changed in the last seconds is not kept: the rows of a run that is being
-written always come from its file (`mpdit.disk.stamp`). The kept rows lie in the cache folder, so a
-read-only study loads as fast as others.
+A file is parsed again unless its inode, size and times of change are the same as when it was read.
+A file that changed in the last seconds is not cached, so the rows of a running run always come from
+its file (`mpdit.disk.stamp`). The rows are stored in the cache folder, so a read-only study loads
+as fast as others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mpdit.disk.stamp import Stamp
 
 
 class Piece(NamedTuple):
-    """Consecutive rows of a table: one file's."""
+    """Consecutive rows of a table: the rows of one file."""
 
     table: pa.Table
     start: int
@@ -34,13 +34,13 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Kind:
-    """How a kind of file is parsed and kept.
+    """How a kind of file is parsed and cached.
 
     Attributes:
         name: the file's name in every run's folder.
         schema: the first columns, which always exist.
-        parse: the files' contents → the rows of each, None where it is damaged.
-        worth_keeping: bytes; keeping less than this would save no time.
+        parse: the files' contents → the rows of each file, None if it is damaged.
+        worth_keeping: bytes; caching less than this would save no time.
         version: version of the code of ``parse``.
     """
 
@@ -52,7 +52,7 @@ class Kind:
 
     @property
     def format(self) -> str:
-        """Differs where the columns or the code that makes them differ."""
+        """A text that changes with the columns and with the code of ``parse``."""
         return f"{self.version} {self.schema}"
 
 
@@ -61,9 +61,9 @@ class Rows:
     """The rows of several files, in the files' order.
 
     Attributes:
-        counts: rows of each file; 0 where it is missing, empty or damaged.
-        damaged: the indices of the files that could not be parsed.
-        unreadable: the indices of the files that only another user may read.
+        counts: rows of each file; 0 if it is missing, empty or damaged.
+        damaged: the indices of files that could not be parsed.
+        unreadable: the indices of files that only another user may read.
     """
 
     table: pa.Table
@@ -73,7 +73,7 @@ class Rows:
 
 
 def read(study: Path, runs: Sequence[str], kind: Kind) -> Rows:
-    """The current rows of one file of each run; a missing file has none."""
+    """Return the current rows of one file of each run; a missing file has no rows."""
     store = _store(study, kind)
     kept = _open(store, kind)
     pieces: dict[int, Piece] = {}
@@ -87,7 +87,7 @@ def read(study: Path, runs: Sequence[str], kind: Kind) -> Rows:
             _noting(unreadable, index),
             file.open("rb") as handle,
         ):
-            # before the content: rows appended meanwhile must not count as read
+            # read before the content, so that rows appended meanwhile do not count as read
             stamp = Stamp.of(os.fstat(handle.fileno()))
             known, piece = kept.get(run, (None, None))
             if piece is not None and known == stamp:
@@ -113,7 +113,7 @@ def read(study: Path, runs: Sequence[str], kind: Kind) -> Rows:
 
 @contextmanager
 def _noting(unreadable: list[int], index: int) -> Iterator[None]:
-    """Note a file that may not be read, and go on without it."""
+    """Record a file that this user may not read, and continue without it."""
     try:
         yield
     except PermissionError:
@@ -121,7 +121,7 @@ def _noting(unreadable: list[int], index: int) -> Iterator[None]:
 
 
 def join(pieces: Sequence[Piece], schema: pa.Schema) -> pa.Table:
-    """One table of all pieces; neighbours in one table stay together, uncut."""
+    """Join pieces into one table. Adjacent pieces of the same table are not split."""
     joined = [Piece(schema.empty_table(), 0, 0)]
     for piece in pieces:
         last = joined[-1]
@@ -141,7 +141,7 @@ def _store(study: Path, kind: Kind) -> Path:
 
 
 def _open(store: Path, kind: Kind) -> Mapping[str, tuple[Stamp, Piece]]:
-    """The kept rows: a run's name → its file's stamp when it was read, and its rows."""
+    """Return the cached rows: run → the file's stamp when it was read, and its rows."""
     try:
         table = pa.ipc.open_file(pa.py_buffer(store.read_bytes())).read_all()
         kept = json.loads(table.schema.metadata[b"files"])
@@ -158,12 +158,12 @@ def _open(store: Path, kind: Kind) -> Mapping[str, tuple[Stamp, Piece]]:
 
 
 def _keep(store: Path, kind: Kind, table: pa.Table, files: list[tuple[str, Stamp, int]]) -> None:
-    """Replace the kept rows, if the cache is writable."""
+    """Replace the cached rows, if the cache is writable."""
     metadata = {b"files": json.dumps({"format": kind.format, "files": files}).encode()}
     table = table.combine_chunks().replace_schema_metadata(metadata)
     with suppress(OSError):
         store.parent.mkdir(parents=True, exist_ok=True)
-        # a name of its own: two processes may load one study
+        # a unique name, because two processes may load the same study
         with tempfile.TemporaryDirectory(dir=store.parent) as folder:
             file = Path(folder) / store.name
             with pa.ipc.new_file(file, table.schema) as writer:

@@ -1,4 +1,4 @@
-"""Several studies as one: results of other machines, or experiments that belong together."""
+"""Join several studies: results of other machines, or experiments that belong together."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from analysis.study import Study
 from mpdit.errors import ConfigError
 
 LABELLED = ("runs", "metrics", "magnitudes", "evaluations", "provenance")
-"""The frames that have a variant."""
+"""The frames with a column ``variant``."""
 
 
 def join(studies: Sequence[Study]) -> Study:
-    """All runs of the studies, told apart by the column ``study``.
+    """Join studies into one, with a column ``study`` that names each run's study.
 
     Variants with the same name and design are one variant, so that seeds trained elsewhere join the
-    others. Where the designs differ, the study's name is put before the variant's. A run that is in
-    several studies counts once, where it has come furthest (among equals the first), and
-    ``missing`` says so.
+    others. If the designs differ, the study's name is put before the variant's. A run that is in
+    several studies counts once: the copy with the most progress is used (among equals the first),
+    and ``missing`` reports the others.
 
     Raises:
         ConfigError: when two different runs have the same name.
@@ -50,19 +50,21 @@ def join(studies: Sequence[Study]) -> Study:
         missing=_stack([study.missing for study in studies], texts),
         declared=studies[0].declared,
         grid=studies[0].grid,
+        sets=studies[0].sets,
+        description=" ".join(study.description for study in studies).strip(),
         tune=tuple(dict.fromkeys(key for study in studies for key in study.tune)),
         **{frame: rows.reset_index(drop=True) for frame, rows in joined.items()},
     )
 
 
 def _stack(frames: list[pd.DataFrame], kinds: dict[str, Any]) -> pd.DataFrame:
-    """The frames one below the other; frames without rows do not affect the columns' types."""
+    """Concatenate frames. Frames without rows do not affect the columns' types."""
     full = [frame for frame in frames if len(frame)] or frames[:1]
     return pd.concat([frame.astype(kinds) for frame in full])
 
 
 def _distinctly_named(studies: Sequence[Study]) -> list[Study]:
-    """Studies with the same name are named by their folders."""
+    """Rename studies with the same name to their folders."""
     names = Counter(study.name for study in studies)
     return [study if names[study.name] == 1 else _by_its_folder(study) for study in studies]
 
@@ -75,7 +77,7 @@ def _by_its_folder(study: Study) -> Study:
 
 
 def _distinct_variants(studies: list[Study]) -> list[Study]:
-    """Variants with the same name and different designs get their studies' names."""
+    """Put the study's name before variants that have the same name but different designs."""
     designs = defaultdict(set)
     for study in studies:
         for variant, design in study.designs["design"].items():
@@ -93,7 +95,7 @@ def _distinct_variants(studies: list[Study]) -> list[Study]:
 
 
 def _parted(studies: list[Study]) -> list[Study]:
-    """Studies that share a variant, directly or through others, have one number in ``part``."""
+    """Give studies that share a variant, directly or through others, the same number ``part``."""
     parts: list[set[str]] = []
     for names in (set(study.variants) for study in studies):
         joined = names.union(*(part for part in parts if part & names))
@@ -141,7 +143,7 @@ def _without(study: Study, runs: list[str], said: list[dict[str, str]]) -> Study
 
 
 def _progress(study: Study, run: Mapping[Hashable, Any]) -> str:
-    """``done, FD-digits@500 31.2``, or how far it has come."""
+    """Return ``done, FD-digits@500 31.2``, or the state and step of an unfinished run."""
     scores = study.evaluations[study.evaluations["run"] == run["run"]]
     if scores.empty:
         return f"{run['state']}, step {run['step']:,}"

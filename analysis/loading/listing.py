@@ -1,4 +1,4 @@
-"""The runs of a study: from study.json, or without one from the folders' names."""
+"""The runs of a study, from study.json or, without it, from the folders' names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mpdit.errors import ConfigError, nearest
 
@@ -20,7 +20,7 @@ class Entry(BaseModel):
     id: str = ""
     variant: str
     named: str | None = None
-    seed: int = 0  # a run that has left the grid may have lost its entry
+    seed: int = 0  # older entries of dropped runs may lack it
     axes: dict[str, Any] = {}
     tune: dict[str, Any] = {}
     parameters: int | None = None
@@ -30,17 +30,19 @@ class Entry(BaseModel):
 
 
 class Listing(BaseModel):
-    """What study.json says: the runs in grid order, and what the grid declares of decisions."""
+    """The content of study.json: the runs in grid order, and the grid's decision settings."""
 
     model_config = ConfigDict(extra="ignore")
     study: str
     runs: list[Entry]
+    description: str = ""
     grid: str = ""
+    sets: list[str] = Field(default=[], alias="set")
     decisions: dict[str, Any] = {}
 
 
 def read_listing(path: Path) -> Listing:
-    """The study's name, its runs and its declarations.
+    """Return the study's name, its runs and its decision settings.
 
     Raises:
         ConfigError: when ``path`` is not a folder of runs, or its study.json is damaged.
@@ -72,7 +74,7 @@ def read_listing(path: Path) -> Listing:
 
 
 def _folders(path: Path) -> list[Entry]:
-    """Variant and seed from the folders' names, ``<variant>_s<seed>-<id>``."""
+    """Return entries with variant and seed from folder names, ``<variant>_s<seed>-<id>``."""
     found = []
     for config in path.glob("*/config.yaml"):
         name = config.parent.name
@@ -81,7 +83,7 @@ def _folders(path: Path) -> list[Entry]:
         found.append(Entry(name=name, id=run_id, variant=variant, seed=int(seed)))
     found.sort(key=lambda entry: (entry.variant, entry.seed, entry.name))
     labels = Counter((entry.variant, entry.seed) for entry in found)
-    # Points of a tune axis share a label, and nothing here says which is which.
+    # Points of a tune axis have the same label, and the names do not tell them apart.
     return [
         entry.model_copy(update={"variant": entry.name})
         if labels[entry.variant, entry.seed] > 1
@@ -90,11 +92,29 @@ def _folders(path: Path) -> list[Entry]:
     ]
 
 
+def study_folder(word: str | Path, results: Path = Path("results")) -> Path:
+    """Return the study's folder ``word``, or the folder of the study with this name.
+
+    Another folder with the study's name, such as the images that it is trained on, is passed over.
+    """
+    path = Path(word)
+    named = results / path
+    if path.name == str(word) and not holds_runs(path) and (holds_runs(named) or not path.exists()):
+        return named if named.is_dir() else path
+    return path
+
+
+def holds_runs(path: Path) -> bool:
+    """Whether a folder is a study, a published summary, a run, or any folder of runs."""
+    files = ("study.json", "published.json", "config.yaml")
+    return any((path / file).is_file() for file in files) or any(path.glob("*/config.yaml"))
+
+
 def _nearest_folder(path: Path) -> str:
-    """A hint: the sibling, or the study under results/, whose name comes closest."""
+    """Return a hint: the study beside ``path`` or under results/ with the nearest name."""
     for parent in (path.parent, Path("results")):
         if parent.is_dir():
-            known = [str(p) for p in sorted(parent.iterdir()) if p.is_dir()]
+            known = [str(p) for p in sorted(parent.iterdir()) if p.is_dir() and holds_runs(p)]
             if hint := nearest(str(parent / path.name), known):
                 return hint
     return ""

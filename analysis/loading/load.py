@@ -1,4 +1,4 @@
-"""Run directories → :class:`~analysis.study.Study`: what is on disk now, and what is missing."""
+"""Load run directories into a :class:`~analysis.study.Study`, with a list of missing data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 
 from analysis.loading import cache, parse, published
 from analysis.loading.join import join
-from analysis.loading.listing import Entry, Listing, read_listing
+from analysis.loading.listing import Entry, Listing, read_listing, study_folder
 from analysis.study import Study
 from mpdit.config import RunConfig, read_run
 from mpdit.disk.files import said_of, scan_rows
@@ -42,15 +42,20 @@ MAYBE_MISSING = ("steps", "parameters", "flops", "train_seconds")
 """Columns of ``runs`` that are floats, NaN where unknown."""
 
 
-def load(study: str | Path | Sequence[str | Path]) -> Study:
-    """Everything that ``results/<study>/`` holds now, finished or not; of several, joined.
+def load(study: str | Path | Sequence[str | Path], *, curves: bool = True) -> Study:
+    """Load all results of a study, finished or not.
+
+    Args:
+        study: the study's folder, such as ``results/quickstart``, its name under ``results/``, or
+            the folder of its published summary. Several are joined (:func:`join`).
+        curves: False leaves ``metrics`` and ``magnitudes`` empty; verdicts do not need them.
 
     Raises:
         ConfigError: when ``study`` is not a folder of runs.
     """
     if not isinstance(study, str | Path):
-        return join([load(one) for one in study])
-    path = Path(study)
+        return join([load(one, curves=curves) for one in study])
+    path = study_folder(study)
     if published.is_published(path):
         return published.read(path)
     listing = read_listing(path)
@@ -59,11 +64,11 @@ def load(study: str | Path | Sequence[str | Path]) -> Study:
     for entry in listing.runs:
         if not entry.in_grid:
             reader.lacks(entry.name, "is no longer in the grid: left out")
-    return reader.read()
+    return reader.read(curves)
 
 
 def load_run(run: RunDir) -> Study:
-    """A study that has this run only, whether study.json lists it or not.
+    """Load a study with only this run, whether study.json lists it or not.
 
     Raises:
         ConfigError: when the study's study.json is damaged.
@@ -76,7 +81,7 @@ def load_run(run: RunDir) -> Study:
 
 @with_config(ConfigDict(extra="allow"))
 class _Score(TypedDict):
-    """What a row of evaluation.jsonl holds in any version, beside numbers and words of its own."""
+    """The columns of evaluation.jsonl in any version; a row may have others."""
 
     metric: str
     value: float
@@ -108,7 +113,7 @@ _SCORE, _STARTS, _MODEL = TypeAdapter(_Score), TypeAdapter(_Starts), TypeAdapter
 
 @dataclass
 class _Reader:
-    """Reads the runs of one study, and collects what could not be read."""
+    """Reads the runs of one study, and collects the problems."""
 
     listing: Listing
     path: Path
@@ -122,11 +127,11 @@ class _Reader:
     def lacks(self, run: str, what: str) -> None:
         self.missing.append({"run": run, "study": self.name, "what": what})
 
-    def read(self) -> Study:
-        """Read all runs but those whose config.yaml only another user may read."""
+    def read(self, curves: bool = True) -> Study:
+        """Read all runs except those whose config.yaml only another user may read."""
         configs = self._configs()
-        metrics = self._rows(parse.METRICS)
-        magnitudes = self._rows(parse.MAGNITUDES)
+        read = self._rows if curves else self._no_rows
+        metrics, magnitudes = read(parse.METRICS), read(parse.MAGNITUDES)
         ends = np.cumsum(metrics.counts)
         last_row = {
             i: {key: metrics.table[key][end - 1].as_py() for key in ("step", "seconds")}
@@ -162,6 +167,8 @@ class _Reader:
             tune=tuple(tune),
             declared=self.listing.decisions,
             grid=self.listing.grid,
+            sets=tuple(self.listing.sets),
+            description=self.listing.description,
         )
 
     def _rows(self, kind: cache.Kind) -> cache.Rows:
@@ -171,8 +178,11 @@ class _Reader:
                 self.lacks(self.entries[index].name, f"{kind.name} {what}: left out")
         return rows
 
+    def _no_rows(self, kind: cache.Kind) -> cache.Rows:
+        return cache.Rows(kind.schema.empty_table(), [0] * len(self.entries), [], [])
+
     def _configs(self) -> list[RunConfig | None]:
-        """Each run's config; None where there is none. Unreadable runs leave the entries."""
+        """Return each run's config, None without one. Remove unreadable runs from the entries."""
         found = cache.read(self.path, [entry.name for entry in self.entries], parse.CONFIGS)
         for index in found.unreadable:
             self.lacks(self.entries[index].name, f"config.yaml {UNREADABLE}: left out")
@@ -206,7 +216,7 @@ class _Reader:
         last_row: dict[str, Any],
         done: bool,
     ) -> dict[str, Any]:
-        """The row of ``runs``."""
+        """Return a run's row of ``runs``."""
         model = self._json(run, "model.json", _MODEL)
         state, word = self._state(run, done)
         if done and not os.access(run.samples / "samples.npz", os.R_OK):
@@ -238,7 +248,7 @@ class _Reader:
         }
 
     def _state(self, run: RunDir, done: bool) -> tuple[RunState | None, str]:
-        """The run's own state, and one word for it. An unfinished run is noted as missing."""
+        """Return the run's state and one word for it. Record an unfinished run as missing."""
         state = run.state()
         if done:
             return state, "done"
@@ -260,7 +270,7 @@ class _Reader:
         return state, "unfinished"
 
     def _evaluations(self, run: RunDir) -> list[dict[str, Any]]:
-        """The rows, each number once: the last where it was measured again."""
+        """Return the rows, each number once: the last, if it was measured again."""
         try:
             rows, damaged = scan_rows(run.path / "evaluation.jsonl", _SCORE)
         except PermissionError:
@@ -285,7 +295,7 @@ class _Reader:
         return found
 
     def _magnitudes(self, rows: cache.Rows, runs: pd.DataFrame) -> pd.DataFrame:
-        """One row a block, from one row a probe and site."""
+        """Return one row per block, from one row per probe and site."""
         blocks = rows.table["blocks"].combine_chunks()
         sizes = pc.list_value_length(blocks).to_numpy(zero_copy_only=False)
         starts = np.cumsum(sizes) - sizes
@@ -308,7 +318,7 @@ class _Reader:
         return self._tidy({name: frame[name].array for name in frame.columns}, at, runs)
 
     def _tidy(self, columns: Mapping[str, Any], at: np.ndarray, runs: pd.DataFrame) -> pd.DataFrame:
-        """The columns, after those that name the run of each row, run number ``at``."""
+        """Put the columns that name each row's run before the others; ``at``: index of the run."""
         labels = {
             "run": pd.Categorical.from_codes(at, categories=pd.Index(runs["run"])),
             "variant": runs["variant"].array[at],
@@ -319,12 +329,12 @@ class _Reader:
 
 
 def _hashable(value: Any) -> Any:
-    """An axis' value as one that pandas can group by."""
+    """Convert an axis' value to one that pandas can group by."""
     return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 def _design(config: RunConfig, tuned: Iterable[str]) -> str:
-    """A hash that all seeds and tuned values of a variant share, in every study."""
+    """Return a hash that is equal for all seeds and tuned values of a variant, in every study."""
     science = _flat(config.science())
     for key in ("seed", *tuned):
         science.pop(key, None)
@@ -336,12 +346,12 @@ def _columns(table: pa.Table) -> dict[str, np.ndarray]:
 
 
 def _repeat(counts: list[int]) -> np.ndarray:
-    """The run's number for each row."""
+    """Return the index of the run for each row."""
     return np.arange(len(counts)).repeat(counts)
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings under dotted keys."""
+    """Flatten nested mappings to dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):

@@ -1,8 +1,8 @@
-"""A study's results in a few hundred kilobytes, to be kept under version control.
+"""Published summaries: a study's results in a few hundred kilobytes, for version control.
 
 ``results/published/<study>/`` has the frames of `analysis.study.Study` as Parquet files,
-``published.json``, and each run's first images in ``<run>/samples/``. ``analysis.load`` reads it
-like the study itself, to make tables, figures, report and notebooks again without training.
+``published.json``, and each run's first images in ``<run>/samples/``. ``analysis.load`` reads a
+summary like the study itself, so that tables, figures, report and notebooks need no training.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mpdit.errors import ConfigError
 
 FRAMES = ("runs", "metrics", "magnitudes", "evaluations", "provenance", "missing")
 PATHS = ["folder", "imported_from", "checkout"]
-"""Columns that only the machine understands which wrote them."""
+"""Columns with paths of one machine, which are left out."""
 IMAGES = 20
 """Number of images kept of each sample set."""
 SETS = ("samples.npz", "samples_ema*.npz")
@@ -52,9 +52,11 @@ def write(study: Study, out: Path) -> Path:
             _keep_images(study, run, out / run / "samples")
         about = {
             "study": study.name,
+            "description": study.description,
             "tune": list(study.tune),
             "decisions": dict(study.declared),
             "grid": study.grid,
+            "set": list(study.sets),
         }
         write_atomic(out / "published.json", json.dumps(about, indent=1) + "\n")
     except OSError as error:
@@ -75,7 +77,7 @@ def _keep_images(study: Study, run: str, out: Path) -> None:
 
 
 def read(path: Path) -> Study:
-    """What :func:`write` wrote.
+    """Read a summary written by :func:`write`.
 
     Raises:
         ConfigError: when a file is missing or damaged.
@@ -85,7 +87,7 @@ def read(path: Path) -> Study:
         frames = {name: _frame(pd.read_parquet(path / f"{name}.parquet")) for name in FRAMES}
         folders = [str(path / run) for run in frames["runs"]["run"]]
         frames["runs"] = frames["runs"].assign(folder=folders)
-        if "diverged" not in frames["runs"]:  # of version 0.1
+        if "diverged" not in frames["runs"]:  # summaries of version 0.1
             frames["runs"] = frames["runs"].assign(diverged=False)
         return Study(
             about["study"],
@@ -94,13 +96,15 @@ def read(path: Path) -> Study:
             tune=tuple(about["tune"]),
             declared=about.get("decisions", {}),
             grid=about.get("grid", ""),
+            sets=tuple(about.get("set", ())),
+            description=about.get("description", ""),
         )
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{path} is not a complete published summary: {error}") from None
 
 
 def _frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with its sequences as tuples, not arrays."""
+    """Convert the frame's arrays to tuples."""
     for column in [name for name in frame if pd.api.types.is_object_dtype(frame[name])]:
         frame[column] = [_tuples(value) for value in frame[column]]
     return frame

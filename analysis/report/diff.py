@@ -1,4 +1,4 @@
-"""How two runs differ: in their config, code, environment and result."""
+"""Differences between two runs: config, code, environment and result."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from mpdit.config import OPERATIONAL, RunConfig
 CODE = ("version", "code", "diff_sha", "code_hash", "untracked", "submodules")
 NOT_ENVIRONMENT = {
     *(*CODE, "run", "variant", "seed", "study", "time", "job"),
-    *("code_snapshot", "imported_from", "checkout"),  # of the same code they may differ
+    *("code_snapshot", "imported_from", "checkout"),  # these may differ for the same code
 }
 
 
 class Discrepancy(NamedTuple):
-    """One thing in which two runs differ, or a result of both; None where one has none.
+    """One difference between two runs, or one result of both; None if a run lacks the value.
 
     ``part`` is config, execution (config keys outside a run's identity), code, environment, or
     result.
@@ -39,7 +39,7 @@ class Discrepancy(NamedTuple):
 
 
 def differences(first: Study, second: Study) -> list[Discrepancy]:
-    """How the only runs of two studies differ, and both results."""
+    """Return the differences between the only runs of two studies, and both results."""
     pairs = [
         [_known(values) for values in (of(first), of(second))]
         for of in (_config, _last_start, _results)
@@ -60,7 +60,7 @@ def _is_code(key: str) -> bool:
 
 
 def _known(values: Iterator[tuple[str, Any]]) -> dict[str, Any]:
-    """None for what a frame has as missing."""
+    """Replace NaN by None."""
     return {
         key: None if isinstance(value, float) and math.isnan(value) else value
         for key, value in values
@@ -74,7 +74,7 @@ def _config(study: Study) -> Iterator[tuple[str, Any]]:
 
 
 def _last_start(study: Study) -> Iterator[tuple[str, Any]]:
-    """The code first, then what else a run's last start recorded of its environment."""
+    """Yield what a run's last start recorded: first its code, then its environment."""
     last: dict[Any, Any] = next(iter(study.provenance[::-1].to_dict("records")), {})
     for key in (*CODE, *(key for key in last if key not in NOT_ENVIRONMENT)):
         yield str(key), last.get(key)
@@ -118,7 +118,7 @@ def show(first: Study, second: Study, console: Console | None = None) -> None:
         console.print(Text(), table)
     commits = [row[2:] for row in found if row.what == "code" and all(row[2:])]
     for one, other in commits:
-        console.print(Text(f"\nthe code's difference: git diff {one[:12]} {other[:12]} -- mpdit"))
+        console.print(Text(f"\nto compare the code: git diff {one[:12]} {other[:12]} -- mpdit"))
     for study in (first, second):
         for lack in study.missing["what"]:
             console.print(Text(f"{study.runs['run'].iloc[0]}: {lack}"))
@@ -141,7 +141,7 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
 
 
 def _change(row: Discrepancy) -> list[str]:
-    """The second of two results less the first, where both are numbers."""
+    """Return the second result minus the first, if both are numbers."""
     if row.part != "result":
         return []
     if not all(pd.api.types.is_number(value) for value in row[2:]):

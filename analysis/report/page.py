@@ -1,15 +1,16 @@
-"""``results/<study>/report/``: tables, figures, and one self-contained report.html.
+"""Write ``results/<study>/report/``: tables, figures, and one self-contained report.html.
 
-The page needs no network, and its script only sorts and filters the tables; the same results give
-the same bytes.
+The page needs no network. Its script only sorts and filters the tables. The same results give the
+same bytes.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -54,10 +55,22 @@ def write(study: Study, out: str | Path | None = None) -> Path:
         for kind in KINDS:
             make_folder(folder / kind)
         _remove_old(folder)
-        write_atomic(folder / "report.html", _html(study, folder))
+        with _rare_collections():
+            write_atomic(folder / "report.html", _html(study, folder))
     except OSError as error:
         raise ConfigError(f"cannot write the report to {folder}: {error.strerror}") from None
     return folder / "report.html"
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Search for garbage less often: figures make many objects, and little garbage in circles."""
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _remove_old(folder: Path) -> None:
@@ -70,7 +83,7 @@ def _remove_old(folder: Path) -> None:
 
 
 def _html(study: Study, folder: Path) -> str:
-    """The page. The tables' and figures' own files are written on the way."""
+    """Return the page's HTML, and write the files of its tables and figures."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -83,6 +96,7 @@ def _html(study: Study, folder: Path) -> str:
     lead = [figure for figure in shown if figure["of"].name == "answers"]
     return environment.get_template("report.html").render(
         study=study.name,
+        description=study.description,
         done=int((study.runs["state"] == "done").sum()),
         total=len(study.runs),
         variant_count=len(study.variants),
@@ -174,7 +188,7 @@ def _variants(study: Study) -> Iterator[dict[str, Any]]:
 
 
 def inline(svg: str, name: str, description: str) -> Markup:
-    """An SVG file as an element of the page: in the page's colours, with ids of its own."""
+    """Convert an SVG file to an element of the page, with the page's colours and unique ids."""
     text = svg[svg.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)

@@ -1,7 +1,7 @@
-"""Everything the paper shows, from those of its studies that exist.
+"""Write the paper's tables and figures, from those of its studies that exist.
 
-``paper/`` gets each study's tables and figures under the names that the paper gives them, and
-``paper.md``, which shows them all, says what may be concluded, and what is missing.
+The folder ``paper/`` gets each study's tables and figures under the paper's names, and
+``paper.md``, with all of them, the conclusions, and what is missing.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from mpdit.disk import links
 from mpdit.disk.files import make_folder, write_atomic
 from mpdit.disk.rundir import PUBLISHED
 from mpdit.errors import ConfigError
-from mpdit.text import shell_line
+from mpdit.invocation import typed
 
 E = TypeVar("E", bound=Exhibit[Any])
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """What the paper shows of one study.
+    """The tables and figures of one study in the paper.
 
     Attributes:
         study: its name; its grid is ``experiments/<study>.yaml``.
         about: the question, in words.
-        tables, figures: by their names in print.
+        tables, figures: printed name → exhibit.
     """
 
     study: str
@@ -47,7 +47,9 @@ class Chapter:
 
     @classmethod
     def of(cls, study: str, about: str, tables: str, figures: str) -> Chapter:
-        """From the names of exhibits, each as ``name in print=name`` or, named by study, ``name``.
+        """Make a chapter from names of exhibits.
+
+        Each name is ``printed name=name``, or only ``name``, which is printed as ``study-name``.
 
         Raises:
             KeyError: for an unknown name.
@@ -56,7 +58,7 @@ class Chapter:
 
     @property
     def command(self) -> str:
-        return shell_line("python", "launch.py", "submit", f"experiments/{self.study}.yaml")
+        return typed("submit", f"experiments/{self.study}.yaml")
 
 
 def _named(study: str, exhibits: Exhibits[E], words: str) -> dict[str, E]:
@@ -81,14 +83,25 @@ CHAPTERS = (
         "table2=modulation verdicts metrics overhead inventory",
         "answers distance distance_parameters magnitude_depth distance_training sweep samples",
     ),
+    Chapter.of(
+        "tuned",
+        "Ladder and modulations, each at its own best rate, on handwritten digits",
+        _TABLES,
+        f"{_FIGURES} tuning_curve",
+    ),
+    Chapter.of(
+        "fashion-small", "None, all and rotation + scale on Fashion-MNIST", _TABLES, _FIGURES
+    ),
     Chapter.of("fashion", "Ladder and modulations on Fashion-MNIST", _TABLES, _FIGURES),
     Chapter.of(
         "factorial",
-        "Every combination of the flags, on handwritten digits",
+        "The flags and the conditioning, crossed, on handwritten digits",
         "verdicts factorial-effects=main_effects factorial-pairs=interactions",
         "answers main_effects interactions",
     ),
-    Chapter.of("quickstart", "Ladder and modulations on handwritten digits", _TABLES, _FIGURES),
+    Chapter.of(
+        "quickstart", "None, all and three modulations on handwritten digits", _TABLES, _FIGURES
+    ),
 )
 
 
@@ -97,7 +110,7 @@ def write(results: Path, out: Path, say: Callable[[str], object] = print) -> Pat
 
     Args:
         results: the folder of the studies; a published summary below it replaces a missing study.
-        say: receives a line on each study, with the command that makes a missing one.
+        say: called with a line on each study; for a missing one, with the command that makes it.
 
     Returns:
         the path of paper.md.
@@ -135,7 +148,7 @@ def write(results: Path, out: Path, say: Callable[[str], object] = print) -> Pat
 
 
 def find(results: Path, study: str) -> Path | None:
-    """The study's folder, or its published summary."""
+    """Return the study's folder, or its published summary; None without either."""
     whole, summary = results / study, results / PUBLISHED / study
     if (whole / "study.json").is_file():
         return whole
@@ -148,12 +161,12 @@ def _state(study: Study) -> str:
 
 
 def _lines(chapter: Chapter, study: Study, out: Path) -> Iterator[str]:
-    """The lines of paper.md on one study; its tables and figures are written on the way."""
+    """Yield the lines of paper.md on one study, and write its tables and figures."""
     yield f"Study `{chapter.study}`: {_state(study)}."
     if len(study.missing):
         runs = study.missing["run"].nunique()
         are = "runs are" if runs > 1 else "run is"
-        yield f"{runs} {are} incomplete; `{chapter.command}` runs what is missing."
+        yield f"{runs} {are} incomplete; `{chapter.command}` runs the missing parts."
     yield ""
     yield from (f"- {said}" for said in conclusions.statements(study))
     with suppress(NothingToShow):

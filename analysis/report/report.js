@@ -1,10 +1,10 @@
 "use strict";
-// Without this script the tables stand as they are: a heading sorts, the field above filters.
+// Makes tables sortable by their headings, and adds a filter field above. Without it they stay static.
 
 const EMPTY = new Set(["", "–", "baseline"]);
 const SECONDS = { h: 3600, min: 60, s: 1 };
 
-/** A cell's number: of "−3.10 ± 0.2", "7,608,871", "3 min 20 s"; null where it is none. */
+/** The number of a cell such as "−3.10 ± 0.2", "7,608,871", "3 min 20 s"; null without a number. */
 function number(text) {
   const plain = text.replaceAll("−", "-").replaceAll(",", "");
   if (!/^[+-]?\d*\.?\d+(\s|%|×|$)/.test(plain)) return null;

@@ -1,4 +1,4 @@
-"""The result tables in a terminal of 80 columns."""
+"""Print the result tables in a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.figures import style
-from analysis.judging import conclusions, plans, words
+from analysis.judging import answers, conclusions, plans, words
 from analysis.study import NothingToShow, Study
 from analysis.tables import TABLES
 from mpdit.decisions.family import Verdict
-from mpdit.text import count, shell_line
+from mpdit.invocation import typed
+from mpdit.text import count
 
 COMPARING = ("ladder", "modulation", "others")
 HEADINGS = {
@@ -27,14 +28,22 @@ HEADINGS = {
 
 
 def show(study: Study, console: Console | None = None) -> None:
-    """Print the comparing tables that have rows, what is concluded, and what would settle more."""
+    """Print the comparing tables with rows, the conclusions, and what would settle more.
+
+    A crossed grid has no comparing tables, because its comparisons are effects of factors.
+    """
     console = console or Console()
-    for kind in map(TABLES.__getitem__, COMPARING):
+    kinds = () if answers.is_crossed(study) else COMPARING
+    for kind in map(TABLES.__getitem__, kinds):
         try:
             text = kind.text(kind(study))
         except NothingToShow:
             continue
-        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        table = Table(
+            box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False,
+            title=Text(kind.title, style="bold"), title_justify="left",
+            caption=Text("± is half the width of a 95 % t interval"), caption_justify="left",
+        )  # fmt: skip
         chosen = [c for c in text.columns if c in HEADINGS or c == text.columns[1]]
         text["variant"] = text["variant"].map(lambda name: style.wrap(name, 17))
         for column in chosen:
@@ -59,13 +68,13 @@ def show(study: Study, console: Console | None = None) -> None:
 
 
 def _next(study: Study) -> list[str]:
-    """What settles the cheapest open comparison, and where to read of the others."""
+    """Return what settles the cheapest open comparison, and the command that lists the others."""
     try:
-        cheapest, *others = plans.lines(study) or [""]
+        lines, open_ = plans.lines(study), len(plans.plans(study))
     except NothingToShow:
         return []
-    if not cheapest:
+    if not lines:
         return []
-    what = count(len(others), "other open comparison")
-    more = f"next: {what}: {shell_line('python', '-m', 'analysis', 'next', study.path)}"
-    return [f"next: {cheapest}", *([more] if others else [])]
+    what = count(open_ - 1, "other open comparison")
+    where = "see the report" if study.is_joined else typed("next", study.path)
+    return [f"next: {lines[0]}", *([f"next: {what}: {where}"] if open_ > 1 else [])]

@@ -1,13 +1,13 @@
-"""The tables: each a function ``Study`` → tidy DataFrame of numbers, and what prints it.
+"""The tables: each a function ``Study`` → tidy DataFrame of numbers, with a printer for its text.
 
     numbers = tables.ladder(study)
     text = tables.TABLES["ladder"].text(numbers)
     tables.save(numbers, text, Path("ladder"))  # ladder.md, ladder.tex, and ladder.csv in full
 
-They raise :class:`~analysis.study.NothingToShow` while the study has nothing of the kind.
+A table raises :class:`~analysis.study.NothingToShow` if the study has no data for it yet.
 
-To add one, decorate a function of a module in this folder with `analysis.tables.table.table`: it is
-then in TABLES, in the report, and an attribute of this package.
+To add a table, decorate a function of a module in this folder with `analysis.tables.table.table`.
+It is then in TABLES, in the report, and an attribute of this package.
 """
 
 from analysis.tables.cells import latex as latex

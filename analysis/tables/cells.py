@@ -1,9 +1,10 @@
-"""Tables as people read them: numbers as text, Markdown, LaTeX, CSV."""
+"""Tables as text: numbers for readers, Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from mpdit.text import duration, printable
 
 
 def decimals(values: Iterable[float], significant: int = 4) -> int:
-    """Decimals that give the values' typical size so many significant digits, at most eight.
+    """Return the decimals that show a typical value with ``significant`` digits; at most eight.
 
-    A value that happens to be near zero does not lengthen all others.
+    The median size counts, so that one value near zero does not add digits to all others.
     """
     sizes = [abs(value) for value in values if value and math.isfinite(value)]
     if not sizes:
@@ -38,19 +39,19 @@ RELATIVE: Names = ("relative", "relative_low", "relative_high")
 
 
 def bounds(found: Estimate, names: Names) -> dict[str, float]:
-    """A value and the bounds of its interval as columns."""
+    """Return a value and the bounds of its interval as columns."""
     return dict(zip(names, (found.value, found.low, found.high), strict=True))
 
 
 def averaged(
     found: Estimate, names: Sequence[str] = ("mean", "half_width", "seeds")
 ) -> dict[str, float]:
-    """A mean over seeds, half of its interval, and the number of seeds as columns."""
+    """Return a mean over seeds, the half width of its interval, and the seeds as columns."""
     return dict(zip(names, (found.value, found.half_width, found.n), strict=False))
 
 
 def number(value: float | None, places: int, half_width: float = math.nan) -> str:
-    """``31.00``, or with half of its interval ``31.00 ± 12.71``."""
+    """Return ``31.00``, or with the half width of its interval ``31.00 ± 12.71``."""
     if value is None or math.isnan(value):
         return DASH
     spread = "" if math.isnan(half_width) else f" ± {half_width:.{places}f}"
@@ -58,7 +59,7 @@ def number(value: float | None, places: int, half_width: float = math.nan) -> st
 
 
 def relative(row: Numbers) -> str:
-    """``−26.2 [−35.2, +10.3]``, in %, from the columns `RELATIVE`."""
+    """Return ``−26.2 [−35.2, +10.3]``, in %, from the columns `RELATIVE`."""
     value, low, high = (100 * row[name] for name in RELATIVE)
     if math.isnan(value):
         return DASH
@@ -83,7 +84,7 @@ def elapsed(seconds: float | None) -> str:
 
 
 def cell(row: Numbers, column: str, places: int) -> str:
-    """A value as people read it, by what its column holds; a distance with so many decimals."""
+    """Return a value as text, in the form of its column; a distance with ``places`` decimals."""
     match column:
         case "mean":
             return number(row["mean"], places, row["half_width"])
@@ -110,10 +111,12 @@ def cell(row: Numbers, column: str, places: int) -> str:
 def printer(
     columns: Mapping[str, str | Callable[[Numbers], str]], maybe: Iterable[str] = ()
 ) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    """What prints a table of numbers: heading → its column (see `cell`), or a row → text.
+    """Return a function that prints a table of numbers as text.
 
-    ``{metric}`` in a heading is the table's metric, ``{arrow}`` its better direction.
-    Columns that ``maybe`` names are left out where they are empty.
+    Args:
+        columns: heading → the table's column (see `cell`), or a function row → text. ``{metric}``
+            in a heading is the table's metric, ``{arrow}`` its better direction.
+        maybe: headings that are left out if their column is empty.
     """
 
     def text(table: pd.DataFrame) -> pd.DataFrame:
@@ -140,16 +143,16 @@ def printer(
 
 _MARKDOWN = re.compile(r"[\\`*|]|<(?=[A-Za-z/!?])|\](?=\()")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the beginning of a formula."""
+"""The characters that begin a formula in a spreadsheet."""
 
 
 def plain(cell: object) -> str:
-    """A cell's text in one printable line."""
+    """Return a cell's text on one printable line."""
     return printable(" ".join(str(cell).split()))
 
 
 def csv(table: pd.DataFrame) -> str:
-    """A table as CSV; text that a spreadsheet would compute has an apostrophe before it."""
+    """Return a table as CSV. Text that a spreadsheet would execute gets an apostrophe."""
 
     def safe(cell: Any) -> Any:
         if not isinstance(cell, str):
@@ -173,7 +176,7 @@ def _is_number(text: str) -> bool:
 
 
 def markdown(text: pd.DataFrame) -> str:
-    """A table of text as Markdown."""
+    """Return a table of text as Markdown."""
     safe = text.rename(columns=_in_markdown).map(_in_markdown)
     sides = {"l": "left", "r": "right"}
     aligned = [sides[side] for side in alignment(text)]
@@ -185,7 +188,7 @@ def _in_markdown(cell: object) -> str:
 
 
 def alignment(text: pd.DataFrame) -> str:
-    """A letter a column: names to the left, numbers to the right."""
+    """Return one letter per column: ``l`` for names, ``r`` for numbers."""
     is_number = text.apply(lambda cells: cells.str.match(r"[<>+−]? ?\d").any())
     return "l" + "".join("r" if number else "l" for number in is_number[1:])
 
@@ -200,7 +203,7 @@ _LATEX = {
 
 
 def latex(text: pd.DataFrame) -> str:
-    r"""A table of text as LaTeX; needs ``\usepackage{booktabs}``."""
+    r"""Return a table of text as LaTeX; it needs ``\usepackage{booktabs}``."""
 
     def row(cells: Iterable[object]) -> str:
         escaped = ("".join(_LATEX.get(letter, letter) for letter in plain(cell)) for cell in cells)
@@ -219,8 +222,16 @@ def latex(text: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def save(table: pd.DataFrame, text: pd.DataFrame, stem: Path) -> None:
-    """``stem``.md and .tex as people read it, .csv with every number in full."""
+def save(table: pd.DataFrame, text: pd.DataFrame, stem: Path, caption: str = "") -> None:
+    """Write a table as ``stem.md``, ``stem.tex``, and ``stem.csv`` with full precision.
+
+    Args:
+        table: the numbers, for the CSV.
+        text: the same as text (an exhibit's ``text(table)``), for Markdown and LaTeX.
+        stem: the files' path without suffix.
+        caption: what a reader needs to know, for a comment in the LaTeX.
+    """
+    comment = "".join(f"% {line}\n" for line in textwrap.wrap(caption, 96))
     write_atomic(stem.with_name(f"{stem.name}.md"), markdown(text))
-    write_atomic(stem.with_name(f"{stem.name}.tex"), latex(text))
+    write_atomic(stem.with_name(f"{stem.name}.tex"), f"{comment}{latex(text)}")
     write_atomic(stem.with_name(f"{stem.name}.csv"), csv(table))

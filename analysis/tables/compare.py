@@ -1,28 +1,28 @@
-"""The comparing tables: one row a variant, compared with its baseline.
+"""The tables that compare variants: one row per variant, compared with its baseline.
 
 =====================  ============================================================================
 variant, baseline      names; the baseline's own row has an empty effect
 model                  its size, ``DiT-S/2``
-metric, better         the distance's own label; which of two is the better one
-mean, half_width       over seeds; half of the 95 % t interval (NaN for one seed)
+metric, better         the distance's label; its better direction (lower or higher)
+mean, half_width       over seeds; half width of the 95 % t interval (NaN for one seed)
 seeds                  the number of seeds in the mean
-limit, limit_half      the same of the distance at N → ∞ (NaN where it was not taken); of one seed
-                       half of the interval by the limit's own standard error
+limit, limit_half      the same for the distance at N → ∞ (NaN if it was not computed); for one
+                       seed, the half width comes from the limit's own standard error
 limit_seeds            the number of seeds in the limit's mean
 sampling_sd            standard deviation between sample sets of one model (NaN without repeats)
 floor, floor_metric    the distance of real held-out images, and its label; mean over seeds
-effect, low, high      the mean over (``scale`` ratio) or less (difference) the baseline's, with the
-                       interval that holds for all comparisons of the study together
+effect, low, high      the mean divided by (``scale`` ratio) or minus (difference) the baseline's,
+                       with the interval that is simultaneous for all comparisons of the study
 p                      corrected for all comparisons of the study
 verdict, failed        `mpdit.decisions.family`; the failed runs of the variant and its baseline
 parameters             trainable parameters
-relative_size          parameters over the baseline's, less one
+relative_size          parameters divided by the baseline's, minus one
 train_seconds          mean over seeds of the training time
-published_distance     the paper's, where it has one for this model, data and metric; else NaN
+published_distance     the paper's distance for this model, data and metric; NaN without one
 published_relative     the paper's relative difference
-published_parameters   the official code's
+published_parameters   the official code's number of parameters
 published_source       the sources of the three
-tuned                  the chosen point of the tune axes; only where there are any
+tuned                  the chosen point of the tune axes; only if the study has tune axes
 =====================  ============================================================================
 """
 
@@ -43,14 +43,12 @@ from analysis.tables.table import table
 from mpdit.decisions.comparisons import ComparisonGroup
 from mpdit.decisions.family import Decision, Rules
 
-MEAN = "Mean over seeds ± half of its 95 % t interval."
+MEAN = "Mean over seeds ± half the width of its 95 % t interval."
 CHANGES = (
-    "Change: of the mean (of positive distances the geometric mean, in %), with the interval that "
-    "holds for all comparisons of the study together."
+    "Change: difference of the means, or for positive distances the change of the geometric mean "
+    "in %, with an interval that is corrected for all comparisons of the study."
 )
-CORRECTED = (
-    "p: corrected for all comparisons of the study; below 0.05 where the interval excludes 0."
-)
+CORRECTED = "p: corrected for all comparisons of the study; below 0.05 if the interval excludes 0."
 CAPTION = f"{MEAN} {CHANGES} {CORRECTED}"
 
 
@@ -77,21 +75,21 @@ _text = cells.printer(
 
 
 def _limit(row: cells.Numbers) -> str:
-    """Of fewer seeds than the distance, with their number."""
+    """Return the limit as text, with its number of seeds if these are fewer than the distance's."""
     text = cells.number(row["limit"], cells.decimals([row["mean"]]), row["limit_half"])
     return f"{text} (n = {row['limit_seeds']})" if 0 < row["limit_seeds"] < row["seeds"] else text
 
 
 def pretty(table: pd.DataFrame) -> pd.DataFrame:
-    """A comparing table as text for people, under the headings that go into print."""
+    """Return a comparing table as text, with printed headings."""
     text = _text(table)
     text.loc[table["variant"] == table["baseline"], ["change", "verdict"]] = ["baseline", DASH]
     return text.assign(tuned=table["tuned"]) if "tuned" in table else text
 
 
-@table(title="Magnitude preservation: the ladder", caption=CAPTION, text=pretty, place=20)
+@table(title="Variants with the same conditioning", caption=CAPTION, text=pretty, place=20)
 def ladder(study: Study) -> pd.DataFrame:
-    """The variants that share the first one's conditioning (Table 1 of the paper)."""
+    """Compare the variants with the first variant's conditioning (Table 1 of the paper)."""
     return _ladder(study).copy()
 
 
@@ -100,15 +98,15 @@ def _ladder(study: Study) -> pd.DataFrame:
     return _compare(study, comparison.ladder(study))
 
 
-@table(title="Conditioning: the modulations", caption=CAPTION, text=pretty, place=30)
+@table(title="Variants that differ in conditioning", caption=CAPTION, text=pretty, place=30)
 def modulation(study: Study) -> pd.DataFrame:
-    """The variants with equal flags that differ in conditioning (Table 2 of the paper)."""
+    """Compare variants with equal flags that differ in conditioning (Table 2 of the paper)."""
     return _compare(study, comparison.modulation(study))
 
 
 @table(title="Other variants", caption=CAPTION, text=pretty, place=40)
 def others(study: Study) -> pd.DataFrame:
-    """The variants that are in neither of the two, against the study's first."""
+    """Compare the variants in neither ladder nor modulation with the study's first variant."""
     return _compare(study, comparison.others(study))
 
 
@@ -148,7 +146,7 @@ def _compare(study: Study, groups: list[ComparisonGroup]) -> pd.DataFrame:
 
 
 def _points(tuned: pd.Series[str]) -> str:
-    """The chosen point; of several, each with the number of its seeds."""
+    """Return the chosen point; if seeds chose several, each with its number of seeds."""
     counts = tuned.value_counts(sort=False)
     if len(counts) < 2:
         return next(iter(counts.index), DASH)
@@ -156,7 +154,7 @@ def _points(tuned: pd.Series[str]) -> str:
 
 
 def _companions(study: Study) -> Callable[[str], dict[str, Any]]:
-    """A variant → the limit, spread and floor beside its distance."""
+    """Return a function: variant → the columns of limit, sampling SD and floor."""
     limits, floors = (
         {str(name): rows for name, rows in found.groupby("variant", observed=True)}
         for found in (comparison.companions(study, role) for role in ("limit", "floor"))
@@ -178,7 +176,8 @@ def _companions(study: Study) -> Callable[[str], dict[str, Any]]:
 
 
 def _mean_limit(limits: pd.DataFrame) -> statistics.Estimate:
-    """The mean over seeds; of one, with the interval by its own error (three degrees)."""
+    """Return the mean over seeds; for one seed, with an interval from the limit's own standard
+    error (three degrees of freedom)."""
     found = statistics.mean(limits["value"].astype(float))
     if found.n != 1 or "standard_error" not in limits:
         return found
@@ -187,7 +186,7 @@ def _mean_limit(limits: pd.DataFrame) -> statistics.Estimate:
 
 
 def columns_of(found: Decision | None, rules: Rules) -> dict[str, Any]:
-    """A decision as columns; empty ones without."""
+    """Return a decision as columns, which are empty without a decision."""
     numbers = ("effect", "low", "high", "p")
     return {
         **{name: math.nan if found is None else getattr(found, name) for name in numbers},

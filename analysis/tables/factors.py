@@ -1,4 +1,4 @@
-"""What the factors of a grid do: main effects, interactions, and the steps of a ladder."""
+"""Tables of main effects and interactions of factors, and of a ladder's steps."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ pretty_effects = printer(
     maybe=["depends on"],
 )
 FIT = (
-    "Least squares with the seeds as blocks, averaged over the settings of the other factors that "
-    "the grid has; of ratios on the log scale."
+    "Least squares with the seeds as blocks (ratios on the log scale), averaged over the grid's "
+    "settings of the other factors."
 )
 
 
 @table(
     title="Main effects",
-    caption=f"Each level against its factor's first. {FIT} Intervals hold for all main effects "
-    "together, and p is corrected for them. Depends on: where an interaction turns or removes it.",
+    caption=f"Each level against its factor's first level. {FIT} Intervals and p are corrected for "
+    "all effects. Depends on: factors whose levels reverse or remove the effect.",
     text=pretty_effects,
     place=70,
 )
 def main_effects(study: Study) -> pd.DataFrame:
-    """Each factor's levels against its first, over the settings of the others that exist.
+    """Compare each factor's levels with its first level, over the settings of the other factors.
 
-    ``name`` (with what it is conditional on); ``metric``; ``effect``, ``low``, ``high``, ``scale``;
-    ``p`` (corrected for all main effects); ``depends`` (interactions that cross it, in words);
-    ``runs``.
+    ``name`` (with the condition under which it holds); ``metric``; ``effect``, ``low``, ``high``,
+    ``scale``; ``p`` (corrected for all effects); ``depends`` (in words, the factors whose levels
+    reverse or remove the effect); ``runs``.
     """
     return _effects(study, 1)
 
@@ -47,12 +47,15 @@ def main_effects(study: Study) -> pd.DataFrame:
 @table(
     title="Interactions of two factors",
     caption="Half the difference between a factor's effect at the other factor's level and at its "
-    f"first level. {FIT} Intervals and p are corrected for all interactions.",
+    f"first level. {FIT} Intervals and p are corrected for all effects.",
     text=pretty_effects,
     place=80,
 )
 def interactions(study: Study) -> pd.DataFrame:
-    """What two factors do together beyond what each does alone; columns as of main effects."""
+    """Compare the joint effect of two factors with their separate effects.
+
+    The columns are as in `main_effects`.
+    """
     return _effects(study, 2)
 
 
@@ -77,7 +80,7 @@ def _effects(study: Study, order: int) -> pd.DataFrame:
 @table(
     title="What each step of the ladder adds",
     caption=f"{CHANGES} Steps that are comparisons of the study are tested (see Verdicts); "
-    "the others are described.",
+    "other steps get an interval but no verdict.",
     text=printer(
         {
             "step": "variant",
@@ -89,11 +92,11 @@ def _effects(study: Study, order: int) -> pd.DataFrame:
     place=50,
 )
 def contributions(study: Study) -> pd.DataFrame:
-    """What each step of a ladder adds to the one before it.
+    """Compare each step of a ladder with the step before it.
 
-    ``variant``, ``baseline`` (the step before); ``adds`` (the flags, and all else in which the
-    configs differ); ``metric``; ``effect``, ``low``, ``high``, ``scale``, ``seeds``.
-    In a ladder each variant has the flags of the one before and more.
+    ``variant``, ``baseline`` (the step before); ``adds`` (the flags, and all other differences
+    between the configs); ``metric``; ``effect``, ``low``, ``high``, ``scale``, ``seeds``.
+    In a ladder, each variant has the flags of the variant before it and more.
     """
     found = answers.family(study)
     estimates, rules = {**found.described, **found.decisions}, distances.rules(study)
@@ -118,9 +121,9 @@ def contributions(study: Study) -> pd.DataFrame:
 
 
 def _added(study: Study, variant: str, before: str) -> str:
-    """The flags that a step adds, then every other setting that it changes.
+    """List the flags that a step adds, then every other setting that it changes.
 
-    An option that such a flag sets (`SPELLED`) is not another setting.
+    Options that are set by such a flag (`SPELLED`) are not listed again.
     """
     one, other = (study.designs.loc[name] for name in (variant, before))
     flags = [flag for flag in one["flags"] if flag not in other["flags"]]

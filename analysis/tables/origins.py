@@ -24,14 +24,15 @@ def _known(value: object) -> bool:
 
 
 def _short(value: object) -> str:
-    """The first seven digits of a commit or a hash; a version as it is."""
+    """Return the first seven characters of a commit, hash or version."""
     return str(value)[:7] if _known(value) else DASH
 
 
 @table(
     title="Where the runs come from",
-    caption="Of a run's last start. + marks uncommitted changes, kept beside the run. Runs of one "
-    "code hash have the same code, whatever the commit. Packages and threads are in the CSV.",
+    caption="Code, packages and machine are those of a run's last start. + marks uncommitted "
+    "changes, which are stored with the run. Runs with the same code hash have the same code, even "
+    "if their commits differ. Packages and threads are in the CSV.",
     text=printer(
         {
             "run": "run",
@@ -49,10 +50,10 @@ def _short(value: object) -> str:
     place=120,
 )
 def inventory(study: Study) -> pd.DataFrame:
-    """Every run of the grid, done or not.
+    """List every run of the grid, done or not.
 
     ``run``, ``study``, ``variant``, ``seed``, ``id``, ``state``, ``step`` of ``steps``,
-    ``parameters``, ``train_seconds``; ``distance`` (NaN where there is none); of the last start
+    ``parameters``, ``train_seconds``; ``distance`` (NaN if there is none); from the last start
     ``code`` (commit), ``diff_sha`` (of an uncommitted diff), ``code_hash``, ``code_snapshot``,
     ``python``, ``packages.torch``, ``host``, ``device``, ``processes``, ``threads``; ``starts``
     (their number), ``began`` (the first start's time), ``jobs`` (Slurm's).
@@ -78,10 +79,10 @@ def inventory(study: Study) -> pd.DataFrame:
 
 
 def differences(study: Study) -> pd.DataFrame:
-    """Where the runs' code, packages or machines differ: ``what``, ``value``, ``runs`` (names)."""
+    """List differences in the runs' code, packages or machines: ``what``, ``value``, ``runs``."""
     starts = study.provenance
     apart = {"run", "variant", "seed", "study", "time", "job"}
-    apart |= {"code_snapshot", "imported_from", "checkout"}  # of the same code they may differ
+    apart |= {"code_snapshot", "imported_from", "checkout"}  # these may differ for the same code
     rows = []
     for what in [name for name in starts.columns if name not in apart]:
         found = starts[what].astype(object).where(starts[what].notna(), None)

@@ -1,4 +1,4 @@
-"""The tuning curves: how each variant does at every point of the tune axes."""
+"""The tuning curves: the distance of each variant at every point of the tune axes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from analysis.tables.table import table
 
 @table(
     title="Tuning curves",
-    caption=f"{MEAN} Best: on all seeds. Chosen for: the seeds for which the other seeds chose it.",
+    caption=f"{MEAN} Best: the best point on all seeds. Chosen for: the number of seeds for which "
+    "the other seeds chose this point.",
     text=printer(
         {
             "variant": "variant",
@@ -27,6 +28,6 @@ from analysis.tables.table import table
     place=90,
 )
 def tuning(study: Study) -> pd.DataFrame:
-    """The tuning curve (`analysis.judging.tuning.curve`), with ``half_width``."""
+    """Return the tuning curve (`analysis.judging.tuning.curve`) with ``half_width``."""
     points = curve(study)
     return points.assign(half_width=(points["high"] - points["low"]) / 2)

@@ -15,7 +15,7 @@ from analysis.tables.table import table
 
 
 def pretty(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a variant, a column a metric; an arrow shows the better direction where it is known."""
+    """Return one row per variant, one column per metric; arrows show known better directions."""
     text = pd.DataFrame({"variant": table["variant"].unique()})
     for metric, rows in table.groupby("metric", sort=False):
         places = decimals(rows["mean"])
@@ -30,20 +30,20 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
 
 @table(
     title="Every metric",
-    caption=f"{MEAN} ↓: lower is better, ↑: higher is better. A tuned variant is at its best point "
-    "by the metric that the study is judged by.",
+    caption=f"{MEAN} ↓: lower is better, ↑: higher is better. A tuned variant is at the point that "
+    "is best by the study's judged metric.",
     text=pretty,
     place=100,
 )
 def metrics(study: Study) -> pd.DataFrame:
-    """Every metric of the runs' own samples, one row a variant and metric.
+    """List every metric of the runs' own samples, one row per variant and metric.
 
-    ``variant``, ``metric`` (its label), ``better`` (lower, higher, or empty where it is unknown),
-    ``mean``, ``half_width`` (over seeds; half of the 95 % t interval), ``seeds``. The runs of a
-    tuned variant are those that the comparing tables have.
+    ``variant``, ``metric`` (its label), ``better`` (lower, higher, or empty if unknown),
+    ``mean``, ``half_width`` (over seeds; half width of the 95 % t interval), ``seeds``. The runs of
+    a tuned variant are the same as in the comparing tables.
 
     Raises:
-        NothingToShow: while the runs have no metric but the one that the study is judged by.
+        NothingToShow: if the runs have no metric besides the one that the study is judged by.
     """
     better = distances.better(study)
     runs = comparison.distances(study) if study.tune else study.runs.assign(points=1)

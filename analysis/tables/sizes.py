@@ -1,4 +1,4 @@
-"""Table 1 of the paper: the steps of the ladder, a column a model size."""
+"""Table 1 of the paper: the steps of the ladder, with columns for each model size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mpdit.catalogue.flags import code_of
 
 
 def pretty(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a step; of every size the distance, the change to its baseline, and the paper's."""
+    """Return one row per step; for every size the distance, its change, and the paper's numbers."""
     places = cells.decimals(table["mean"])
     text = pd.DataFrame({"step": table["step"].unique()})
     published = []
@@ -32,12 +32,12 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
 
 @table(
     title="Magnitude preservation at each model size",
-    caption=f"{compare.CAPTION} The paper does not say which size its change is of.",
+    caption=f"{compare.CAPTION} The paper does not state the model size of its change.",
     text=pretty,
     place=10,
 )
 def ladder_by_size(study: Study) -> pd.DataFrame:
-    """The ladder's table with the column ``step``, which rows of several sizes share."""
+    """Return the ladder's table with a column ``step``, which is equal for all sizes of a step."""
     table = compare.ladder(study)
     designs = study.designs.loc[table["variant"]]
     named = designs["named"]

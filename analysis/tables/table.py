@@ -21,16 +21,16 @@ class TableExhibit(Exhibit[pd.DataFrame]):
     """A table.
 
     Attributes:
-        text: the numbers → what people read.
+        text: a function: the table of numbers → the table as text.
     """
 
     text: Callable[[pd.DataFrame], pd.DataFrame]
 
     def save(self, study: Study, stem: Path) -> pd.DataFrame:
-        """Make the table and write it as `cells.save` does. Returns the text."""
+        """Make the table, write it with `cells.save`, and return its text."""
         numbers = self(study)
         text = self.text(numbers)
-        cells.save(numbers, text, stem)
+        cells.save(numbers, text, stem, self.caption)
         return text
 
 

@@ -1,4 +1,4 @@
-"""What a training step of each variant costs, against its baseline."""
+"""The time of a training step of each variant, compared with its baseline."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from analysis.judging import comparison, literature, speed, statistics
 from analysis.study import NothingToShow, Study
 from analysis.tables.cells import DASH, RELATIVE, averaged, bounds, number, printer
 from analysis.tables.table import table
+from mpdit.decisions.comparisons import ComparisonGroup
 
 MACHINE = ["device", "threads", "processes"]
-"""Times are compared where these are the same."""
+"""Columns that must be equal for times to be compared."""
 PUBLISHED = f"Δ, %, {literature.PAPER}"
 
 
 @table(
     title="Training time",
-    caption="Median step of each run, mean over seeds ± half of its 95 % t interval. Δ is paired "
-    "by seed, between runs on the same device. Beside others: runs that shared their host with "
-    "another run of the study, which slows both.",
+    caption="Median step time of each run: mean over seeds ± half the width of its 95 % t "
+    "interval. Δ is paired by seed, between runs on the same device. Beside others: runs that "
+    "shared their host with another run of the study, which slows both.",
     text=printer(
         {
             "variant": "variant",
@@ -40,13 +41,13 @@ PUBLISHED = f"Δ, %, {literature.PAPER}"
     place=110,
 )
 def overhead(study: Study) -> pd.DataFrame:
-    """Training time, one row a variant.
+    """Return the training time, one row per variant.
 
     ``variant``, ``baseline``; ``step_seconds``, ``half_width`` (mean over ``seeds`` of each run's
-    median step); ``relative``, ``…_low``, ``…_high`` (change from the baseline as a fraction,
-    paired by seed, 95 % interval), ``pairs`` (seeds that both trained on the same device, threads
-    and number of processes); ``published_relative`` (the paper's); ``device``; ``shared`` (the
-    number of runs that trained beside another run on their host, which slows both).
+    median step time); ``relative``, ``…_low``, ``…_high`` (change from the baseline as a fraction,
+    paired by seed, 95 % interval), ``pairs`` (seeds for which variant and baseline trained on the
+    same device with equal threads and processes); ``published_relative`` (the paper's change);
+    ``device``; ``shared`` (the number of runs that shared their host with another run).
     """
     groups = comparison.groups(study)
     if not groups:
@@ -55,18 +56,19 @@ def overhead(study: Study) -> pd.DataFrame:
     by_variant = {str(name): rows for name, rows in times.groupby("variant", observed=True)}
     nothing = times.iloc[:0]
     designs: dict[Any, Any] = study.designs.to_dict("index")
+    pairs = _pairs(times, groups)
     rows: dict[str, dict[str, Any]] = {}
     for group in groups:
         for variant in group.variants:
             if variant == group.baseline and variant in rows:
-                continue  # a step of the ladder that modulations are held against
+                continue  # a step of the ladder that is also the baseline of modulations
             own = by_variant.get(variant, nothing)
             average = statistics.mean(own["step_seconds"])
             rows[variant] = {
                 "variant": variant,
                 "baseline": group.baseline,
                 **averaged(average, ("step_seconds", "half_width", "seeds")),
-                **_relative(own, by_variant.get(group.baseline, nothing), variant, group.baseline),
+                **_relative(pairs.get((variant, group.baseline))),
                 "published_relative": _published(designs[variant], designs[group.baseline]),
                 "device": ", ".join(dict.fromkeys(own["device"].dropna())),
                 "shared": int(own["run"].isin(shared).sum()),
@@ -75,20 +77,30 @@ def overhead(study: Study) -> pd.DataFrame:
 
 
 def _times(study: Study) -> pd.DataFrame:
-    """One row a run: its step's seconds, and the machine of its last start."""
+    """Return one row per run: the seconds of a step, and the machine of its last start."""
     starts = study.provenance.drop_duplicates("run", keep="last")
     runs = speed.of_runs(study).merge(study.runs[["run", "train.batch_size"]], on="run")
     runs = runs.merge(starts.reindex(columns=["run", *MACHINE]), on="run", how="left")
     return runs.assign(step_seconds=runs["train.batch_size"] / runs["images_per_s"])
 
 
-def _relative(
-    own: pd.DataFrame, other: pd.DataFrame, variant: str, baseline: str
-) -> dict[str, Any]:
-    pairs = own.merge(other, on=["seed", *MACHINE], suffixes=("", "_baseline"))
-    if variant == baseline:
-        pairs = pairs[:0]
-    found = statistics.relative_change(pairs["step_seconds"], pairs["step_seconds_baseline"])
+def _pairs(times: pd.DataFrame, groups: list[ComparisonGroup]) -> dict[Any, pd.DataFrame]:
+    """Return (variant, baseline) → the seeds for which both trained on the same machine."""
+    asked = [(v, group.baseline) for group in groups for v in group.variants if v != group.baseline]
+    times = times.astype({"variant": str})
+    own = times.merge(pd.DataFrame(asked, columns=["variant", "baseline"], dtype=str), on="variant")
+    theirs = times.rename(columns={"variant": "baseline", "step_seconds": "of_baseline"})
+    keys = ["baseline", "seed", *MACHINE]
+    found = own.merge(theirs[[*keys, "of_baseline"]], on=keys)
+    return dict(iter(found.groupby(["variant", "baseline"])))
+
+
+def _relative(pairs: pd.DataFrame | None) -> dict[str, Any]:
+    nothing = pd.Series(dtype=float)
+    own, theirs = (
+        nothing if pairs is None else pairs[name] for name in ("step_seconds", "of_baseline")
+    )
+    found = statistics.relative_change(own, theirs)
     return {**bounds(found, RELATIVE), "pairs": found.n}
 
 

@@ -1,4 +1,4 @@
-"""Every comparison's verdict, and what would settle the open ones."""
+"""The verdict of every comparison, and the further seeds that would settle the open ones."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from analysis.tables.table import table
 @table(
     title="Verdicts",
     caption=f"{CHANGES} {CORRECTED} Equivalent: the interval lies within the margin. More seeds: "
-    "of the variant and its baseline each, that settle the comparison with a chance of 80 %. Cost: "
-    "of these, by the study's own runs.",
+    "further seeds for the variant and for its baseline (in a crossed grid, for every variant) "
+    "that would settle the comparison with 80 % probability. Cost: the cost of these seeds, "
+    "estimated from the study's own runs.",
     text=printer(
         {
             "variant": "variant",
@@ -37,7 +38,7 @@ from analysis.tables.table import table
     place=5,
 )
 def verdicts(study: Study) -> pd.DataFrame:
-    """One row a comparison: what ``python -m analysis answers --json`` prints, with the metric and
+    """Return one row per comparison: the columns of ``mpdit answers --json``, with the metric and
     the cost's unit."""
     rows = plans.as_json(study)
     if not rows:

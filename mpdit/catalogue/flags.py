@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -19,15 +19,18 @@ class Flag(Row):
 
     Attributes:
         code: its short name in run names and tables.
-        needs: flags that have to be on as well, each with the reason.
+        needs: flags that must be on as well, each with the reason.
         implementation: called with the built `mpdit.model.DiT` before its weights are initialized,
-            to change it in place. None for the paper's eight, which the layers themselves know.
+            to change it in place. None for the paper's eight, which the layers implement.
+        is_conditioning: whether the flag changes the conditioning. A variant with such a flag is
+            compared with variants that have the same other flags and another conditioning.
     """
 
     facts: ClassVar[tuple[str, ...]] = ("code",)
 
     code: str
     needs: Mapping[str, str] = field(default_factory=dict)
+    is_conditioning: bool = False
 
     def check_against(self, others: Mapping[str, Flag]) -> None:
         where = f"the flag {self.name!r}"
@@ -72,7 +75,7 @@ FLAGS = Registry(
         Flag(
             name="weight_normalization",
             code="wn",
-            does="rows of every weight matrix normalized where they are used",
+            does="rows of every weight matrix normalized before use",
             source=f"{EDM2} eq. 47",
         ),
         Flag(
@@ -81,8 +84,8 @@ FLAGS = Registry(
             does="stored weights replaced by their normalized ones before each training step",
             source=f"{EDM2} eq. 66",
             needs={
-                "weight_normalization": "the forced step keeps stored weights where the "
-                "normalized ones are used"
+                "weight_normalization": "forced normalization of the stored weights makes sense "
+                "only if the model uses normalized weights"
             },
         ),
         Flag(
@@ -112,19 +115,29 @@ FLAGS = Registry(
         Flag(
             name="mp_embedding",
             code="emb",
-            does="label rows normalized, and a table of timesteps in place of sines",
+            does="label embeddings normalized; timesteps embedded by a learned table, not by sines",
             source=PAPER,
         ),
         Flag(
             name="shared_modulation",
             code="single",
-            does="adaLN-single: one modulation map S of c for all blocks, and a learned vector E "
-            "(zero at first) for each, whose values are S(c) + E; the final layer keeps its map",
+            does="adaLN-single: one modulation map S of c for all blocks; each block adds a "
+            "learned vector E (zero at initialization) and uses S(c) + E; the final layer keeps "
+            "its own map; not with blended_shift, whose map alone gives values of unit magnitude",
             source="arXiv:2310.00426 section 2.3",
             implementation="mpdit.model.dit:share",
+            is_conditioning=True,
+        ),
+        Flag(
+            name="learned_uncertainty",
+            code="unc",
+            does="edm's loss weighted by its expected value: loss / e^u(σ) + u(σ), where u is a "
+            "linear map of 128 Fourier features; not used in sampling",
+            source=f"{EDM2} eq. 14 to 16, 21",
+            implementation="mpdit.model.dit:learn_uncertainty",
         ),
     ],
-    note="each by its own name, bare in a grid",
+    note="in a grid, each flag is set by its name alone",
 )
 
 
@@ -132,6 +145,14 @@ def flag(
     name: str, *, code: str, does: str, source: str = "", needs: Mapping[str, str] | None = None
 ) -> Callable[[Any], Any]:
     """Register a function ``(model: DiT) -> None`` that changes a built model in place as a flag.
+
+    Args:
+        name: the key that turns the flag on in a grid.
+        code: the flag's short name in run names and tables: letters, digits, ``_`` and ``-``.
+        does: what the flag does, in one line.
+        source: paper and equation.
+        needs: flag → reason, for other flags that must be on as well. A config without one of them
+            is refused, and the message gives the reason.
 
     Raises:
         ConfigError: when the name or the code is taken, or cannot be one; when ``needs`` is not a
@@ -141,6 +162,13 @@ def flag(
     return decorator(FLAGS, name=name, code=code, does=does, source=source, needs=needs)
 
 
+def part_conditioning(names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Split flags into those that change the conditioning and the others; unknown: others."""
+    names = tuple(names)
+    of_it = tuple(name for name in names if name in FLAGS and FLAGS[name].is_conditioning)
+    return of_it, tuple(name for name in names if name not in of_it)
+
+
 def code_of(name: str) -> str:
-    """A flag's short name; the whole one of an extension's flag that is not loaded here."""
+    """Return a flag's short name, or its full name if its extension is not loaded."""
     return FLAGS[name].code if name in FLAGS else name

@@ -1,8 +1,8 @@
-"""The metrics, each a row: what it is called, what it needs, and how it is measured.
+"""The metrics, each a row: its label, its requirements, and its code.
 
 A number is labelled with its extractor and the number of samples (``FD-digits@500``): a distance in
-another feature space, or from another number of samples, is another quantity. FID, KID and IS
-without an extractor's name are only what Inception measures.
+another feature space, or from another number of samples, is another quantity. The labels FID, KID
+and IS, without an extractor's name, are for Inception's features only.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ class Metric(Row):
     """A metric by name.
 
     Attributes:
-        labels: what its numbers are called, before the extractor's name.
+        labels: the names of its numbers, before the extractor's name.
         better: which of two values is the better one.
         distance: the kind of distance that it is, None where it is none.
-        scale: how two values are compared: by their ratio where both are always positive, else by
+        scale: how two values are compared: by their ratio if all values are positive, else by
             their difference.
         implementation: ``(samples: Features, real: Reference) -> value``, or a sequence with one
-            value a label; a value is a float or a `Score`.
-        least: samples that it needs.
+            value per label; a value is a float or a `Score`.
+        least: the number of samples that it needs.
         needs_features: whether ``real.pooled`` is needed, not only ``real.statistics``.
         needs_classes: whether the extractor must have class logits.
-        inception: what its labels are called from Inception's features, with no extractor's name.
+        inception: its labels for Inception's features, without an extractor's name.
     """
 
     facts: ClassVar[tuple[str, ...]] = ("labels", "better")
@@ -58,7 +58,7 @@ class Metric(Row):
 
     @property
     def all_labels(self) -> tuple[str, ...]:
-        """``FD`` and ``FID``: what its numbers may be called, whatever the extractor."""
+        """All names of its numbers, for any extractor: ``FD`` and ``FID``."""
         return (*self.labels, *(self.inception or ()))
 
     def named(self, extractor: str, count: int | str) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ class Metric(Row):
 
 
 def labelled(label: str) -> Metric | None:
-    """The metric of a number's label: ``FD-digits@500`` and ``FD`` are of the Fréchet distance."""
+    """The metric of a label: ``FD-digits@500`` and ``FD`` belong to the Fréchet distance."""
     name = label.split("@")[0].split("-")[0]
     return next((row for row in METRICS.values() if name in row.all_labels), None)
 
@@ -109,7 +109,7 @@ METRICS = Registry(
             better="higher",
             least=4,
             needs_features=True,
-            does="share of samples near a real image, and the reverse",
+            does="fraction of samples near a real image; fraction of real images near a sample",
             source="Kynkäänniemi et al., arXiv:1904.06991",
             implementation=f"{_MODULE}:measure_precision_recall",
         ),
@@ -138,9 +138,22 @@ def metric(
     least: int = 2,
     needs_features: bool = True,
 ) -> Callable[[Any], Any]:
-    """Register a function ``(samples, real) -> float`` as a metric (see `Metric`).
+    """Register a function ``(samples, real) -> float`` as a metric.
 
-    ``samples.pooled`` and ``real.pooled`` are float32 (images, features).
+    ``samples.pooled`` (images, features) are the samples' features. ``real.statistics`` holds the
+    ``mean`` and ``covariance`` of the real images' features, and ``real.features`` (images,
+    features) the features themselves, if ``needs_features``.
+
+    Args:
+        name: the metric's name in ``evaluate.metrics``.
+        label: the name of its number in results, before the extractor's: ``MD`` gives
+            ``MD-digits@500``.
+        better: which of two values is the better one, ``lower`` or ``higher``.
+        does: what the metric measures, in one line.
+        source: paper and equation.
+        least: the number of samples that it needs.
+        needs_features: whether the function uses ``real.features``. With False,
+            ``real.statistics`` is enough, so a reference file without images can be used.
 
     Raises:
         ConfigError: when the name or the label is taken, or cannot be one.

@@ -17,7 +17,7 @@ class SolverRow(Row):
     Attributes:
         evenly: whether its timesteps are spaced evenly, so that ``sample.respacing`` applies.
         continuous: whether it is for objectives of continuous time, on ``(objective, steps)``.
-        evaluations: of the model in a step; the last step has one.
+        evaluations: evaluations of the model per step; the last step needs one.
     """
 
     facts: ClassVar[tuple[str, ...]] = ("evenly", "continuous", "evaluations")
@@ -31,7 +31,7 @@ class SolverRow(Row):
         return self.evenly and respacing_matters(steps)
 
     def passes(self, steps: int) -> int:
-        """How often the model is evaluated in ``steps`` steps."""
+        """Return how often the model is evaluated in ``steps`` steps."""
         return self.evaluations * (steps - 1) + 1
 
 
@@ -48,7 +48,7 @@ SOLVERS = Registry(
         ),
         SolverRow(
             name="ddim",
-            does="deterministic steps of first order",
+            does="deterministic steps of first order: √ᾱ′ x₀ + √(1 − ᾱ′) ε, ᾱ′ of the next step",
             source="arXiv:2010.02502 eq. 12, σ = 0",
             implementation="mpdit.diffusion.solvers:DDIM",
         ),
@@ -61,7 +61,8 @@ SOLVERS = Registry(
         ),
         SolverRow(
             name="heun",
-            does="Heun's method for flow and edm, of second order: two evaluations a step",
+            does="Heun's method for flow and edm, of second order: x + h (d(x) + d(x + h d(x))) / "
+            "2, two evaluations of d = dx/dt per step",
             source="arXiv:2206.00364 algorithm 1",
             evenly=False,
             continuous=True,
@@ -77,7 +78,7 @@ class ObjectiveRow(Row):
     """A prediction target: a subclass of `mpdit.diffusion.objectives.Objective`.
 
     Attributes:
-        continuous: whether its times are real numbers and not the 1000 timesteps; then it is a
+        continuous: whether its times are real numbers instead of the 1000 timesteps; then it is a
             subclass of `mpdit.diffusion.continuous.Continuous`.
     """
 
@@ -118,7 +119,8 @@ OBJECTIVES = Registry(
         ),
         ObjectiveRow(
             name="edm",
-            does="EDM's preconditioned denoiser of x₀ + σ ε, ln σ normal (−0.4, 1) as EDM2's",
+            does="F of EDM's denoiser D = x / (1 + 4σ²) + σ F / √(1 + 4σ²), x = x₀ + σ ε, ln σ "
+            "normal (−0.4, 1) as in EDM2",
             source="arXiv:2206.00364 table 1 and eq. 7, arXiv:2312.02696",
             continuous=True,
             implementation="mpdit.diffusion.continuous:EDM",
@@ -129,9 +131,9 @@ OBJECTIVES = Registry(
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of weights that does not come with the package, and that no run downloads.
+    """A file of weights that the package does not contain and that no run downloads.
 
-    ``evaluate.<extractor's name>`` or the environment variable names its place on a machine.
+    ``evaluate.<extractor's name>`` or the environment variable sets its path.
     """
 
     url: str
@@ -159,16 +161,16 @@ DINOV2 = Weights(
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractorRow(Row):
-    """A network in whose features distances are taken.
+    """A network whose features are compared.
 
     Attributes:
-        title: what messages call it.
-        channels: of the images that it takes; None takes grey and colour.
-        numbers: features and logits of an image, which are kept of every sample.
+        title: its name in messages.
+        channels: channels of its input images; None: grey and colour.
+        numbers: the number of features and logits of an image; all are kept for every sample.
         classes: whether it has logits.
-        weights: None where they come with the package.
-        implementation: ``(file of the weights, device) -> Extractor``; in place of the file its
-            own name where they come with the package.
+        weights: the file of weights; None if the package contains them.
+        implementation: ``(file of the weights, device) -> Extractor``. If the package contains the
+            weights, the first argument is the extractor's name.
     """
 
     title: str
@@ -228,7 +230,16 @@ def solver(
     continuous: bool = False,
     evaluations: int = 1,
 ) -> Callable[[Any], Any]:
-    """Register a subclass of `mpdit.diffusion.solvers.Solver` as a solver (see `SolverRow`).
+    """Register a subclass of `mpdit.diffusion.solvers.Solver` as a solver.
+
+    Args:
+        name: the solver's name in ``sample.solver``.
+        does: what the solver does, in one line.
+        source: paper and equation.
+        evenly: whether its timesteps are spaced evenly, so that ``sample.respacing`` applies.
+        continuous: whether it is for objectives of continuous time (``flow``, ``edm``). It is then
+            created with (objective, steps) instead of (diffusion, steps).
+        evaluations: evaluations of the model per step; the last step needs one.
 
     Raises:
         ConfigError: when the name is taken.
@@ -240,7 +251,14 @@ def solver(
 def objective(
     name: str, *, does: str, source: str = "", continuous: bool = False
 ) -> Callable[[Any], Any]:
-    """Register an objective (see `ObjectiveRow`).
+    """Register a subclass of `mpdit.diffusion.objectives.Objective` as an objective.
+
+    Args:
+        name: the objective's name in ``train.objective``.
+        does: what the model predicts, in one line.
+        source: paper and equation.
+        continuous: whether its times are real numbers instead of the 1000 timesteps. The class is
+            then a subclass of `mpdit.diffusion.continuous.Continuous`.
 
     Raises:
         ConfigError: when the name is taken.

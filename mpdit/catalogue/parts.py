@@ -31,12 +31,12 @@ class PartRow(Row):
     """How the conditioning vector acts on a sublayer.
 
     Attributes:
-        width: the model's width → how many numbers it takes.
+        width: the model's width → how many numbers the part needs.
         implementation: ``(x, values) -> x`` on a sublayer's input: x (batch, tokens, width), the
-            numbers (batch, 1, their width), which start at zero, where a part should do nothing.
-            None for the gate, which acts on the output.
-        unit: the model's width → how many of the numbers, the first ones, have unit magnitude at
-            initialization: they come from a map without gain, and are not zero there.
+            numbers (batch, 1, their width). The numbers start at zero; at zero, a part should
+            return x unchanged. None for the gate, which acts on the output.
+        unit: the model's width → how many of the first numbers have unit magnitude at
+            initialization instead of zero, because their map has no gain.
     """
 
     width: Callable[[int], int] = one_a_channel
@@ -73,7 +73,7 @@ PARTS = Registry(
         ),
         PartRow(
             name="rotation",
-            does="each pair of channels turned by an angle",
+            does="each pair of channels rotated by an angle",
             source=f"{PAPER} eq. 6",
             width=one_a_pair,
             implementation=f"{_MODULATION}:rotate",
@@ -99,14 +99,24 @@ PARTS.reserve(MODES, "a conditioning mode")
 
 
 def in_order(parts: set[str]) -> tuple[str, ...]:
-    """Parts in the order of application: as their rows are, the gate last."""
+    """Parts in the order of application, which is the order of their rows; the gate is last."""
     return tuple(p for p in PARTS if p in parts and p != "gate") + ("gate",) * ("gate" in parts)
 
 
 def part(
     name: str, *, does: str, source: str = "", width: Callable[[int], int] = one_a_channel
 ) -> Callable[[Any], Any]:
-    """Register a function ``(x, values) -> x`` as a conditioning part (see `PartRow`).
+    """Register a function ``(x, values) -> x`` as a conditioning part.
+
+    x is a sublayer's input (batch, tokens, width), values (batch, 1, the part's numbers). The
+    values are zero at initialization; at zero, the part should return x unchanged.
+
+    Args:
+        name: the part's name in ``model.conditioning``.
+        does: what the part does, in one line.
+        source: paper and equation.
+        width: a function: the model's width → how many numbers the part needs. By default one for
+            each channel.
 
     Raises:
         ConfigError: when the name is taken.

@@ -1,8 +1,9 @@
-"""Tables of things by name, and the decorators that add a row to one.
+"""Tables of rows by name, and the decorators that add a row.
 
-A row says everything about its thing: its name, what it does in words, its source, what it needs,
-and where its code is. Everything else (grid keys, run names, docs, checks, evaluation, report)
-follows from the row. Rows are added by the package's own tables and by a user's extension alike.
+A row describes one item, such as a flag or a metric: its name, its effect in words, its source, its
+requirements, and where its code is. Everything else (grid keys, run names, docs, checks,
+evaluation, report) is made from the row. The package's tables and a user's extensions add rows in
+the same way.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 from mpdit.errors import ConfigError, nearest
 
 Code = Callable[..., Any] | str
-"""A function or class, or where it is (``package.module:name``): rows are read without torch."""
+"""A function or class, or its place (``package.module:name``), so that rows need no torch."""
 
 
 def load_code(code: Code) -> Any:
-    """The function or class itself; its module is imported when it is first asked for.
+    """The function or class itself; this imports its module.
 
     Raises:
-        ConfigError: when there is no such module, or nothing of this name in it.
+        ConfigError: when the module does not exist, or has no such name.
     """
     if not isinstance(code, str):
         return code
@@ -40,18 +41,19 @@ def load_code(code: Code) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One thing.
+    """One item of a table.
 
     Attributes:
         name: as a grid spells it.
-        does: what it does, in words.
+        does: its effect, in words.
         source: paper and equation, or where the data come from.
-        implementation: what its kind says; None where a layer or another module knows the name.
+        implementation: its code, as the row's subclass describes; None if a layer or another
+            module implements the name.
         origin: who added it: ``mpdit``, or an extension's file and line.
     """
 
     facts: ClassVar[tuple[str, ...]] = ()
-    """The fields that a config needs to be read where the extension itself is not executed."""
+    """The fields needed to read a config without executing its extensions."""
 
     name: str
     does: str = ""
@@ -60,15 +62,15 @@ class Row:
     origin: str = "mpdit"
 
     def load(self) -> Any:
-        """The implementation itself; its module is imported when it is first asked for."""
+        """The implementation itself; this imports its module."""
         assert self.implementation is not None, f"{self.name} has no implementation"
         return load_code(self.implementation)
 
     def check_against(self, others: Mapping[str, Self]) -> None:
-        """Compare with the other rows of its table; raise ConfigError for what cannot be."""
+        """Check the row against the others of its table; raise ConfigError for a conflict."""
 
     def recorded(self) -> dict[str, Any]:
-        """The facts, plain values for YAML."""
+        """The recorded fields, as plain values for YAML."""
         return {name: getattr(self, name) for name in self.facts}
 
     @classmethod
@@ -80,7 +82,7 @@ class Row:
 R = TypeVar("R", bound=Row)
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-"""Names end up in keys of YAML, in run names and in folders."""
+"""Names become keys of YAML and parts of run names and folders."""
 
 _declared: ContextVar[Mapping[str, Mapping[str, Row]]] = ContextVar(
     "declared", default=MappingProxyType({})
@@ -90,14 +92,14 @@ _declared: ContextVar[Mapping[str, Mapping[str, Row]]] = ContextVar(
 class Registry(Generic[R], Mapping[str, R]):
     """The rows of one kind, by name: the package's in their order, then the others by name.
 
-    The order of what extensions add must not depend on the order in which they are loaded: it is
-    that of flags and metrics in a run's identity, and of conditioning parts in the model.
+    The order of added rows must not depend on the order in which extensions are loaded, because it
+    is the order of flags and metrics in a run's identity, and of conditioning parts in the model.
 
     Args:
-        kind: what a row is, in words.
+        kind: the noun for a row.
         key: the config's key that takes the names.
         rows: the package's own.
-        note: how the key is written, where its value is not one name.
+        note: how the key is written, if its value is not a single name.
     """
 
     def __init__(
@@ -142,7 +144,7 @@ class Registry(Generic[R], Mapping[str, R]):
         return rows[name]
 
     def reserve(self, names: Iterable[str], what: str) -> None:
-        """Keep names from rows to come: they mean ``what`` already where a row would be named."""
+        """Refuse these names for later rows, because they already mean ``what``."""
         self._reserved.update(dict.fromkeys(names, what))
 
     def add(self, row: R) -> None:
@@ -188,7 +190,7 @@ _recording: ContextVar[Recording | None] = ContextVar("recording", default=None)
 
 @contextmanager
 def recorded(file: str) -> Iterator[Recording]:
-    """Note the rows that are added meanwhile; none of them stay when something fails."""
+    """Record the rows added in this context; remove all of them if it fails."""
     recording = Recording(file, [])
     token = _recording.set(recording)
     try:
@@ -203,9 +205,9 @@ def recorded(file: str) -> Iterator[Recording]:
 
 @contextmanager
 def declared(rows: Mapping[str, Mapping[str, Row]]) -> Iterator[None]:
-    """Have the tables know these rows (kind → name → row) as well, to read a config that uses them.
+    """Add these rows (kind → name → row) in this context, to read a config that uses them.
 
-    They have no code: the extension's file says what they do, and is not executed for this.
+    The rows have no code, because the extension's file is not executed.
     """
     token = _declared.set(rows)
     try:
@@ -215,8 +217,8 @@ def declared(rows: Mapping[str, Mapping[str, Row]]) -> Iterator[None]:
 
 
 def decorator(table: Registry[R], **values: Any) -> Callable[[Any], Any]:
-    """Make a decorator that adds a row, with what it decorates as the implementation."""
-    frame = sys._getframe(2)  # of the file that the decorator is written in
+    """Make a decorator that adds a row whose implementation is the decorated object."""
+    frame = sys._getframe(2)  # the frame of the file with the decorator
     recording = _recording.get()
     origin = f"{recording.file if recording else frame.f_code.co_filename}:{frame.f_lineno}"
 

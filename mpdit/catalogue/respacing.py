@@ -20,8 +20,8 @@ def even_timesteps(steps: int, how: Respacing) -> tuple[int, ...]:
 
     Args:
         how: ``dit`` adds the stride up in floating point and rounds the sums, as DiT and
-            guided-diffusion do; ``nearest`` rounds the exact places. They round ties differently:
-            of the step counts from 2 to 1000, 283 have timesteps that differ by one.
+            guided-diffusion do; ``nearest`` rounds the exact positions. They round ties
+            differently: of the step counts from 2 to 1000, 283 have timesteps that differ by one.
     """
     if steps == 1:
         return (0,) if how == "dit" else (TIMESTEPS - 1,)
@@ -34,6 +34,6 @@ def even_timesteps(steps: int, how: Respacing) -> tuple[int, ...]:
 def respacing_matters(steps: int) -> bool:
     """Whether ``dit`` and ``nearest`` sample at different timesteps.
 
-    A single step does not: every solver takes it at timestep 999.
+    For a single step they do not: every solver uses timestep 999.
     """
     return steps > 1 and even_timesteps(steps, "dit") != even_timesteps(steps, "nearest")

@@ -1,4 +1,4 @@
-"""The data sets, each a row: what a model must know of it, and how it is read."""
+"""The data sets, each a row: its shape, its extractor, and its loader."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mpdit.catalogue.registry import Code, Registry, Row, decorator
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a model must know of a data set: latent or pixel channels, side (pixels), classes; and
-    the extractor that its samples are compared in."""
+    """A data set's latent or pixel channels, side (pixels) and number of classes, and the
+    extractor in whose features its samples are compared."""
 
     channels: int
     size: int
@@ -29,13 +29,13 @@ class DatasetRow(Row):
     """A data set by name.
 
     Attributes:
-        shape: None where the config says it (``channels``, ``size``, ``classes``).
+        shape: None if the config sets it (``channels``, ``size``, ``classes``).
         kind: images that fit in memory, a folder of image files, or a store of latents.
-        implementation: of kind ``memory``, ``(data: DataConfig, split) -> (pixels, labels)`` for
+        implementation: for kind ``memory``, ``(data: DataConfig, split) -> (pixels, labels)`` for
             the splits ``train`` and ``test``: float32 (images, channels, size, size) in [-1, 1],
             and int64 (images).
         check: ``(data: DataConfig) -> None``: raise ConfigError when it is not on this machine.
-        reference_file, reference_url: of latents, the file of real images to compare with.
+        reference_file, reference_url: for latents, the file of real images to compare with.
     """
 
     shape: Dataset | None = None
@@ -91,7 +91,7 @@ DATASETS = Registry(
         ),
         DatasetRow(
             name="latents",
-            does="a latent store of any shape, made by python -m mpdit.data encode",
+            does="a latent store of any shape, made by mpdit data encode",
             kind="latents",
             check=f"{_HERE}:latent_store",
         ),
@@ -115,7 +115,19 @@ def dataset(
     does: str,
     source: str = "",
 ) -> Callable[[Any], Any]:
-    """Register a function ``(data, split) -> (pixels, labels)`` as a data set (see `DatasetRow`).
+    """Register a function ``(data, split) -> (pixels, labels)`` as a data set that fits in memory.
+
+    split is ``train`` or ``test``; pixels are float32 (images, channels, size, size) in [-1, 1],
+    labels int64 (images). data is the config's section ``data``.
+
+    Args:
+        name: the data set's name in ``data.name``.
+        channels: channels of an image.
+        size: the side of an image in pixels.
+        classes: the number of classes; labels are 0 … classes − 1.
+        extractor: the network in whose features samples are compared, such as ``inception``.
+        does: what the data are, in one line.
+        source: where the data come from.
 
     Raises:
         ConfigError: when the name is taken, or the extractor unknown.

@@ -1,4 +1,4 @@
-"""What is trained on: the data sets as arrays, latent stores, and batches of them.
+"""The training data: data sets as arrays, folders of images, and latent stores.
 
-Nothing is imported here, so that `mpdit.data.datasets` can be asked what is there without torch.
+Nothing is imported here, so that `mpdit.data.datasets` can be imported without torch.
 """

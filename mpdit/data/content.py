@@ -1,4 +1,4 @@
-"""The hash of a run's training data: what training itself can afford to read when it starts."""
+"""The hash of a run's training data, from as much as training can read when it starts."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ AT_ONCE = 256
 def content_hash(data: DataConfig, on_files: Callable[[], object] = lambda: None) -> str:
     """Sixteen hex digits of the train split's content.
 
-    Of data in memory it is `Images.hash`. Of a store it is the manifest's, which holds every file's
-    checksum. Of a folder it is of the images' names and bytes, each read once and remembered.
+    For data in memory it is `Images.hash`. For a store it is the hash of the manifest, which holds
+    every file's checksum. For a folder it is a hash of the images' names and bytes, each read once
+    and remembered.
 
     Args:
         on_files: called now and then while files are read; it may raise.
@@ -60,7 +61,7 @@ def recall(memory: Path | None) -> str | None:
 
 
 def _of_folder(folder: ImageFolder, on_files: Callable[[], object]) -> str:
-    # the stamps before the content: an image that is changed meanwhile must not pass for this one
+    # stamps before the content: an image that changes meanwhile must not keep the remembered hash
     memory = folder.cache_file("folder", "bytes")
     if (known := recall(memory)) is not None:
         return known

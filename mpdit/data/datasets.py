@@ -9,6 +9,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from mpdit.data.foldercheck import check_images
 from mpdit.data.images import MODES, ImageFolder, Split
 from mpdit.data.latents import LatentStore
 from mpdit.errors import ConfigError
+from mpdit.invocation import typed
+from mpdit.text import expanded
 
 FASHION_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -52,7 +55,8 @@ def to_uint8(
 
 
 def check_available(data: DataConfig) -> None:
-    """Whether the data can be read on this machine. Image files are all read, others are not.
+    """Check that the data can be read on this machine. Of the kinds of data, only image files are
+    read whole.
 
     Raises:
         ConfigError: saying what to install, or where to put it.
@@ -70,7 +74,7 @@ def load(data: DataConfig, split: Split) -> Images:
     """Read one split of a data set of kind ``memory``.
 
     Raises:
-        ConfigError: when it is missing or damaged, or not what its row promises.
+        ConfigError: when it is missing or damaged, or does not match its row.
     """
     row, spec = DATASETS.find(data.name), data.spec
     pixels, labels = row.load()(data, split)
@@ -93,7 +97,7 @@ def load(data: DataConfig, split: Split) -> Images:
 
 
 def latent_store(data: DataConfig) -> LatentStore:
-    """The latent store of a data set, of the shape that the config says.
+    """The latent store of a data set, of the config's shape.
 
     Raises:
         ConfigError: saying what to run when there is none; when it is damaged or of another shape.
@@ -107,7 +111,7 @@ def image_folder(data: DataConfig) -> ImageFolder:
     """The image files of a data set, both splits.
 
     Raises:
-        ConfigError: when there are none, or of another number of classes than the config says.
+        ConfigError: when there are none, or their number of classes is not the config's.
     """
     spec = data.spec
     if spec.channels not in MODES:
@@ -123,10 +127,10 @@ def image_folder(data: DataConfig) -> ImageFolder:
 
 
 def check_folder(data: DataConfig) -> None:
-    """Whether every image file can be read, of both splits; files are read once, then remembered.
+    """Check that every image file of both splits can be read; files are read once, then remembered.
 
     Raises:
-        ConfigError: naming the first that cannot be; as `image_folder` does.
+        ConfigError: naming the first that cannot be read; as `image_folder`.
     """
     check_images(image_folder(data), data.spec.size)
 
@@ -143,7 +147,7 @@ def class_names(data: DataConfig) -> tuple[str, ...] | None:
 
 
 def images_by_class(data: DataConfig) -> tuple[int, ...]:
-    """How many images of the train split each class has.
+    """The number of images of each class in the train split.
 
     Raises:
         ConfigError: when the data is missing or damaged.
@@ -158,30 +162,30 @@ def images_by_class(data: DataConfig) -> tuple[int, ...]:
 
 
 def place(data: DataConfig) -> Path:
-    """Where a data set lies that comes from no package."""
+    """The folder or file of a data set that no package contains."""
     if data.path:
-        return named(data.path)
+        return expanded(data.path)
     if root := os.environ.get("MPDIT_DATA"):
         return Path(root, data.name)
     what = "a folder of images"
     if is_latents(data):
-        what = "a latent store (made by: python -m mpdit.data encode IMAGES STORE)"
+        what = f"a latent store (made by: {typed('data', 'encode', 'IMAGES', 'STORE')})"
     raise ConfigError(
         f"{data.name}: set it to {what}, or MPDIT_DATA to the folder that holds {data.name}/",
         "data.path",
     )
 
 
-def named(path: str) -> Path:
-    """The place that a config names; ``~`` is the home folder, which no shell has put in."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's raises where there is no such user
-
-
 def load_digits(_data: DataConfig, split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn's 1,797 handwritten digits, 8×8, 17 grey levels; every sixth is for testing."""
-    from sklearn import datasets as sklearn_datasets
+    """scikit-learn's 1,797 handwritten digits, 8×8, 17 grey levels; every sixth is for testing.
 
-    pixels, labels = sklearn_datasets.load_digits(return_X_y=True)
+    They are read from its file: importing scikit-learn takes a second or two in each run.
+    """
+    package = find_spec("sklearn")
+    assert package is not None  # mpdit depends on it
+    assert package.origin is not None
+    rows = np.loadtxt(Path(package.origin).parent / "datasets/data/digits.csv.gz", delimiter=",")
+    pixels, labels = rows[:, :-1], rows[:, -1]
     chosen = (np.arange(len(labels)) % 6 == 5) == (split == "test")
     scaled = (pixels.reshape(-1, 1, 8, 8) / 8 - 1).astype(np.float32)
     return scaled[chosen], labels[chosen].astype(np.int64)
@@ -194,7 +198,7 @@ def load_fashion(data: DataConfig, split: Split) -> tuple[np.ndarray, np.ndarray
 
 
 def check_fashion(data: DataConfig) -> None:
-    """Whether its four files exist and are whole.
+    """Check that its four files exist and are whole.
 
     Raises:
         ConfigError: naming the first that is not.
@@ -211,7 +215,7 @@ def _read_fashion(data: DataConfig, split: str) -> tuple[np.ndarray, np.ndarray]
 def _fashion_file(data: DataConfig, name: str) -> Path:
     root = os.environ.get("MPDIT_DATA")
     default = Path(root) / data.name if root else FASHION_DEFAULT
-    folder = named(data.path) if data.path else default
+    folder = expanded(data.path) if data.path else default
     for file in (folder / name, folder / f"{name}.gz"):
         if file.exists():
             return file

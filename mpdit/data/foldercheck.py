@@ -1,4 +1,4 @@
-"""Reading every image of a folder once, and what is wrong with it. No torch."""
+"""Read every image of a folder once, and report problems. No torch."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from mpdit.errors import ConfigError
 from mpdit.progress import Progress
 
 AT_ONCE = 1024
-"""Images that wait in the threads' queue."""
+"""The most images that wait in the threads' queue."""
 MANY = 2000
-"""From so many images on, a check that nobody asked for shows how far it is."""
+"""The number of images from which an automatic check shows its progress."""
 KIND = "readable"
 """The beginning of the names of cached results."""
 
@@ -40,10 +40,10 @@ class _Seen:
 
 @dataclass
 class Report:
-    """What was seen in a folder.
+    """The result of a check of a folder.
 
     Attributes:
-        problems: a line each.
+        problems: one line for each problem.
         modes: images by mode, as Pillow names it.
         shapes: images by width and height.
         turned: images with an EXIF orientation, which is ignored.
@@ -70,14 +70,14 @@ class Report:
 
 
 def read_all(folder: ImageFolder, size: int | None, advance: Callable[[int], None]) -> Report:
-    """Decode every image, in several threads; remember it when nothing is wrong.
+    """Decode every image, in several threads; remember the result when there is no problem.
 
     Args:
         size: report images that are too thin to be scaled to this side (pixels).
         advance: called with the number of images that were read.
     """
     report = Report()
-    memory = folder.cache_file(KIND)  # of the files as they are before they are read
+    memory = folder.cache_file(KIND)  # named by the files' stamps before reading
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
         for start in range(0, len(folder.names), AT_ONCE):
             names = folder.names[start : start + AT_ONCE]
@@ -94,7 +94,7 @@ def read_all(folder: ImageFolder, size: int | None, advance: Callable[[int], Non
 
 
 def check_images(folder: ImageFolder, size: int) -> None:
-    """Read every image, unless that has been done since a file changed.
+    """Read every image, unless all were read since the last change of a file.
 
     Processes that check the same folder wait for the first.
 
@@ -121,7 +121,7 @@ def check_images(folder: ImageFolder, size: int) -> None:
 
 
 def _read_quietly(folder: ImageFolder) -> Report:
-    """Nobody has asked for it, so progress is shown only where it takes long."""
+    """Read a folder for an automatic check: progress is shown only for a large folder."""
     count = len(folder.names)
     if count < MANY:
         return read_all(folder, None, lambda _: None)

@@ -12,7 +12,7 @@ from jaxtyping import Int64, UInt8
 from mpdit.errors import ConfigError
 
 BYTES = b"\0\0\x08"
-"""What a file of unsigned bytes begins with; a byte with its number of axes follows."""
+"""The first bytes of a file of unsigned bytes; the next byte is its number of axes."""
 
 
 def read_split(

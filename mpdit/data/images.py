@@ -1,4 +1,4 @@
-"""Folders of image files: what is in them, and how a file becomes an array. No torch."""
+"""Folders of image files: listing them, and reading a file as an array. No torch."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffI
 
 from mpdit.disk.cachefolder import cache_folder
 from mpdit.disk.stamp import Stamp
-from mpdit.errors import ConfigError
-from mpdit.text import count, shell_line
+from mpdit.errors import ConfigError, nearest
+from mpdit.invocation import typed
+from mpdit.text import count
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MODES = {1: "L", 3: "RGB"}
 VIA = {"LAB": "RGB", "La": "LA", "RGBa": "RGBA"}
 """Pillow's modes that it converts to grey and RGB in two steps."""
 EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", *VIA)
-"""Those that it converts, dropping alpha."""
+"""Modes that Pillow converts to 8 bits, dropping alpha."""
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 MOST_PIXELS = 2**25
-"""Of an image that has been scaled and not yet cropped; Pillow takes 4 bytes a pixel."""
+"""The most pixels of an image after scaling, before cropping; Pillow takes 4 bytes a pixel."""
 
 Split = Literal["train", "test"]
 
@@ -64,13 +65,19 @@ class ImageFolder:
 
     @classmethod
     def survey(cls, root: Path) -> tuple[ImageFolder, list[str]]:
-        """List a folder, with a line for each thing that is wrong with it.
+        """List a folder, with one line for each problem.
 
         Raises:
-            ConfigError: when there is no such folder, or nothing in it.
+            ConfigError: when the folder does not exist, or has no image.
         """
         if not root.is_dir():
-            raise ConfigError(f"there is no folder {root}", "data.path")
+            beside = root.absolute().parent
+            known = []
+            if os.access(beside, os.R_OK | os.X_OK):
+                known = [path.name for path in beside.iterdir() if path.is_dir()]
+            raise ConfigError(
+                f"there is no folder {root.absolute()}.{nearest(root.name, known)}", "data.path"
+            )
         found, problems = _listing(root)
         counts = [len(images) for images in found.values()]
         if not problems and not any(counts):
@@ -104,7 +111,7 @@ class ImageFolder:
         return hashlib.sha256("\n".join(self.names).encode()).hexdigest()[:16]
 
     def cache_file(self, kind: str, about: str = "") -> Path | None:
-        """Where something computed from these files is cached, until a name or `Stamp` changes.
+        """The cache file of a value computed from these files, until a name or `Stamp` changes.
 
         Args:
             kind: the beginning of the file's name.
@@ -176,7 +183,7 @@ def summary(problems: list[str], root: Path) -> str:
     if len(problems) == 1:
         return problems[0]
     others = count(len(problems) - 1, "more problem")
-    listing = shell_line("python", "-m", "mpdit.data", "check", root)
+    listing = typed("data", "check", root)
     return f"{problems[0]} ({others}; to list them: {listing})"
 
 
@@ -195,7 +202,7 @@ def to_array(
 
 
 def check_shape(shape: tuple[int, int], size: int) -> None:
-    """Whether an image of this width and height can be scaled to a side of ``size`` pixels.
+    """Check that an image of this width and height can be scaled to a side of ``size`` pixels.
 
     Raises:
         ValueError: when it is so thin that its long side would become too long.
@@ -246,7 +253,7 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def _listing(root: Path) -> tuple[dict[str, list[str]], list[str]]:
-    """The names of each class's images, and a line for each thing that is wrong."""
+    """The names of each class's images, and one line for each problem."""
     problems: list[str] = []
     images, folders = _entries(root, problems)
     if not folders:

@@ -1,11 +1,11 @@
 """The latent store: a folder of posteriors of a VAE, read a row at a time. No torch.
 
 ==================  ===============================================================================
-manifest.json       `Manifest`: shape, statistics, source, checksums; there when the store is whole
+manifest.json       `Manifest`: shape, statistics, source, checksums; written last
 labels.npy          int64 (images)
 moments-00000.npy   float16 (images, flips, 2, channels, size, size): the posterior's mean and
                     standard deviation of the image, and of the mirrored image where flips is 2
-...                 further shards of ``shard_images`` images, the last with what is left
+...                 further shards of ``shard_images`` images, the last with the rest
 ==================  ===============================================================================
 
 Rows are read by ``preadv`` into the batch's own memory: the pages of a mapped file would count as
@@ -27,12 +27,12 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from mpdit.catalogue import Dataset
 from mpdit.errors import ConfigError
-from mpdit.text import shell_line
+from mpdit.invocation import typed
 
 MANIFEST = "manifest.json"
 LABELS = "labels.npy"
 SAMPLE = 256
-"""Rows that are looked at when a store is opened; `verify` looks at all of them."""
+"""Rows that are checked when a store is opened; `verify` checks all rows."""
 
 
 class LatentSource(BaseModel):
@@ -52,12 +52,12 @@ class LatentSource(BaseModel):
     vae_hash: str | None
     """Sixteen hex digits of the SHA-256 of the VAE's weights."""
     content: str | None = None
-    """Of the official code's latents, sixteen hex digits of the SHA-256 of all that their files
-    hold. None of images, and in stores that were made before there was such a hash."""
+    """For the official code's latents, sixteen hex digits of the SHA-256 of their files' contents.
+    None for images, and in older stores."""
 
 
 class StorePlan(BaseModel):
-    """What a store will hold, known before anything is encoded."""
+    """The plan of a store, known before encoding."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
@@ -73,12 +73,12 @@ class StorePlan(BaseModel):
 
     @property
     def pixels(self) -> int:
-        """The side of the images: as they were encoded, or what Stable Diffusion's VAEs decode."""
+        """The side of the images, as encoded, or as Stable Diffusion's VAEs decode them."""
         return self.source.pixels or 8 * self.size
 
     @property
     def row_shape(self) -> tuple[int, int, int, int]:
-        """Of one orientation of one image: mean and std, channels, height, width."""
+        """The shape of one orientation of an image: mean and std, channels, height, width."""
         return 2, self.channels, self.size, self.size
 
     @property
@@ -87,7 +87,7 @@ class StorePlan(BaseModel):
 
     @property
     def bytes(self) -> int:
-        """Of all moments."""
+        """The size of all moments."""
         return self.images * self.flips * self.row_bytes
 
     @property
@@ -95,21 +95,21 @@ class StorePlan(BaseModel):
         return -(-self.images // self.shard_images)
 
     def shard_range(self, shard: int) -> tuple[int, int]:
-        """Its first image, and the one after its last."""
+        """A shard's first image, and the image after its last."""
         start = shard * self.shard_images
         return start, min(start + self.shard_images, self.images)
 
 
 class Manifest(StorePlan):
-    """What a store holds."""
+    """The description of a finished store."""
 
     mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
     std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
-    """Per channel, of latents drawn from the posteriors, both orientations alike."""
+    """Statistics per channel of latents drawn from the posteriors, both orientations alike."""
     sha256: dict[str, str]
-    """Of every other file."""
+    """The checksum of every other file."""
     class_names: tuple[str, ...] | None = None
-    """By label; None where the source has none, and in stores of version 0.1."""
+    """The classes' names by label; None where the source has none, and in version 0.1."""
 
     @model_validator(mode="after")
     def _per_channel(self) -> Manifest:
@@ -124,10 +124,10 @@ def shard_name(shard: int) -> str:
 
 
 class LatentStore:
-    """A store that has been looked over: its files are there, and of the sizes they should have.
+    """An opened store: its files exist and have the right sizes.
 
-    All labels and a sample of the moments are what they should be. The labels (8 bytes an image)
-    are held in memory, the moments are not. Threads may read at once.
+    All labels and a sample of the moments have been checked. The labels (8 bytes an image) are held
+    in memory, the moments are not. Several threads may read at once.
     """
 
     def __init__(self, path: Path) -> None:
@@ -187,7 +187,7 @@ class LatentStore:
             raise _damaged(file, self.path, f"{what}, but there are {plan.classes} classes")
 
     def _check_sample(self) -> None:
-        """Look at rows of all shards, evenly; one at a time, as they may be large."""
+        """Check evenly spaced rows of all shards, one at a time, as rows may be large."""
         plan = self.manifest
         for row in np.unique(np.linspace(0, plan.images - 1, SAMPLE).astype(np.int64)):
             if broken_rows(self.read(row[None], row[None] % plan.flips)).any():
@@ -195,7 +195,7 @@ class LatentStore:
                 raise _damaged(file, self.path, f"image {row}: {NOT_MOMENTS}")
 
     def check_fits(self, spec: Dataset) -> None:
-        """Whether a run on latents of this shape can read the store.
+        """Check that a run on latents of this shape can read the store.
 
         Raises:
             ConfigError: naming both shapes.
@@ -223,7 +223,7 @@ def read_manifest(path: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(
             f"{path} is not a latent store: it has no {MANIFEST}. "
-            f"Make it with: {shell_line('python', '-m', 'mpdit.data', 'encode', 'IMAGES', path)}",
+            f"Make it with: {typed('data', 'encode', 'IMAGES', path)}",
             "data.path",
         ) from None
     except ValidationError as error:
@@ -238,7 +238,7 @@ NOT_MOMENTS = "its means or standard deviations are not finite, or a standard de
 def broken_rows(
     moments: Float16[np.ndarray, "rows *flips 2 channels size size"],
 ) -> Bool[np.ndarray, " rows"]:
-    """Which rows hold what no posterior has: a value that is not finite, or a negative std."""
+    """Which rows no posterior can have: with a value that is not finite, or a negative std."""
     whole = np.isfinite(moments).all(axis=tuple(range(1, moments.ndim)))
     stds = moments[..., 1, :, :, :]
     broken: np.ndarray = ~whole | (stds < 0).any(axis=tuple(range(1, stds.ndim)))
@@ -246,7 +246,7 @@ def broken_rows(
 
 
 def verify(path: Path, advance: Callable[[int], None]) -> None:
-    """Read a whole store: compare every file with its checksum, and look at all moments.
+    """Read a whole store: compare every file with its checksum, and check all moments.
 
     Args:
         advance: called with the number of images of each shard that was read.
@@ -263,12 +263,12 @@ def verify(path: Path, advance: Callable[[int], None]) -> None:
         if name != LABELS:
             start, stop = manifest.shard_range(shard)
             wrong = np.flatnonzero(broken_rows(store.read_shard(shard)))
-            if len(wrong) and name not in damaged:  # it was made so
+            if len(wrong) and name not in damaged:  # the store was made so
                 raise _damaged(path / name, path, f"image {start + wrong[0]}: {NOT_MOMENTS}")
             advance(stop - start)
     if damaged:
         raise ConfigError(
-            f"{path}: the contents of {', '.join(damaged)} are not those that were written. "
+            f"{path}: the contents of {', '.join(damaged)} have changed since they were written. "
             "Delete these files and manifest.json, and run the command that made the store again"
         )
 
@@ -280,7 +280,7 @@ def checksum(file: Path) -> str:
 
 
 def _map(file: Path, store: Path) -> np.memmap:
-    """The file as a mapped array: of a file that is whole, and without reading it."""
+    """Map a file as an array without reading it; a file that is cut off is refused."""
     try:
         array: np.memmap = np.lib.format.open_memmap(file, mode="r")
     except (OSError, ValueError) as error:
@@ -291,7 +291,7 @@ def _map(file: Path, store: Path) -> np.memmap:
 def _damaged(file: Path, store: Path, why: str) -> ConfigError:
     return ConfigError(
         f"the latent store {store} is damaged: {file.name}: {why}. "
-        "Run the command that made it again after deleting that file and manifest.json",
+        "Delete that file and manifest.json, and run the command that made the store again",
         "data.path",
     )
 

@@ -1,7 +1,7 @@
-"""What an evaluation needs that comes with no package, looked for before anything is trained.
+"""Check before training for everything that evaluation needs and no package contains.
 
-An extractor's weights, a file of real images beside latents, and enough samples. Nothing is
-downloaded. No torch, so that a submission can look as well.
+These are an extractor's weights, a file of real images beside latents, and enough samples. Nothing
+is downloaded. No torch, so that a submission can check too.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from mpdit.data import datasets
 from mpdit.data.latents import read_manifest
 from mpdit.disk import npz
 from mpdit.errors import ConfigError
-from mpdit.text import shell_line
+from mpdit.invocation import typed
+from mpdit.text import expanded
 
 
 def check_evaluable(config: RunConfig) -> None:
-    """Whether a run of this config can be evaluated on this machine.
+    """Check that a run of this config can be evaluated on this machine.
 
     Raises:
         ConfigError: saying which file to put where, or what to change.
@@ -31,8 +32,8 @@ def check_evaluable(config: RunConfig) -> None:
         weights_file(evaluate)
     elif extractor.channels not in (None, spec.channels):
         raise ConfigError(
-            f"{evaluate.extractor} takes grey images, those of {config.data.name} have colours: "
-            "use inception",
+            f"{evaluate.extractor} takes grey images, but those of {config.data.name} have "
+            "colours: use inception",
             "evaluate.extractor",
         )
     if datasets.is_latents(config.data):
@@ -54,7 +55,7 @@ def check_evaluable(config: RunConfig) -> None:
 
 
 def check_labels_trained(config: RunConfig) -> None:
-    """Whether training reaches the label embeddings that sampling asks for.
+    """Check that training reaches the label embeddings that sampling uses.
 
     Raises:
         ConfigError: when samples would be drawn from rows that keep their initial values.
@@ -75,10 +76,10 @@ def check_labels_trained(config: RunConfig) -> None:
 
 
 def weights_file(evaluate: EvaluateConfig) -> Path:
-    """Where the weights of the config's extractor are, which do not come with the package.
+    """The file of the weights of the config's extractor, which the package does not contain.
 
-    That is where evaluate.inception (or .dinov2, by the extractor's name) says, else
-    $MPDIT_INCEPTION (or _DINOV2), else torch's hub cache.
+    It is the one that evaluate.inception (or .dinov2, by the extractor's name) names, else
+    $MPDIT_INCEPTION (or _DINOV2), else the one in torch's hub cache.
 
     Raises:
         ConfigError: saying which file to put where.
@@ -87,7 +88,7 @@ def weights_file(evaluate: EvaluateConfig) -> Path:
     weights = row.weights
     assert weights is not None, f"the weights of {row.name} come with the package"
     told = getattr(evaluate, row.name) or os.environ.get(weights.variable)
-    file = datasets.named(told) if told else _torch_hub() / "checkpoints" / weights.file
+    file = expanded(told) if told else _torch_hub() / "checkpoints" / weights.file
     if not file.is_file():
         raise ConfigError(
             f"{row.title}'s weights are not at {file}. Download {weights.file} "
@@ -98,13 +99,13 @@ def weights_file(evaluate: EvaluateConfig) -> Path:
 
 
 def _torch_hub() -> Path:
-    """What torch.hub.get_dir() says."""
+    """The folder that torch.hub.get_dir() returns."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     return Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser() / "hub"
 
 
 def reference_file(data: DataConfig) -> Path:
-    """Where the reference of a data set of latents lies: in their folder, or in ``$MPDIT_DATA``.
+    """The reference file of a data set of latents, in their folder or in ``$MPDIT_DATA``.
 
     Raises:
         ConfigError: saying which file to put where.
@@ -129,12 +130,12 @@ def reference_file(data: DataConfig) -> Path:
 
 
 def needs_features(evaluate: EvaluateConfig) -> bool:
-    """Whether one of the metrics needs more of the reference than its statistics."""
+    """Whether a metric needs the reference's features, not only its statistics."""
     return any(METRICS.find(metric).needs_features for metric in evaluate.metrics)
 
 
 def check_enough(count: int, where: str, evaluate: EvaluateConfig) -> None:
-    """Whether real images are as many as the metrics need.
+    """Check that there are as many real images as the metrics need.
 
     Raises:
         ConfigError: saying how many there are, and how many are needed.
@@ -150,7 +151,7 @@ def check_enough(count: int, where: str, evaluate: EvaluateConfig) -> None:
 
 
 def check_reference(file: Path, evaluate: EvaluateConfig) -> npz.Contents:
-    """Look into a reference file: at its statistics, and at all but the pixels of its images.
+    """Check a reference file: its statistics, and everything of its images but the pixels.
 
     Raises:
         ConfigError: when it is damaged, or does not hold what the metrics need.
@@ -187,7 +188,7 @@ def check_reference(file: Path, evaluate: EvaluateConfig) -> npz.Contents:
 
 
 def check_resolution(file: Path, held: npz.Contents, data: DataConfig) -> None:
-    """Whether the images of a reference file are like those that latents are decoded to.
+    """Check that a reference file's images have the shape to which latents are decoded.
 
     Raises:
         ConfigError: naming both shapes.
@@ -205,5 +206,4 @@ def check_resolution(file: Path, held: npz.Contents, data: DataConfig) -> None:
 
 def _making(reference: Path | str, store: Path) -> str:
     """The command that makes the reference file of a latent store."""
-    made = ("mpdit.data", "reference", reference, "--data", "FOLDER", "--store", store)
-    return shell_line("python", "-m", *made)
+    return typed("data", "reference", reference, "--data", "FOLDER", "--store", store)

@@ -15,11 +15,11 @@ from mpdit.decisions.family import Pair
 
 @dataclass(frozen=True)
 class Design:
-    """What a variant is made of.
+    """The design of a variant.
 
     Attributes:
-        setting: what all variants of a comparison share: model size, data, and in joined studies
-            the study.
+        setting: the values that all variants of a comparison share: model size, data, and in joined
+            studies the study.
         conditioning: of the blocks and of the final layer.
     """
 
@@ -58,7 +58,7 @@ def modulation(designs: Sequence[Design]) -> list[ComparisonGroup]:
 
 
 def others(designs: Sequence[Design]) -> list[ComparisonGroup]:
-    """The variants in neither of the two, compared with the first of their setting."""
+    """The variants in neither ladder nor modulation, compared with the first of their setting."""
     seen = {v for group in (*ladder(designs), *modulation(designs)) for v in group.variants}
     found = []
     for group in _grouped(designs, lambda design: design.setting):
@@ -76,14 +76,14 @@ def comparisons(designs: Sequence[Design]) -> list[ComparisonGroup]:
 
 
 def pairs(designs: Sequence[Design]) -> list[Pair]:
-    """Every variant and each baseline that it is compared with: the study's family."""
+    """The study's family: all pairs of a variant and a baseline that it is compared with."""
     return list(dict.fromkeys(pair for group in comparisons(designs) for pair in group.pairs))
 
 
 def steps(group: ComparisonGroup, designs: Sequence[Design]) -> list[Pair]:
     """(variant, the one before) for each step of a ladder: a variant with more flags than the last.
 
-    Variants that do not add to the last step are skipped. Fewer than two steps are no ladder.
+    Variants that do not add to the last step are skipped. Fewer than two steps are not a ladder.
     """
     flags = {design.variant: set(design.flags) for design in designs}
     chain = [group.baseline]

@@ -16,10 +16,10 @@ def kind(label: str) -> str | None:
 
 
 def judge(counts: Mapping[str, int], better: Mapping[str, str], declared: str | None) -> str | None:
-    """The label of the judging metric: of the declared metric where there is one.
+    """The label of the judging metric: of the declared metric, if there is one.
 
-    Without a declaration a distance, else a metric whose better direction is known. Of several the
-    one that most runs have, of equals the first.
+    Without a declaration it is a distance, else a metric whose better direction is known. Of
+    several, the one that most runs have is taken; of equals, the first.
 
     Args:
         counts: label → the number of runs that have it, in the order of their appearance.
@@ -52,15 +52,15 @@ def _is_of(label: str, declared: str) -> bool:
 def rules(
     label: str, direction: str | None, is_positive: bool, declared: Mapping[str, Any]
 ) -> Rules:
-    """How runs are compared by a metric.
+    """The rules by which runs are compared by a metric.
 
     A quantity that is not always positive has no ratio. A margin of another scale than the
-    metric's is none.
+    metric's is ignored.
 
     Args:
         direction: which of two values is better, ``lower`` or ``higher``.
         is_positive: whether all values are.
-        declared: what the grid declares, as study.json has it.
+        declared: the grid's declaration, as stored in study.json.
     """
     row = labelled(label)
     scale = row.scale if row and is_positive else "difference"

@@ -1,4 +1,4 @@
-"""Runs that failed: those that diverged, and those whose value is far beyond all others.
+"""Runs that failed: they diverged, or their value is far worse than all others.
 
 A failed run is an outcome. It is counted, and it is worse than any value, but it has no value that
 a mean could contain: one run at 400 among runs at 20 would decide every mean.
@@ -11,11 +11,11 @@ from collections.abc import Mapping
 import numpy as np
 
 BOUND = 10.0
-"""A run fails when it is worse than its variant's median by so many robust standard deviations:
-the larger of the variant's other runs' and that of all variants together (1.4826 times the median
-deviation from the variant's median)."""
+"""A run fails when it is worse than its variant's median by this many robust standard deviations.
+The larger of two is used: of the variant's other runs, and of all variants together (1.4826 times
+the median deviation from the variant's median)."""
 FEWEST = 3
-"""The runs of a variant without which there is no median to be far from."""
+"""The fewest runs of a variant with a median, and so with outliers."""
 _TO_SD = 1.4826  # of a normal distribution
 
 
@@ -39,7 +39,7 @@ def outliers(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _worst(deviations: np.ndarray) -> list[int]:
-    """The run that may be an outlier: it does not tell how far the others spread."""
+    """The index of the worst run. It may be an outlier, so the others' spread leaves it out."""
     there = np.isfinite(deviations)
     return [int(np.argmax(np.where(there, deviations, -np.inf)))] if there.any() else []
 

@@ -19,7 +19,7 @@ import numpy as np
 Effects = Literal["main", "two-way"]
 STARTS = 8
 DEGREES = 3
-"""Residual degrees of freedom that a fraction leaves at least."""
+"""The least residual degrees of freedom of a fraction."""
 GAIN = 1e-6
 _DIGITS = 9  # beyond these, two exchanges are equally good
 
@@ -32,11 +32,11 @@ class Fraction:
     """A subset of a grid's cells.
 
     Attributes:
-        effects: what can be estimated from it.
+        effects: the effects that it can estimate.
         rows: its cells, in the grid's order.
-        cells: of the grid.
+        cells: the number of cells of the grid.
         ratios: effect → its standard error over that from the whole grid, with as many seeds.
-        aliases: main effect → (interaction, share): what it contains of interactions that are taken
+        aliases: main effect → (interaction, share): its content of interactions that are assumed
             to be zero, the largest share first. Empty where interactions are estimated.
         missing: interactions that the whole grid cannot estimate either.
     """
@@ -50,13 +50,13 @@ class Fraction:
 
 
 def least(codes: np.ndarray, effects: Effects, seeds: int) -> int:
-    """The cells of the smallest fraction. ``codes`` as in `fraction`."""
+    """The number of cells of the smallest fraction. ``codes`` as in `fraction`."""
     parameters = int(_Model.of(codes, effects).matrix.shape[1])
     return min(len(codes), max(parameters, -(-(DEGREES + parameters + seeds - 1) // seeds)))
 
 
 def fraction(codes: np.ndarray, effects: Effects, size: int) -> Fraction:
-    """The D-optimal fraction with so many cells.
+    """The D-optimal fraction with ``size`` cells.
 
     Args:
         codes: (cells, factors) the levels of each cell that exists, counted from 0.
@@ -98,7 +98,7 @@ class _Model:
         single = [_contrasts(codes[:, factor]) for factor in factors]
         columns, terms = [np.ones((len(codes), 1))], [()]
         wanted: list[Term] = [(factor,) for factor in factors]
-        if effects == "two-way":  # of pairs with a cell that does not exist, none is asked
+        if effects == "two-way":  # not of pairs with a missing cell
             wanted += [pair for pair in combinations(factors, 2) if _is_whole(codes[:, pair])]
         found: list[Term] = [*terms]
         for term in wanted:
@@ -130,7 +130,7 @@ def _is_whole(codes: np.ndarray) -> bool:
 
 
 def _independent(matrix: np.ndarray) -> list[int]:
-    """The columns that are not combinations of those before them."""
+    """The columns that are not linear combinations of earlier columns."""
     kept: list[int] = []
     basis = np.zeros((len(matrix), 0))
     for index, column in enumerate(matrix.T):
@@ -159,7 +159,7 @@ def _optimal(matrix: np.ndarray, size: int) -> list[int]:
 
 
 def _first(matrix: np.ndarray, order: np.ndarray, size: int) -> list[int]:
-    """Rows from which everything can be estimated, then the next ones."""
+    """Rows from which all effects can be estimated, then the next rows."""
     rows = [int(order[index]) for index in _independent(matrix[order].T)]
     rest = [int(index) for index in order if int(index) not in set(rows)]
     return rows + rest[: size - len(rows)]

@@ -1,4 +1,4 @@
-"""Looks: how often one may look at a study's results and still err in 5 % of studies only.
+"""Looks: repeated decisions on a study's results that still err in only 5 % of studies.
 
 Pocock's boundary (*Group sequential methods in the design and analysis of clinical trials*,
 Biometrika 64, 1977): the same nominal level at every look. It was calibrated for known variances;

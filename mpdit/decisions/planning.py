@@ -9,25 +9,29 @@ from functools import cache
 import numpy as np
 from scipy.special import chdtri, ndtr, ndtri, stdtrit
 
-from mpdit.decisions.family import LEAST_SEEDS, Decision, Family, Rules
+from mpdit.decisions.family import LEAST_SEEDS, Decision, Family, Rules, failures_against
 
 POWER = 0.8
-"""The chance that a plan keeps its promise."""
+"""The probability that the planned seeds give a verdict."""
 MOST = 10_000
-"""Seeds beyond which no number is told."""
+"""The largest number of seeds that a plan proposes."""
 DRAWS = 400
 
 
 def needed(decision: Decision, rules: Rules) -> int | None:
-    """How many seeds in all, of variant and baseline each, settle a comparison with `POWER`.
+    """The seeds in all, of variant and baseline each, that settle a comparison with `POWER`.
 
     Returns:
-        None where no number up to `MOST` does, and where there is no interval yet.
+        None where no number up to `MOST` does, where there is no interval yet, and where failed
+        runs contradict the verdict of the values: more finished seeds do not undo failures.
     """
     if not math.isfinite(decision.se):
         return None
     seeds = min(decision.seeds, decision.baseline_seeds)
     value = rules.inner(decision.effect)
+    is_better = (value < 0) == rules.lower_is_better
+    if failures_against("better" if is_better else "worse", decision):
+        return None
     return seeds_needed(
         value, decision.se, decision.degrees, decision.level, seeds, rules.inner_margin
     )
@@ -36,13 +40,13 @@ def needed(decision: Decision, rules: Rules) -> int | None:
 def seeds_needed(
     estimate: float, se: float, degrees: float, level: float, seeds: int, margin: float
 ) -> int | None:
-    """How many seeds in all bring an interval of an estimate to a verdict with `POWER`.
+    """The number of seeds in all with which an estimate's interval gives a verdict with `POWER`.
 
-    The chance is averaged over what is not known yet: the true effect (normal around the estimate)
-    and the standard deviation (inverse chi square). The seeds that exist are counted among them.
+    The probability is averaged over the unknown true effect (normal around the estimate) and
+    standard deviation (inverse chi square). Existing seeds are counted too.
 
     Args:
-        estimate, se, degrees: of ``seeds`` seeds, on the inner scale.
+        estimate, se, degrees: from ``seeds`` seeds, on the inner scale.
         level: two-sided, corrected for all comparisons and looks.
     """
     z, scale = _draws(degrees)
@@ -50,7 +54,7 @@ def seeds_needed(
     truth = estimate + z * sd / seeds**0.5
 
     def chance(count: int) -> float:
-        """The chance that an interval of so many seeds in all gives a verdict."""
+        """The probability that an interval from ``count`` seeds in all gives a verdict."""
         share = seeds / count
         mean = share * estimate + (1 - share) * truth
         spread = sd * (count - seeds) ** 0.5 / count
@@ -80,10 +84,10 @@ def _draws(degrees: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def expected_seeds(family: Family) -> dict[str, float]:
-    """How many seeds each variant of an open comparison is expected to have in the end.
+    """The expected final number of seeds of each variant of an open comparison.
 
-    A comparison with an estimate is expected to end at the first look with as many seeds as
-    `needed` says. One without ends at each look with a chance of a half.
+    A comparison with an estimate is expected to end at the first look with the number of seeds
+    that `needed` gives. One without an estimate ends at each look with probability one half.
     """
     looks = family.rules.looks
     found = {}
@@ -98,8 +102,8 @@ def expected_seeds(family: Family) -> dict[str, float]:
 
 
 def _staying(decision: Decision, rules: Rules) -> Callable[[int, int], float]:
-    """A function: the index of a look and how many looks that is from now → the chance that the
-    comparison is open after it."""
+    """A function: the index of a look, how many looks from now it is → the probability that the
+    comparison is still open after it."""
     if not math.isfinite(decision.se):
         return lambda _, looks: 0.5**looks
     seeds = needed(decision, rules)

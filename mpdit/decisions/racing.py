@@ -24,8 +24,9 @@ def survivors(
         points: point → its values by seed in their order, NaN for a failed run. A point that was
             dropped has fewer values.
     Returns:
-        All points for no seed. After each seed, the better half (rounded up) of those in the race
-        by the mean of their values so far; a point that failed is last. Of equals the earlier wins.
+        All points before the first seed. After each seed, the better half (rounded up) of the
+        points in the race, by the mean of their values so far. A point that failed is last. Of
+        equals the earlier wins.
     """
     alive = list(points)
     sign = 1 if lower_is_better else -1

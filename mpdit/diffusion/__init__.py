@@ -1,1 +1,1 @@
-"""The diffusion process, and the solvers of its reverse."""
+"""The diffusion process, and the solvers of its reverse process."""

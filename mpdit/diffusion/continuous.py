@@ -30,7 +30,7 @@ class Continuous(Target):
         return noise
 
     def finish(self, x: Images) -> Images:
-        """The images that x is at time 0."""
+        """The images, from x at time 0."""
         return x
 
 
@@ -66,12 +66,12 @@ class Flow(Continuous):
 
 
 class EDM(Continuous):
-    """EDM's denoiser D = c_skip x + c_out F(c_in x, c_noise), of which the model is F, with EDM2's
+    """EDM's denoiser D = c_skip x + c_out F(c_in x, c_noise), with the model as F and EDM2's
     log-normal noise levels (EDM, arXiv:2206.00364, table 1 and eq. 7; EDM2, arXiv:2312.02696).
 
     The time is the noise level σ of x = x₀ + σ ε; data are scaled to EDM's standard deviation 0.5.
-    The weight of EDM's loss, 1 / c_out², makes it F's squared error. EDM2's learned uncertainty,
-    which has parameters of its own, is left out.
+    The weight of EDM's loss, 1 / c_out², makes it F's squared error. EDM2 divides that by its
+    expectation at each σ: the flag ``learned_uncertainty``.
     """
 
     log_mean, log_std = -0.4, 1.0  # of σ in training (EDM2's P_mean, P_std)

@@ -1,7 +1,7 @@
-"""What a model learns to predict: its noise levels, its training loss, its output for the solvers.
+"""Prediction targets of a model: noise levels, training loss, and the output for the solvers.
 
-Every objective has the same model with 2C outputs. One without learned variance leaves the last C
-unused, as SiT does, so that all have the same parameters.
+Every objective uses the same model with 2C outputs. An objective without learned variance leaves
+the last C unused, as SiT does, so that all have the same parameters.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Objective(Target):
 
     @abstractmethod
     def epsilon(self, output: Outputs, x_t: Images, t: Indices) -> Outputs:
-        """The output with the noise ε that the prediction implies in its place.
+        """The output in which the noise ε replaces the prediction that implies it.
 
         Args:
             t: original timesteps, 0 … 999.

@@ -24,7 +24,7 @@ TINY = 1e-12
 
 
 class Prediction(NamedTuple):
-    """p(x_{i−1} | x_i) as the model has it: mean, log σ², and the x_0 that it implies."""
+    """The model's p(x_{i−1} | x_i): mean, log σ², and the x_0 that it implies."""
 
     mean: Images
     log_variance: Images
@@ -32,14 +32,14 @@ class Prediction(NamedTuple):
 
 
 class Diffusion(nn.Module):
-    """A chain of noising steps, and the model's place in it.
+    """A chain of noising steps, and its reverse by the model.
 
     Args:
-        timesteps: the original steps (0 … 999, rising) that the chain is made of; None is all.
-        respacing: how `respace` rounds the places of evenly spaced timesteps.
+        timesteps: the original steps (0 … 999, rising) in the chain; None: all.
+        respacing: how `respace` rounds evenly spaced timesteps.
 
     Attributes:
-        timestep_map: (steps,) int64, the original timestep of each step: what the model is given.
+        timestep_map: (steps,) int64, the original timestep of each step, which the model gets.
     """
 
     timestep_map: Tensor
@@ -83,7 +83,7 @@ class Diffusion(nn.Module):
         }
         self.register_buffer("timestep_map", steps, persistent=False)
         for name, values in schedules.items():
-            # float32 also beside float64 images: so the official code has it, to the last bit
+            # float32 even for float64 images, to match the official code bit for bit
             self.register_buffer(name, values.float(), persistent=False)
 
     @property
@@ -120,14 +120,16 @@ class Diffusion(nn.Module):
 
     def pred_xstart(self, model_output: Outputs, x_t: Images, i: Indices) -> Images:
         """The x_0 that the model's ε implies (DDPM eq. 4 solved for it), not clipped."""
-        eps = model_output.chunk(2, dim=1)[0]
+        return self._xstart(model_output.chunk(2, dim=1)[0], x_t, i)
+
+    def _xstart(self, eps: Images, x_t: Images, i: Indices) -> Images:
         return at(self.from_x, i) * x_t - at(self.from_eps, i) * eps
 
     def p_mean_variance(self, model_output: Outputs, x_t: Images, i: Indices) -> Prediction:
-        """What the model's output says of the step before; x_0 is not clipped.
+        """The prediction of the previous state from the model's output; x_0 is not clipped.
 
         Args:
-            model_output: ε and the variance's interpolation v in [-1, 1], one after the other.
+            model_output: ε, then the variance's interpolation v in [-1, 1].
             i: step of this chain (not the original timestep).
         """
         x0 = self.pred_xstart(model_output, x_t, i)
@@ -145,11 +147,20 @@ class Diffusion(nn.Module):
         """
         eps, v = model_output.chunk(2, dim=1)
         mse = image_mean((noise - eps).square())
-        mean, log_variance, _ = self.p_mean_variance(torch.cat((eps.detach(), v), 1), x_t, t)
-        true_mean = self._posterior_mean(x0, x_t, t)
-        kl = normal_kl(true_mean, at(self.log_posterior, t), mean, log_variance)
-        nll = -discretized_log_likelihood(x0, mean, log_variance / 2)
-        vlb = torch.where(t == 0, image_mean(nll), image_mean(kl)) / math.log(2)
+        guess = self._xstart(eps.detach(), x_t, t)
+        log_posterior = at(self.log_posterior, t).to(v.dtype)
+        half = (at(self.log_beta, t) - log_posterior) / 2
+        log_variance = torch.addcmul(log_posterior + half, v, half)  # IDDPM eq. 15
+        # the posterior means differ by their part of x_0 alone
+        apart = (at(self.mean_of_x0, t) * (x0 - guess)).square()
+        kl = normal_kl(apart, log_posterior, log_variance)
+        vlb, last = image_mean(kl), t == 0
+        # one image in a thousand; to check for any, the host would have to wait for the GPU
+        if not t.is_cpu or last.any():
+            mean = self._posterior_mean(guess, x_t, t)
+            nll = -discretized_log_likelihood(x0, mean, log_variance / 2)
+            vlb = torch.where(last, image_mean(nll), vlb)
+        vlb = vlb / math.log(2)
         return {"loss": mse + vlb, "mse": mse, "vlb": vlb}
 
     def step(self, model_output: Outputs, x_t: Images, i: Indices, noise: Images) -> Images:
@@ -180,10 +191,15 @@ def image_mean(x: Images) -> PerSample:
     return x.flatten(1).mean(1)
 
 
-def normal_kl(mean_a: Tensor, log_var_a: Tensor, mean_b: Tensor, log_var_b: Tensor) -> Tensor:
-    """KL(a ‖ b) between normal distributions, elementwise, in nats; shapes broadcast."""
-    difference = (mean_a - mean_b).square() * (-log_var_b).exp()
-    return (log_var_b - log_var_a + (log_var_a - log_var_b).exp() + difference - 1) / 2
+def normal_kl(apart: Tensor, log_var_a: Tensor, log_var_b: Tensor) -> Tensor:
+    """KL(a ‖ b) between normal distributions, elementwise, in nats; shapes broadcast.
+
+    Args:
+        apart: (μ_a − μ_b)².
+    """
+    difference = log_var_a - log_var_b
+    weight = torch.add(apart * (-log_var_a).exp(), 1)
+    return (difference.exp() * weight - difference - 1) / 2
 
 
 def discretized_log_likelihood(x: Images, mean: Images, log_std: Images) -> Images:
@@ -191,9 +207,9 @@ def discretized_log_likelihood(x: Images, mean: Images, log_std: Images) -> Imag
 
     256 bins over [-1, 1], the outer two open-ended.
     """
-    centred, scale = x - mean, (-log_std).exp()
-    below = _normal_cdf(scale * (centred - 1 / 255))
-    up_to = _normal_cdf(scale * (centred + 1 / 255))
+    centred = x - mean
+    ends = torch.stack((centred - 1 / 255, centred + 1 / 255))
+    below, up_to = _normal_cdf((-log_std).exp() * ends).unbind()
     mass = torch.where(x < -0.999, up_to, torch.where(x > 0.999, 1 - below, up_to - below))
     return mass.clamp(min=TINY).log()
 

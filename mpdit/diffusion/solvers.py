@@ -23,16 +23,16 @@ class Solver(ABC):
 
     Args:
         diffusion: the whole process, on the device of the images.
-        steps: how many of its timesteps are visited.
+        steps: the number of its timesteps that are visited.
 
     Attributes:
-        chain: the steps; they are taken from the last to step 0.
+        chain: the steps, which run from the last to step 0.
     """
 
     spacing: ClassVar[Spacing] = "ddpm"
 
     def __init__(self, diffusion: Diffusion, steps: int) -> None:
-        # DiT's single timestep is 0, where x is taken for an image that is nearly without noise
+        # DiT's single timestep is 0, where the model expects an image almost without noise
         self.chain = diffusion.respace(steps, self.spacing if steps > 1 else "log_snr")
 
     @abstractmethod
@@ -40,7 +40,7 @@ class Solver(ABC):
         """x_i → x_{i−1}; after step 0 it is the sample.
 
         Args:
-            output: the model's, at x_i: ε, then the variance's interpolation.
+            output: the model's output at x_i: ε, then the variance's interpolation.
             noise: draws standard normal noise of x's shape.
         """
 
@@ -51,7 +51,7 @@ class Solver(ABC):
         noise: Callable[[], Images],
         on_step: Callable[[], None] = lambda: None,
     ) -> Images:
-        """Samples from noise ``x``; ``model`` is given images and original timesteps."""
+        """Turn noise ``x`` into samples; ``model`` gets images and original timesteps."""
         for i in reversed(range(self.chain.steps)):
             t = self.chain.timestep_map[i].expand(len(x))
             x = self.step(model(x, t), x, i, noise)
@@ -77,9 +77,9 @@ class DDIM(Solver):
 class DPMSolver2M(Solver):
     """DPM-Solver++(2M), algorithm 2 of Lu et al. (arXiv:2211.01095): deterministic, second order.
 
-    The timesteps are spaced evenly in λ = log(α/σ), each the nearest integer whose α and σ are then
-    the exact ones: nothing is interpolated. Without a step before, and onto x_0 (where λ = ∞),
-    it is of first order, which is DDIM.
+    The timesteps are spaced evenly in λ = log(α/σ), rounded to integers; their own α and σ are
+    used, without interpolation. The first step, and the step onto x_0 (where λ = ∞), are of first
+    order, which is DDIM.
     """
 
     spacing = "log_snr"
@@ -113,7 +113,7 @@ class Heun:
     It evaluates the model twice a step, and once in the last step, which is Euler's.
 
     Args:
-        objective: it has the times of the steps.
+        objective: the objective, which defines the times of the steps.
     """
 
     def __init__(self, objective: Continuous, steps: int) -> None:
@@ -127,7 +127,7 @@ class Heun:
         noise: Callable[[], Images],
         on_step: Callable[[], None] = lambda: None,
     ) -> Images:
-        """Samples from noise ``x``; ``model`` is given images and times, and returns dx/dt."""
+        """Turn noise ``x`` into samples; ``model`` gets images and times, and returns dx/dt."""
         del noise
         x = self.objective.start(x)
         for now, after in pairwise(self.schedule):

@@ -1,4 +1,4 @@
-"""What the trainer and the solvers ask of an objective."""
+"""The interface of objectives for the trainer and the solvers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from mpdit.diffusion.process import Images, Outputs, PerSample
 
 Times = Real[Tensor, " batch"]
-"""Of each image how much noise it has: integer timesteps, or real numbers."""
+"""The noise level of each image: integer timesteps, or real numbers."""
 
 
 class Target(ABC):
@@ -23,29 +23,29 @@ class Target(ABC):
 
     @abstractmethod
     def spread(self, count: int) -> Times:
-        """The times from little noise to much, evenly spaced quantiles of that distribution."""
+        """Times from little noise to much noise: evenly spaced quantiles of the distribution."""
 
     @abstractmethod
     def noised(self, x0: Images, t: Times, noise: Images) -> Images:
         """x_t."""
 
     def inputs(self, x_t: Images, t: Times) -> tuple[Images, Times]:
-        """What the model is given in place of x_t and t."""
+        """The model's inputs for x_t and t."""
         return x_t, t
 
     @abstractmethod
     def loss(
         self, output: Outputs, x0: Images, x_t: Images, t: Times, noise: Images
     ) -> dict[str, PerSample]:
-        """``loss``, and of it ``mse`` and ``vlb``, of each sample.
+        """``loss`` of each sample, and its parts ``mse`` and ``vlb``.
 
         Args:
-            output: the model's at `inputs`: its prediction, then the variance's interpolation.
+            output: the model's output at `inputs`: prediction, then the variance's interpolation.
         """
 
     @abstractmethod
     def prediction(self, output: Outputs, x_t: Images, t: Times) -> Tensor:
-        """The output as the solvers take it: ε and the variance on timesteps, else dx/dt.
+        """The output in the solvers' form: ε and the variance on timesteps, else dx/dt.
 
         (batch, 2 · channels, height, width), or as x_t.
         """

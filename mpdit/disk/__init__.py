@@ -1,1 +1,1 @@
-"""What is on disk: the contract between the science that writes it and all that reads it."""
+"""The files on disk: the contract between the science, which writes them, and their readers."""

@@ -24,8 +24,8 @@ ORIGIN = "origin.json"
 DATA = "evaluation/extractors/*.safetensors"
 """The files of the package that are not Python."""
 LAUNCH = "launch.py"
-NOT_EXECUTED = (LAUNCH, "mpdit/grid/", "mpdit/study/")
-"""No number depends on these: a run never imports them (pyproject.toml has the contract)."""
+NOT_EXECUTED = (LAUNCH, "mpdit/commandline/", "mpdit/grid/", "mpdit/study/")
+"""Files on which no number depends: in a run they only parse the command line."""
 
 Files = Mapping[str, bytes]
 """Path below the root → content."""
@@ -52,7 +52,7 @@ def code_files(extensions: Iterable[bytes] = (), root: Path = ROOT) -> dict[str,
 
 
 def is_checkout(root: Path) -> bool:
-    """Whether a folder is a checkout or a snapshot of one, not the packages installed by pip."""
+    """Whether a folder is a checkout or a snapshot of one, and not pip's folder of packages."""
     return (root / LAUNCH).is_file()
 
 
@@ -86,12 +86,12 @@ def executed(files: Files) -> dict[str, bytes]:
 
 
 def origin(files: Files, root: Path = ROOT) -> dict[str, Any]:
-    """Return where the files come from: the values are None or empty where git does not know.
+    """Return where the files come from; values are None or empty where git does not know them.
 
     Returns:
         ``checkout`` (the folder), ``commit``, ``diff`` (of tracked files against the commit),
         ``untracked`` (path → SHA-256 of the files that the commit and the diff lack) and
-        ``submodules`` (path → commit). Of a snapshot, what was recorded when it was made.
+        ``submodules`` (path → commit). For a snapshot, the values recorded when it was made.
     """
     if is_snapshot(root):
         recorded: dict[str, Any] = json.loads((root / ORIGIN).read_bytes())
@@ -157,7 +157,7 @@ def _imports(path: str, source: bytes) -> Iterator[str]:
     try:
         nodes = ast.walk(ast.parse(source))
     except (SyntaxError, ValueError):
-        return  # said with its line when the file is executed
+        return  # reported with its line when the file is executed
     for node in nodes:
         modules: list[str] = []
         if isinstance(node, ast.Import):

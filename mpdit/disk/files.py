@@ -29,7 +29,7 @@ _ANY_ROW = TypeAdapter(dict[str, Any])
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Hold an exclusive lock on ``file``, waiting for it; where there are no locks, none."""
+    """Wait for an exclusive lock on ``file`` and hold it; do nothing where locks do not exist."""
     links.check(file)
     with file.open("a") as handle:
         leases.lock(handle, fcntl.LOCK_EX)
@@ -49,8 +49,8 @@ def make_folder(folder: Path) -> None:
 def new_aside(file: Path) -> Path:
     """Create an empty file of a random name beside ``file``, and return its path.
 
-    In a run that this process has leased it ends in ``.tmp``, and the run's next owner removes what
-    is left of it (`lease`); elsewhere it ends in ``.part``, and `lease.sweep` does.
+    In a run that this process has leased, the name ends in ``.tmp``, and the run's next owner
+    removes leftovers (`lease`); elsewhere it ends in ``.part``, and `lease.sweep` removes them.
 
     Raises:
         ConfigError: when the file or a folder on the way is a link (`links`).
@@ -86,7 +86,7 @@ def written_aside(file: Path, *, sync: bool = True) -> Iterator[Path]:
         except BaseException as error:
             temporary.unlink(missing_ok=True)
             if isinstance(error, OSError):
-                leases.check(file)  # an orphan's errors are caused by the new owner
+                leases.check(file)  # the new owner may have caused an orphan's error
             raise
 
 
@@ -149,7 +149,7 @@ def scan_rows(
     """Read the rows of a JSON-lines file, and the numbers of its damaged lines.
 
     Args:
-        kind: what a row has to be.
+        kind: the type that a row must have.
     """
     try:
         text = file.read_bytes()

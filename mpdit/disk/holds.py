@@ -1,4 +1,4 @@
-"""``held.txt`` in a study's folder: the runs that are not started before they are released.
+"""``held.txt`` in a study's folder: the runs that do not start until they are released.
 
 It has one name a line, and is written under the study's lock. A pool reads it before every start.
 """

@@ -1,4 +1,4 @@
-"""Which run and which data a file belongs to, and the refusal to mix two of them.
+"""Which run and which data a file belongs to; files of two runs or data are not mixed.
 
 Checkpoints, EMA snapshots, sample sets, features and rows of evaluation.jsonl carry a mark: the
 config's id, the hash of the training data, and the config itself, so that a refusal can name the
@@ -30,8 +30,8 @@ class Identity:
 
     Attributes:
         run: the config's id.
-        data: the hash of the training data (`mpdit.data.content`); None where nobody has read them.
-        science: the config without what only says how it is executed (`RunConfig.science`).
+        data: the hash of the training data (`mpdit.data.content`); None before they were read.
+        science: the config without the keys on its execution (`RunConfig.science`).
     """
 
     run: str
@@ -43,7 +43,7 @@ class Identity:
         return cls(config.id, data, config.science())
 
     def mark(self) -> Mark:
-        """What a file of this run carries."""
+        """The mark that files of this run carry."""
         return asdict(self)
 
     def short(self) -> dict[str, str | None]:
@@ -51,15 +51,15 @@ class Identity:
         return {"run": self.run, "data": self.data}
 
     def filled(self, mark: Mark) -> Identity:
-        """With the data that a mark names, where nobody has read any."""
+        """This identity, with the data of ``mark`` where its own data were not read."""
         return self if self.data else replace(self, data=mark.get("data"))
 
     def check(self, mark: Mark | None, file: object, made: str = "was made") -> None:
-        """Compare the mark of a file that is about to be used.
+        """Compare this identity with the mark of a file that is about to be used.
 
         Args:
-            file: where it lies.
-            made: how it came about, in words.
+            file: the file's path.
+            made: how the file was made, in words.
 
         Raises:
             ConfigError: saying what differs; a file without a mark is accepted.
@@ -86,7 +86,7 @@ class Identity:
 
 
 def same_id(one: str, other: str) -> bool:
-    """Whether two ids are one: version 0.1 wrote the first eight of the twelve digits."""
+    """Whether two ids are equal; version 0.1 wrote the first eight of the twelve digits."""
     return bool(one) and bool(other) and (one.startswith(other) or other.startswith(one))
 
 
@@ -102,7 +102,7 @@ def parse_mark(text: str | bytes | None) -> dict[str, Any]:
 def _differences(
     old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, str, str]]:
-    """Dotted key, old value, new value (as JSON) of what differs."""
+    """(dotted key, old value, new value) of each key that differs; values as JSON."""
     for key in sorted(old.keys() | new.keys()):
         one, other = old.get(key), new.get(key)
         if isinstance(one, Mapping) and isinstance(other, Mapping):

@@ -4,7 +4,7 @@ A node that fails or loses its network may leave the process of its allocation r
 still writes after Slurm has restarted the job elsewhere. Hence the rules:
 
 1.  ``lock`` names the run's owner, which holds it (flock) as long as it lives. A process takes the
-    run by replacing the lock with one of its own that it already holds.
+    run by replacing the lock with its own, which it already holds.
 2.  Any process may take a run that nobody holds, except an earlier allocation of its last job.
 3.  A held run may be taken by a later allocation of the holder's job (with a higher restart count).
     Any job of the same user may take it when Slurm reports that the holder's job, of the same
@@ -46,17 +46,17 @@ from mpdit.errors import ConfigError
 
 TRIES = 20
 TRY_S = 0.05
-"""A reader (is_held) also holds the lock for an instant."""
+"""Attempts to take a lock: a reader (is_held) also holds it for an instant."""
 
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
-"""What flock answers on a file system without locks: Lustre without flock, NFS with nolock."""
+"""flock's errors on a file system without locks: Lustre without flock, NFS with nolock."""
 
 _LEFT = re.compile(r"\.(.+\.[0-9a-f]{16}\.tmp|lock\.[0-9a-f]{16}|.+\.safetensors\.[a-z0-9_]{8})")
-"""What killed processes leave: files written aside, locks, features as version 0.1 wrote them."""
+"""Leftovers of killed processes: files written aside, locks, features of version 0.1."""
 
 _ABANDONED = re.compile(r"\..+\.(tmp|part)")
 ABANDONED_S = 3600
-"""Seconds after which a file that was written aside counts as a killed process's."""
+"""Seconds after which a file that was written aside counts as left by a killed process."""
 
 log = logging.getLogger("mpdit")
 
@@ -68,7 +68,7 @@ class BusyError(RuntimeError):
 
 
 class LeaseLostError(BusyError):
-    """Another process has taken over the run that this one was executing."""
+    """Another process has taken over the run that this process was executing."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def take(folder: Path) -> Iterator[Lease]:
 
 
 def sweep(found: Iterable[Path]) -> None:
-    """Remove those of some files that were written aside an hour ago and never renamed."""
+    """Remove the files among ``found`` that were written aside an hour ago and never renamed."""
     for left in found:
         if _ABANDONED.fullmatch(left.name):
             with suppress(FileNotFoundError):
@@ -203,7 +203,7 @@ def sweep(found: Iterable[Path]) -> None:
 
 @contextmanager
 def share(lease: Lease) -> Iterator[Lease]:
-    """Check this process's writes too; for a process that works for the owner."""
+    """Check the writes of this process too, which works for the owner."""
     _leases.append(lease)
     try:
         yield lease
@@ -224,10 +224,10 @@ def check(path: Path) -> None:
 
 
 def lock(file: IO[Any], kind: int) -> bool | None:
-    """Lock by flock: whether it was granted, None on a file system without locks.
+    """Lock by flock; return whether it was granted, None on a file system without locks.
 
     Args:
-        kind: ``fcntl.LOCK_EX`` or ``LOCK_SH``; with ``LOCK_NB`` nobody waits.
+        kind: ``fcntl.LOCK_EX`` or ``LOCK_SH``; with ``LOCK_NB`` the call does not wait.
     """
     try:
         fcntl.flock(file, kind)
@@ -268,7 +268,7 @@ def lease_of(path: Path) -> Lease | None:
 
 
 def _open_lock(folder: Path) -> tuple[IO[bytes], bool]:
-    """Open the lock. The second value: whether it was free, so that this process now holds it."""
+    """Open the lock; return it, and whether it was free, so that this process now holds it."""
     file = folder / "lock"
     handle: IO[bytes]
     for _ in range(TRIES):
@@ -305,7 +305,7 @@ def _replace_lock(folder: Path, owner: Owner) -> IO[bytes]:
 
 
 def _empty_lock(lease: Lease) -> None:
-    """Release a run where the kernel does not: nobody holds it any more."""
+    """Release a run, where the kernel does not, by an empty lock."""
     with suppress(OSError, LeaseLostError):
         lease.check()
         os.truncate(lease.folder / "lock", 0)
@@ -321,7 +321,7 @@ def _read_owner(folder: Path) -> Owner:
 def _parse(content: bytes) -> Owner:
     """Read the owner from a lock's content: nobody where it was just created or is damaged.
 
-    What a newer version has added is ignored.
+    Keys that a newer version has added are ignored.
     """
     try:
         return _OWNER.validate_json(content)

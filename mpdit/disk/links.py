@@ -1,7 +1,7 @@
-"""The rule on symbolic links: none inside a study or a run is followed to write or to delete.
+"""The rule on symbolic links: nothing is written or deleted through a link inside a study or run.
 
-The folder of somebody else could lead elsewhere. The folder of the study or run itself may be a
-link, and so may what is above it: people link scratch space.
+A link in somebody else's folder could lead anywhere. The folder of the study or run itself may be a
+link, and so may the folders above it: people link scratch space.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mpdit.errors import ConfigError
 
-_guarded: set[Path] = set()  # folders as they were named; what is written below begins with them
+_guarded: set[Path] = set()  # folders as they were named; paths written below begin with them
 
 
 def guard(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """ADM's .npz layout, in batches: images (arr_0) and labels (arr_1), or statistics (mu, sigma).
 
-Sample sets and reference files have it (guided-diffusion's evaluations); `numpy.load` reads it, all
-at once. No torch.
+Sample sets and reference files have this layout (guided-diffusion's evaluations); `numpy.load`
+reads a whole file at once. No torch.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from mpdit.errors import ConfigError
 
 DAMAGES = (
     *(zipfile.BadZipFile, zlib.error, struct.error, ValueError, EOFError),
-    *(KeyError, RuntimeError),  # a name that is not there; what seems to be encrypted
+    *(KeyError, RuntimeError),  # a missing name; an archive that seems encrypted
 )
 EXTRACTOR = "extractor"
-"""The array, of ours alone, that names the extractor of mu and sigma."""
+"""The array that names the extractor of mu and sigma; only files of mpdit have it."""
 SYMMETRIC = 1e-6
-"""By how much of its largest value a covariance may differ from its transpose."""
+"""The most, relative to its largest value, that a covariance may differ from its transpose."""
 MOST_PIXELS = 2**22
-"""Values of one image of a file; a few bytes of zeros may stand for any number of them."""
+"""The most values of one image: a few compressed bytes could unfold to any number of zeros."""
 MOST_BYTES = 1024
-"""Of one value: an extractor's name is one."""
+"""The most bytes of one value, such as an extractor's name."""
 MOST_FEATURES = 2**14
-"""Features whose covariance a file may hold: 2 GiB of them."""
+"""The most features whose covariance a file may hold: 2 GiB."""
 Images = UInt8[np.ndarray, "images height width channels"]
 
 
@@ -46,12 +46,12 @@ class DamagedError(ConfigError):
 
 
 class Contents(NamedTuple):
-    """What a file holds: its arrays' names, and the shape of its images, if there are any.
+    """The contents of a file: its arrays' names, and the shape of its images, if it has any.
 
     Attributes:
-        checksum: the CRC-32 that the file keeps of its images.
-        usable: whether the images are what they should be: uint8 (N, H, W, C), row by row.
-        mark: which run and data they belong to; empty where the file does not say.
+        checksum: the CRC-32 of the images that the file stores.
+        usable: whether the images have the right form: uint8 (N, H, W, C), row by row.
+        mark: the run and data that the images belong to; empty where the file does not say.
     """
 
     arrays: frozenset[str]
@@ -63,10 +63,10 @@ class Contents(NamedTuple):
 
 
 def contents(file: Path) -> Contents:
-    """Look into a file without reading its arrays.
+    """Read a file's contents without its arrays.
 
     Raises:
-        DamagedError: when it is no such file.
+        DamagedError: when it is not an .npz file.
     """
     with _whole(file), zipfile.ZipFile(file) as archive:
         held = frozenset(name.removesuffix(".npy") for name in archive.namelist())
@@ -88,10 +88,10 @@ def contents(file: Path) -> Contents:
 
 
 def images(file: Path, at_once: int) -> Iterator[Images]:
-    """The images of a file that has usable ones, ``at_once`` of them at a time, each read once.
+    """Yield the usable images of a file, ``at_once`` at a time; each is read once.
 
     Raises:
-        DamagedError: when they cannot be read to their end, or are not those that were written.
+        DamagedError: when they cannot be read to their end, or differ from those written.
     """
     with _whole(file), zipfile.ZipFile(file) as archive, archive.open("arr_0.npy") as array:
         (count, *image), _, _ = _header(array)
@@ -108,7 +108,7 @@ def statistics(
     """The mean and covariance of a file that has them.
 
     Raises:
-        DamagedError: when they cannot be read, or are no mean and covariance of one space.
+        DamagedError: when they cannot be read, or are no mean and covariance of the same features.
     """
     most = MOST_FEATURES
     with _whole(file), zipfile.ZipFile(file) as archive:
@@ -127,12 +127,12 @@ def statistics(
 
 
 def extractor(file: Path) -> tuple[str, str] | None:
-    """Whose mean and covariance a file has: an extractor's name and the hash of its weights.
+    """The extractor of a file's mean and covariance: its name and the hash of its weights.
 
-    None where it does not say, as ADM's do not.
+    None where the file does not say, as ADM's files do not.
 
     Raises:
-        DamagedError: when it cannot be read.
+        DamagedError: when the file cannot be read.
     """
     with _whole(file), zipfile.ZipFile(file) as archive:
         if f"{EXTRACTOR}.npy" not in archive.namelist():
@@ -147,7 +147,7 @@ def add_statistics(
     covariance: Float64[np.ndarray, "features features"],
     extractor: tuple[str, str],
 ) -> None:
-    """Put the statistics of its images into a file, and whose they are.
+    """Add to a file the statistics of its images, and the extractor that made them.
 
     Raises:
         OSError: when there is no room.
@@ -183,7 +183,7 @@ def write(
     """Write images that come in batches, and their labels, compressed.
 
     Args:
-        mark: which run and data they belong to; kept as the archive's comment.
+        mark: the run and data that they belong to; kept as the archive's comment.
 
     Raises:
         OSError: when there is no room.
@@ -203,10 +203,10 @@ def write(
 
 
 def read_array(stream: IO[bytes], most: int) -> np.ndarray:
-    """The array of an .npy of at most so many values, which its header says before any is read.
+    """The array of an .npy, which may have at most ``most`` values by its header.
 
     Raises:
-        ValueError: when it has more, or holds objects, or is no array.
+        ValueError: when it has more values, holds objects, or is not an array.
     """
     shape, _, dtype = _header(stream)
     if math.prod(shape) > most or dtype.itemsize > MOST_BYTES:
@@ -224,7 +224,7 @@ def _read(archive: zipfile.ZipFile, name: str, most: int) -> np.ndarray:
 
 
 def _header(array: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Of an opened .npy: shape, whether it is stored column by column, type."""
+    """The header of an opened .npy: shape, whether it is stored column by column, type."""
     np.lib.format.read_magic(array)
     return np.lib.format.read_array_header_1_0(array)
 
@@ -237,7 +237,7 @@ def _whole(file: Path) -> Iterator[None]:
     except DAMAGES as error:
         raise DamagedError(f"{file} is damaged: {error}") from None
     except OSError as error:
-        # a place that no file has, or what only looks like another kind of compression
+        # a position outside the file, or an unknown kind of compression
         if error.errno not in (errno.EINVAL, None):
             raise
         raise DamagedError(f"{file} is damaged: {error}") from None

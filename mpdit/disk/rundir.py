@@ -8,14 +8,15 @@ extensions/         copies of the user's extensions that the run uses, which it 
 code.json           the snapshot of the code that it executes (see mpdit.study.codesnapshot)
 provenance.json     code version and diff, packages, host, device, threads; one entry a start
 state.json          stage, step, heartbeat; replaced atomically
-log.txt             what the run reported
+log.txt             the run's messages
 metrics.jsonl       step, loss, mse, vlb, grad_norm, learning_rate, images_per_s, memory_mb,
                     seconds, mfu (share of the devices' peak FLOP/s, where that is known)
-tensorboard/        the same as events, where train.tensorboard is set
+track.json          which of these rows the tool of train.track has; beside it the tool's own
+                    tensorboard/ or wandb/
 magnitudes.jsonl    the probe: step, site (mpdit.training.probe), blocks (one magnitude a block)
 model.json          parameters in all and by part, forward FLOPs of one image
 classes.json        the classes' names by label, where the data has them
-images.json         how many images of each class it is trained on
+images.json         the number of images of each class that it is trained on
 checkpoints/, ema/  resumable state; EMA snapshots as safetensors
 samples/            samples.npz (arr_0: uint8 N,H,W,C; arr_1: labels), grid.png; other sets as
                     NAME.npz, NAME.png; NAME.shards/ while a set is drawn
@@ -56,15 +57,24 @@ PAPER, PUBLISHED = "paper", "published"
 STAGES = ("train", "sample", "evaluate", "done")
 
 
+def share_done(stage: str, step: int, steps: int) -> float:
+    """The fraction of a run that is done; training counts for nine tenths."""
+    fraction = step / steps if steps else 0.0
+    shares = {"train": 0.9 * fraction, "sample": 0.9 + 0.08 * fraction, "done": 1.0}
+    return shares.get(stage, 0.98)
+
+
 @dataclass(frozen=True)
 class RunState:
-    """What a run last reported: times in Unix seconds, eta in seconds, rate in images/s."""
+    """A run's last report: times in Unix seconds, eta in seconds, rate in images/s."""
 
     stage: str = "train"
     step: int = 0
     steps: int = 0
     heartbeat: float = 0.0
     started: float = 0.0
+    interruptions: int = 0
+    """How often it was resumed after a process that ended without recording an error."""
     rate: float | None = None
     eta: float | None = None
     loss: float | None = None
@@ -74,11 +84,11 @@ class RunState:
     error: str | None = None
     """The last line of the exception that ended it."""
     stopped: str | None = None
-    """The signal that ended it with its state kept."""
+    """The signal that stopped it; its state is kept."""
 
     @property
     def diverged(self) -> bool:
-        """Whether its training or samples became NaN or infinite: the same command ends alike."""
+        """Whether its training or samples became NaN or infinite; a repetition would too."""
         return re.search(r"is (nan|-?inf) at step|not finite numbers", self.error or "") is not None
 
 
@@ -112,7 +122,7 @@ class RunDir:
         return self.path / "samples"
 
     def exists(self) -> bool:
-        """Whether the folder is a run's: it has a config.yaml, or nobody may look."""
+        """Whether the folder is a run's: it has a config.yaml, or must not be read."""
         try:
             return (self.path / "config.yaml").exists()
         except PermissionError:
@@ -136,7 +146,7 @@ class RunDir:
         """Create the folder, its config.yaml, and its copies of the extensions that it uses.
 
         Args:
-            known_keys: keep the keys that config.yaml has, for the older code that will read it.
+            known_keys: write only the keys that config.yaml already has, for older code.
         """
         make_folder(self.path)
         write_extensions(self.path, config.extensions)
@@ -151,7 +161,7 @@ class RunDir:
         """Read the run's config.
 
         Raises:
-            ConfigError: when there is none, or it is not one, with its line.
+            ConfigError: when there is no config, or it is not valid, with its line.
         """
         text = read_config(self.path)
         try:
@@ -160,17 +170,17 @@ class RunDir:
             raise text.error(tuple(error.key.split(".")), error.message) from None
 
     def load(self) -> RunConfig:
-        """The run's config, to work on the run: the extensions that it uses are executed.
+        """Read the run's config and execute the extensions that it uses.
 
         Raises:
-            ConfigError: as `config`; when a copy is missing or was changed, or fails.
+            ConfigError: as `config`; when a copy of an extension is missing, changed, or fails.
         """
         config = self.config()
         extensions.load_copies(self.path, config.extensions)
         return config
 
     def state(self) -> RunState | None:
-        """Return the last state written. None before the first, or when it is damaged."""
+        """Return the last state written; None before the first, or when the file is damaged."""
         file = self.path / "state.json"
         try:
             content = file.read_bytes()
@@ -218,33 +228,55 @@ _ID = re.compile(r".*-([0-9a-f]{12}|[0-9a-f]{8})")
 
 
 def id_in(name: str) -> str | None:
-    """The id at the end of a run folder's name: of twelve digits, or, in version 0.1, the first
-    eight of them."""
+    """The id at the end of a run folder's name: twelve digits, or their first eight in version
+    0.1."""
     match = _ID.fullmatch(name)
     return match[1] if match else None
 
 
 def find_run(word: str, results: Path) -> RunDir:
-    """A run's folder, or the name, the id or the beginning of the name of one in any study.
+    """Find a run by its folder, or by its name, its id or the beginning of its name.
+
+    Args:
+        word: may begin with its study, ``STUDY/RUN``.
+        results: the folder of all studies; a name alone is searched in each study.
 
     Raises:
-        ConfigError: when there is none, or more than one.
+        ConfigError: when no run matches, or more than one.
     """
     path = Path(word)
     if (path / "config.yaml").is_file():
         return RunDir(path.resolve())
-    runs = [file.parent for file in results.glob("*/*/config.yaml")]
-    last = path.name
+    last, study = path.name, path.parent
+    found_in = [results.glob("*/*/config.yaml")]
+    if study != Path():
+        found_in = [folder.glob("*/config.yaml") for folder in (study, results / study)]
+    # results itself may be the present folder, and both the same
+    folders = {file.parent.resolve(): file.parent for files in found_in for file in files}
+    runs = sorted(folders.values())
     exact = [run for run in runs if last == run.name or (id_in(run.name) or "").startswith(last)]
     found = exact or [run for run in runs if run.name.startswith(last)]
     if len(found) == 1:
         return RunDir(found[0])
     if found:
         listed = ", ".join(str(run) for run in found[:4]) + (", …" if len(found) > 4 else "")
-        raise ConfigError(f"{word!r} could be any of {len(found)} runs: {listed}")
+        raise ConfigError(
+            f"{word!r} could be any of {len(found)} runs: {listed}. Write STUDY/RUN, with more "
+            "letters of the run's name; logs STUDY --only PATTERN prints several logs"
+        )
     raise ConfigError(
         f"there is no run {word!r} under {results}.{nearest(last, [run.name for run in runs])}"
     )
+
+
+def chosen_run(word: str, results: Path) -> RunDir:
+    """The run that the user named: by its folder, or as in `find_run`.
+
+    Raises:
+        ConfigError: when neither a folder nor a run has this name.
+    """
+    path = Path(word)
+    return RunDir(path) if path.exists() else find_run(word, results)
 
 
 def read_config(folder: Path) -> YamlText:
@@ -263,7 +295,7 @@ def read_config(folder: Path) -> YamlText:
 
 
 def _updated(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """The old tree with its values replaced by the new one's."""
+    """The old tree, with the values of the new tree."""
     return {
         key: _updated(value, new[key])
         if isinstance(value, dict) and isinstance(new.get(key), dict)

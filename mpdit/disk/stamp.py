@@ -1,7 +1,7 @@
 """Whether a file is still the one that was read, without reading it again. No torch.
 
-A write within the same tick of the clock could change none of the times, so what has changed in the
-last :data:`SETTLED` seconds is not to be remembered at all.
+A second write within the same tick of the clock would change no time. So a file that changed in the
+last :data:`SETTLED` seconds must not be remembered at all.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ SETTLED = 3.0
 
 
 class Stamp(NamedTuple):
-    """What differs when a file's content does; times in nanoseconds.
+    """Values that change with a file's content; times in nanoseconds.
 
-    Nobody can set ``changed``, so that a copy with another file's times is seen as well.
+    Programs cannot set ``changed``, so it reveals a copy with another file's times.
     """
 
     inode: int

@@ -1,10 +1,10 @@
 """YAML text → plain values, and the line where each of them was written.
 
-Size, depth and what aliases stand for are bounded; duplicate keys and tags are refused, and in what
-people write control characters. Anchors,
-aliases and merge keys (``<<: *base``) are allowed. In what people write, scalars follow YAML 1.2
-where PyYAML's 1.1 differs: only ``true`` and ``false`` are booleans, ``1e-3`` is a number and
-``1:30`` is text; besides, ``400_000`` is an integer. What PyYAML dumped is read back as it was.
+Size, depth and the values behind aliases are bounded. Duplicate keys and tags are refused. Anchors,
+aliases and merge keys (``<<: *base``) are allowed. In files that people write, control characters
+are refused too, and scalars follow YAML 1.2 where PyYAML's 1.1 differs: only ``true`` and ``false``
+are booleans, ``1e-3`` is a number and ``1:30`` is text; besides, ``400_000`` is an integer. Text
+that PyYAML dumped is read back unchanged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mpdit.text import CONTROL, printable
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 MAX_ALIASED = 100_000
-"""Values that aliases may add to those that are written out."""
+"""The most values that aliases may add to the values written out."""
 
 Where = tuple[str | int, ...]
 """The keys and list indices that lead to a value."""
@@ -32,6 +32,7 @@ _FLOAT = re.compile(
     r"[-+]?([0-9](_?[0-9])*(\.([0-9](_?[0-9])*)?)?|\.[0-9]+)([eE][-+]?[0-9]+)?"
 )  # each digit has one place in it: others take quadratic time
 _COMPARISON = re.compile(r"[:\[,-]\s*(>|>=|!=)\s*[-+.\d]")
+_CLOSE_COLON = re.compile(r"[{,]\s*[\w.]+:[^\s/]")
 _WORDS: dict[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 
@@ -54,10 +55,10 @@ class YamlText:
 
 
 def read(file: Path) -> tuple[str, YamlText]:
-    """Read a YAML file that a person wrote: its text, and what it contains.
+    """Read a YAML file that a person wrote; return its text, and the parsed text.
 
     Raises:
-        ConfigError: when it cannot be read, or is refused.
+        ConfigError: when the file cannot be read, or its text is refused.
     """
     try:
         text = read_text(file)
@@ -70,7 +71,7 @@ def read(file: Path) -> tuple[str, YamlText]:
 
 
 def read_text(file: Path) -> str:
-    """Read a text file, but no more of it than :func:`parse` needs to refuse its size.
+    """Read a text file; of a large file, only as much as :func:`parse` needs to refuse its size.
 
     Raises:
         OSError: when it cannot be read.
@@ -100,8 +101,15 @@ def parse(text: str, name: str = "grid", *, dumped: bool = False) -> YamlText:
         mark = error.problem_mark or error.context_mark
         line = "" if mark is None else f":{mark.line + 1}"
         reason = ", ".join(filter(None, (error.context, error.problem)))
-        if mark is not None and _COMPARISON.search((*text.splitlines(), "")[mark.line]):
+        there = "" if mark is None else (*text.splitlines(), "")[mark.line]
+        if _COMPARISON.search(there):
             reason += ". A comparison is text in quotes, such as '>=1e-3'"
+        elif reason.startswith("mapping values") and there.count(": ") > 1:
+            reason += ". Text with a colon needs quotes"
+        elif "block" in reason or reason.startswith("mapping values"):
+            reason += ". Check the quotes and the indentation of this line and of those before it"
+        elif _CLOSE_COLON.search(there):
+            reason += ". In braces, write a space after each colon, such as {looks: [3, 5]}"
         prefix = "" if isinstance(error, _RefusedError) else "not valid YAML: "
         raise ConfigError(f"{name}{line}: {prefix}{reason}") from None
     except (yaml.YAMLError, ValueError) as error:
@@ -114,8 +122,8 @@ def parse(text: str, name: str = "grid", *, dumped: bool = False) -> YamlText:
 def parse_value(text: str, name: str) -> YamlText:
     """Parse one value of a command line.
 
-    Brackets, braces and quotes are as in a file. All else is one scalar, up to its last character:
-    it may hold ``#`` or ``: `` and begin with ``*``. Nothing is the empty text.
+    Brackets, braces and quotes are as in a file. Any other text is one scalar, which may hold ``#``
+    or ``: `` and begin with ``*``. No text is the empty scalar.
 
     Raises:
         ConfigError: as `parse`, and for text after the value.
@@ -161,7 +169,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         self.depth -= 1
 
     def visit(self, node: Any, depth: int) -> None:
-        """Refuse a node with a tag, and aliases that lead to too many nodes or in a circle."""
+        """Refuse a node with a tag, and aliases that are circular or expand to too many nodes."""
         self.visits_left -= 1
         if self.visits_left < 0:
             raise _RefusedError(node, f"aliases stand for more than {MAX_ALIASED:,} values")
@@ -171,7 +179,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
             raise _RefusedError(node, f"tags ({node.tag}) are not allowed")
 
     def value(self, node: Any, where: Where) -> Any:
-        """Return the value of a node, and record the lines of what is in it below ``where``."""
+        """Return the value of a node, and record the lines of its entries below ``where``."""
         self.visit(node, len(where))
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node)
@@ -185,7 +193,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         return values if is_mapping else list(values.values())
 
     def entries(self, mapping: Any, depth: int) -> dict[Any, tuple[Any, Any]]:
-        """Return the nodes of key and value by key: its own, and before them the merged ones."""
+        """Return key → (key's node, value's node): first the merged entries, then its own."""
         own: dict[Any, tuple[Any, Any]] = {}
         for key, value in mapping.value:
             self.visit(key, depth)
@@ -220,7 +228,7 @@ class _PlainLoader(_Loader):
         return ""
 
     def visit(self, node: Any, depth: int) -> None:
-        """Refuse control characters too: a terminal would obey them, and no path may have NUL."""
+        """Refuse control characters too: a terminal obeys them, and a path cannot hold NUL."""
         super().visit(node, depth)
         if isinstance(node, yaml.ScalarNode) and (found := CONTROL.search(node.value)):
             raise _RefusedError(node, f"text holds the control character {printable(found[0])}")

@@ -1,8 +1,8 @@
-"""``python -m mpdit.ema RUN --std 0.03``: averages of other widths."""
+"""``python -m mpdit.ema RUN --std 0.03``: averages of other widths, as ``mpdit ema``."""
 
 import sys
 
-from mpdit.ema.posthoc import main
+from mpdit.commandline.door import door
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(door(sys.argv[1:], "mpdit.ema", "ema"))

@@ -1,4 +1,4 @@
-"""Post-hoc EMA: ``python -m mpdit.ema RUN --std 0.03 0.07``.
+"""Post-hoc EMA: ``mpdit ema RUN --std 0.03 0.07``.
 
 The average of any relative width is a least-squares combination of a run's snapshots (EDM2, Karras
 et al., arXiv:2312.02696, algorithm 3). Reconstructions are stored beside the snapshots in the same
@@ -7,7 +7,6 @@ format and never used as inputs: those are the snapshots of the config's ``train
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,7 @@ from torch import Tensor
 from mpdit.config import RunConfig
 from mpdit.disk.identity import Identity, Mark
 from mpdit.disk.npz import DamagedError
-from mpdit.disk.rundir import RunDir
+from mpdit.disk.rundir import RunDir, chosen_run
 from mpdit.ema.power import (
     SnapshotFile,
     posthoc_errors,
@@ -31,7 +30,7 @@ from mpdit.ema.power import (
     snapshot_file,
     write_snapshot,
 )
-from mpdit.errors import EXIT_DONE, ConfigError, command
+from mpdit.errors import ConfigError
 from mpdit.model import DiT
 from mpdit.progress import Progress
 from mpdit.runtime.session import log
@@ -62,7 +61,7 @@ class Fit:
         missing: snapshots that the run should have up to that step, but lacks.
         parameters: names of the averaged tensors; all others are fixed tables.
         shapes: the shape of each tensor in a snapshot.
-        mark: which run and data the snapshots belong to.
+        mark: the run and data that the snapshots belong to.
     """
 
     stds: tuple[float, ...]
@@ -139,7 +138,7 @@ def combine(
     """
     with _opened(made_of.snapshots[-1].file) as file:
         stored = {name: file.read(name) for name in made_of.shapes}
-        # allocated all at once: allocating in turn with the sums would fragment memory
+        # allocate all at once: allocating between the sums would fragment memory
         results = [
             {
                 name: torch.empty_like(tensor) if name in made_of.parameters else tensor.clone()
@@ -170,7 +169,7 @@ def combine(
 def reconstruct(run: RunDir, std: float, step: int | None = None) -> dict[str, Tensor]:
     """Return a model's state dict with the average of relative width ``std`` at ``step``.
 
-    Doubts about it are logged.
+    Warnings about the reconstruction are logged.
 
     Raises:
         ConfigError: as `fit`.
@@ -246,7 +245,7 @@ def _check(file: Path, shapes: dict[str, tuple[int, ...]], own: Identity) -> Mar
     with _opened(file) as snapshot:
         own.check(snapshot.mark, file, "was trained")
         if snapshot.shapes() != shapes:
-            raise ConfigError(f"{file} is not of this run's model. Delete it to go without it")
+            raise ConfigError(f"{file} belongs to another model. Delete it to continue without it")
         return snapshot.mark
 
 
@@ -256,7 +255,7 @@ def _opened(file: Path) -> Iterator[SnapshotFile]:
         with SnapshotFile(file) as snapshot:
             yield snapshot
     except DamagedError as error:
-        raise ConfigError(f"{error}. Delete it to go without it") from None
+        raise ConfigError(f"{error}. Delete it to continue without it") from None
 
 
 def _shares(made_of: Fit) -> list[list[str]]:
@@ -274,20 +273,17 @@ def _shares(made_of: Fit) -> list[list[str]]:
     return shares
 
 
-@command
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m mpdit.ema",
-        description="Make EMA snapshots of other relative widths from those that training stored.",
-    )
-    parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument(
-        "--std", type=float, nargs="+", required=True, help=f"relative widths, 0 < std < {WIDEST}"
-    )
-    parser.add_argument("--step", type=int, help="of a stored snapshot (the newest)")
-    given = parser.parse_args()
-    _write(RunDir(given.run), given.std, given.step)
-    return EXIT_DONE
+def make_snapshots(run: str, results: Path, std: list[float], step: int | None) -> None:
+    """``mpdit ema``: write the averages of other widths beside a run's snapshots.
+
+    Args:
+        std: relative widths.
+        step: training step of a stored snapshot; None: the newest.
+
+    Raises:
+        ConfigError: when a width cannot be made, or has been averaged in training.
+    """
+    _write(chosen_run(run, results), std, step)
 
 
 def _write(run: RunDir, stds: list[float], step: int | None) -> None:

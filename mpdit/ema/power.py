@@ -84,7 +84,7 @@ class PowerEMA:
 
 
 def whole_model(model: torch.nn.Module, average: Sequence[Tensor]) -> dict[str, Tensor]:
-    """A model's state with an average in the place of its parameters: only its tables remain."""
+    """A model's state in which an average replaces the parameters; its tables remain."""
     names = [name for name, _ in model.named_parameters()]
     return {**model.state_dict(), **dict(zip(names, average, strict=True))}
 
@@ -98,7 +98,7 @@ def write_snapshot(file: Path, tensors: dict[str, Tensor], mark: Mark | None = N
     """Replace ``file`` by a whole model's weights and tables, with their checksums.
 
     Args:
-        mark: which run and data they belong to.
+        mark: the run and data that they belong to.
 
     Raises:
         OSError: when the disk is full; the old content is kept.
@@ -110,7 +110,7 @@ def write_snapshot(file: Path, tensors: dict[str, Tensor], mark: Mark | None = N
     # one key: safetensors writes several in any order, and the same snapshot is the same bytes
     metadata = {METADATA: json.dumps(about, sort_keys=True)}
     with written_aside(file) as temporary:
-        mode = temporary.stat().st_mode  # as the umask has it: what safetensors makes is 0600
+        mode = temporary.stat().st_mode  # by the umask; safetensors would set 0600
         try:
             save_file(tensors, temporary, metadata)
         except SafetensorError as error:  # only its text has the system's error number
@@ -128,7 +128,7 @@ class SnapshotFile:
     Those of version 0.1 have no checksums. The file is mapped until it is closed.
 
     Attributes:
-        mark: which run and data it belongs to; empty where it does not say.
+        mark: the run and data that it belongs to; empty where it has none.
 
     Raises:
         DamagedError: when it is torn.
@@ -153,7 +153,7 @@ class SnapshotFile:
         self._opened.__exit__(None, None, None)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of every tensor, by name; none is read."""
+        """The shape of every tensor, by name, without reading the tensors."""
         names = self._opened.keys()
         return {name: tuple(self._opened.get_slice(name).get_shape()) for name in names}
 

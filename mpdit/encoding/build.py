@@ -1,9 +1,8 @@
-"""Making a latent store: shard by shard, by several processes, in as many attempts as it takes.
+"""Make a latent store shard by shard, by several processes, resumed after any interruption.
 
-A shard is written aside, synced, summed up in ``moments-00000.json`` and then counts as done, as
-long as its images are those that were encoded. Each process makes every ``processes``-th shard, and
-the first one writes the manifest when all shards are there. They do not talk to each other
-otherwise.
+A shard is written aside, synced, summarized in ``moments-00000.json``, and then counts as done
+while its images do not change. Each process makes every ``processes``-th shard, and the first
+process writes the manifest when all shards exist. The processes do not communicate otherwise.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from mpdit.progress import Progress
 
 PLAN = "encoding.json"
 _IMAGES = {"images", "classes", "hash", "content"}
-"""What the images decide of a plan. A store of other images that was begun is restarted."""
+"""The fields of a plan that the images determine. A store begun with other images is restarted."""
 SHARDS = 256
 SMALLEST_SHARD = 1024
 
@@ -51,8 +50,8 @@ def build_store(encoder: Encoder, path: Path, rank: int, processes: int) -> Mani
         the finished store's manifest, in the first process.
 
     Raises:
-        ConfigError: when the folder holds a store that was made with other settings or of other
-            images, when latents are not finite, and when images are changed meanwhile.
+        ConfigError: when the folder holds a store of other settings or images, when latents are not
+            finite, and when images change meanwhile.
         OSError: when the disk is full.
     """
     if (path / MANIFEST).exists():
@@ -75,15 +74,15 @@ def build_store(encoder: Encoder, path: Path, rank: int, processes: int) -> Mani
 
 
 def _begin(encoder: Encoder, path: Path) -> StorePlan:
-    """Make the folder, or see what was begun in it.
+    """Make the folder, or read the plan that was begun in it.
 
     Returns:
-        the plan, with shards of the size that was begun.
+        the plan, with the shard size of the begun store.
     """
     path.mkdir(parents=True, exist_ok=True)
     there = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")}
     if there and PLAN not in there:
-        raise ConfigError(f"{path} holds other things: a latent store needs a folder of its own")
+        raise ConfigError(f"{path} holds other files: a latent store needs a folder of its own")
     if PLAN not in there:
         write(path / PLAN, encoder.plan.model_dump_json(indent=1))
     try:
@@ -104,10 +103,10 @@ def _begin(encoder: Encoder, path: Path) -> StorePlan:
 
 
 def _restart(encoder: Encoder, begun: StorePlan, plan: StorePlan, path: Path) -> None:
-    """Keep those shards of a store that was begun whose images are the same.
+    """Restart a begun store, keeping the shards whose images are the same.
 
     Raises:
-        ConfigError: when there are shards, and none can be kept: it may be another data set.
+        ConfigError: when there are shards but none can be kept: it may be another data set.
     """
     there = [shard for shard in range(begun.shards) if record(path, shard) is not None]
     kept = [
@@ -136,7 +135,7 @@ def _restart(encoder: Encoder, begun: StorePlan, plan: StorePlan, path: Path) ->
 def _check_finished(
     encoder: Encoder, manifest: Manifest, path: Path, shards: Iterable[int]
 ) -> None:
-    """Refuse a finished store that is not of these settings and images."""
+    """Refuse a finished store that was made with other settings or images."""
     differing = _differing(manifest, encoder.plan)
     if not differing.keys() <= _IMAGES:
         raise ConfigError(
@@ -155,9 +154,9 @@ def _check_finished(
 
 
 def _differing(there: StorePlan, here: StorePlan) -> dict[str, str]:
-    """Setting → its two values, of those that are not equal.
+    """Setting → its two values, for settings that differ.
 
-    The size of shards is the store's own. What an older version did not write is not compared.
+    The shard size may differ. Settings that an older version did not write are not compared.
     """
     old, new = ({**dict(plan), **dict(plan.source)} for plan in (there, here))
     ignored = {"source", "shard_images"} | ({"content"} if there.source.content is None else set())
@@ -169,7 +168,7 @@ def _differing(there: StorePlan, here: StorePlan) -> dict[str, str]:
 
 
 def _check_space(path: Path, plan: StorePlan, images: int) -> None:
-    """Report now what would fail hours later."""
+    """Report a lack of space now, not hours later."""
     need = images * plan.flips * plan.row_bytes
     free = shutil.disk_usage(path).free
     if need > free:

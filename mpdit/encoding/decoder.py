@@ -1,4 +1,4 @@
-"""What a model makes → images: nothing is to be done to pixels; latents go through their VAE."""
+"""A model's output → images: pixels are kept; latents are decoded by their VAE."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from mpdit.data import datasets
 from mpdit.data.latents import Manifest, read_manifest
 from mpdit.encoding.encoders import load_vae, weights_hash
 from mpdit.errors import ConfigError
+from mpdit.runtime.devices import float32_products
 
 Decode = Callable[
     [Float[Tensor, "batch channels height width"]], Float[Tensor, "batch colours rows columns"]
 ]
 
 AT_ONCE = 32
-"""Latents that are decoded at once: of 128² images the decoder's intermediates take 100 MB each."""
+"""Latents decoded at once: the decoder's intermediates take 100 MB for each image of 128²."""
 VARIABLE = "MPDIT_VAE"
 """The environment variable with a folder of the VAE's weights, in place of the manifest's name."""
 
 
 def open_decoder(data: DataConfig, device: torch.device) -> Decode:
-    """The way from what a model of this data makes to images in [-1, 1] (not clipped).
+    """The function from the outputs of a model of this data to images in [-1, 1] (not clipped).
 
     Raises:
-        ConfigError: when the latent store's manifest, diffusers or the VAE's weights are not there,
-            or the weights are not those that the store was encoded with.
+        ConfigError: when the latent store's manifest, diffusers or the VAE's weights are missing,
+            or the store was encoded with other weights.
     """
     if not datasets.is_latents(data):
         return lambda x: x
@@ -38,7 +39,7 @@ def open_decoder(data: DataConfig, device: torch.device) -> Decode:
 
 
 class Decoder:
-    """The VAE of a latent store, and the normalization that the model was trained in."""
+    """The VAE of a latent store, and the normalization of the model's latents."""
 
     def __init__(self, manifest: Manifest, device: torch.device) -> None:
         name = os.environ.get(VARIABLE) or manifest.source.vae
@@ -61,4 +62,5 @@ class Decoder:
     ) -> Float[Tensor, "batch colours rows columns"]:
         """Normalized latents → RGB images, in float32."""
         latents = x * self.std + self.mean
-        return torch.cat([self.vae.decode(part).sample for part in latents.split(AT_ONCE)])
+        with float32_products():
+            return torch.cat([self.vae.decode(part).sample for part in latents.split(AT_ONCE)])

@@ -1,4 +1,4 @@
-"""What latent stores are made from: images, and the VAE that they go through."""
+"""The sources of latent stores: images, and the VAE that encodes them."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ class Pictures(ABC):
     labels: Int64[np.ndarray, " images"]
     classes: int
     class_names: tuple[str, ...] | None = None
-    """By label."""
+    """The classes' names by label."""
 
     @abstractmethod
     def pixels(self, index: int, size: int) -> UInt8[np.ndarray, "3 size size"]:
-        """One of them, cropped; several threads ask at once."""
+        """One image, cropped; several threads call this at once."""
 
     def content(self, start: int, stop: int) -> str:
         """A hash of images ``start`` to ``stop``; their files may be read."""
         return f"{self.hash} {start} {stop}"
 
     def stamp(self, start: int, stop: int) -> str | None:
-        """What is another when `content` may be; nothing is read. None: it cannot be relied on."""
+        """A text that changes when `content` may change, without reading; None: not reliable."""
         return self.content(start, stop)
 
 
@@ -66,7 +66,7 @@ class FolderPictures(Pictures):
         return self.folder.pixels(index, size, channels=3)
 
     def content(self, start: int, stop: int) -> str:
-        """Of the files' bytes."""
+        """A hash of the files' bytes."""
         with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as readers:
             digests = readers.map(checksum, self._files(start, stop))
         return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
@@ -82,11 +82,10 @@ class HuggingFacePictures(Pictures):
     """A split of a Hugging Face data set with a column of images and one of labels."""
 
     def __init__(self, name: str, split: str) -> None:
-        """Load it, or download it first.
+        """Load the split, after a download if needed.
 
         Raises:
-            ConfigError: when the library, the data set or one of the columns is not there, or when
-                an image or a label is missing.
+            ConfigError: when the library, the data set, a column, an image or a label is missing.
         """
         datasets = _extra("datasets")
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -135,7 +134,7 @@ class HuggingFacePictures(Pictures):
 
 
 def _label_column(features: Mapping[str, Any], class_label: type) -> str | None:
-    """The column of class labels, else the integers called label, else the only integers."""
+    """The column of class labels, else of integers called label, else the only one of integers."""
     integers = [
         key
         for key, value in features.items()
@@ -149,7 +148,7 @@ def _label_column(features: Mapping[str, Any], class_label: type) -> str | None:
 
 
 def open_pictures(source: str) -> Pictures:
-    """A folder, or ``hf:NAME[:SPLIT]``.
+    """Open a folder, or ``hf:NAME[:SPLIT]``.
 
     Raises:
         ConfigError: when it cannot be read.
@@ -161,7 +160,7 @@ def open_pictures(source: str) -> Pictures:
 
 
 class VaeEncoder(Encoder):
-    """Images through a VAE of diffusers, each as it is and mirrored."""
+    """Encodes images by a VAE of diffusers, each as it is and mirrored."""
 
     def __init__(
         self, pictures: Pictures, vae_name: str, size: int, batch_size: int, device: torch.device
@@ -172,7 +171,7 @@ class VaeEncoder(Encoder):
             size: the side that images are cropped to (pixels).
 
         Raises:
-            ConfigError: when diffusers or the weights are not there, or the size does not fit them.
+            ConfigError: when diffusers or the weights are missing, or the size does not fit them.
         """
         self.pictures, self.labels, self.size = pictures, pictures.labels, size
         self.class_names = pictures.class_names
@@ -201,7 +200,7 @@ class VaeEncoder(Encoder):
     def moments(
         self, start: int, stop: int, advance: Callable[[int], None]
     ) -> Float16[np.ndarray, "images flips 2 channels size size"]:
-        """The next batch is read by threads while this one is encoded."""
+        """The moments of the images; threads read the next batch while one is encoded."""
         moments = np.empty((stop - start, self.plan.flips, *self.plan.row_shape), np.float16)
         batches = [
             range(first, min(first + self.batch_size, stop))
@@ -243,16 +242,16 @@ class VaeEncoder(Encoder):
 def load_vae(
     name: str, otherwise: str = "give --vae a folder that save_pretrained has written"
 ) -> Any:
-    """An AutoencoderKL of diffusers, from its hub or a folder, in float32, not to be trained.
+    """Load an AutoencoderKL of diffusers from the hub or a folder, frozen, in float32.
 
     Args:
-        otherwise: what the user can do where the hub is out of reach.
+        otherwise: the remedy where the hub is out of reach, for the message.
 
     Raises:
-        ConfigError: when diffusers or the weights cannot be had.
+        ConfigError: when diffusers or the weights are not available.
     """
     kind = _extra("diffusers").AutoencoderKL
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are no news
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # hide its retries
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # diffusers calls the hub in ways that are deprecated
@@ -275,7 +274,7 @@ def weights_hash(vae: nn.Module) -> str:
 
 
 def _extra(library: str) -> Any:
-    """An optional library."""
+    """Import an optional library."""
     try:
         return importlib.import_module(library)
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""The latents that the official code writes: posterior_means.pt and its companions, checked."""
+"""The latents that the official code writes: posterior_means.pt and three more files, checked."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from mpdit.progress import Progress
 
 OFFICIAL = ("posterior_means.pt", "posterior_stds.pt", "labels.pt", "stats.pt")
 AT_ONCE = 4096
-"""Images whose posteriors are looked at together."""
+"""Images whose posteriors are checked together."""
 
 
 class OfficialLatents(Encoder):
-    """The four files, which have one orientation and their own statistics."""
+    """The four files, with one orientation of each image and their own statistics."""
 
     def __init__(self, folder: Path, vae_name: str) -> None:
-        """Map the files and look at all that they hold.
+        """Map the files and check all their contents.
 
         Raises:
-            ConfigError: when one of them is missing or damaged, holds what no posterior, label or
-                statistic is, or is of another shape than the others.
+            ConfigError: when a file is missing or damaged, holds an impossible posterior, label or
+                statistic, or has another shape than the others.
         """
         means, stds, labels, stats = (folder / name for name in OFFICIAL)
         self.means, self.stds = _load_tensor(means), _load_tensor(stds)
@@ -72,7 +72,7 @@ class OfficialLatents(Encoder):
         return f"{self.content_hash} {start} {stop}"
 
     def _look(self, means: Path, stds: Path) -> str:
-        """The hash of all that is held; the posteriors are checked on the way."""
+        """The hash of all contents; this also checks the posteriors."""
         digest = hashlib.sha256(self.labels.tobytes())
         digest.update(repr(self.statistics).encode())
         images = len(self.means)
@@ -88,7 +88,7 @@ class OfficialLatents(Encoder):
 
 
 def _refuse(file: Path, start: int, wrong: Tensor, what: str) -> None:
-    """Raise ConfigError for the first image, of those from ``start`` on, with a wrong value."""
+    """Raise ConfigError for the first image with a wrong value; image 0 of them is ``start``."""
     if wrong.any():
         image = start + int(wrong.flatten(1).any(1).nonzero()[0])
         raise ConfigError(f"{file}: image {image} {what}")
@@ -139,7 +139,7 @@ def _load(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError:
         raise ConfigError(f"there is no {file} (needed: {', '.join(OFFICIAL)})") from None
-    except Exception as error:  # what a damaged pickle or zip leads to
+    except Exception as error:  # any error of a damaged pickle or zip
         raise ConfigError(f"{file} is damaged: {why_unloadable(error)}") from None
 
 

@@ -1,4 +1,4 @@
-"""One shard of a latent store: what it is made from, how it is written, and whether it is done."""
+"""One shard of a latent store: its source, how it is written, and whether it is done."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class Encoder(ABC):
-    """What a store is made from."""
+    """The source of a store's moments."""
 
     plan: StorePlan
     labels: Int64[np.ndarray, " images"]
     statistics: Statistics | None = None
-    """Those that come with the source."""
+    """The statistics that come with the source."""
     class_names: tuple[str, ...] | None = None
-    """By label, where the source has them."""
+    """The classes' names by label, where the source has them."""
 
     @abstractmethod
     def moments(
         self, start: int, stop: int, advance: Callable[[int], None]
     ) -> Float16[np.ndarray, "images flips 2 channels size size"]:
-        """Those of images ``start`` to ``stop``; ``advance`` is called with how many were done."""
+        """Moments of images ``start`` to ``stop``; ``advance`` is called with numbers of images."""
 
     @abstractmethod
     def content(self, start: int, stop: int) -> str:
-        """A hash of what images ``start`` to ``stop`` are made from; their files may be read."""
+        """A hash of the source of images ``start`` to ``stop``; their files may be read."""
 
     def stamp(self, start: int, stop: int) -> str | None:
-        """What is another when `content` may be; nothing is read. None: it cannot be relied on."""
+        """A text that changes when `content` may change, without reading; None: not reliable."""
         return self.content(start, stop)
 
 
 class Done(BaseModel):
-    """What is kept beside a finished shard: its checksum, and sums over its sampled latents.
+    """The record beside a finished shard: its checksum, and sums over its sampled latents.
 
     Attributes:
-        images, stamp: `Encoder.content` and `Encoder.stamp` of what it was made from; None in
-            stores of older versions, and where there was no stamp to rely on.
+        images, stamp: `Encoder.content` and `Encoder.stamp` of its images; None in stores of older
+            versions, and where there was no reliable stamp.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
@@ -63,12 +63,12 @@ class Done(BaseModel):
 
 
 def record_file(path: Path, shard: int) -> Path:
-    """Where the record of a shard lies."""
+    """The file of a shard's record."""
     return (path / shard_name(shard)).with_suffix(".json")
 
 
 def record(path: Path, shard: int) -> Done | None:
-    """The record of a finished shard, whatever it was made from."""
+    """The record of a finished shard, whatever its images."""
     try:
         held = Done.model_validate_json(record_file(path, shard).read_bytes())
     except (FileNotFoundError, ValidationError):
@@ -79,7 +79,7 @@ def record(path: Path, shard: int) -> Done | None:
 def done(encoder: Encoder, plan: StorePlan, path: Path, shard: int) -> Done | None:
     """The record of a finished shard, if it was made from these images.
 
-    Their files are read only where one of them has another stamp.
+    The images' files are read only where a stamp has changed.
     """
     held = record(path, shard)
     if held is None or held.images is None:
@@ -100,7 +100,7 @@ def make_shard(
     """Encode a shard, write it, and then its record.
 
     Raises:
-        ConfigError: when latents are not finite, or images are changed meanwhile.
+        ConfigError: when latents are not finite, or images change meanwhile.
         OSError: when the disk is full.
     """
     start, stop = plan.shard_range(shard)
@@ -140,6 +140,6 @@ def write(file: Path, content: str | np.ndarray) -> None:
                 handle.write(content.encode())
             else:
                 np.save(handle, content)
-    except OSError as error:  # numpy's own, for a short write, says neither why nor where
+    except OSError as error:  # numpy's error for a short write names neither reason nor file
         why = error.errno or errno.ENOSPC
         raise OSError(why, os.strerror(why), str(file)) from None

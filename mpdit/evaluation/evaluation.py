@@ -39,7 +39,6 @@ from mpdit.evaluation.extractors.extractor import Extractor, Features
 from mpdit.evaluation.metrics import Reference
 from mpdit.evaluation.realimages import Batch, Record
 from mpdit.evaluation.references import HeldOut
-from mpdit.runtime.devices import set_precision
 from mpdit.runtime.session import Session, log
 from mpdit.sampling.drawing import Drawing
 from mpdit.sampling.sampler import draw_set
@@ -48,13 +47,13 @@ Row = dict[str, Any]
 Section = TypeVar("Section", bound=BaseModel)
 
 
-def evaluate_run(config: RunConfig, session: Session, device: torch.device) -> Row:
+def evaluate_run(config: RunConfig, session: Session, device: torch.device) -> list[Row]:
     """Measure the run's own sample sets, and the floor; append what evaluation.jsonl lacks.
 
     All rows of a run are appended at once: with the first one the run is done.
 
     Returns:
-        the first row, the run's own distance.
+        all rows; the first is the run's own distance.
 
     Raises:
         ConfigError: when the extractor or the reference is not available.
@@ -63,7 +62,7 @@ def evaluate_run(config: RunConfig, session: Session, device: torch.device) -> R
     evaluation = Evaluation(config, session, device)
     sets = sample_sets(config, config.sample, config.train.steps)
     evaluation.append([row for drawing in sets for row in evaluation.missing(drawing)])
-    return read_rows(evaluation.file)[0]
+    return read_rows(evaluation.file)
 
 
 @dataclass
@@ -89,16 +88,16 @@ class Evaluation:
 
     @cached_property
     def held_out(self) -> HeldOut | None:
-        """As many as the run has samples, drawn as they are, where there are as many."""
+        """Held-out images like the run's samples in number and labels, if there are enough."""
         config = self.config
         drawing = Drawing.of_run(config)
         drawing = replace(drawing, images=self.session.run.images_by_class())
         return references.held_out(config.data, drawing, self.extractor, self._watch)
 
     def missing(self, drawing: Drawing) -> list[Row]:
-        """The rows of a sample set that evaluation.jsonl lacks; the set is drawn when it must be.
+        """The rows of a sample set that evaluation.jsonl lacks; the set is drawn if needed.
 
-        Those of one metric are appended together, so that its first label stands for all of them.
+        Rows of one metric are appended together, so its first label shows whether they exist.
         """
         role = _role(drawing)
         of_set = [row for row in read_rows(self.file) if self._is_of(row, drawing)]
@@ -115,13 +114,11 @@ class Evaluation:
             names = ", ".join(sorted(outdated))
             log.warning("reference images changed since %s was measured; measuring again", names)
         file = draw_set(self.config, self.session, drawing, self.device)
-        set_precision("float32", "evaluate")  # drawing has left its own
         try:
             samples = features.of_samples(file, self.extractor, self._watch)
         except DamagedError as damage:
             log.warning("%s; it is drawn again", damage)
             file = draw_set(self.config, self.session, drawing, self.device, again=True)
-            set_precision("float32", "evaluate")
             samples = features.of_samples(file, self.extractor, self._watch)
         rows = list(self._rows(lacking, samples, role))
         if role == "run":
@@ -134,12 +131,12 @@ class Evaluation:
         return rows + list(self._floor(lacking)) if role == "run" else rows
 
     def append(self, rows: list[Row]) -> None:
-        """Add rows in one replacement of the file: none are there, or all, and on the disk."""
+        """Append rows by replacing the file once: either all of them are on the disk, or none."""
         if rows:
             keep_rows(self.file, [*read_rows(self.file), *rows])
 
     def _rows(self, wanted: list[str], images: Features, role: str) -> Iterator[Row]:
-        """A row a label, in the order of ``wanted``."""
+        """Yield one row for each label, in the order of ``wanted``."""
         count, real = len(images.pooled), self.reference
         for metric in wanted:
             self.session.check_stop()
@@ -164,7 +161,7 @@ class Evaluation:
         yield self._row(label, "limit", len(classes), limit._asdict(), record, began)
 
     def _floor(self, wanted: list[str]) -> Iterator[Row]:
-        """Real held-out images in the place of the run's samples."""
+        """Measure real held-out images in place of the run's samples."""
         if self.held_out is None:
             return
         images = self.held_out.features
@@ -188,12 +185,12 @@ class Evaluation:
         }
 
     def _is_of(self, row: Row, drawing: Drawing) -> bool:
-        """Rows of older versions record less of the sampling; they match when that agrees."""
+        """Whether a row is of this set. Older rows record less; they match when that agrees."""
         record = json.loads(json.dumps(drawing.record()))
         told = {"snapshot": self.config.train.steps, **row.get("sampling", {})}
         own = self.session.identity.run
         return (
-            "sampling" in row  # the floor is of no sample set
+            "sampling" in row  # the floor has no sample set
             and same_id(row.get("identity", {}).get("run", own), own)
             and row["count"] == drawing.count
             and row["weights"] == self.extractor.weights
@@ -201,18 +198,18 @@ class Evaluation:
         )
 
     def _has_this_reference(self, row: Row) -> bool:
-        """Rows of older versions do not record their reference, and match any."""
+        """Whether a row has this reference. Rows of older versions record none, and match any."""
         told = row.get("reference", {}).get("hash")
         return told is None or told == self._reference_hash
 
     @cached_property
     def _reference_hash(self) -> str | int | None:
-        """The images are looked at only where their content is not known without."""
+        """The reference's hash; images are read only if it is not known without."""
         known = references.known_hash(self.config.data)
         return self.reference.record["hash"] if known is None else known
 
     def _watch(self, batches: Iterable[Batch], count: int) -> Iterator[Batch]:
-        """The batches of images that are looked at; between two it may be asked to stop."""
+        """Yield batches of images that are read, with progress; stop between two if asked to."""
         self.session.stage("evaluate", 0, count)
         done = 0
         for batch in batches:
@@ -229,7 +226,7 @@ def _role(drawing: Drawing) -> str:
 
 
 def sample_sets(config: RunConfig, sample: SampleConfig, step: int) -> list[Drawing]:
-    """The set drawn so; where that is the run's own, with its repeats."""
+    """The sample set with these options; if it is the run's own set, with its repeats."""
     own = Drawing.of_run(config)
     drawing = replace(
         own,

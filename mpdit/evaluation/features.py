@@ -1,4 +1,4 @@
-"""Features kept beside what they were computed from, so that each image is looked at once."""
+"""Features stored beside their images, so that they are extracted once from each image."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from mpdit.evaluation.realimages import Batch
 
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 Watch = Callable[[Iterable[Batch], int], Iterator[Batch]]
-"""Hands on the batches of so many images, and may stop between two."""
+"""Passes on the batches of this many images, and may stop between two."""
 Key = Mapping[str, str | int | None]
 
 
 def of_samples(file: Path, extractor: Extractor, watch: Watch) -> Features:
     """The features of a sample set, from the file beside it when they are there.
 
-    That is ``samples/<name>.<extractor>-<weights>.safetensors``: float32, of exactly these images
-    (by the checksum that the .npz itself keeps of them, and its mark) and these weights.
+    The file is ``samples/<name>.<extractor>-<weights>.safetensors``: float32, of exactly these
+    images (by the checksum and the mark in the .npz) and these weights.
 
     Raises:
         DamagedError: when the sample set cannot be read.
@@ -47,7 +47,7 @@ def of_samples(file: Path, extractor: Extractor, watch: Watch) -> Features:
 
 
 def identity(extractor: Extractor) -> dict[str, str | int | None]:
-    """Of what made the features."""
+    """The identity of the extractor that made the features."""
     return {
         "extractor": extractor.name,
         "weights": extractor.weights,
@@ -56,10 +56,10 @@ def identity(extractor: Extractor) -> dict[str, str | int | None]:
 
 
 def recall(file: Path, key: Key, make: Callable[[], Arrays]) -> dict[str, np.ndarray]:
-    """The arrays that ``file`` holds under ``key``; made and kept when it does not, or is damaged.
+    """The arrays in ``file`` under ``key``; computed and stored if they are missing or damaged.
 
     Raises:
-        OSError: when they cannot be kept.
+        OSError: when they cannot be stored.
     """
     found = read(file, key)
     if found is None:
@@ -83,7 +83,7 @@ def keep(file: Path, key: Key, arrays: Arrays) -> None:
 
 
 def read(file: Path, key: Key) -> dict[str, np.ndarray] | None:
-    """The arrays that ``file`` holds under ``key``; None when it does not, or is damaged."""
+    """The arrays in ``file`` under ``key``; None when they are missing or damaged."""
     try:
         with safe_open(file, "numpy") as stored:
             metadata = stored.metadata() or {}

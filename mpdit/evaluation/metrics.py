@@ -1,8 +1,9 @@
 """Features → numbers, in float64.
 
 Kernel distance, neighbours and scores are torch-fidelity's arithmetic; the Fréchet distance is
-computed here, from symmetric matrices.
-`mpdit.catalogue.measures` says what they are called and what each needs.
+computed here, from symmetric matrices. torch-fidelity is imported where it is called: that takes
+seconds, and most runs measure the Fréchet distance alone.
+`mpdit.catalogue.measures` has their names and requirements.
 """
 
 from __future__ import annotations
@@ -17,21 +18,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from torch import Tensor
-from torch_fidelity.metric_isc import (
-    KEY_METRIC_ISC_MEAN,
-    KEY_METRIC_ISC_STD,
-    isc_features_to_metric,
-)
-from torch_fidelity.metric_kid import (
-    KEY_METRIC_KID_MEAN,
-    KEY_METRIC_KID_STD,
-    kid_features_to_metric,
-)
-from torch_fidelity.metric_prc import (
-    KEY_METRIC_PRECISION,
-    KEY_METRIC_RECALL,
-    prc_features_to_metric,
-)
 
 from mpdit.catalogue import METRICS
 from mpdit.errors import ConfigError
@@ -42,11 +28,11 @@ KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000
 SCORE_SPLITS = 10
 PARTS = (1, 2, 4)
-"""Into how many disjoint subsets the samples are dealt for the extrapolation."""
+"""Numbers of disjoint subsets of the samples in the extrapolation."""
 
 
 class Statistics(NamedTuple):
-    """What the Fréchet distance knows of a set of features."""
+    """The statistics of a set of features, for the Fréchet distance."""
 
     mean: Float64[np.ndarray, " features"]
     covariance: Float64[np.ndarray, "features features"]
@@ -56,7 +42,7 @@ class Score(NamedTuple):
     """A mean over subsets, and the standard deviation between them.
 
     Attributes:
-        subset_std: None where a subset is a whole set of images, so that nothing of it varies.
+        subset_std: None where a subset is a whole set of images, so the subsets do not vary.
     """
 
     value: float
@@ -65,14 +51,14 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True)
 class Reference:
-    """Real images as an extractor sees them.
+    """The features of real images.
 
     Attributes:
         record: data, split, count (images behind the statistics; None where a file does not say),
             hash, preprocessing.
-        pooled: features for the metrics that need more than statistics; None where not wanted.
-        pooled_record: the same of the images behind ``pooled``; another where a file has both
-            statistics and images.
+        pooled: features for the metrics that need more than statistics; None where not needed.
+        pooled_record: the record of the images behind ``pooled``; it differs from ``record`` where
+            a file has both statistics and images.
     """
 
     record: Record
@@ -167,16 +153,18 @@ def kernel_distance(
     Where a subset is the whole of ``a`` or of ``b``, it has no spread over that set's images:
     none is given. Where it is the whole of both, there is one value, computed once.
     """
+    from torch_fidelity import metric_kid
+
     size = min(KID_SUBSET_SIZE, len(a), len(b))
-    found = kid_features_to_metric(
+    found = metric_kid.kid_features_to_metric(
         _doubles(a),
         _doubles(b),
         kid_subsets=1 if size == len(a) == len(b) else KID_SUBSETS,
         kid_subset_size=size,
         verbose=False,
     )
-    spread = None if size in (len(a), len(b)) else found[KEY_METRIC_KID_STD]
-    return Score(found[KEY_METRIC_KID_MEAN], spread)
+    spread = None if size in (len(a), len(b)) else found[metric_kid.KEY_METRIC_KID_STD]
+    return Score(found[metric_kid.KEY_METRIC_KID_MEAN], spread)
 
 
 def precision_recall(
@@ -186,28 +174,32 @@ def precision_recall(
     the third neighbour of the same set, in the features' own precision (Kynkäänniemi et al.
     2019).
 
-    The real images' mean is taken off first: float32's |x|² + |y|² − 2 x·y has lost the distance
+    The real images' mean is subtracted first: float32's |x|² + |y|² − 2 x·y loses the distance
     between features that are far from zero and near one another.
     """
+    from torch_fidelity import metric_prc
+
     centre = real.mean(0, dtype=np.float64).astype(real.dtype)  # any point near it does
-    found = prc_features_to_metric(
+    found = metric_prc.prc_features_to_metric(
         torch.from_numpy(samples - centre),
         torch.from_numpy(real - centre),
         save_cpu_ram=True,
         prc_batch_size=1000,  # all 60,000² distances at once are 14 GB
         verbose=False,
     )
-    return found[KEY_METRIC_PRECISION], found[KEY_METRIC_RECALL]
+    return found[metric_prc.KEY_METRIC_PRECISION], found[metric_prc.KEY_METRIC_RECALL]
 
 
 def inception_score(logits: Float[np.ndarray, "images classes"]) -> Score:
     """exp E KL(p(y|x) ‖ p(y)) over ten splits (Salimans et al. 2016).
 
-    The score is at most the number of images in a split, as p(y) is their mean: one image a split
-    gives 1, whatever it shows. The metric's row asks for ten a split.
+    The score is at most the number of images in a split, because p(y) is their mean: one image a
+    split always gives 1. The metric's row requires ten a split.
     """
-    found = isc_features_to_metric(_doubles(logits), splits=SCORE_SPLITS)
-    return Score(found[KEY_METRIC_ISC_MEAN], found[KEY_METRIC_ISC_STD])
+    from torch_fidelity import metric_isc
+
+    found = metric_isc.isc_features_to_metric(_doubles(logits), splits=SCORE_SPLITS)
+    return Score(found[metric_isc.KEY_METRIC_ISC_MEAN], found[metric_isc.KEY_METRIC_ISC_STD])
 
 
 # The metrics' rows ------------------------------------------------------------------------------
@@ -231,7 +223,7 @@ def measure_inception_score(samples: Features, real: Reference) -> Score:
 
 
 def measure(metric: str, samples: Features, real: Reference) -> list[dict[str, float]]:
-    """What each of a metric's labels gets: a value, and its spread over subsets if it has one.
+    """Measure a metric: for each of its labels a value, and its spread over subsets if it has one.
 
     Raises:
         ConfigError: when the metric's code gives something else.
@@ -257,7 +249,7 @@ def _fields(value: Any) -> dict[str, float]:
 def deal(classes: Int64[np.ndarray, " images"], parts: int) -> list[Int64[np.ndarray, " part"]]:
     """The indices of ``parts`` disjoint subsets of equal size, each with the classes of the whole.
 
-    What is left over by the division is in none.
+    Images left over by the division are in no subset.
     """
     by_class = np.argsort(classes, kind="stable")
     size = len(classes) // parts
@@ -269,7 +261,7 @@ def extrapolate(
     classes: Int64[np.ndarray, " images"],
     reference: Statistics,
 ) -> Limit | None:
-    """The Fréchet distance of ever more samples, from a line in 1/N (Chong and Forsyth 2020).
+    """Extrapolate the Fréchet distance to N → ∞ by a line in 1/N (Chong and Forsyth 2020).
 
     The line goes through the means over 1, 2 and 4 disjoint subsets. Its intercept moves with the
     samples as their mean influence does, in all three alike, so that its error of sampling is that

@@ -32,7 +32,7 @@ class RealImages(ABC):
     """Real images as an extractor takes them.
 
     Attributes:
-        data, split, count: what they are called in records, and how many they are.
+        data, split, count: their data set and split in records, and their number.
     """
 
     data: str
@@ -46,10 +46,10 @@ class RealImages(ABC):
 
     @abstractmethod
     def batches(self, size: int) -> Iterator[Batch]:
-        """All of them, in their order. Afterwards the hash is known."""
+        """Yield all images in their order. Afterwards the hash is known."""
 
     def record(self) -> Record:
-        """What evaluation.jsonl says of them, once the hash is known."""
+        """Their record in evaluation.jsonl, once the hash is known."""
         return {"data": self.data, "split": self.split, "count": self.count, "hash": self.hash}
 
 
@@ -78,8 +78,8 @@ def like(
 ) -> Int64[np.ndarray, " rows"]:
     """The indices of images with the labels of samples 0 … n - 1, none twice, in their order.
 
-    n is the largest number for which each class has as many images. Samples of classes without any
-    image are passed over.
+    n is the largest number for which every class has enough images. Samples of classes without any
+    image are skipped.
     """
     there = np.bincount(labels, minlength=int(wanted.max(initial=0)) + 1)
     wanted = wanted[there[wanted] > 0]
@@ -139,7 +139,7 @@ class _Files(RealImages):
         return self._hash
 
     def batches(self, size: int) -> Iterator[Batch]:
-        # the stamps before the content: what is changed meanwhile must not pass for what is read
+        # stamps before the content: a file that changes meanwhile must not keep this hash
         digest, memory = hashlib.sha256(), self._memory
         with closing(ImageReader(self._folder, self._spec.size, self._spec.channels)) as reader:
             for start in range(0, self.count, size):
@@ -168,7 +168,7 @@ class AdmImages(RealImages):
         return npz.images(self._file, size)
 
     def check_whole(self) -> None:
-        """Read all of them, unless the file was read so before and is still the same.
+        """Read all images, unless they were read before and the file has not changed.
 
         Raises:
             DamagedError: when they cannot be read to their end.

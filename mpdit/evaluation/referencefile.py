@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Int64
 
 from mpdit.catalogue import DATASETS, EXTRACTORS
@@ -26,20 +25,21 @@ from mpdit.evaluation.extractors.extractor import Extractor
 from mpdit.evaluation.metrics import accumulate
 from mpdit.evaluation.realimages import Batch
 from mpdit.progress import Progress
+from mpdit.runtime.devices import prepare
 
 AT_ONCE = 256
 """Images in memory while they are written."""
 
 
 class Request(NamedTuple):
-    """What a reference file is to be made of.
+    """The inputs of a reference file.
 
     Attributes:
         data: a data set that fits in memory, by name; a folder; or ``hf:NAME[:SPLIT]``.
         size: the side that a folder's images are cropped to (pixels); None where it is known.
         store: the latent store that was encoded from ``data``: then all images are taken, in the
-            store's size. Otherwise those of the train split.
-        extractor: whose mean and covariance are added.
+            store's size; otherwise the train split.
+        extractor: the extractor of the mean and covariance that are added.
     """
 
     data: str
@@ -61,7 +61,7 @@ def make_reference(out: Path, request: Request) -> tuple[int, ...]:
         the shape of its images (N, H, W, C).
 
     Raises:
-        ConfigError: when the file exists, or the images cannot be had or are not the store's.
+        ConfigError: when the file exists, or the images cannot be read or are not the store's.
         OSError: when there is no room.
     """
     if out.suffix != ".npz":
@@ -104,9 +104,7 @@ def _pictures(request: Request) -> _Images:
     elif isinstance(pictures, FolderPictures):
         pictures = FolderPictures(pictures.folder.split("train"))
     if size is None or size < 1:
-        raise ConfigError(
-            "--size: the side of the images in pixels is needed, or --store, which knows it"
-        )
+        raise ConfigError("give --size, the side of the images in pixels, or --store")
     readers = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
 
     def read(rows: range) -> Batch:
@@ -120,7 +118,7 @@ def _size_in(path: Path, pictures: Pictures, size: int | None) -> int:
     """The size of a store's images.
 
     Raises:
-        ConfigError: when the store was not encoded from these, or they are to have another size.
+        ConfigError: when the store was not encoded from these images, or has another size.
     """
     store = LatentStore(path)
     source = store.manifest.source
@@ -128,11 +126,11 @@ def _size_in(path: Path, pictures: Pictures, size: int | None) -> int:
     if not same or not np.array_equal(store.labels, pictures.labels):
         raise ConfigError(
             f"{path} was not encoded from these images: it holds {len(store.labels):,} of "
-            f"{store.manifest.classes:,} classes (source {source.data}, {source.hash}), here are "
+            f"{store.manifest.classes:,} classes (source {source.data}, {source.hash}), these are "
             f"{len(pictures.labels):,} of {pictures.classes:,} ({pictures.title}, {pictures.hash})"
         )
     if size not in (None, store.manifest.pixels):
-        raise ConfigError(f"--size {size}: the images of {path} are of {store.manifest.pixels}")
+        raise ConfigError(f"--size {size}: the images of {path} have {store.manifest.pixels}")
     return store.manifest.pixels
 
 
@@ -141,9 +139,8 @@ def _extractor(name: str | None, channels: int) -> Extractor | None:
         return None
     row = EXTRACTORS.find(name)
     if row.channels not in (None, channels):
-        raise ConfigError(f"--extractor {name} takes grey images, these have colours")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return extractors.load(EvaluateConfig(extractor=row.name), device)
+        raise ConfigError(f"--extractor {name} takes grey images, but these have colours")
+    return extractors.load(EvaluateConfig(extractor=row.name), prepare("float32"))
 
 
 def _batches(images: _Images, progress: Progress) -> Iterator[Batch]:
@@ -155,7 +152,7 @@ def _batches(images: _Images, progress: Progress) -> Iterator[Batch]:
 
 
 def _add_statistics(file: Path, count: int, extractor: Extractor) -> None:
-    """Read the images back, and put in the mean and covariance of their features."""
+    """Read the images back, and add the mean and covariance of their features."""
 
     def watched(progress: Progress) -> Iterator[Batch]:
         for batch in npz.images(file, extractor.batch_size):

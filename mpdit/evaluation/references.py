@@ -1,9 +1,8 @@
-"""The real images that samples are compared with: a data set's own, or a file of ADM's.
+"""The real images that samples are compared with: a data set's own, or a file in ADM's layout.
 
-They are looked at batch by batch. Their features, or only the statistics of these, are cached below
-``$MPDIT_CACHE`` (``~/.cache/mpdit``) under what they were computed from: the data's hash, their
-number, the extractor with the hash of its weights, and what is done to an image before the network
-sees it.
+They are read batch by batch. Their features, or only the statistics of these, are cached below
+``$MPDIT_CACHE`` (``~/.cache/mpdit``) by what they were computed from: the data's hash, the number
+of images, the extractor with the hash of its weights, and the preprocessing.
 """
 
 from __future__ import annotations
@@ -53,9 +52,9 @@ class HeldOut:
 
 
 def check(data: DataConfig, evaluate: EvaluateConfig, extractor: Extractor) -> None:
-    """Look, before anything is trained, at all that is read of real images afterwards.
+    """Check before training all real images that evaluation needs.
 
-    Of a folder's images only the number: each file is read when it is trained on or checked.
+    Of a folder, only the number of images: each file is read when it is trained on or checked.
 
     Raises:
         ConfigError: as `load` and `held_out`, and for too few images to compare with.
@@ -80,12 +79,12 @@ def load(
     """The train split of a data set, or for latents the reference file of their images.
 
     Args:
-        evaluate: whose metrics need features, or only their statistics.
-        watch: sees the batches of images that are looked at.
+        evaluate: the metrics, which need features or only their statistics.
+        watch: gets the batches of images that are read.
 
     Raises:
-        ConfigError: when it is missing or damaged, or of another extractor; when features are
-            needed and the file has only statistics.
+        ConfigError: when the reference is missing, damaged, or of another extractor; when features
+            are needed and the file has only statistics.
     """
     if datasets.is_latents(data):
         return _from_file(reference_file(data), evaluate, extractor, watch)
@@ -93,7 +92,7 @@ def load(
 
 
 def known_hash(data: DataConfig) -> str | None:
-    """The hash in the records of what `load` gives; None where the images must be looked at first.
+    """The hash of `load`'s images in records; None where the images must be read first.
 
     Raises:
         ConfigError: when the reference is missing or damaged.
@@ -106,14 +105,14 @@ def known_hash(data: DataConfig) -> str | None:
 def held_out(
     data: DataConfig, drawing: Drawing, extractor: Extractor, watch: Watch
 ) -> HeldOut | None:
-    """Images of the test split of a data set, in the place of samples that are drawn like that.
+    """Images of a data set's test split, to be measured in place of samples.
 
     Where labels follow the data, they are as many as the samples, in the test split's own
     proportions, or all of it. Otherwise they have the samples' labels (`realimages.like`), and are
     fewer where the test split has too few of a class; that is logged, and their record says how
     labels were drawn.
 
-    None for latents, whose images are not at hand, and for a folder of too few images to split.
+    None for latents, whose images are not available, and for a folder of too few images to split.
     """
     if datasets.is_latents(data):
         return None
@@ -159,7 +158,7 @@ def _from_images(
 def _from_file(
     file: Path, evaluate: EvaluateConfig, extractor: Extractor, watch: Watch
 ) -> Reference:
-    """ADM's layout. Its statistics are of the whole data set, its images a part of it."""
+    """A reference in ADM's layout: statistics of the whole data set, images of a part of it."""
     held = check_reference(file, evaluate)
     images = AdmImages(file, held.shape[0] if held.usable else 0)
     given = _given(file, held, extractor)
@@ -182,7 +181,7 @@ def _given(file: Path, held: npz.Contents, extractor: Extractor) -> Statistics |
     """The statistics that a file has.
 
     Raises:
-        ConfigError: when they are of other features than the extractor's.
+        ConfigError: when they are statistics of another extractor's features.
     """
     if not {"mu", "sigma"} <= held.arrays:
         return None
@@ -217,7 +216,7 @@ def _look(images: RealImages, extractor: Extractor, watch: Watch) -> Iterator[Fe
 def _cached(
     kind: str, images: RealImages, extractor: Extractor, make: Callable[[], Arrays]
 ) -> dict[str, np.ndarray]:
-    """The arrays in the cache; made where it lacks them, and kept where it can be written."""
+    """The arrays in the cache; computed if missing, and stored if the cache can be written."""
 
     def place() -> tuple[Path, Key]:
         key = {

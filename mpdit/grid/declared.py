@@ -1,32 +1,36 @@
-"""What a grid declares of its decisions: the metric to compare by, and the margin that matters."""
+"""How a grid declares its decisions: the metric to compare by, and the margin that matters."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mpdit.catalogue import METRICS
 from mpdit.catalogue.measures import Scale, labelled
 from mpdit.errors import nearest
 from mpdit.grid.settings import Setting
 
-FRACTIONS = ("main", "two-way")
-"""The effects that a fraction can be asked for."""
+FRACTIONS = ("main", "two-way", "all")
+"""The effects that a fraction can estimate; estimating all effects needs the whole grid."""
 
 
 @dataclass(frozen=True)
 class Declared:
-    """As study.json has it.
+    """The declared decisions, as study.json stores them.
 
     Attributes:
         metric: a metric's label without extractor and count; None: the distance most runs have.
-        margin: the smallest change that matters: a share where ``scale`` is ratio (0.05), else a
-            number in the metric's unit.
-        looks: the numbers of seeds at which comparisons are decided; empty for once, at all.
+        margin: the smallest change that matters: a fraction where ``scale`` is ratio (0.05), else
+            a number in the metric's unit.
+        looks: the numbers of seeds at which comparisons are decided; empty: once, with all seeds.
         tuning: the seeds on which each variant's point of the tune axes is chosen; empty where it
-            is chosen on those of the comparisons.
-        fraction: of a crossed grid, from which these effects can be estimated (``main`` or
-            ``two-way``), or a number of variants; None for the whole grid.
+            is chosen on the seeds of the comparisons.
+        fraction: the effects that the part of a crossed grid can estimate (``main`` or
+            ``two-way``), or its number of variants; None for the whole grid.
+        levels: with a fraction, each axis → its values in the grid's order. The first value is the
+            one that the others are compared with; the first run of a fraction may have any value.
     """
 
     metric: str | None = None
@@ -35,17 +39,16 @@ class Declared:
     looks: tuple[int, ...] = ()
     tuning: tuple[int, ...] = ()
     fraction: str | int | None = None
+    levels: Mapping[str, tuple[Any, ...]] | None = None
 
 
-def read_declared(top: Setting) -> Declared:
-    """``metric: recall`` and ``margin: 0.02``, or ``margin: 5 %``.
+def read_declared(metric_node: Setting | None, margin: Setting | None) -> Declared:
+    """Read ``metric: recall`` and ``margin: 0.02``, or ``margin: 5 %``.
 
     Raises:
         ConfigError: for an unknown metric, and for a margin that the metric cannot have.
     """
-    node = top.get("metric")
-    metric = None if node is None else _metric(node)
-    margin = top.get("margin")
+    metric = None if metric_node is None else _metric(metric_node)
     if margin is None:
         ratio = metric is None or _scale(metric) == "ratio"
         return Declared(metric) if ratio else Declared(metric, 0.0, "difference")
@@ -69,14 +72,13 @@ def read_declared(top: Setting) -> Declared:
     raise margin.error(f"should be a share such as 5 %, or a positive number, not {value!r:.80}")
 
 
-def read_fraction(top: Setting) -> str | int | None:
-    """``fraction: main``, ``fraction: two-way`` or a number of variants.
+def read_fraction(node: Setting | None) -> str | int | None:
+    """Read ``fraction: main``, ``fraction: two-way``, a number of variants, or ``all`` (None).
 
     Raises:
         ConfigError: for anything else.
     """
-    node = top.get("fraction")
-    if node is None:
+    if node is None or node.value == "all":
         return None
     value = node.value
     if value in FRACTIONS or (type(value) is int and value > 0):

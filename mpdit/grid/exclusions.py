@@ -24,25 +24,25 @@ _COMPARISON = re.compile(r"(<=|>=|!=|<|>)\s*(.*)")
 
 @dataclass(frozen=True)
 class Bound:
-    """``>=1e-3``, as one writes it in place of a value."""
+    """A comparison such as ``>=1e-3`` in place of a value."""
 
     text: str
     operator: str
     number: float
 
     def holds(self, value: Any) -> bool:
-        """Whether it is true of a value; it never is of one that is not a number."""
+        """Whether the comparison is true for a value; it is false for anything but a number."""
         return type(value) in (int, float) and _OPERATORS[self.operator](value, self.number)
 
 
 @dataclass(frozen=True)
 class Exclusion:
-    """Combinations to leave out: those where every key has one of its values."""
+    """The combinations to leave out, in which every key has one of the listed values."""
 
     conditions: dict[str, tuple[Any, ...]]
     reason: str
     setting: Setting
-    """The whole of it, as it was written."""
+    """The whole exclusion, as it was written."""
 
     @property
     def text(self) -> str:
@@ -52,12 +52,12 @@ class Exclusion:
         )
 
     def meets(self, variant: str | None, seed: int, layer: Layer, config: RunConfig | None) -> bool:
-        """Whether it leaves out a run.
+        """Whether this exclusion leaves out a run.
 
         Args:
             variant: the name of its ladder step or variant.
-            layer: what its grid says of it.
-            config: what that comes to, None where it makes no sense.
+            layer: the settings that its grid gives it.
+            config: the config that these settings make; None where they are invalid.
         """
         own: dict[str, list[Any]] = {"variant": [variant], "seed": [seed]}
         return all(
@@ -67,7 +67,7 @@ class Exclusion:
 
 
 def _matches(conditions: tuple[Any, ...], values: list[Any]) -> bool:
-    """Whether a condition holds: of any value, and a comparison of the last one."""
+    """Whether a condition is met: a value by any of ``values``, a comparison by the last one."""
     return any(
         condition.holds(values[-1])
         if isinstance(condition, Bound)
@@ -112,7 +112,7 @@ def yaml_text(value: Any) -> str:
 
 
 def read_exclusions(top: Setting) -> Iterator[Exclusion]:
-    """The exclusions of a grid.
+    """Read the exclusions of a grid.
 
     Raises:
         ConfigError: with the line of what is wrong.

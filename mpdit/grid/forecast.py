@@ -14,7 +14,7 @@ from mpdit.grid.stages import Stage, pairs
 
 @dataclass(frozen=True)
 class Forecast:
-    """Runs by variant, those that have ended among them."""
+    """Numbers of runs by variant, including those that have ended."""
 
     least: Mapping[str, float]
     expected: Mapping[str, float]
@@ -22,8 +22,8 @@ class Forecast:
 
 
 def forecast(plan: Plan, stage: Stage) -> Forecast:
-    """What a study will need in all, from its present stage on. A range is not expected to be
-    extended."""
+    """How many runs a study will need in all, given its present stage. The expected number assumes
+    that no range is extended."""
     looks, tuning = plan.grid.declared.looks, frozenset(plan.grid.declared.tuning)
     points: dict[str, dict[tuple[object, ...], bool]] = {}
     for run in plan.runs:

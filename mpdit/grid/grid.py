@@ -1,12 +1,12 @@
 """The grid language: one YAML file → named variants, axes, exclusions and seeds, all checked.
 
-Here is what the file says, each part with its line; ``plan`` multiplies it out.
+This module reads the file's parts, each with its line; ``plan`` multiplies them out.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,16 @@ from mpdit.errors import ConfigError, nearest
 from mpdit.extensions import Extension
 from mpdit.grid.declared import Declared, read_declared, read_fraction
 from mpdit.grid.exclusions import Exclusion, read_exclusions
+from mpdit.grid.keys import TOP_KEYS
 from mpdit.grid.names import check_name
 from mpdit.grid.ranges import Range, beyond, read_range
 from mpdit.grid.resources import NOTHING, Resources, read_resources
 from mpdit.grid.seeds import TUNING, read_seeds, read_tuning
-from mpdit.grid.sets import read_sets
+from mpdit.grid.sets import STUDY_KEYS, read_sets
 from mpdit.grid.settings import Layer, Setting, kinds, read_axes, read_layer
-from mpdit.grid.variants import NAMED, Named, read_variants
+from mpdit.grid.variants import Named, read_variants
 
 MAX_POINTS = 100_000
-
-TOP_KEYS = (
-    *("study", "description", "extensions", "base", "grid", *NAMED),
-    *("zip", "exclude", "tune", "seeds", "fraction", "metric", "margin", "slurm"),
-)
 
 
 @dataclass(frozen=True)
@@ -40,14 +36,14 @@ class Axis:
 
     choices: tuple[Layer, ...]
     ranges: dict[str, Range]
-    """Of the keys whose values were written as a range."""
+    """The ranges, by key, of values that were written as a range."""
     before: tuple[Layer, ...] = ()
     after: tuple[Layer, ...] = ()
-    """Choices beyond the ends of a range, by which tuning apart may extend it."""
+    """Choices beyond the ends of a range, by which tuning on its own seeds may extend it."""
 
     @property
     def line(self) -> list[Any]:
-        """The values of an axis with one key, those beyond its ends among them, in order."""
+        """The values of an axis with one key, in order, including those beyond its ends."""
         every = (*self.before, *self.choices, *self.after)
         return [setting.value for choice in every for setting in choice.values()]
 
@@ -58,8 +54,8 @@ class Axis:
 
 @dataclass(frozen=True)
 class Grid:
-    """A study as it was written. ``overrides`` is what ``--set`` puts over every run; ``site`` are
-    the resources that hold where the grid names none."""
+    """A study as it was written. ``overrides`` are the settings of ``--set`` for every run;
+    ``site`` are the resources that apply where the grid names none."""
 
     text: str
     source: YamlText
@@ -97,11 +93,12 @@ def load_grid(
     extensions_in: Path | None = None,
     site: Resources = NOTHING,
 ) -> Grid:
-    """A grid file, with ``key=value`` texts put over it. Its extensions are executed.
+    """Read a grid's file. Its extensions are executed.
 
     Args:
+        set_texts: ``key=value`` texts of ``--set``, which replace the file's values.
         extensions_in: a folder with copies of the extensions, in place of the grid's own paths.
-        site: the resources that hold where the grid names none.
+        site: the resources that apply where the grid names none.
 
     Raises:
         ConfigError: naming file, line and key of the first thing that is wrong.
@@ -132,8 +129,8 @@ def parse_grid(
         raise top.error("study: is not set: it names the folder under results/")
     loaded = tuple(_extensions(top, extensions_in))  # first: they make keys known
     sets = read_sets(set_texts)
-    seeds_node = sets.seeds or top.get("seeds")
-    seeds, tuning = read_seeds(seeds_node), read_tuning(top.get("tune"))
+    own = {key: sets.study.get(key) or top.get(key) for key in STUDY_KEYS}
+    seeds, tuning = read_seeds(own["seeds"]), read_tuning(top.get("tune"))
     node = top.get("slurm")
     resources = site if node is None else read_resources(site, node)
     named = read_variants(top, resources)
@@ -156,11 +153,14 @@ def parse_grid(
         extensions=loaded,
         site=site,
         declared=replace(
-            read_declared(top), looks=seeds.looks, tuning=tuning, fraction=read_fraction(top)
+            read_declared(own["metric"], own["margin"]),
+            looks=seeds.looks,
+            tuning=tuning,
+            fraction=read_fraction(own["fraction"]),
         ),
     )
     _check_conflicts(grid)
-    _check_design(grid, top, seeds_node)
+    _check_design(grid, top, own)
     if grid.points > MAX_POINTS:
         raise ConfigError(
             f"{source.name}: {grid.points:,} combinations; a study has at most {MAX_POINTS:,}"
@@ -169,7 +169,7 @@ def parse_grid(
 
 
 def _extensions(top: Setting, folder: Path | None) -> Iterator[Extension]:
-    """The user's files, executed; their paths are relative to the grid's folder."""
+    """Execute the user's files; their paths are relative to the grid's folder."""
     node = top.get("extensions")
     if node is None:
         return
@@ -194,7 +194,7 @@ def _study_name(node: Setting) -> str:
     name = check_name(node, "a study")
     if name.casefold() in (PAPER, PUBLISHED):
         raise node.error(
-            f"{name!r} cannot name a study: results/{name} is where python -m analysis writes"
+            f"{name!r} cannot name a study: results/{name} is where reports are written"
         )
     return name
 
@@ -224,7 +224,7 @@ def _axes(top: Setting, section: str) -> list[Axis]:
 
 
 def _extended(axis: Axis) -> Axis:
-    """The axis of one key with what lies beyond its ends, where it was written as a range."""
+    """The axis of one key, with choices beyond its ends if it was written as a range."""
     [key] = axis.keys
     if key not in axis.ranges:
         return axis
@@ -252,7 +252,7 @@ def _zips(top: Setting) -> list[Axis]:
 
 
 def _axis(layer: Layer, zipped: Setting | None = None) -> Axis:
-    """The axis of one key, or of those zipped; each has a list of values or a range."""
+    """The axis of one key, or of several zipped keys; each has a list of values or a range."""
     ranges = {
         key: read_range(node, key) for key, node in layer.items() if isinstance(node.value, dict)
     }
@@ -276,40 +276,52 @@ def _choices(setting: Setting) -> list[Setting]:
     return [setting.child(index) for index in range(len(setting.value))]
 
 
-def _check_design(grid: Grid, top: Setting, seeds: Setting | None) -> None:
-    """What decides the next runs makes sense with the rest of the grid.
+def _check_design(grid: Grid, top: Setting, own: Mapping[str, Setting | None]) -> None:
+    """Check that looks, tuning and fraction fit the rest of the grid.
 
     Raises:
-        ConfigError: with the line of what does not.
+        ConfigError: with the line of the part that does not fit.
     """
     looks, tuning = grid.declared.looks, grid.declared.tuning
+    seeds, fraction = own["seeds"], own["fraction"]
     crossed = [axis for axis in grid.axes if len(axis.choices) > 1]
     if seeds and tuning and max(grid.seeds) >= TUNING:
-        raise seeds.error(f"seeds from {TUNING:,} on are those of tuning: choose smaller ones")
+        raise seeds.error(f"seeds from {TUNING:,} on are reserved for tuning: choose smaller ones")
+    if tuning and all(len(set(map(repr, _values(axis)))) == 1 for axis in grid.tune):
+        axis = grid.tune[0]
+        raise axis.choices[0][axis.keys[0]].error(
+            f"one value leaves nothing to choose: add values, or write {axis.keys[0]} under base"
+        )
     if looks and grid.tune and not tuning:
         raise top.child("tune").error(
-            "looks need each variant's point to be chosen beforehand: add 'seeds: 2' to tune"
+            "looks need tuning to end before the comparisons: add 'seeds: 2' to tune"
         )
     if seeds and looks and not grid.named and len(crossed) > 1:
         raise seeds.error(
-            "looks decide variants against a baseline, but a grid that crosses axes is asked for "
-            "the effects of its factors, which need all its runs: write a number of seeds"
+            "looks compare variants with a baseline, but a grid that crosses axes estimates the "
+            "effects of its factors, which needs all runs: write a number of seeds"
         )
     if grid.is_staged:
         for exclusion in grid.exclusions:
             if "seed" in exclusion.conditions:
                 raise exclusion.setting.child("seed").error(
-                    "with looks, or tuning on seeds of its own, every variant has the same seeds"
+                    "cannot exclude a seed: with looks, or tuning on seeds of its own, every "
+                    "variant has the same seeds"
                 )
-    if grid.declared.fraction is not None and (grid.named or len(crossed) < 2):
-        raise top.child("fraction").error(
-            "a fraction is of a grid that crosses two axes or more, without named variants"
+    if fraction and grid.declared.fraction and (grid.named or len(crossed) < 2):
+        raise fraction.error(
+            "a fraction needs a grid that crosses two axes or more, without named variants"
         )
 
 
+def _values(axis: Axis) -> list[list[Any]]:
+    """The values of an axis's choices."""
+    return [[setting.value for setting in choice.values()] for choice in axis.choices]
+
+
 def _check_conflicts(grid: Grid) -> None:
-    """No key is set by two factors of the product, for one would silently win; and the variants
-    that are excluded exist.
+    """Check that no two factors of the product set one key, as one would silently win, and that
+    excluded variants exist.
 
     Raises:
         ConfigError: with the line of the second factor.
@@ -318,7 +330,7 @@ def _check_conflicts(grid: Grid) -> None:
     for axis in (*grid.axes, *grid.tune):
         for key, setting in axis.choices[0].items():
             if key in taken:
-                raise setting.error(f"{key} is multiplied already in line {taken[key].line}")
+                raise setting.error(f"{key} is already an axis in line {taken[key].line}")
             taken[key] = setting
     names = [named.name for named in grid.named]
     for exclusion in grid.exclusions:
@@ -330,6 +342,5 @@ def _check_conflicts(grid: Grid) -> None:
     for named in grid.named:
         for key in named.layer.keys() & taken.keys():
             raise named.layer[key].error(
-                f"{key} is set by {named.name!r} and multiplied in line {taken[key].line}: "
-                "only one can be meant"
+                f"{key} is set by {named.name!r} and is an axis in line {taken[key].line}: keep one"
             )

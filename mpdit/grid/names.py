@@ -19,7 +19,7 @@ _SHORT = {"learning_rate": "lr", "mp_learning_rate": "mp-lr", "batch_size": "bat
 
 
 def check_name(node: Setting, what: str) -> str:
-    """A name that the user gave to ``what``, which will be a folder or a part of one.
+    """The user's name for ``what``, which becomes a folder's name or a part of it.
 
     Raises:
         ConfigError: when it is not safe.
@@ -63,9 +63,9 @@ def short_key(key: str) -> str:
 
 
 def axis_label(values: Mapping[str, Any]) -> str:
-    """The part of a label that axis values make: ``cos-wn_rotation-scale_depth-4``.
+    """The part of a label for axis values: ``cos-wn_rotation-scale_depth-4``.
 
-    Flags are one part, which names those that are on.
+    The flags that are on make one part.
     """
     parts: dict[str, str] = {}
     flags: list[str] = []

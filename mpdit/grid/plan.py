@@ -1,22 +1,25 @@
-"""A grid, multiplied out: the runs, what was left out, and what turned out to be the same run."""
+"""A grid, multiplied out: its runs, the excluded combinations, and those that are the same run."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from mpdit.catalogue import Dataset
+from mpdit.catalogue.measures import labelled
 from mpdit.config import DEFAULTS, RunConfig
 from mpdit.errors import ConfigError
+from mpdit.extensions import blamed
 from mpdit.flops import count_parameters
 from mpdit.grid.exclusions import Exclusion, conditions_text
 from mpdit.grid.grid import Axis, Grid
 from mpdit.grid.names import axis_label, run_name, slug
 from mpdit.grid.resources import Resources
-from mpdit.grid.selection import select
+from mpdit.grid.selection import names_of, select
 from mpdit.grid.settings import Layer, blame, fold, is_alone, shortest, to_run
 from mpdit.modelconfig import ModelConfig
 
@@ -28,8 +31,8 @@ if TYPE_CHECKING:
 class PlannedRun:
     """One run of a study.
 
-    ``variant`` is what the runs that differ by seed and by tuned values only have in common;
-    ``named`` the ladder step or variant in it; ``axes`` and ``tune`` the values of its axes.
+    ``variant`` is the name that runs share when they differ only by seed and tuned values;
+    ``named`` is its ladder step or variant; ``axes`` and ``tune`` are the values of its axes.
     """
 
     name: str
@@ -41,7 +44,7 @@ class PlannedRun:
     config: RunConfig
     resources: Resources
     is_beyond: bool = False
-    """Whether its tuned value lies beyond the range that the grid says."""
+    """Whether its tuned value lies beyond the grid's range."""
 
     @property
     def id(self) -> str:
@@ -49,16 +52,25 @@ class PlannedRun:
 
     @property
     def parameters(self) -> int:
-        """Of its model, in all."""
+        """The number of parameters of its model."""
         return sum(self.parts.values())
 
     @property
     def parts(self) -> dict[str, int]:
-        """The parameters by part: embedders, attention, mlp, modulation, final."""
-        return _parts(self.config.model, self.config.data.spec)
+        """The parameters by part: embedders, attention, mlp, modulation, final.
+
+        Raises:
+            ConfigError: when an extension's function fails.
+        """
+        with self.blamed():
+            return _parts(self.config.model, self.config.data.spec)
+
+    def blamed(self) -> AbstractContextManager[None]:
+        """Turn an error in an extension's code into one message that names the variant."""
+        return blamed(f" (variant {self.variant})")
 
     def summary(self) -> dict[str, Any]:
-        """What tells it from the study's other runs, ready for JSON."""
+        """The values that tell it from the study's other runs, as JSON values."""
         keys = ("name", "id", "variant", "named", "axes", "tune", "seed", "parameters")
         return {key: getattr(self, key) for key in keys}
 
@@ -70,7 +82,7 @@ def _parts(model: ModelConfig, data: Dataset) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Excluded:
-    """What one exclusion left out: the labels, and how many runs those would have been."""
+    """The combinations that one exclusion left out: their labels, and their number of runs."""
 
     exclusion: Exclusion
     labels: tuple[str, ...]
@@ -79,7 +91,7 @@ class Excluded:
 
 @dataclass(frozen=True)
 class Merged:
-    """``label`` is the same science as ``kept``, which stands for both."""
+    """Two labels of the same config: ``label`` is dropped, and ``kept`` stands for both."""
 
     label: str
     kept: str
@@ -88,9 +100,9 @@ class Merged:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a study's grid says, in its order.
+    """All runs of a study's grid, in its order.
 
-    Of a staged grid these are all runs that may be needed; `mpdit.grid.stages` says which are.
+    For a staged grid these are all runs that may be needed; `mpdit.grid.stages` selects from them.
     """
 
     grid: Grid
@@ -98,21 +110,21 @@ class Plan:
     excluded: tuple[Excluded, ...]
     merged: tuple[Merged, ...]
     defaults: int = DEFAULTS
-    """The version of the defaults of what the grid does not say."""
+    """The version of the defaults for keys that the grid does not set."""
     fraction: Chosen | None = None
-    """The part of the crossed grid that is run, where it asks for one."""
+    """The part of the crossed grid that is run, where the grid declares a fraction."""
 
     @property
     def study(self) -> str:
         return self.grid.study
 
     def only(self, *patterns: str) -> Plan:
-        """The runs whose name, variant or variant's own name matches a shell pattern.
+        """The runs with a name (`selection.names_of`) that matches a shell pattern.
 
         Raises:
             ConfigError: for a pattern that none matches.
         """
-        named = ((run, (run.name, run.variant, run.named)) for run in self.runs)
+        named = ((run, names_of(run.name, run.variant, run.named)) for run in self.runs)
         return replace(self, runs=tuple(select(named, patterns, self.study)))
 
 
@@ -178,11 +190,14 @@ class _Tally:
 
 
 def make_plan(grid: Grid, defaults: int = DEFAULTS) -> Plan:
-    """Multiply a grid out, with that version of the defaults.
+    """Multiply a grid out into its runs.
+
+    Args:
+        defaults: the version of the defaults for keys that the grid does not set.
 
     Raises:
-        ConfigError: for a combination that makes no sense and is not excluded, and for two
-            configs with one id.
+        ConfigError: for an invalid combination that is not excluded, and for two configs with one
+            id.
     """
     runs: dict[str, PlannedRun] = {}
     left_out = {index: _Tally() for index in range(len(grid.exclusions))}
@@ -219,6 +234,7 @@ def make_plan(grid: Grid, defaults: int = DEFAULTS) -> Plan:
                 merged[pair] = merged.get(pair, 0) + 1
     if not runs:
         raise ConfigError(f"{grid.source.name}: every combination is excluded")
+    _check_metric(grid, runs.values())
     fraction = None
     if grid.declared.fraction is not None:
         from mpdit.grid.subsets import cell, choose
@@ -226,7 +242,13 @@ def make_plan(grid: Grid, defaults: int = DEFAULTS) -> Plan:
         every = {cell(run.axes): run.axes for run in runs.values()}
         fraction = choose(grid, list(every.values()))
         runs = {key: run for key, run in runs.items() if cell(run.axes) in fraction.cells}
-        grid = replace(grid, declared=replace(grid.declared, fraction=fraction.found.effects))
+        levels = {
+            key: tuple(choice[key].value for choice in axis.choices)
+            for axis in grid.axes
+            for key in axis.keys
+        }
+        declared = replace(grid.declared, fraction=fraction.found.effects, levels=levels)
+        grid = replace(grid, declared=declared)
     return Plan(
         grid=grid,
         runs=tuple(runs.values()),
@@ -238,6 +260,27 @@ def make_plan(grid: Grid, defaults: int = DEFAULTS) -> Plan:
         defaults=defaults,
         fraction=fraction,
     )
+
+
+def _check_metric(grid: Grid, runs: Iterable[PlannedRun]) -> None:
+    """Check that every run measures the declared metric.
+
+    Raises:
+        ConfigError: where a run does not, with the metrics that would measure it.
+    """
+    declared = grid.declared.metric
+    row = labelled(declared) if declared else None
+    if row is None:
+        return
+    for run in runs:
+        measured = run.config.evaluate.metrics
+        if row.name not in measured:
+            wanted = ", ".join((*measured, row.name))
+            raise grid.source.error(
+                ("metric",),
+                f"{declared} is not measured in {run.name}: add it to base, such as "
+                f"'evaluate: {{metrics: [{wanted}]}}'",
+            )
 
 
 def _try_run(layer: Layer, grid: Grid, defaults: int) -> tuple[RunConfig | None, ConfigError]:
@@ -262,7 +305,7 @@ def _check_same(kept: PlannedRun, run: PlannedRun) -> None:
 def _excluded_by(
     exclusions: Sequence[Exclusion], point: _Point, config: RunConfig | None, seed: int
 ) -> int | None:
-    """The first exclusion that the point meets."""
+    """The first exclusion that applies to the point."""
     for index, exclusion in enumerate(exclusions):
         if exclusion.meets(point.named, seed, point.layer, config):
             return index
@@ -270,7 +313,7 @@ def _excluded_by(
 
 
 def _explain(grid: Grid, point: _Point, error: ConfigError) -> ConfigError:
-    """A combination's error with its line, and the ``exclude`` that would leave it out."""
+    """A combination's error with its line and the ``exclude`` that leaves it out."""
     message = error.message
     if "valid boolean" in message:
         message += " (write true or false)"

@@ -32,8 +32,8 @@ class Range:
 
     Attributes:
         scale: ``linear`` or ``log``.
-        step: what leads from a value to the next: their difference in a linear range, their ratio
-            in a log range.
+        step: the difference between neighbouring values in a linear range, their ratio in a log
+            range.
     """
 
     scale: str

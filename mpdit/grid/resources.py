@@ -1,4 +1,4 @@
-"""What a run asks of a cluster: the ``slurm:`` mapping of a study or of one of its variants."""
+"""The resources of a run on a cluster: the ``slurm:`` mapping of a study or of a variant."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from mpdit.errors import nearest
 from mpdit.grid.sbatch import check_option
 from mpdit.grid.settings import Setting
 from mpdit.peaks import PEAKS
-from mpdit.section import Positive
+from mpdit.section import ADDED, Positive
 
 NO_LIMIT = 365 * 24 * 60
-"""Minutes; submitit always passes a limit."""
+"""Minutes of an unlimited job; submitit always passes a limit."""
 
 _TIME = re.compile(r"(?:(\d{1,4})-)?(\d{1,6})(?::(\d{1,2}))?(?::(\d{1,2}))?")
 MEMORY_SHARES = ("mem-per-cpu", "mem-per-gpu")
 """Options of sbatch in place of ``memory``."""
+TAKES = "takes"
+"""The key of a field's JSON schema that describes its values in words."""
 _GPUS = re.compile(r"(?:([\w.-]{1,60}):)?(\d{1,6})")
 
 
@@ -92,9 +94,15 @@ def _lines(value: object) -> tuple[str, ...]:
 def _known_device(name: str) -> str:
     if name not in PEAKS:
         raise ValueError(
-            f"no peak is known of {name!r}.{nearest(name, PEAKS)} Known: {', '.join(PEAKS)}"
+            f"the peak speed of {name!r} is not known.{nearest(name, PEAKS)} Known: "
+            f"{', '.join(PEAKS)}"
         )
     return name
+
+
+def _takes(values: str) -> Any:
+    """Describe the accepted values for docs/catalogue.md, if a field's type does not tell all."""
+    return Field(json_schema_extra={TAKES: values})
 
 
 Word = Annotated[str, AfterValidator(_line)]
@@ -109,38 +117,54 @@ class Resources(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     partition: Word | None = None
+    """The partition that the jobs are submitted to."""
     account: Word | None = None
+    """The account that is charged."""
     qos: Word | None = None
+    """The quality of service."""
     constraint: Word | None = None
-    time: Annotated[int, BeforeValidator(_time)] | None = None
+    """Features that a node must have, as sbatch's --constraint."""
+    time: Annotated[int, BeforeValidator(_time), _takes("minutes, or text")] | None = None
+    """Time limit: minutes, ``12:00:00``, ``1-06:00:00`` or ``infinite``; None: the partition's
+    default."""
     memory: (
         Annotated[
-            str, StringConstraints(pattern=r"^([0-9]{1,9}[KMGT]B?|0)$"), BeforeValidator(_memory)
+            str,
+            StringConstraints(pattern=r"^([0-9]{1,9}[KMGT]B?|0)$"),
+            BeforeValidator(_memory),
+            _takes("text, or `0`"),
         ]
         | None
     ) = None
-    gpus: Annotated[int, Field(ge=0)] | None = None
+    """Memory of each node: ``16G``; ``0`` is all of it."""
+    gpus: Annotated[int, Field(ge=0), _takes("integer ≥ 0, or text")] | None = None
+    """GPUs of each node: ``2``, or with their kind ``a100:2``."""
     gpu_type: Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,60}$")] | None = None
-    """The cluster's name for a kind of them."""
+    """The cluster's name for a kind of GPU."""
     nodes: Positive | None = None
+    """Nodes of a job."""
     cpus: Positive | None = None
+    """CPU cores of each node."""
     max_parallel: Positive | None = None
-    """Runs that are executed at once."""
+    """Most runs that are executed at once; None: no limit."""
     runs_per_job: Positive = 1
     """Small runs packed side by side into one allocation."""
-    retry: Annotated[int, Field(ge=0)] | None = None
-    """How often a run is retried by itself: out of memory or time, or after its node failed."""
+    retry: Annotated[Annotated[int, Field(ge=0)] | None, ADDED] = None
+    """How often a run is retried automatically after it was out of memory or time, or its node
+    failed; None: never."""
     device: Annotated[str, AfterValidator(_known_device)] | None = None
-    """The GPU that the estimate before submitting is for; asks nothing of the cluster."""
+    """The GPU that `plan` estimates the cost for, such as ``H100``; it does not affect the job."""
     utilization: Annotated[float, Field(gt=0, le=1)] | None = None
-    """The share of its peak that the estimate reckons with."""
-    setup: Annotated[tuple[str, ...], BeforeValidator(_lines)] = ()
+    """The fraction of the GPU's peak that the estimate assumes."""
+    setup: Annotated[
+        tuple[str, ...], BeforeValidator(_lines), _takes("list of text, or text"), ADDED
+    ] = ()
     """Shell commands that the job executes before it starts Python."""
-    python: Annotated[Word, AfterValidator(_command)] | None = None
-    """The command that starts Python in the job; by default, the Python that submits."""
+    python: Annotated[Annotated[Word, AfterValidator(_command)] | None, ADDED] = None
+    """The command that starts Python in the job; None: the Python that submits."""
     extra: dict[str, Any] = {}
-    """Any other option of sbatch, by its long name; True for one without a value, False for one
-    that is not given."""
+    """Any other option of sbatch, by its long name: ``true`` for an option without a value,
+    ``false`` for one that is not given."""
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -176,11 +200,11 @@ class Resources(BaseModel):
 
 
 NOTHING = Resources()
-"""All is left to the cluster."""
+"""Everything is left to the cluster."""
 
 
 def read_resources(inherited: Resources, *nodes: Setting) -> Resources:
-    """``inherited``, with what the mapping at each node says instead.
+    """``inherited``, overridden by the mapping at each node.
 
     Raises:
         ConfigError: with the line of the first key that is wrong.
@@ -191,7 +215,7 @@ def read_resources(inherited: Resources, *nodes: Setting) -> Resources:
         if packed > 1 and (both.nodes or 1) > 1:
             raise node.error(f"runs_per_job: {packed} runs share one node, not {both.nodes}")
         if both.gpus is None and any("gpu_type" in one.value for one in nodes):
-            raise node.error("gpu_type needs gpus: how many")
+            raise node.error("gpu_type needs gpus, their number")
         if 1 < packed < (both.gpus or 0):
             raise node.error(f"runs_per_job: {packed} runs leave {both.gpus} GPUs partly idle")
     return both
@@ -230,7 +254,7 @@ def _read(node: Setting) -> tuple[dict[str, Any], dict[str, Any]]:
     given = dict(node.value)
     if isinstance(given.get("gpus"), str) and (match := _GPUS.fullmatch(given["gpus"])):
         if match[1] and "gpu_type" in given:
-            raise node.child("gpu_type").error(f"gpus is {given['gpus']} already")
+            raise node.child("gpu_type").error(f"gpus already names a kind: {given['gpus']}")
         given |= {"gpus": int(match[2])} | ({"gpu_type": match[1]} if match[1] else {})
     try:
         own = Resources.model_validate(given)

@@ -13,7 +13,7 @@ _RESOURCES = {
     "mem": "memory",
     "cpus-per-task": "cpus",
 }
-"""Options that are resources of their own."""
+"""Options that have their own key under ``slurm:``."""
 
 _REQUEUE = "jobs are always requeued, and their runs resume"
 _TASKS = "the number of processes follows from gpus, nodes and runs_per_job"
@@ -45,13 +45,13 @@ OF_SIZE = frozenset(
         *("begin", "deadline", "dependency", "hold", "time-min", "mail-type", "mail-user"),
     )
 )
-"""What is asked for the runs themselves, and not for the job of their notice."""
+"""Options for the jobs of runs only, not for the study's small job."""
 
 _GPU = re.compile(r"(^|,)(gres[:/])?gpu\b")
 
 
 def check_option(name: str, value: Any) -> tuple[str, str | int | float | bool]:
-    """One entry of ``extra``: sbatch's long option, and its value (True for none).
+    """Check one entry of ``extra``: sbatch's long option, and its value (True for no value).
 
     Raises:
         ValueError: with the reason why it cannot be set.

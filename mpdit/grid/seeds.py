@@ -1,4 +1,4 @@
-"""The seeds of a grid: those of the comparisons, with their looks, and those of tuning."""
+"""The seeds of a grid: seeds of the comparisons, with their looks, and seeds of tuning."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mpdit.grid.settings import Setting
 
 MOST = 100_000
 TUNING = 1_000_000
-"""The first seed of tuning apart. Seeds of comparisons lie below it, so that the two never meet."""
+"""The first seed of tuning. Seeds of comparisons are smaller, so that the two never coincide."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Seeds:
     """The seeds of the comparisons in their order.
 
     Attributes:
-        looks: the numbers of seeds at which the study is looked at, rising; empty without looks.
+        looks: the rising numbers of seeds at which comparisons are decided; empty without looks.
     """
 
     every: tuple[int, ...] = (0,)
@@ -27,7 +27,7 @@ class Seeds:
 
 
 def read_seeds(node: Setting | None) -> Seeds:
-    """``3``, ``[3, 5]``, or ``{looks: [3, 5, 8], from: 0}``.
+    """Read ``3``, ``[3, 5]``, or ``{looks: [3, 5, 8], from: 0}``.
 
     Raises:
         ConfigError: with the line of what is wrong.
@@ -80,15 +80,21 @@ def _looks(node: Setting) -> Seeds:
 
 
 def read_tuning(tune: Setting | None) -> tuple[int, ...]:
-    """The seeds on which each variant's point is chosen: ``seeds: 2`` beside the tune axes.
+    """Read the seeds on which each variant's point is chosen: ``seeds: 2`` beside the tune axes.
 
     Returns:
-        none where the points are compared on the seeds of the comparisons.
+        the seeds; empty where points are compared on the seeds of the comparisons.
 
     Raises:
         ConfigError: with the line of what is wrong.
     """
-    if tune is None or not isinstance(tune.value, dict) or "seeds" not in tune.value:
+    if tune is None or not isinstance(tune.value, dict):
+        return ()
+    if "seed" in tune.value:
+        raise tune.child("seed").error(
+            "write 'seeds: 2' in tune; the comparisons' seeds go to the top level"
+        )
+    if "seeds" not in tune.value:
         return ()
     node = tune.child("seeds")
     if len(tune.value) == 1:

@@ -8,11 +8,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+from mpdit.disk.rundir import id_in
 from mpdit.errors import ConfigError, nearest
 
 Item = TypeVar("Item")
 Names = Sequence[str | None]
-"""A run's name, its variant's, and that of the step or variant in it (None without one)."""
+"""The names of a run with and without its id, of its variant, and of the step or variant in it
+(None without one)."""
+
+
+def names_of(run: str, variant: str, named: str | None) -> Names:
+    """The names by which ``--only`` selects a run."""
+    return run, run.removesuffix(f"-{id_in(run) or ''}"), variant, named
 
 
 def select(items: Iterable[tuple[Item, Names]], patterns: Sequence[str], study: str) -> list[Item]:
@@ -28,7 +35,7 @@ def select(items: Iterable[tuple[Item, Names]], patterns: Sequence[str], study: 
             known[name].append(index)
     found: set[int] = set()
     for pattern in patterns:
-        if pattern in known:  # a whole name: thousands of them stay quick
+        if pattern in known:  # a whole name; fast for thousands of names
             hits = [pattern]
         else:
             hits = list(filter(re.compile(fnmatch.translate(pattern)).match, known))

@@ -1,4 +1,4 @@
-"""Layers of settings: what base, a variant, an axis or ``--set`` says of a run.
+"""Layers of settings: the keys that base, a variant, an axis or ``--set`` sets.
 
 A key may be written nested (``train: {steps: 10}``), dotted (``train.steps``) or, for the
 flags, bare (``mp_silu``); a layer holds each under its one dotted name.
@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from mpdit.catalogue import FLAGS
+from mpdit.catalogue import FLAGS, TABLES
 from mpdit.config import DEFAULTS, SECTIONS, RunConfig, former_keys, known_keys, make_run
 from mpdit.disk.yamlfile import Where, YamlText
-from mpdit.errors import ConfigError, nearest
+from mpdit.errors import ConfigError, closest, nearest
 from mpdit.extensions import Extension
 from mpdit.modelconfig import parse_model_name
 
@@ -23,7 +23,7 @@ SUPERSEDES = {
     "model.name": SIZE_KEYS,
     "data.name": ("data.path", "data.channels", "data.size", "data.classes"),
 }
-"""A key that, set in a later layer, makes nothing of these set in an earlier one."""
+"""A key → the keys of earlier layers that it overrides when a later layer sets it."""
 
 
 class Setting(NamedTuple):
@@ -35,7 +35,7 @@ class Setting(NamedTuple):
 
     @property
     def line(self) -> int:
-        """Counted from 1; 0 for what is not of a file."""
+        """The line, counted from 1; 0 for a value that is in no file."""
         return self.source.lines.get(self.where, 0)
 
     def child(self, key: str | int) -> Setting:
@@ -104,7 +104,22 @@ def _check_key(key: str, node: Setting) -> None:
     if key == "seed":
         raise node.error("seeds are the study's own: write 'seeds: 3' or 'seeds: [3, 5]' beside it")
     if key not in (known := known_keys()) and key not in former_keys():
-        raise node.error(f"unknown key.{nearest(key, (*known, *FLAGS))}")
+        hint = nearest(key, known) if "." in key else _hint(key, known)
+        raise node.error(f"unknown key.{hint}")
+
+
+def _hint(word: str, known: Sequence[str]) -> str:
+    """Suggest what a word without dots may mean.
+
+    A flag, the last part of a key (``norm``), or one option's value (``swiglu``).
+    """
+    meant = {key.rpartition(".")[2]: key for key in reversed(known)} | {f: f for f in FLAGS}
+    close = closest(word, meant)
+    if close != word:
+        keys = [table.key for table in TABLES.values() if word in table]
+        if len(keys) == 1:
+            return f" Did you mean '{keys[0]}: {word}'?"
+    return "" if close is None else f" Did you mean {meant[close]!r}?"
 
 
 FLAGS.reserve(("variant", "from", "reason", "slurm"), "a key of a grid")
@@ -124,7 +139,7 @@ def fold(layers: Iterable[Layer]) -> Layer:
 def to_run(
     layer: Layer, seed: int, extensions: Sequence[Extension] = (), defaults: int = DEFAULTS
 ) -> RunConfig:
-    """The run that a folded layer describes; of the extensions it keeps those that it uses.
+    """The run that a folded layer describes, with the extensions that it uses.
 
     Raises:
         ConfigError: of ``make_run``, with its key; ``blame`` finds the line.
@@ -138,7 +153,7 @@ def to_run(
 
 
 def written(layer: Layer, key: str) -> Any:
-    """A key's value as a layer has it, or implies it by the model's name, or leaves it."""
+    """A key's value in a layer: set there, implied by the model's name, or the default."""
     section, _, name = key.partition(".")
     if key in layer:
         return layer[key].value
@@ -175,8 +190,8 @@ def _kinds(annotation: Any) -> Iterator[type]:
 def blame(layer: Layer, error: ConfigError) -> tuple[str, ...]:
     """The keys of ``layer`` that an error of ``to_run`` is about.
 
-    One where a value is wrong by itself; for a combination, every key and then every value that
-    the message names; none where something is missing.
+    One key where a value is wrong by itself. For a combination, the keys that the message names,
+    then the keys whose values it names. No key where something is missing.
     """
     for key, setting in layer.items():
         if f"{error.key}.".startswith(f"{key}.") or _quoted(setting, error.message):
@@ -187,7 +202,7 @@ def blame(layer: Layer, error: ConfigError) -> tuple[str, ...]:
 
 
 def is_alone(keys: tuple[str, ...], layer: Layer, error: ConfigError) -> bool:
-    """Whether the one key's value is wrong whatever the others are."""
+    """Whether one key's value is wrong whatever the other values are."""
     return len(keys) == 1 and (
         error.key.startswith(keys[0]) or _quoted(layer[keys[0]], error.message)
     )

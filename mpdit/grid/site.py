@@ -45,13 +45,13 @@ _GPU = re.compile(r"(?:gres[:/])?gpu(?::([\w.-]+?))??(?::(\d+))?")
 
 
 def user_file(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where the user's own resources are: ``~/.config/mpdit/slurm.yaml``."""
+    """The file of the user's own resources: ``~/.config/mpdit/slurm.yaml``."""
     home = environment.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()
     return Path(home) / "mpdit" / "slurm.yaml"
 
 
 def site_resources(environment: Mapping[str, str] = os.environ) -> Resources:
-    """The resources of the user's file, and over them those of ``SBATCH_*``.
+    """The resources of the user's file, overridden by those of ``SBATCH_*``.
 
     Raises:
         ConfigError: for the first value that is wrong, with its file and line or its variable.
@@ -66,13 +66,13 @@ def site_resources(environment: Mapping[str, str] = os.environ) -> Resources:
 
 
 def unused_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """The variables for sbatch that a submission does not use, as it sets their options itself."""
+    """The variables for sbatch that submission ignores, because it sets their options itself."""
     return [name for name in (f"SBATCH_{option}" for option in _UNUSED) if name in environment]
 
 
 def used_variables(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables for sbatch that `site_resources` reads. A job gets them, as it would from
-    plain sbatch, for what is submitted from within it."""
+    """The variables for sbatch that `site_resources` reads. A job gets them, as it would from plain
+    sbatch, so that they apply to jobs that it submits."""
     names = (f"SBATCH_{option}" for option in (*_RESOURCES, *_OPTIONS, "WAIT4SWITCH"))
     return {name: environment[name] for name in names if name in environment}
 
@@ -99,7 +99,7 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, dic
 
 
 def _gres(text: str) -> dict[str, Any]:
-    """``gpu:a100:2,shard:1`` → GPUs, and what else is in the list."""
+    """``gpu:a100:2,shard:1`` → the GPUs, and the rest of the list."""
     found: dict[str, Any] = {}
     others = []
     for part in filter(None, text.split(",")):

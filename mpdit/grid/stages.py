@@ -1,8 +1,8 @@
 """The stages of a study whose results decide which runs come next.
 
-`stage_of` is a pure function of the plan and of what has ended: whoever asks gets the same answer.
-First each variant's points race on the seeds of tuning; a range is extended while its best point is
-at the edge. Then come the looks: the comparisons that are decided stop, the others get more seeds.
+`stage_of` is a pure function of the plan and of the ended runs, so every caller gets the same
+answer. First each variant's points race on the seeds of tuning; a range is extended while its best
+point is at the edge. Then come the looks: decided comparisons stop, the others get more seeds.
 The rules are those of `mpdit.decisions`.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from mpdit.catalogue.flags import part_conditioning
 from mpdit.decisions import comparisons
 from mpdit.decisions.comparisons import Design
 from mpdit.decisions.family import Family, Pair, Rules, decide
@@ -28,12 +29,12 @@ Kind = Literal["tuning", "extension", "look", "comparison", "end"]
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a study stands.
+    """The present stage of a study.
 
     Attributes:
-        number, of: of the stage among those of its kind.
-        runs: all runs that were needed until now, in the plan's order.
-        pending: those of them that have not ended: the stage is over when there are none.
+        number, of: the stage's number, and how many stages of its kind there are.
+        runs: all runs needed so far, in the plan's order.
+        pending: the runs of these that have not ended; without any, the stage is over.
         chosen: variant → its point of the tune axes, once all are chosen.
         family: the decisions so far, where the study has looks and tuning is over.
     """
@@ -48,12 +49,12 @@ class Stage:
 
     @property
     def is_over(self) -> bool:
-        """Whether the study has all it needs."""
+        """Whether the study needs no more runs."""
         return not self.pending
 
     @property
     def words(self) -> str:
-        """``look 2 of 4: 5 open comparisons``."""
+        """The stage in words: ``look 2 of 4: 5 open comparisons``."""
         open_ = "" if self.family is None else count(len(self.family.open), "open comparison")
         match self.kind:
             case "tuning":
@@ -70,7 +71,7 @@ class Stage:
         return f"ended: {open_} after the last look" if self.family.open else undecided
 
     def narrow(self, plan: Plan, *, pending: bool = False) -> Plan:
-        """The runs of a plan that are needed until now, or only those that have not ended."""
+        """The runs of a plan that are needed so far, or only those that have not ended."""
         ids = {run.id for run in (self.pending if pending else self.runs)}
         return replace(plan, runs=tuple(run for run in plan.runs if run.id in ids))
 
@@ -79,7 +80,7 @@ def stage_of(plan: Plan, values: Values, rules: Rules) -> Stage:
     """The stage of a staged study.
 
     Args:
-        values: of the runs that have ended.
+        values: the values of the runs that have ended.
         rules: how runs are compared.
     """
     return _Stages(plan, values, rules).current()
@@ -95,8 +96,9 @@ def pairs(plan: Plan) -> list[Pair]:
 
 def _design(run: PlannedRun) -> Design:
     model, data = run.config.model, run.config.data
-    conditioning = (model.conditioning, model.final_conditioning)
-    return Design(run.variant, (model.name, data.name), conditioning, tuple(model.flags))
+    of_conditioning, flags = part_conditioning(model.flags)
+    conditioning = (model.conditioning, model.final_conditioning, of_conditioning)
+    return Design(run.variant, (model.name, data.name), conditioning, flags)
 
 
 class _Stages:
@@ -168,7 +170,7 @@ class _Stages:
         chosen |= {variant: self._best(variant, points) for variant, points in tried.items()}
 
     def _raced(self, variant: str, points: Sequence[Point], seeds: int) -> dict[Point, list[float]]:
-        """The values of each point on the first seeds, of the runs that were needed and ended."""
+        """The values of each point on the first seeds, for needed runs that have ended."""
         found: dict[Point, list[float]] = {}
         for point in points:
             ended = (self._value(variant, point, seed) for seed in self.tuning[:seeds])
@@ -194,7 +196,7 @@ class _Stages:
         )
 
     def _beyond(self, variant: str, point: Point) -> Iterator[Point]:
-        """The neighbours of a point at or beyond an end of a range that lie beyond that end."""
+        """The neighbours beyond the range's end of a point that is at that end or beyond it."""
         for index, axis in enumerate(self.plan.grid.tune):
             line, at = axis.line, axis.line.index(point[index])
             first, last = len(axis.before), len(axis.before) + len(axis.choices) - 1

@@ -14,11 +14,11 @@ from mpdit.grid.settings import shortest
 
 @dataclass(frozen=True)
 class Chosen:
-    """The cells of a fraction, and what can be said of it.
+    """The cells of a fraction, and the names of its factors.
 
     Attributes:
         cells: the values of the axes of each cell that is run.
-        factors: the names of the factors, by the index in an effect.
+        factors: the names of the factors, by their index in an effect.
     """
 
     cells: frozenset[str]
@@ -32,13 +32,13 @@ def cell(axes: dict[str, Any]) -> str:
 
 
 def choose(grid: Grid, cells: Sequence[dict[str, Any]]) -> Chosen:
-    """The fraction that a grid asks for.
+    """Choose the fraction that a grid declares.
 
     Args:
         cells: the values of the axes of every cell that no exclusion leaves out.
 
     Raises:
-        ConfigError: where it cannot estimate what is asked, with the nearest that can.
+        ConfigError: where it cannot estimate the declared effects, with the nearest that can.
     """
     import numpy as np
 
@@ -82,7 +82,7 @@ def choose(grid: Grid, cells: Sequence[dict[str, Any]]) -> Chosen:
             "write 'fraction: main'",
         )
     chosen = frozenset(cell(cells[row]) for row in found.rows)
-    names = tuple(" and ".join(map(shortest, axes[index].keys)) for index in several)
+    names = tuple(shortest(axes[index].keys[0]) for index in several)  # of zipped keys the first
     return Chosen(chosen, names, found)
 
 

@@ -25,7 +25,7 @@ def _is_switch(key: str) -> bool:
 
 @dataclass(frozen=True)
 class Named:
-    """Settings over the base's, under a name."""
+    """Named settings that override the base's."""
 
     name: str
     layer: Layer
@@ -33,7 +33,7 @@ class Named:
 
 
 def read_variants(top: Setting, resources: Resources) -> list[Named]:
-    """Every named variant of a grid; ``resources`` are the study's, which each may override.
+    """Read every named variant of a grid; each may override ``resources``, the study's.
 
     Raises:
         ConfigError: with the line of what is wrong.
@@ -56,7 +56,7 @@ def read_variants(top: Setting, resources: Resources) -> list[Named]:
 def _entries(
     section: str, node: Setting, resources: Resources
 ) -> Iterator[tuple[Setting, str, Named | None]]:
-    """(where, name, variant) of one section; None for those that may start from another."""
+    """(where, name, variant) of one section; no variant yet where it may start from another."""
     if section == "leave_one_out":
         yield from _leave_one_out(node, resources)
         return
@@ -77,7 +77,7 @@ def _entries(
 def _resolve(
     name: str, nodes: dict[str, Setting], known: dict[str, Named], resources: Resources
 ) -> None:
-    """Make ``name`` known, and before it what it starts ``from``, and so on."""
+    """Resolve the variant ``name``, after the one that it starts ``from``, and so on."""
     chain: list[str] = []
     origin: Named | None = None
     while origin is None:
@@ -101,7 +101,7 @@ def _resolve(
 
 
 def _over(origin: Named, name: str, node: Setting) -> Named:
-    """``origin`` with the settings and resources at ``node`` over it."""
+    """``origin``, overridden by the settings and resources at ``node``."""
     layer = read_layer(node.source, node.where, node.value, ("slurm", "from"))
     resources = origin.resources
     if isinstance(node.value, dict) and "slurm" in node.value:
@@ -110,7 +110,7 @@ def _over(origin: Named, name: str, node: Setting) -> Named:
 
 
 def _leave_one_out(node: Setting, resources: Resources) -> Iterator[tuple[Setting, str, Named]]:
-    """``full``, then ``no-KEY`` for each: the full set, where KEY falls back to the base's."""
+    """``full``, then ``no-KEY`` for each KEY: the full set, with KEY as in the base."""
     full = _full_set(node)
     yield node, "full", Named("full", full, resources)
     names = [key.partition(".")[2] for key in full]

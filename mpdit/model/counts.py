@@ -1,7 +1,7 @@
 """Parameters and FLOPs of a model that an added flag changes, from the built model itself.
 
-`mpdit.flops` calculates them from the config alone; what such a flag does is known only when it has
-been done. Nothing is computed: the model is built and run on the meta device.
+`mpdit.flops` calculates them from the config alone; the effect of an added flag is known only from
+the built model. Nothing is computed: the model is built and run on the meta device.
 """
 
 import torch
@@ -22,7 +22,7 @@ _PARTS = {
 def count_parameters(config: ModelConfig, data: Dataset) -> dict[str, int]:
     """Trainable parameters by part, as `mpdit.flops.count_parameters`.
 
-    What a flag adds outside the parts that every model has is counted in ``other``.
+    Parameters outside the parts that every model has are counted in ``other``.
     """
     counted = dict.fromkeys(("embedders", "attention", "mlp", "modulation", "final"), 0)
     for name, parameter in _build(config, data).named_parameters():

@@ -5,9 +5,6 @@ All three generations of the official code (Bill et al., arXiv:2505.19122) are p
 """
 
 import math
-import os
-import shutil
-import sys
 from collections.abc import Callable, Iterator
 
 import torch
@@ -17,11 +14,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mpdit.catalogue import FLAGS, Dataset
-from mpdit.errors import ConfigError
+from mpdit.model.compiler import check_compiler
 from mpdit.model.embedding import (
     AxialRoPE,
     Fourier,
     TimeEmbedding,
+    Uncertainty,
     patchify,
     position_table,
     unpatchify,
@@ -42,8 +40,8 @@ from mpdit.modelconfig import ModelConfig
 Record = Callable[[int, str, Tensor], None]
 """Called with the block's index, the site's name, and the tensor there."""
 SITES = ("conditioning", "modulated", "attention", "mlp", "residual")
-"""What is recorded: the conditioning vector (once, as block 0's), attention's input, the outputs of
-attention and MLP before their gates, the block's output."""
+"""The recorded tensors: the conditioning vector (once, as block 0's), attention's input, the
+outputs of attention and MLP before their gates, the block's output."""
 
 Tokens = Float[Tensor, "batch tokens width"]
 Images = Float[Tensor, "batch channels height width"]
@@ -87,8 +85,8 @@ class Block(nn.Module):
 
 
 class Final(nn.Module):
-    """Modulated tokens → the numbers of their patches, ε and variance; zero at initialization
-    with ``zero_output``."""
+    """Modulated tokens → the values of their patches, ε and variance; zero at initialization with
+    ``zero_output``."""
 
     def __init__(self, config: ModelConfig, numbers: int) -> None:
         super().__init__()
@@ -116,11 +114,13 @@ class DiT(nn.Module):
     """A class-conditional Diffusion Transformer that predicts ε and the variance's interpolation.
 
     Args:
-        model, data: what it is, and the images it is for.
-        generator: where all initial values come from (a CPU generator); None is torch's own.
+        model: its size, flags and conditioning.
+        data: the shape of the images, and the number of classes.
+        generator: the source of all initial values (a CPU generator); None is torch's own.
 
     Attributes:
         null_class: the label that stands for no label, for label dropout and guidance.
+        uncertainty: u(t) of the loss, where the model learns it.
         recompute: gradient checkpointing: of each block only the input is kept for the backward
             pass, which computes the block again. False unless set; the gradients are the same bits.
     """
@@ -152,6 +152,7 @@ class DiT(nn.Module):
         self.modulation: MPLinear | None = None  # of all blocks, where it is shared
         self.blocks = nn.ModuleList(Block(model, index, rope) for index in range(model.depth))
         self.final = Final(model, 2 * numbers)
+        self.uncertainty: Uncertainty | None = None
         for flag in model.added_flags:
             FLAGS.find(flag).load()(self)
         for module in self.modules():
@@ -163,7 +164,7 @@ class DiT(nn.Module):
     ) -> Float[Tensor, "batch outputs height width"]:
         """Noisy images, times, labels → (B, 2C, H, W): ε, then variance.
 
-        ``record`` is handed the intermediates named in `SITES`.
+        ``record`` gets the intermediates named in `SITES`.
         """
         tokens = F.pad(patchify(x, self.config.patch_size), (0, 1), value=1.0)  # (B, T, P·P·C + 1)
         h = self.patches(tokens)  # (B, T, D)
@@ -193,21 +194,21 @@ class DiT(nn.Module):
             return self.forward(x, t, y)
         both = torch.cat((y, torch.full_like(y, self.null_class)))
         outputs = self.forward(x.repeat(2, 1, 1, 1), t.repeat(2), both)
-        # the difference of two nearly equal numbers is not for bfloat16, as autocast has them
+        # in float32: autocast's bfloat16 loses the difference of two nearly equal numbers
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         of_class, of_null = outputs.chunk(2)
         eps, null = of_class[:, : self.channels], of_null[:, : self.channels]
         return torch.cat((null + guidance * (eps - null), of_class[:, self.channels :]), dim=1)
 
     def _normalized(self) -> Iterator[tuple[nn.Parameter, bool]]:
-        """Weights that are normalized where they are used, and whether their storage is too."""
+        """Yield weights that are normalized in use, and whether the stored ones are too."""
         forced = self.config.forced_weight_normalization
         for module in self.modules():
             if isinstance(module, MPLinear | MPEmbedding) and module.normalized:
                 yield module.weight, forced or module is self.label
 
     def mp_parameters(self) -> list[nn.Parameter]:
-        """The weights that are normalized where they are used; gains are not among them."""
+        """The weights that are normalized in use, without gains."""
         return [weight for weight, _ in self._normalized()]
 
     def gains(self) -> list[nn.Parameter]:
@@ -233,30 +234,26 @@ class DiT(nn.Module):
     def compile_blocks(self) -> None:
         """`torch.compile` of the blocks, which are one program; embeddings and the rest stay eager.
 
-        Compiled sums are taken in another order: the numbers differ in their last bits.
+        Compiled sums have another order: the numbers differ in their last bits.
 
         Raises:
-            ConfigError: on a CPU without a C++ compiler.
+            ConfigError: without a compiler (`check_compiler`).
         """
-        compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-        if self.patches.weight.is_cpu and shutil.which(compiler) is None:
-            raise ConfigError(
-                f"compile: true needs a C++ compiler on a CPU, and there is no {compiler}: "
-                "install it, set CXX to another, or leave compile out, which changes no run's "
-                "identity"
-            )
+        check_compiler(self.patches.weight.device)
+        # this also sets the compiler's own flag
+        torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())
         for block in self.blocks:
             block.compile()
 
     def fold(self) -> None:
-        """Weight normalization folded into plain weights, for sampling; training ends here."""
+        """Fold weight normalization into plain weights, for sampling; training must not follow."""
         for module in self.modules():
             if isinstance(module, MPLinear | MPEmbedding):
                 module.fold()
 
 
 def share(model: DiT) -> None:
-    """Give all blocks one map S: a block's values are S(c) + E, with a vector E of its own.
+    """Give all blocks one map S: a block's values are S(c) + E, with its own vector E.
 
     This is adaLN-single (PixArt-α: Chen et al., arXiv:2310.00426, section 2.3). S and E are zero at
     initialization, as each block's own map is without it; PixArt-α begins with a trained DiT's.
@@ -267,3 +264,8 @@ def share(model: DiT) -> None:
         model.modulation = model.modulation or modulation.linear
         modulation.linear = None
         modulation.embedding = nn.Parameter(torch.zeros(sum(modulation.sizes)))
+
+
+def learn_uncertainty(model: DiT) -> None:
+    """Add EDM2's u(σ) to the model, which weights the training loss."""
+    model.uncertainty = Uncertainty(normalized=model.config.weight_normalization)

@@ -7,8 +7,8 @@ from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 from mpdit.catalogue.respacing import TIMESTEPS
-from mpdit.flops import FOURIER_FEATURES, time_features
-from mpdit.model.layers import MLP, MPEmbedding, normalize, turned
+from mpdit.flops import FOURIER_FEATURES, UNCERTAINTY_FEATURES, time_features
+from mpdit.model.layers import MLP, MPEmbedding, MPLinear, normalize, turned
 from mpdit.modelconfig import ModelConfig
 
 
@@ -41,7 +41,7 @@ def position_table(config: ModelConfig, side: int) -> Float[Tensor, "tokens widt
 
 
 class AxialRoPE(nn.Module):
-    """Each pair (x_i, x_{i + n/2}) of a head's n channels turned by its token's place.
+    """Rotate each pair (x_i, x_{i + n/2}) of a head's n channels by its token's position.
 
     The angles are column · f_i and row · f_i with f_i = 100^(−4i / n), i = 0 … n/4 − 1 (RoPE-ViT:
     Heo et al., arXiv:2403.13298, section 3.1), so that q·k depends on the tokens' distance alone.
@@ -92,11 +92,11 @@ class Fourier(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, *, unit: bool) -> None:
+    def __init__(self, *, unit: bool, count: int = FOURIER_FEATURES) -> None:
         super().__init__()
         self.unit = unit
-        self.register_buffer("scale", torch.empty(FOURIER_FEATURES))
-        self.register_buffer("shift", torch.empty(FOURIER_FEATURES))
+        self.register_buffer("scale", torch.empty(count))
+        self.register_buffer("shift", torch.empty(count))
 
     def reset(self, generator: torch.Generator | None) -> None:
         self.scale.normal_(generator=generator).mul_(2 * math.pi)
@@ -107,6 +107,21 @@ class Fourier(nn.Module):
         return (math.sqrt(2) * wave.float()).to(wave.dtype) if self.unit else wave
 
 
+class Uncertainty(nn.Module):
+    """u(t), a linear map of Fourier features: the log of the expected loss at each noise level
+    (EDM2 eq. 21). Sampling does not use it."""
+
+    def __init__(self, *, normalized: bool) -> None:
+        super().__init__()
+        self.features = Fourier(unit=True, count=UNCERTAINTY_FEATURES)
+        self.linear = MPLinear(UNCERTAINTY_FEATURES, 1, normalized=normalized, zero=not normalized)
+
+    def forward(self, t: Real[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        # no matrix product: u stays in float32 under autocast
+        u: Tensor = (self.features(t) * self.linear.matrix()[0]).sum(-1)
+        return u
+
+
 class TimeEmbedding(nn.Module):
     """Features of the timestep, then an MLP."""
 
@@ -115,7 +130,7 @@ class TimeEmbedding(nn.Module):
         width = config.width
         self.features: nn.Module
         if config.time_embedding == "table":
-            # Follows the weight flags, not mp_embedding's own, as the official code has it.
+            # It follows the weight flags, not mp_embedding, as in the official code.
             self.features = MPEmbedding(TIMESTEPS, width, normalized=config.weight_normalization)
         elif config.time_embedding == "fourier":
             self.features = Fourier(unit=False)

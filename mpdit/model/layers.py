@@ -38,23 +38,23 @@ class _ToLength(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, length: Tensor | float) -> Tensor:
-        exact = torch.promote_types(x.dtype, torch.float32)
+        exact = torch.float64 if x.dtype == torch.float64 else torch.float32
         norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=exact)
-        factor = length / (norm + EPS)
-        ctx.save_for_backward(x, norm, factor)
+        inverse = torch.add(norm, EPS).reciprocal_()
+        factor = inverse * length
+        ctx.save_for_backward(x, norm, inverse, factor)
         return (x * factor).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
-        x, norm, factor = ctx.saved_tensors
+        x, norm, inverse, factor = ctx.saved_tensors
         exact = x.to(norm.dtype)
         product = grad * exact
-        dot = product.sum(-1, keepdim=True)
-        along = factor * dot / (norm * (norm + EPS)).clamp(min=torch.finfo(norm.dtype).tiny)
-        of_length = dot / (norm + EPS) if ctx.needs_input_grad[1] else None
+        of_length = product.sum(-1, keepdim=True).mul_(inverse)
+        along = of_length * factor / norm.clamp(min=torch.finfo(norm.dtype).tiny)
         # into the product's memory: for weights, fresh memory costs more than the arithmetic
         rows = torch.mul(grad, factor, out=product).addcmul_(exact, along, value=-1)
-        return rows.to(x.dtype), of_length
+        return rows.to(x.dtype), of_length if ctx.needs_input_grad[1] else None
 
 
 def to_length(x: Tensor, length: Tensor | float) -> Tensor:
@@ -69,7 +69,7 @@ def normalize(x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
 
 
 def mp_coefficients(t: float, *, float32: bool = False) -> tuple[float, float]:
-    """What a and b are multiplied by in ``mp_sum(a, b, t)``.
+    """The factors of a and b in ``mp_sum(a, b, t)``.
 
     ``float32``: t and the root are rounded to float32, as in map-dit's branch final.
     """
@@ -98,12 +98,12 @@ def activation(config: ModelConfig) -> Callable[[Tensor], Tensor]:
 
 
 def summed(config: ModelConfig, a: Tensor, b: Tensor) -> Tensor:
-    """How embeddings are joined: an even magnitude-preserving sum, or ``+``."""
+    """The sum of two embeddings: an even magnitude-preserving sum, or ``+``."""
     return mp_sum(a, b, 0.5, float32=config.float32_sums) if config.mp_residual else a + b
 
 
 def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Each pair (x_i, x_{i + n/2}) of the last axis turned by an angle, given its cos and sin."""
+    """Rotate each pair (x_i, x_{i + n/2}) of the last axis by an angle, given its cos and sin."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
 
@@ -119,6 +119,10 @@ class MPLinear(nn.Module):
         zero: the map is zero at initialization: by a learned gain, or by w where not normalized.
         gains: how the outputs are split into groups with one learned gain each (zero maps only);
             None is one group.
+
+    Attributes:
+        ready: whether ``weight`` holds normalize(w) / √inputs times its length at the moment, as
+            `mpdit.training.weights` sets it for the passes of a training step.
     """
 
     def __init__(
@@ -132,6 +136,7 @@ class MPLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.normalized = normalized
+        self.ready = False
         self.length = 1.0  # of W's rows, where there is no gain
         self.zero = zero
         self.groups = tuple(gains or (outputs,))
@@ -153,21 +158,30 @@ class MPLinear(nn.Module):
         """W, the matrix that is applied."""
         if not self.normalized:
             return self.weight
+        if self.ready:
+            gains = None if self.gain is None else self._gains(self.gain)[:, None]
+            return self.weight if gains is None else self.weight * gains
         if self.gain is None:
             return to_length(self.weight, self.length)  # √inputs and 1 / √inputs cancel
+        return to_length(self.weight, self._gains(self.gain)[:, None])
+
+    def _gains(self, gain: Float[Tensor, " groups"]) -> Float[Tensor, " outputs"]:
+        """The gain of each output; one number where it is that of all."""
         if len(self.groups) == 1:
-            return to_length(self.weight, self.gain)
-        gains = [g.expand(n) for g, n in zip(self.gain, self.groups, strict=True)]
-        return to_length(self.weight, torch.cat(gains)[:, None])
+            return gain
+        return torch.cat([g.expand(n) for g, n in zip(gain, self.groups, strict=True)])
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Store W as a plain weight: the same map, no longer to be trained."""
+        """Store W as a plain weight: the same map, which must not be trained any more."""
         self.weight.copy_(self.matrix())
         self.normalized, self.gain = False, None
 
     def forward(self, x: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
-        return F.linear(x, self.matrix())
+        if not self.ready:
+            return F.linear(x, self.matrix())
+        y = F.linear(x, self.weight)
+        return y if self.gain is None else y * self._gains(self.gain)
 
 
 class MPEmbedding(nn.Module):
@@ -205,12 +219,12 @@ class MLP(nn.Module):
         super().__init__()
         normalized = config.weight_normalization
         self.gated = gated
-        # Rows are normalized one by one, so one map to both is the same function as two.
+        # Rows are normalized one by one, so one joint map is the same function as two maps.
         self.first = MPLinear(inputs, 2 * hidden if gated else hidden, normalized=normalized)
         self.act = activation(config)
         self.second = MPLinear(hidden, outputs, normalized=normalized)
         if config.mp_silu and normalized:
-            # The activation's factor goes into the rows: no passes over T·hidden numbers for it.
+            # The activation's factor goes into the rows, which saves passes over T·hidden numbers.
             self.act, self.second.length = F.silu, 1 / SILU_MAGNITUDE
 
     @classmethod
@@ -239,7 +253,7 @@ class Attention(nn.Module):
     per token (map-dit's branch final).
 
     Args:
-        rope: turns q and k, (batch, heads, tokens, channels), by their tokens' places.
+        rope: rotates q and k, (batch, heads, tokens, channels), by their tokens' positions.
     """
 
     def __init__(self, config: ModelConfig, rope: nn.Module | None = None) -> None:
@@ -262,7 +276,10 @@ class Attention(nn.Module):
         B, T, D = x.shape
         qkv = self.qkv(x).view(B, T, 3, self.heads, D // self.heads)
         q, k, v = qkv.unbind(2)
-        if self.cosine:
+        if self.cosine and not torch.compiler.is_compiling():
+            qk, v = qkv.split((2, 1), dim=2)  # half the calls
+            (q, k), v = normalize(qk).unbind(2), v.squeeze(2)
+        elif self.cosine:  # fused, and both at once take a copy in the backward pass
             q, k = normalize(q), normalize(k)
         elif self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)

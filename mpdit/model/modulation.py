@@ -20,7 +20,7 @@ Tokens = Float[Tensor, "batch tokens width"]
 PerChannel = Float[Tensor, "batch 1 width"]
 PerPair = Float[Tensor, "batch 1 pairs"]
 Values = dict[str, Tensor]
-"""Of one sublayer: what each part of the modulation takes, (batch, 1, its width)."""
+"""The values of each part of one sublayer's modulation, (batch, 1, its width)."""
 
 
 def scale(x: Tokens, s: PerChannel) -> Tokens:
@@ -53,7 +53,7 @@ def blend_shift(x: Tokens, values: Float[Tensor, "batch 1 width+1"]) -> Tokens:
 
 
 DITS_CHUNKS = ("shift", "scale")
-"""What comes first among a modulation's outputs, in DiT's order; then the other parts, the gate
+"""The first parts of a modulation's outputs, in DiT's order; then the other parts, the gate
 last."""
 
 
@@ -67,7 +67,7 @@ class Modulation(nn.Module):
     """One linear map from the conditioning to the values of all parts of all sublayers.
 
     ``modulation: joint`` has one learned gain; ``separate`` has one for each part of each sublayer,
-    which is the same function as linear maps of their own, since rows are normalized one by one;
+    which is the same function as separate linear maps, since rows are normalized one by one;
     ``plain`` is not normalized and has none. The numbers that are not zero at initialization
     (`PartRow.unit`) come from a second map, ``unit``, without gain.
     """
@@ -99,7 +99,7 @@ class Modulation(nn.Module):
     def forward(self, c: Float[Tensor, "batch numbers"]) -> list[Values]:
         """The activated conditioning, or the output of the shared map → each sublayer's values.
 
-        They have the dtype of ``c``: under autocast float32, for rotation's cos and sin.
+        The values have the dtype of ``c``: under autocast float32, for rotation's cos and sin.
         """
         numbers = c if self.linear is None else self.linear(c).to(c.dtype)
         if self.embedding is not None:
@@ -142,5 +142,5 @@ class Residual:
             return torch.add(branch * self.of_branch, x, alpha=self.of_x)
         if self.gate == "one_plus":
             gate = 1 + gate
-        # The join's factor goes into the gate, D numbers instead of T·D.
+        # The join's factor multiplies the gate: D numbers instead of T·D.
         return torch.add(branch * (self.of_branch * gate), x, alpha=self.of_x)

@@ -11,7 +11,7 @@ from mpdit.modelconfig import ModelConfig
 
 EPS = 1e-6
 ALPHA = 0.5
-"""DyT's α at first, as Zhu et al. have it."""
+"""DyT's initial α (Zhu et al.)."""
 DYT_MAGNITUDE = 0.4166
 """√E[tanh(αx)²] for normally distributed x and the first α."""
 
@@ -27,7 +27,7 @@ class RMSNorm(nn.Module):
     """γ ⊙ x / √(mean x² + 1e-6) over the last axis, in x's dtype, computed at least in float32.
 
     Args:
-        gain: the number of channels of a learned γ, which starts at 1; None is no γ.
+        gain: the number of channels of a learned γ, which starts at 1; None: without γ.
     """
 
     def __init__(self, gain: int | None = None) -> None:

@@ -1,8 +1,9 @@
-"""``python -m mpdit.official convert OLD NEW``: an official run as one of ours."""
+"""``python -m mpdit.official convert OLD NEW``: convert an official run."""
 
 import sys
 
-from mpdit.official.conversion import main
+from mpdit.commandline.door import door
 
 if __name__ == "__main__":
-    sys.exit(main())
+    words = sys.argv[2:] if sys.argv[1:2] == ["convert"] else sys.argv[1:]
+    sys.exit(door(words, "mpdit.official convert", "convert"))

@@ -1,13 +1,12 @@
-"""Conversion of a run of the official map-dit code into a run of ours.
+"""Conversion of a run of the official map-dit code into a run of mpdit.
 
-It reads what the official training writes: ``config.yaml`` (its arguments), ``checkpoints/
+It reads the files of the official training: ``config.yaml`` (its arguments), ``checkpoints/
 <step>.pt`` ({"model": …}) and ``ema/<width>_<step>.pt`` ({"std", "t", "state_dict"}, in half
 precision), with torch's safe loader only.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -29,7 +28,7 @@ from mpdit.disk.files import write_atomic
 from mpdit.disk.identity import Identity
 from mpdit.disk.rundir import RunDir, read_config
 from mpdit.ema.power import PowerEMA, snapshot_file, write_snapshot
-from mpdit.errors import EXIT_DONE, ConfigError, command, why_unloadable
+from mpdit.errors import ConfigError, why_unloadable
 from mpdit.model import DiT
 from mpdit.official import tensors
 from mpdit.runtime.provenance import record_start
@@ -46,9 +45,9 @@ INVERTED = (
 HOLDERS = ("state_dict", "model", "ema")
 """The keys that may hold the state dict in a .pt file."""
 FIXED = {"mlp_ratio": 4.0, "learn_sigma": True}
-"""Official arguments for which our model supports one value only."""
+"""Official arguments for which mpdit's model supports one value only."""
 TABLE_TOLERANCE = 2e-3
-"""Largest difference of a stored table from ours: half precision's for numbers up to 2."""
+"""Largest difference of a stored table from mpdit's: half precision's for numbers up to 2."""
 HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -65,7 +64,7 @@ def convert(old: Path, new: Path) -> list[str]:
     """Create the run directory ``new`` from the official run ``old``.
 
     Returns:
-        notes for the user of the new run, a sentence each; its log.txt has them too.
+        notes for the user of the new run, one sentence each; its log.txt has them too.
 
     Raises:
         ConfigError: when ``old`` is not such a run, or ``new`` exists; nothing is written.
@@ -118,7 +117,7 @@ def convert(old: Path, new: Path) -> list[str]:
 
 
 def run_config(official: Mapping[str, Any], kind: str, steps: int, stds: list[float]) -> RunConfig:
-    """Convert the official arguments into our config, trained for ``steps``.
+    """Convert the official arguments into a config of mpdit, trained for ``steps``.
 
     Raises:
         ConfigError: naming the argument that is missing or has no counterpart.
@@ -169,16 +168,16 @@ def run_config(official: Mapping[str, Any], kind: str, steps: int, stds: list[fl
 
 
 def _given(official: Mapping[str, Any], key: str, otherwise: int) -> int:
-    """An argument's value; of one that is missing or None, the official code's own choice."""
+    """An argument's value; ``otherwise``, the official default, where it is missing or None."""
     value = official.get(key)
     return otherwise if value is None else int(value)
 
 
 class _Converter:
-    """Converts official state dicts into ours, for one model.
+    """Converts official state dicts into mpdit's, for one model.
 
     Attributes:
-        tables: names of the fixed random tables that a snapshot holds beside the parameters.
+        tables: names of the fixed random tables that a snapshot holds besides the parameters.
     """
 
     def __init__(self, config: RunConfig, kind: str) -> None:
@@ -188,7 +187,7 @@ class _Converter:
         self.tables = self.state.keys() - dict(self.model.named_parameters()).keys()
 
     def __call__(self, file: Path, official: State) -> State:
-        """Return the tensors of ``file`` under our names.
+        """Return the tensors of ``file`` under mpdit's names.
 
         Raises:
             ConfigError: naming the tensor that is missing, left over, or of another shape.
@@ -227,21 +226,21 @@ def _same_table(stored: Tensor, ours: Tensor | None) -> bool:
 
 
 def _read(file: Path) -> State:
-    """Read the state dict of one official .pt file, without the prefixes of compiling and replicas.
+    """Read the state dict of one official .pt file, without prefixes of compilation and replicas.
 
     Half-precision tensors become float32.
 
     Raises:
-        ConfigError: when it cannot be read without unpickling code, has no state dict, or is from
-            the original DiT release.
+        ConfigError: when the file cannot be read without unpickling code, has no state dict, or is
+            from the original DiT release.
     """
     try:
         if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:  # torch does not look at the checksums
+            with zipfile.ZipFile(file) as archive:  # torch does not compare the checksums
                 if part := archive.testzip():
                     raise ValueError(f"{part} is not what was written")
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a damaged pickle or zip leads to
+    except Exception as error:  # any error of a damaged pickle or zip
         raise ConfigError(f"{file} is damaged: {why_unloadable(error)}") from None
     keys = list(content) if isinstance(content, Mapping) else [type(content).__name__]
     state = next((content[key] for key in HOLDERS if key in keys), content)
@@ -295,7 +294,7 @@ def _in_name(pattern: str, file: Path) -> tuple[str, ...]:
 
 @contextmanager
 def _made_whole(new: Path) -> Iterator[RunDir]:
-    """Yield a run directory that gets its final name after all of it has been written."""
+    """Yield a run directory that gets its final name when it is complete."""
     new.parent.mkdir(parents=True, exist_ok=True)
     partial = new.with_name(f".{new.name}.{os.getpid()}.partial")
     partial.mkdir()
@@ -307,7 +306,7 @@ def _made_whole(new: Path) -> Iterator[RunDir]:
 
 
 def _save_checkpoint(run: RunDir, config: RunConfig, model: DiT, weights: State) -> None:
-    """Write the checkpoint of the last step, so that a trainer has nothing left to train."""
+    """Write the checkpoint of the last step, so that no training is left."""
     parameters = [weights[name].float() for name, _ in model.named_parameters()]
     groups, betas = parameter_groups(model, config.train), config.train.adam_betas
     state = {
@@ -329,14 +328,6 @@ def _record(run: RunDir, old: Path, notes: list[str]) -> None:
     write_atomic(run.log, "".join(f"{now}  {note}\n" for note in notes))
 
 
-@command
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m mpdit.official", description=__doc__)
-    commands = parser.add_subparsers(required=True)
-    command = commands.add_parser("convert", help="a run of the official code as one of ours")
-    command.add_argument("old", type=Path, help="the official run's folder")
-    command.add_argument("new", type=Path, help="the folder to make")
-    given = parser.parse_args()
-    notes = convert(given.old, given.new)
-    print(*notes, sep="\n")
-    return EXIT_DONE
+def convert_run(old: Path, new: Path) -> None:
+    """``mpdit convert``: `convert` a run, and print the notes on it."""
+    print(*convert(old, new), sep="\n")

@@ -1,8 +1,8 @@
-"""The official map-dit code's names, and the place of each of its tensors in our model.
+"""The official map-dit code's names, and the place of each of its tensors in mpdit's model.
 
 Three generations are covered: `flags` (commit 4e3b269), `mods` (branch old-mod_opts, c799d37) and
-`final` (branch final).
-Our fused tensors (q, k, v; all parts of a modulation) are rows of several official ones.
+`final` (branch final). mpdit's fused tensors (q, k, v; all parts of a modulation) hold the rows of
+several official tensors.
 
 ``python -m mpdit.official convert OLD_RUN_DIR NEW_RUN_DIR`` converts an official run.
 """
@@ -26,7 +26,7 @@ BUFFERS = {
     "time.features.scale": "t_embedder.embedding.scale",
     "time.features.shift": "t_embedder.embedding.shift",
 }
-"""Our fixed tables → theirs."""
+"""mpdit's fixed tables → the official ones."""
 
 SIZE = {
     "depth": "depth",
@@ -37,7 +37,7 @@ SIZE = {
 
 
 def model_options(official: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Convert the official arguments into the options of our model.
+    """Convert the official arguments into the options of mpdit's model.
 
     Args:
         official: the constructor's `depth`, `hidden_size`, … or the command line's `model:
@@ -110,7 +110,7 @@ def dataset(official: Mapping[str, Any]) -> Dataset:
 
 
 def _modulation(prefix: str, sublayer: str, model: ModelConfig, gate: bool) -> list[str]:
-    """Return the official linear maps of one sublayer's modulation (mods), in our order."""
+    """Return the official linear maps of one sublayer's modulation (mods), in mpdit's order."""
     applied = [part for part in PARTS if part in model.parts and part != "gate"]
     names = {part: f"{prefix}.mod{sublayer}.mods.{i}.net.1" for i, part in enumerate(applied)}
     if gate:
@@ -119,7 +119,7 @@ def _modulation(prefix: str, sublayer: str, model: ModelConfig, gate: bool) -> l
 
 
 def parameter_sources(model: ModelConfig, kind: str) -> dict[str, list[str]]:
-    """Map each of our parameters to the official ones whose rows it consists of, in order."""
+    """Map each parameter of mpdit to the official ones whose rows it consists of, in order."""
     if kind == "final":
         return _sources_of_final(model.depth)
     sources = {
@@ -194,7 +194,7 @@ def _at_least_1d(tensor: Tensor) -> Tensor:
 def from_official(
     official: Mapping[str, Tensor], model: ModelConfig, kind: str
 ) -> dict[str, Tensor]:
-    """Return official tensors (parameters, gradients, EMA weights) under our names.
+    """Return official tensors (parameters, gradients, EMA weights) under mpdit's names.
 
     Raises:
         KeyError: naming the official tensors that have no place in the model.

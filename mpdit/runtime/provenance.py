@@ -20,7 +20,7 @@ from mpdit.disk.files import write_atomic, written_aside
 from mpdit.disk.jsontext import parse_json
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import ConfigError
-from mpdit.runtime.devices import device_name
+from mpdit.runtime.devices import device_name, gpu_details
 
 PACKAGES = ("torch", "numpy", "torch-fidelity", "safetensors", "scikit-learn", "pydantic")
 
@@ -67,6 +67,7 @@ def record_start(run: RunDir, device: torch.device, processes: int) -> dict[str,
         "packages": {name: version(name) for name in PACKAGES},
         "host": socket.gethostname(),
         "device": device_name(device),
+        "gpu": gpu_details(device),
         "processes": processes,
         "threads": threads or torch.get_num_threads(),
         "job": os.environ.get("SLURM_JOB_ID"),

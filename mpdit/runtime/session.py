@@ -1,4 +1,4 @@
-"""What a run reports while it works, and whether it was asked to stop.
+"""The reports of a run while it works, and requests to stop it.
 
 Lines go to log.txt, a heartbeat to state.json, a bar to the terminal when a person watches.
 """
@@ -51,7 +51,7 @@ class Session:
     Attributes:
         stop_signal: the number of the signal that asked to stop; 0 before.
         shown: closes the bar of the present stage.
-        identity: what files of the run are marked with, and compared with. It names the data once
+        identity: the mark that files of the run get and are compared with. It names the data once
             `mpdit.run` has read them.
     """
 
@@ -62,8 +62,11 @@ class Session:
         self.main = main
         self.recorded = recorded
         self.stop_signal = 0
+        before = run.state() if main and recorded else None
+        was_stopped = before is not None and before.error is None and before.stage != "done"
         self.state = RunState(
             started=time.time(),
+            interruptions=before.interruptions + was_stopped if before else 0,
             host=socket.gethostname(),
             pid=os.getpid(),
             job=os.environ.get("SLURM_JOB_ID"),

@@ -1,7 +1,7 @@
 """The signals that ask a run to stop, handled from its first line on.
 
 Imports the standard library only, so that it is ready before torch, whose import takes seconds. A
-signal in between is noted; it must not kill a job that Slurm is about to requeue.
+signal in between is recorded; it must not kill a job that Slurm is about to requeue.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ noted = 0
 
 
 def note() -> None:
-    """Only note the signals from now on."""
+    """Record the signals from now on, without acting on them."""
     for number in STOP:
         signal.signal(number, _note)
 
 
 @contextmanager
 def watched(stop: Callable[[int], None]) -> Iterator[None]:
-    """Call ``stop`` with the number of each signal, first with that of a noted one."""
+    """Call ``stop`` with the number of each signal, first with that of a recorded one."""
 
     def call(number: int, _frame: FrameType | None) -> None:
         stop(number)

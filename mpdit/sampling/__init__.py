@@ -1,1 +1,1 @@
-"""Sample sets: what they are, and how they are drawn."""
+"""Sample sets: their description, drawing and files."""

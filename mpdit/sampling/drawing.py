@@ -1,11 +1,12 @@
-"""What a sample set is, and the drawing of a batch of it.
+"""The description of a sample set, and the drawing of its batches.
 
-The label of sample i and its noise depend on i alone: not on the count, nor on the batch.
+The label of sample i and its noise depend on i alone, not on the count or the batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -39,10 +40,10 @@ class Drawing:
         seed, count: samples 0 … count − 1 of this sampling seed.
         precision, to_uint8: as in the config.
         labels: as in the config.
-        classes: those that samples are drawn of.
+        classes: the classes to sample.
         run: the run whose model it is.
-        repeat: which of the run's own sets this one differs from.
-        images: of each class, that the run was trained on; None: as many of each.
+        repeat: the number of the run's own set from which this set was derived.
+        images: the number of training images of each class; None: equal numbers.
     """
 
     solver: str
@@ -64,7 +65,7 @@ class Drawing:
 
     @classmethod
     def of_run(cls, config: RunConfig, repeat: int = 0) -> Drawing:
-        """A run's own set; ``repeat`` r > 0 has a sampling seed of its own, from (seed, r)."""
+        """A run's own set; ``repeat`` r > 0 has its own sampling seed, from (seed, r)."""
         sample = config.sample
         return cls(
             solver=sample.solver,
@@ -86,7 +87,7 @@ class Drawing:
 
     @property
     def name(self) -> str:
-        """``samples`` or ``repeat1``, …; then what differs: ``samples_guidance2_ema0.07``."""
+        """``samples`` or ``repeat1``, …; then the differences: ``samples_guidance2_ema0.07``."""
         own = Drawing.of_run(self.run, self.repeat)
         parts = [f"repeat{self.repeat}" if self.repeat else "samples"]
         for key in (f.name for f in fields(self) if f.name not in ("run", "respacing", "images")):
@@ -98,8 +99,8 @@ class Drawing:
     def record(self) -> dict[str, Any]:
         """How the set was drawn, for evaluation.jsonl.
 
-        Classes only where they are not all; ``respacing``, ``labels`` and ``guidance_interval``
-        only where they are not those of version 0.1, whose records do not have them.
+        ``classes`` is present only where some are left out; ``respacing``, ``labels`` and
+        ``guidance_interval`` only where they differ from version 0.1's, which did not record them.
         """
         left_out = ["run", "repeat", "count", "images"]
         if self.classes == tuple(range(self.run.data.spec.classes)):
@@ -115,7 +116,7 @@ class Drawing:
 
 
 class NonFiniteSamplesError(ConfigError):
-    """Samples that are not finite: the weights, or the way of drawing them, are at fault."""
+    """Samples are NaN or infinite, because of the weights or of the way of drawing."""
 
     def __init__(self, drawing: Drawing, indices: range) -> None:
         super().__init__(
@@ -134,7 +135,7 @@ _PREFIX = {
     "to_uint8": "",
     "snapshot": "at",
 }
-"""Of a part of a set's name, where it is not the field itself."""
+"""The prefix of a field in a set's name, where it is not the field's name."""
 
 
 def _short(value: object) -> str:
@@ -149,11 +150,10 @@ def repeated_seed(seed: int, repeat: int) -> int:
 
 
 def labels(drawing: Drawing) -> Int64[np.ndarray, " count"]:
-    """The label of every sample of a set; never one of a class without images.
+    """The label of every sample of a set; never of a class without images.
 
-    Those of ``data`` follow the classes' proportions in every first part of the set, by
-    Sainte-Laguë's method: in turn, where all have as many images. A choice of
-    classes is drawn in turn, too.
+    With ``data``, every initial part of the set has the classes' proportions, by Sainte-Laguë's
+    method; classes with equally many images take turns. Chosen classes take turns too.
 
     Raises:
         ConfigError: when none of the classes has images.
@@ -186,7 +186,8 @@ def draw(
 ) -> Float[Tensor, "batch channels height width"]:
     """The samples with these indices, as the model makes them: pixels in [-1, 1], not clipped.
 
-    The noise is drawn on the CPU, sample by sample: it knows neither batch nor device.
+    The noise is drawn on the CPU, sample by sample, so it depends neither on the batch nor on the
+    device. A thread draws the next step's noise while the model computes the present step.
 
     Args:
         on_step: called after each of the solver's steps.
@@ -198,9 +199,8 @@ def draw(
 
     def noise() -> Float[Tensor, "batch channels height width"]:
         drawn = torch.stack([torch.randn(shape, generator=random) for random in randoms])
-        if device.type == "cuda":  # pinned, so that the next steps' noise is drawn meanwhile
-            return drawn.pin_memory().to(device, non_blocking=True)
-        return drawn
+        # pinned, so that the host does not wait for its copy
+        return drawn.pin_memory() if device.type == "cuda" else drawn
 
     diffusion = Diffusion(respacing=drawing.respacing).to(device)
     objective = objective_of(drawing.run, diffusion)
@@ -219,5 +219,36 @@ def draw(
     process = objective if row.continuous else diffusion
     solver: Solver | Heun = row.load()(process, drawing.steps)
     # entered once: autocast keeps the weights that it has cast until it is left
-    with torch.autocast(device.type, torch.bfloat16, enabled=drawing.precision == "bfloat16"):
-        return solver.solve(guided, noise(), noise, on_step)
+    bf16 = torch.autocast(device.type, torch.bfloat16, enabled=drawing.precision == "bfloat16")
+    with OneAhead(noise, device) as ahead, bf16:
+        first = noise().to(device, non_blocking=True)
+        return solver.solve(guided, first, ahead, on_step)
+
+
+class OneAhead:
+    """Calls a function in a thread, one call ahead of the requests for its results.
+
+    The first call waits for the first request: solvers that add no noise need no call.
+    """
+
+    def __init__(self, draw_one: Callable[[], Tensor], device: torch.device) -> None:
+        self._draw, self._device = draw_one, device
+        self._next: Future[Tensor] | None = None
+        self._thread = ThreadPoolExecutor(1, initializer=self._choose_gpu)
+
+    def __enter__(self) -> OneAhead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def _choose_gpu(self) -> None:
+        """Select the thread's GPU: a new thread starts with the first GPU."""
+        if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)
+
+    def __call__(self) -> Tensor:
+        """The next result, on the device."""
+        ready = self._draw() if self._next is None else self._next.result()
+        self._next = self._thread.submit(self._draw)
+        return ready.to(self._device, non_blocking=True)

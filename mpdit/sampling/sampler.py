@@ -19,13 +19,13 @@ from mpdit.ema.posthoc import reconstruct
 from mpdit.ema.power import SnapshotFile, snapshot_file, whole_model
 from mpdit.encoding.decoder import open_decoder
 from mpdit.errors import ConfigError
+from mpdit.invocation import typed
 from mpdit.model import DiT
 from mpdit.runtime.devices import set_precision
 from mpdit.runtime.distributed import World
 from mpdit.runtime.session import Interrupted, Session, log
 from mpdit.sampling.drawing import Drawing, NonFiniteSamplesError, draw
 from mpdit.sampling.sampleset import Shards, shards_folder, to_uint8
-from mpdit.text import run_command
 from mpdit.training import checkpoint
 from mpdit.training.trainer import build_model
 
@@ -56,11 +56,11 @@ def draw_set(
 ) -> Path:
     """Write a sample set and a grid of its first images, resuming after the last whole batch.
 
-    Batches are kept in a folder beside the set until all are there; several processes take them in
-    turns. An existing set is left as it is, unless its file is damaged.
+    Batches are kept in a folder beside the set until all exist; several processes share them. An
+    existing set is left unchanged, unless its file is damaged.
 
     Args:
-        config: says the batch size, and whether to compile.
+        config: the batch size, and whether to compile.
         out: the file to write; None is the run's own `samples_file` of the drawing's name.
         again: whether to draw an existing set again.
 
@@ -69,8 +69,8 @@ def draw_set(
 
     Raises:
         Interrupted: when a signal asked to stop; whole batches are kept.
-        ConfigError: when the weights or the VAE are not available, or the folder of batches is of
-            another set, or the file or the weights are of another run.
+        ConfigError: when the weights or the VAE are not available, the folder holds batches of
+            another set, or the file or the weights belong to another run.
         NonFiniteSamplesError: when samples are not finite; the batches before are kept.
     """
     file = out or samples_file(session.run, drawing.name)
@@ -78,7 +78,7 @@ def draw_set(
     shards = Shards(shards_folder(file), drawing, config.sample.batch_size, identity)
     shards.check(world)
     if world.largest(not again and _is_drawn(file, identity, drawing.count)):
-        if world.main and shards.folder.exists():  # what wrote the set was killed
+        if world.main and shards.folder.exists():  # the process that wrote the set was killed
             shards.finish(file, session.run.class_names())
         return file
     drawing = replace(drawing, images=_images_by_class(session.run, drawing))
@@ -113,7 +113,7 @@ def draw_set(
 
 
 def _images_by_class(run: RunDir, drawing: Drawing) -> tuple[int, ...] | None:
-    """As the run's training has noted them; else of the data at hand, where labels follow it.
+    """The images of each class as training recorded them, else counted in the data if needed.
 
     Raises:
         ConfigError: when the data are missing or damaged, or no class can be drawn.
@@ -124,7 +124,7 @@ def _images_by_class(run: RunDir, drawing: Drawing) -> tuple[int, ...] | None:
 
 
 def _identity(session: Session, drawing: Drawing) -> Identity:
-    """The run's, with the data that the snapshots were trained on where nobody has read any."""
+    """The run's identity, with the snapshots' data where the data were not read."""
     identity = session.identity
     if identity.data is None:
         for file in sorted(session.run.ema.glob(f"std*_step{drawing.snapshot:08d}.safetensors")):
@@ -179,8 +179,8 @@ def _draw_batches(
 def load_average(run: RunDir, std: float, step: int, device: torch.device) -> DiT:
     """The run's model with the average of relative width ``std`` after training step ``step``.
 
-    It is read where it is stored, else reconstructed from the widths that are. In the place of a
-    damaged file it is taken from the checkpoint of that step.
+    A stored average is read; any other is reconstructed from the stored widths. If its file is
+    damaged, the average is taken from the checkpoint of that step.
 
     Raises:
         ConfigError: when there are no snapshots of that step, naming the newest; when one is of
@@ -220,5 +220,5 @@ def check_snapshot(run: RunDir, config: RunConfig, step: int) -> None:
         return
     what = f"{run.path} has no EMA snapshots of step {step:,}"
     if not stored:
-        raise ConfigError(f"{what}, nor of any other: train it first ({run_command(run.path)})")
+        raise ConfigError(f"{what}, nor of any other: train it first ({typed('run', run.path)})")
     raise ConfigError(f"{what} of {config.train.steps:,}; the newest are of --step {max(stored)}")

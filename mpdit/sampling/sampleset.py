@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -28,6 +29,8 @@ from mpdit.sampling.drawing import Drawing, labels
 GRID_COLUMNS = 10
 GRID_ROWS = 8
 CAPTION_PIXELS = 13
+MAX_CELL = 96
+"""Pixels: an image is not enlarged beyond them for its caption."""
 KNOWN = {"run", "data", "count", "sampler", *(field.name for field in fields(Drawing))} - {"images"}
 """The keys of set.json."""
 
@@ -97,7 +100,7 @@ class Shards:
             write_atomic(self.folder / "set.json", json.dumps(self._description, indent=1))
 
     def file(self, indices: range) -> Path:
-        """By both ends: the batch size may be another after a resume."""
+        """The batch's file, named by both ends, as the batch size may change after a resume."""
         return self.folder / f"shard_{indices.start:08d}-{indices.stop:08d}.npy"
 
     def save(self, indices: range, images: UInt8[np.ndarray, "n height width channels"]) -> None:
@@ -145,7 +148,7 @@ class Shards:
         """Write the set and its grid, and remove the folder; ``names`` are the classes'.
 
         Raises:
-            DamagedError: when a batch is; the same command draws it again.
+            DamagedError: when a batch is damaged; the same command draws it again.
         """
         batches = map(self.read, self.batches)
         with written_aside(out) as temporary:
@@ -159,17 +162,17 @@ class Shards:
         write_grid(images, grid_file(out), captions)
         lease.check(self.folder)
         for file in self.folder.glob("shard_*"):
-            file.unlink(missing_ok=True)  # by the process from which this one took the run
+            file.unlink(missing_ok=True)  # the run's former process may have removed it
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def shards_folder(samples: Path) -> Path:
-    """Where the batches of a set are kept until all are there."""
+    """The folder of a set's batches until all exist."""
     return samples.with_suffix(".shards")
 
 
 def grid_file(samples: Path) -> Path:
-    """The picture beside a set; that of a run's own samples.npz is grid.png."""
+    """The picture beside a set; for a run's own samples.npz it is grid.png."""
     return samples.with_name("grid.png" if samples.name == "samples.npz" else f"{samples.stem}.png")
 
 
@@ -188,7 +191,8 @@ def write_grid(
     """A PNG of samples, ten to a row, small images enlarged without smoothing.
 
     Args:
-        captions: a line under each image, cut to its width; none: no such lines.
+        captions: a line under each image. Small images are enlarged for it, to at most `MAX_CELL`
+            pixels; longer text is cut. None: no such lines.
     """
     rows = [images[i : i + GRID_COLUMNS] for i in range(0, len(images), GRID_COLUMNS)]
     rows = [row for row in rows if len(row) == len(rows[0])]
@@ -197,6 +201,10 @@ def write_grid(
         [np.concatenate([np.pad(i, margin, constant_values=128) for i in row], 1) for row in rows]
     )
     factor = max(1, 32 // images.shape[1])
+    if captions:
+        widest = max(ImageFont.load_default().getlength(_latin(text)) for text in captions)
+        side = images.shape[2]
+        factor = max(factor, min(math.ceil((widest + 4) / side), MAX_CELL // side))
     large = tiled.repeat(factor, axis=0).repeat(factor, axis=1)
     grid = Image.fromarray(large.squeeze(-1) if large.shape[-1] == 1 else large)
     if captions:
@@ -219,7 +227,11 @@ def _with_captions(
     for number, caption in enumerate(captions[: rows * columns]):
         row, column = divmod(number, columns)
         strip = Image.new(grid.mode, (width, CAPTION_PIXELS))
-        text = caption.encode("latin-1", "replace").decode("latin-1")  # what the font has
-        ImageDraw.Draw(strip).text((1, 0), text, fill="white", font=font)
+        ImageDraw.Draw(strip).text((1, 0), _latin(caption), fill="white", font=font)
         taller.paste(strip, (column * width, row * (height + CAPTION_PIXELS) + height))
     return taller
+
+
+def _latin(text: str) -> str:
+    """The text in the characters of Pillow's font."""
+    return text.encode("latin-1", "replace").decode("latin-1")

@@ -23,7 +23,7 @@ def stage_on_disk(study: StudyDir) -> Stage | None:
 
 
 def advance(study: StudyDir, how: Execution) -> Submission | None:
-    """Submit the runs that the results so far have made necessary.
+    """Submit the runs that the results so far require.
 
     Returns:
         None where the study has no stages.

@@ -24,7 +24,7 @@ from mpdit.study.studydir import StudyDir
 from mpdit.study.waiting import read_waiting, stop_waiting
 
 ASK_S = 5
-"""Seconds between two queries whether the tasks have ended, after the first two."""
+"""Seconds between checks whether the tasks have ended, after the first two checks."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ def cancel(
     started by hand, and those whose pool was killed.
 
     Args:
-        only: the runs to stop; all for None. Of a pool or a task that has other runs too, these are
-            released from its claim: it then stops them, or does not start them.
+        only: the runs to stop; None stops all. Where a pool or task has other runs too, these runs
+            are released from its claim: it then stops them, or does not start them.
 
     Raises:
         ConfigError: when Slurm does not answer, or when a process belongs to another user; the
@@ -89,9 +89,12 @@ def cancel(
 
 
 def _stop_feeding(study: StudyDir, only: Collection[str] | None) -> Collection[str]:
-    """Let no run wait for room, and none be retried by itself; return those that waited.
+    """Cancel what would submit runs later: waiting for room, and automatic retries.
 
-    This comes first: the end of the tasks starts the small job that feeds the study.
+    Call this before the tasks are cancelled: their end starts the small job that feeds the study.
+
+    Returns:
+        the runs that waited.
     """
     retried = any(entry.get("submitted", {}).get("retries") for entry in study.entries)
     if not retried and not read_waiting(study.path).runs:
@@ -111,8 +114,8 @@ def _wait(
     """Wait until ``going()`` is empty or time is up, and return how many are left.
 
     Args:
-        end: in seconds of the monotonic clock.
-        pauses: seconds between the looks; the last one repeats.
+        end: the deadline, in seconds of the monotonic clock.
+        pauses: seconds between two checks; the last pause repeats.
     """
     seconds = chain(pauses, repeat(pauses[-1]))
     while (found := going()) and time.monotonic() < end:
@@ -154,7 +157,7 @@ def _cancel_tasks(study: StudyDir, only: Collection[str] | None) -> tuple[set[st
                     released |= _release(claim, chosen)
         if cancelled:
             links.check(claim.cancelled)
-            with claim.cancelled.open("a") as file:  # before scancel: the tasks read it then
+            with claim.cancelled.open("a") as file:  # before scancel: a stopped task reads it
                 file.writelines(f"{run}\n" for run in cancelled)
     if tasks:
         slurm.cancel(sorted(tasks))

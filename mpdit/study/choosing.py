@@ -1,4 +1,4 @@
-"""Parts of a study: the runs that ``--only`` selects, and those that are outside its grid."""
+"""Parts of a study: the runs that ``--only`` selects, and the runs outside its grid."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from mpdit.errors import ConfigError
 from mpdit.grid.plan import Plan
-from mpdit.grid.selection import select
+from mpdit.grid.selection import names_of, select
 from mpdit.study.studydir import OLD_DIGITS, StudyDir
 
 
@@ -18,7 +18,7 @@ def select_runs(study: StudyDir, patterns: Sequence[str]) -> list[str]:
         ConfigError: for a pattern that matches none.
     """
     named = (
-        (entry["name"], (entry["name"], entry["variant"], entry.get("named")))
+        (entry["name"], names_of(entry["name"], entry["variant"], entry.get("named")))
         for entry in study.entries
     )
     return select(named, patterns, study.name) if patterns else [name for name, _ in named]

@@ -1,18 +1,19 @@
-"""Claims: what a submission has still to bring to an end, in files below a study's ``.jobs/``.
+"""Claims: the runs that a submission has not finished, in files below a study's ``.jobs/``.
 
 ==================  ===============================================================================
 .jobs/*.jsonl       one claim a submission: ``{cluster, host, runs, …}``, then ``{finished}`` for
-                    each run that has ended. Of two kinds:
-                    local: held (flock) by its pool, and live as long as that; ``{pid}`` is it.
-                    ``{finished, reason}`` is a run that could neither start nor keep the reason;
-                    with one of these the claim stays until the next submission
+                    each run that has ended. Two kinds of claim:
+                    local: locked (flock) by its pool, and live while the pool, process ``{pid}``,
+                    lives. ``{finished, reason}``: the run could not start, and its folder could
+                    not take the reason; then the claim stays until the next submission
                     slurm: live until all its runs are finished. The first row has ``job_name``;
                     ``{array, at, tasks: [[run, …], …]}`` is written before each sbatch, and
                     ``{array, job}`` after it: job is null when Slurm did not accept the array
 .jobs/*/            beside a Slurm claim: submitit's scripts, logs and pickles; <run>.exit, the exit
-                    status of a run that its job has brought to an end, is as good as ``finished``;
-                    `cancel` writes it too, of single runs in a pool or a shared job, which stop
-                    such a run or do not start it; ``cancelled``, the runs whose tasks it cancelled
+                    status of a run that its job has finished, means the same as ``finished``;
+                    `cancel` also writes it for single runs of a pool or a shared job, which then
+                    stops the run or does not start it; ``cancelled``, the runs whose tasks `cancel`
+                    has cancelled
 ==================  ===============================================================================
 """
 
@@ -57,7 +58,7 @@ class JobArray:
         return int(self.name.rpartition("-")[2])
 
     def task_ids(self) -> dict[str, tuple[str, ...]]:
-        """Slurm's id of every task (``JOB_INDEX``, of one alone ``JOB``) → its runs."""
+        """Slurm's id of every task (``JOB_INDEX``, or ``JOB`` for a single task) → its runs."""
         if self.job is None:
             return {}
         if len(self.tasks) == 1:
@@ -67,9 +68,9 @@ class JobArray:
 
 @dataclass(frozen=True)
 class Claim:
-    """A submission, and the runs that it has still to bring to an end.
+    """A submission, and those of its runs that have not ended.
 
-    ``pid`` is a local one's pool, on ``host``; 0 of one to Slurm.
+    ``pid`` is the pool of a local submission, on ``host``; 0 for Slurm.
     """
 
     file: Path
@@ -83,11 +84,11 @@ class Claim:
 
     @property
     def folder(self) -> Path:
-        """What submitit writes, and ``<run>.exit`` (see above)."""
+        """The folder of submitit's files and of ``<run>.exit`` (see above)."""
         return self.file.with_suffix("")
 
     def task_log(self, task: str) -> Path:
-        """What submitit and Slurm said of a task, by its id."""
+        """The log of a task, given its id: the output of submitit and of Slurm."""
         return self.folder / f"{task}_0_log.out"
 
     def pickles(self, array: JobArray, job: str) -> list[Path]:
@@ -101,17 +102,24 @@ class Claim:
         return next((task for task, runs in chain.from_iterable(ids) if run in runs), None)
 
     def exit_file(self, run: str) -> Path:
-        """Its existence releases a run (see above)."""
+        """The file whose existence releases a run (see above)."""
         return self.folder / f"{run}.exit"
 
     @property
     def cancelled(self) -> Path:
-        """Names the runs whose tasks were cancelled, and need not wait for Slurm's word."""
+        """The file that names the runs whose tasks were cancelled; they count as ended at once."""
         return self.folder / "cancelled"
+
+    def cancelled_runs(self) -> frozenset[str]:
+        """The runs that the file `cancelled` names; none before a task was cancelled."""
+        try:
+            return frozenset(self.cancelled.read_text().split())
+        except FileNotFoundError:
+            return frozenset()
 
     @property
     def is_live(self) -> bool:
-        """Whether it may still start runs. Without locks a local one lives as long as its pool."""
+        """Whether it may still start runs. Without locks, a local claim lives as its pool does."""
         if self.cluster != "local":
             return bool(self.runs) or self.cluster == UNREADABLE
         held = _is_held(self.file)
@@ -140,7 +148,7 @@ class _Tasks(TypedDict):
 
 
 class _ClaimRow(TypedDict, total=False):
-    """What a row of a claim may have."""
+    """The keys that a row of a claim may have."""
 
     cluster: str
     host: str
@@ -160,7 +168,7 @@ _ROW = TypeAdapter(_ClaimRow)
 
 
 def fits(kind: TypeAdapter[Any], value: Any) -> bool:
-    """Whether a value from a file is of a kind; keys that a newer version adds are ignored."""
+    """Whether a value from a file has a type; keys that a newer version adds are ignored."""
     try:
         kind.validate_python(value, strict=True)
     except ValidationError:
@@ -181,7 +189,7 @@ def read_claim(file: Path) -> Claim:
     merged = {key: value for row in rows for key, value in row.items()}
     finished = {row["finished"] for row in rows if "finished" in row}
     finished |= {exit_file.stem for exit_file in file.with_suffix("").glob("*.exit")}
-    arrays = dict(enumerate(merged.get("arrays", ())))  # of version 0.1: all in the first row
+    arrays = dict(enumerate(merged.get("arrays", ())))  # version 0.1: all in the first row
     arrays |= {row["array"]: row for row in rows if "tasks" in row}
     jobs = {row["array"]: row["job"] for row in rows if "job" in row}
     refused = {index for index, job in jobs.items() if job is None}

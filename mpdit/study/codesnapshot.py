@@ -1,4 +1,4 @@
-"""Snapshots of the code: what was submitted is what runs.
+"""Snapshots of the code: runs execute the code that was submitted.
 
 ``results/<study>/.code/<hash>/`` holds the package, launch.py, and the modules beside them that
 these or an extension import. Extensions themselves lie in each run's folder. A run's ``code.json``
@@ -25,8 +25,8 @@ from mpdit.errors import ConfigError
 FOLDER = ".code"
 FILE = "code.json"
 _REMEDY = "Restore the folder, or submit with --live-code to execute the present code"
-MISSING = f"is missing, the code of runs that have begun or were submitted. {_REMEDY}"
-CHANGED = f"was changed, the code of runs that have begun or were submitted. {_REMEDY}"
+MISSING = f"is missing: it holds the code of runs that have begun or were submitted. {_REMEDY}"
+CHANGED = f"was changed: it holds the code of runs that have begun or were submitted. {_REMEDY}"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Codes:
     Attributes:
         present: the code that the submission itself executes.
         given: run → its code.
-        before: run → the code of its last submission, of the runs that had one.
+        before: run → the code of its last submission, for runs that were submitted before.
     """
 
     present: str
@@ -51,7 +51,7 @@ def assign(
     extensions: Iterable[bytes],
     live: bool,
 ) -> Codes:
-    """Give each run the present code, or where it is resumed the snapshot that it began with.
+    """Give each run the present code, or to a resumed run the snapshot that it began with.
 
     Without runs, nothing is written. Call under the study's lock.
 
@@ -110,7 +110,7 @@ def take(place: Path, files: codefiles.Files) -> None:
             shutil.rmtree(damaged, ignore_errors=True)
         aside.rename(place)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)  # of a full disk
+        shutil.rmtree(aside, ignore_errors=True)  # left by a full disk
 
 
 def _is_whole(place: Path) -> bool:
@@ -141,9 +141,9 @@ def is_snapshot(code: str) -> bool:
 
 
 def place_of(study: Path, code: str) -> Path | None:
-    """The folder of some code; None for none, and for what pip has installed.
+    """The folder of the code that a ``code.json`` names; None for none, and for pip's packages.
 
-    The installed packages' folder cannot come first: it would precede the standard library.
+    The folder of pip's packages must not be in PYTHONPATH: it would precede the standard library.
 
     Raises:
         ConfigError: when PYTHONPATH cannot hold the folder's path.
@@ -171,7 +171,7 @@ def environment(place: Path | None) -> dict[str, str]:
 def shell_commands(place: Path | None) -> list[str]:
     """The same as commands of a POSIX shell, with a message where the folder is missing.
 
-    They act in a job after all that a site or a user sets there.
+    A job executes them after everything that the site or the user sets.
     """
     if place is None:
         return []

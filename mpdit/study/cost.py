@@ -22,7 +22,7 @@ from mpdit.config import RunConfig
 from mpdit.disk.files import read_rows
 from mpdit.disk.jsontext import parse_json
 from mpdit.disk.rundir import RunDir
-from mpdit.flops import TRAINING_PASSES, forward_flops
+from mpdit.flops import TRAINING_PASSES, forward_flops, muon_flops
 from mpdit.grid.plan import PlannedRun
 from mpdit.peaks import CPUS, peak_flops
 from mpdit.study.studydir import StudyDir
@@ -30,23 +30,23 @@ from mpdit.text import size_text, two_digits
 
 DEVICE = "A100"
 UTILIZATION = 0.2
-"""The share of a GPU's peak that is assumed where the grid names none."""
+"""The utilization of a GPU's peak that is assumed where the grid names none."""
 CORE_FLOPS = 15e9
 """FLOP/s of a CPU core in small models such as the quickstart's."""
 START_S = 15.0
 """Seconds of imports, data preparation and evaluation."""
 TRAIN_S, SAMPLE_S = 2e-3, 5e-4
-"""Least seconds of a GPU for a block's training step and forward pass: launching kernels."""
+"""Least GPU seconds of a block's training step and forward pass: the time to launch kernels."""
 CHECKPOINTS = 2  # kept by a run (mpdit.training.checkpoint)
 LATENT_PIXELS = 8  # pixels of the image along one side of a latent
 ROW, PROBE_ROW, PROBE_NUMBER = 260, 46, 21  # bytes in the rows of metrics.jsonl, magnitudes.jsonl
 PROBE_SITES = 8
 OTHER = 25_000  # bytes of config, provenance, log, and the picture of the samples
 MEASURED_RUNS = 5
-"""Finished runs that are read for each model and precision."""
+"""The number of finished runs that are read for each model and precision."""
 
 LARGE_HOURS = {"GPU": 100.0, "core": 1000.0}
-"""`submit` asks from this many hours on."""
+"""`submit` asks for confirmation from this many hours on."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _cost(run: PlannedRun, speeds: Speeds) -> Cost:
     unit, resources = _unit(run), run.resources
     devices = (resources.gpus or 1) * (resources.nodes or 1)
     hours, measured = START_S * devices / resources.runs_per_job, True
-    for stage, flops, floor in _work(run.config):
+    for stage, flops, floor in _work(run):
         key = _key(stage, unit, run.config)
         speed = speeds.find(key)
         if speed is not None:  # measured on runs that shared their devices in the same way
@@ -102,7 +102,7 @@ def _cost(run: PlannedRun, speeds: Speeds) -> Cost:
         else:
             peak = peak_flops(resources.device or DEVICE, str(key[2])) or 0
             seconds = flops / (peak * (resources.utilization or UTILIZATION))
-            # while one run waits for launches, the others on its device can use it
+            # while one run waits for launches, other runs can use the device
             hours += max(seconds, floor * devices / resources.runs_per_job)
     return Cost(unit, hours / 3600, measured, disk_of(run.config, run.parameters))
 
@@ -112,12 +112,16 @@ def _unit(run: PlannedRun) -> str:
     return "GPU" if run.resources.gpus or run.resources.device else "core"
 
 
-def _work(config: RunConfig) -> Iterable[tuple[str, float, float]]:
+def _work(run: PlannedRun) -> Iterable[tuple[str, float, float]]:
     """Yield (stage, FLOPs, least seconds on a GPU) of training and of sampling."""
-    forward = float(_forward(config.model, config.data.spec))
+    config = run.config
+    with run.blamed():
+        forward = float(_forward(config.model, config.data.spec))
     train, sample, depth = config.train, config.sample, config.model.depth
     passes = TRAINING_PASSES + train.gradient_checkpointing
-    yield "train", train.steps * train.batch_size * passes * forward, train.steps * depth * TRAIN_S
+    step = train.batch_size * passes * forward
+    step += muon_flops(config.model) if train.optimizer == "muon" else 0
+    yield "train", train.steps * step, train.steps * depth * TRAIN_S
     solved = config.evaluate.repeats * sample.passes
     guided = 1 if sample.guidance == 1 else 2
     batches = -(-sample.count // sample.batch_size)
@@ -141,12 +145,12 @@ def disk_of(config: RunConfig, parameters: int) -> dict[str, int]:
     weights = 4 * parameters
     stds = len(train.ema_stds)
     snapshots = -(-train.steps // (train.snapshot_every or 1))
-    checkpoints = min(CHECKPOINTS, -(-train.steps // train.checkpoint_every))
+    checkpoints = min(CHECKPOINTS, -(-train.steps // (train.checkpoint_every or 1)))
     sets = config.evaluate.repeats * sample.count
     decoded = DATASETS.find(config.data.name).kind == "latents"  # to RGB, by the VAE
     pixels = (spec.size * LATENT_PIXELS) ** 2 * 3 if decoded else spec.size**2 * spec.channels
     probes = 1 + -(-train.steps // (train.probe_every or 1))
-    rows = -(-train.steps // train.log_every) * ROW * (2 if train.tensorboard else 1)
+    rows = -(-train.steps // train.log_every) * ROW * (2 if train.track else 1)
     probed = probes * PROBE_SITES * (PROBE_ROW + PROBE_NUMBER * config.model.depth)
     return {
         # a checkpoint holds weights, Adam's two moments, and the averages
@@ -271,7 +275,7 @@ def _add(speeds: Speeds, run: PlannedRun, folder: RunDir) -> bool:
         return False
     if unit != _unit(run) or not seconds:
         return False
-    (_, trained, _), (_, sampled, _) = _work(run.config)
+    (_, trained, _), (_, sampled, _) = _work(run)
     speeds.add(_key("train", unit, run.config), trained, seconds)
     rates = [int(rate.replace(",", "")) for _, rate in _SAMPLED.findall(said)]
     if rates and rates[-1]:

@@ -1,4 +1,4 @@
-"""Continue a study on Slurm: submit what waits for room and what comes next, retry what failed.
+"""Continue a study on Slurm: submit waiting runs and the next stage, and retry failed runs.
 
 ``python -m mpdit.study.feed STUDY_FOLDER`` does so once; the study's own job calls it.
 """
@@ -28,7 +28,7 @@ from mpdit.study.waiting import is_mine, read_waiting
 ORIGIN = "a retry by itself"
 RETRIED = ("out of memory", "timed out", "node failed")
 _OF_A_GPU = re.compile(r"OutOfMemoryError|CUDA|HIP")
-"""More memory of the node does not help there."""
+"""Errors of a full GPU, where more memory of the node does not help."""
 
 
 def wants(statuses: Sequence[RunStatus]) -> bool:
@@ -43,15 +43,15 @@ def _is_retried(status: RunStatus) -> bool:
 
 
 def feed(study: StudyDir) -> list[Submission]:
-    """Submit what waits for room as far as there is room, retry what failed, and submit what the
-    results so far have made necessary.
+    """Submit waiting runs as far as there is room, retry failed runs, and submit the runs that the
+    results so far require.
 
-    A run that was out of memory gets twice as much, one that was out of time twice its limit, up
-    to its partition's, and one whose node failed goes to other nodes. Another user's study is left
-    alone.
+    A run that was out of memory gets twice as much. A run that was out of time gets twice its
+    limit, up to its partition's. A run whose node failed goes to other nodes. Another user's study
+    is left alone.
 
     Returns:
-        what was submitted.
+        the submissions.
 
     Raises:
         ConfigError: as `submission.submit`.
@@ -109,14 +109,14 @@ _Adjust = Callable[[Sequence[PlannedRun], StudyDir, Sequence[RunStatus]], list[P
 def _as_before(
     runs: Sequence[PlannedRun], study: StudyDir, chosen: Sequence[RunStatus]
 ) -> list[PlannedRun]:
-    """The chosen runs as they were last asked for: no retry has been used up."""
+    """The chosen runs with the resources of their last submission; this uses up no retry."""
     return [_changed(run, status, status.retries) for run, status in _pairs(runs, study, chosen)]
 
 
 def _with_more(
     runs: Sequence[PlannedRun], study: StudyDir, chosen: Sequence[RunStatus]
 ) -> list[PlannedRun]:
-    """The chosen runs with what each was short of; without those that cannot have more."""
+    """The chosen runs with more of the resource that each lacked; without runs at the limit."""
     there = partitions.read()
     adjusted = []
     for run, status in _pairs(runs, study, chosen):
@@ -139,7 +139,8 @@ def _text(run: PlannedRun) -> str:
 
 
 def _is_accepted(resources: str) -> bool:
-    """Whether Slurm accepts such a job: no node may have so much memory, or all have failed."""
+    """Whether Slurm accepts a job with these resources: a node may lack the memory, or all may be
+    excluded because they failed."""
     from mpdit.study.cluster.arrays import check  # here: importing submitit is slow
 
     try:
@@ -152,8 +153,7 @@ def _is_accepted(resources: str) -> bool:
 def _pairs(
     runs: Sequence[PlannedRun], study: StudyDir, chosen: Sequence[RunStatus]
 ) -> Iterator[tuple[PlannedRun, RunStatus]]:
-    """The chosen ones among the runs, with the resources of their last submission, and each one's
-    status."""
+    """Yield each chosen run, with the resources of its last submission, and its status."""
     names, by_name = study.places(runs), {status.name: status for status in chosen}
     last = {entry["name"]: entry.get("submitted", {}) for entry in study.entries}
     for run in adjust(runs, study, None, None):
@@ -165,7 +165,7 @@ def _pairs(
 
 
 def _changed(run: PlannedRun, status: RunStatus, retries: int) -> PlannedRun:
-    """The run with so many retries left, and without the nodes that have failed it."""
+    """The run with this number of retries left, and without the nodes that failed under it."""
     errors = [attempt["error"] for attempt in status.attempts] + [status.error or ""]
     nodes = str(run.resources.extra.get("exclude") or "").split(",")
     nodes = list(dict.fromkeys(filter(None, (*nodes, *map(failed_nodes, errors)))))
@@ -178,7 +178,7 @@ def _changed(run: PlannedRun, status: RunStatus, retries: int) -> PlannedRun:
 def _room(
     plan: Plan, statuses: Sequence[RunStatus], study: StudyDir, max_parallel: int | None
 ) -> Callable[[Sequence[PlannedRun]], list[PlannedRun]]:
-    """Keep the first runs, so many that no more are in the queue than may run at once."""
+    """Return a function that keeps the first of some runs: as many as may still run at once."""
     names = study.places(plan.runs)
     busy = {status.name for status in statuses if status.state in ("running", "queued")}
     own = {run.id: run.resources for run in plan.runs}

@@ -19,8 +19,8 @@ class Changed:
     """The runs that were held or released.
 
     Attributes:
-        runs: their states now.
-        shared: the runs that were left as they are, because their jobs have other runs too.
+        runs: their present states.
+        shared: the runs that were left unchanged, because their jobs also have other runs.
     """
 
     runs: list[RunStatus]
@@ -28,7 +28,7 @@ class Changed:
 
 
 def hold(study: StudyDir, names: Collection[str]) -> Changed:
-    """Hold those of the runs that wait. A run that starts meanwhile is left alone.
+    """Hold the named runs that wait. A run that starts meanwhile is left alone.
 
     Raises:
         ConfigError: when Slurm does not answer, or does not hold a run.
@@ -38,11 +38,11 @@ def hold(study: StudyDir, names: Collection[str]) -> Changed:
         tasks, shared = _tasks(study, waiting)
         asked = waiting - shared
         before = read_held(study.path)
-        write_held(study.path, before | asked)  # first, for the pools
+        write_held(study.path, before | asked)  # first: pools read it before a start
         failure = None
         try:
             slurm.hold(tasks)
-        except ConfigError as error:  # also where a task has started just now
+        except ConfigError as error:  # also when a task has just started
             failure = error
         after = _look(study, before | asked)
         write_held(study.path, [status.name for status in after if status.state == "held"])
@@ -53,7 +53,7 @@ def hold(study: StudyDir, names: Collection[str]) -> Changed:
 
 
 def release(study: StudyDir, names: Collection[str]) -> Changed:
-    """Release those of the runs that are held.
+    """Release the named runs that are held.
 
     Raises:
         ConfigError: when Slurm does not answer, or does not release a run.
@@ -80,7 +80,7 @@ def _look(study: StudyDir, names: Collection[str]) -> list[RunStatus]:
 
 
 def _tasks(study: StudyDir, chosen: set[str]) -> tuple[list[str], set[str]]:
-    """The Slurm tasks of the chosen runs, and those of the runs whose task has others too."""
+    """The Slurm tasks of chosen runs only, and the chosen runs whose task also has other runs."""
     tasks: list[str] = []
     shared: set[str] = set()
     for claim in study.claims():

@@ -1,4 +1,4 @@
-"""The small job that comes after a submission: it continues the study, and tells of its end."""
+"""The small job that follows a submission: it continues the study, and runs --on-end at its end."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from mpdit.study.studydir import StudyDir
 from mpdit.study.waiting import AGAIN, read_waiting
 
 FEED = (sys.executable, "-m", "mpdit.study.feed")
-"""The command that submits what waits and retries what failed, given the study's folder."""
+"""The command that submits waiting runs and retries failed runs, given the study's folder."""
 SETTLE_S = 20
-"""Slurm counts a task for some seconds after its run has ended."""
+"""Seconds until a second attempt: Slurm counts a task for some time after its run has ended."""
 LISTED = 50
-"""A job depends on so many tasks at most."""
+"""The most tasks that a job depends on."""
 
 
 def notify(folder: Path, runs: Collection[str] | None, command: str) -> None:
-    """Run ``command`` in a shell, in the study's folder, about some runs or all of them.
+    """Run the user's ``command`` in a shell, in the study's folder.
 
-    MPDIT_STUDY is the folder, MPDIT_SUMMARY one line that counts the runs' states.
+    MPDIT_STUDY is the folder. MPDIT_SUMMARY is one line that counts the states of ``runs`` (None:
+    of all runs).
     """
     study = StudyDir(folder)
     counted = f"{study.name}: {summary(survey(study, runs))}"
@@ -39,13 +40,14 @@ def notify(folder: Path, runs: Collection[str] | None, command: str) -> None:
 
 
 def follow_up(folder: Path, runs: Collection[str] | None, command: str | None) -> None:
-    """Continue a study from a job of its own, and run ``command`` (`notify`) at its end.
+    """Continue a study from its small job, and run ``command`` (`notify`) at the study's end.
 
-    It awaits the end of ``runs``; None are all, of all stages. Where later submissions rely on this
-    job (`Waiting.small`), it awaits all runs while any of them waits for room or may be retried.
+    It waits for the end of ``runs``; None means all runs of all stages. Where later submissions
+    rely on this job (`Waiting.small`), it waits for all runs while any waits for room or may be
+    retried.
 
-    While runs are active, the job requeues itself: so it keeps its place among the user's jobs,
-    where a new one might find no room.
+    While runs are active, the job requeues itself. So it keeps its place among the user's jobs; a
+    new job might find no room.
     """
     for pause in (0, SETTLE_S):
         time.sleep(pause)
@@ -62,12 +64,12 @@ def follow_up(folder: Path, runs: Collection[str] | None, command: str | None) -
 def _look(
     study: StudyDir, runs: Collection[str] | None, feeds: bool
 ) -> tuple[list[str], bool, bool]:
-    """The jobs that this job awaits, and whether a run waits for room, and whether any is active.
+    """The jobs that this job waits for, whether a run waits for room, whether any run is active.
 
     Args:
-        feeds: whether feeding works; else nothing waits for this job.
+        feeds: whether feeding works; if not, no run counts as waiting for room.
     """
-    with study.lock():  # a submission finds that this job goes on, or that it does not
+    with study.lock():  # a submission sees whether this job continues
         waiting = read_waiting(study.path)
         is_the_one = waiting.small == os.environ.get("SLURM_JOB_NAME")
         found = survey(study)
@@ -75,7 +77,7 @@ def _look(
         if runs is not None and not (is_the_one and any(fed_later)):
             found = [status for status in found if status.name in runs]
         jobs = sorted({str(status.job) for status in found if status.is_pending and status.job})
-        # a held run may also be in no queue, and wait for nothing
+        # a held run may have no job to wait for
         waits = feeds and any(s.is_pending and s.name in waiting.runs for s in found)
         active = any(status.is_active and status.state != "waiting" for status in found)
         if is_the_one and not (jobs or waits or active):
@@ -84,7 +86,7 @@ def _look(
 
 
 def _requeue(jobs: Sequence[str], waits: bool) -> None:
-    """Start this job again when a job has ended, or all of them where no run ``waits`` for room."""
+    """Requeue this job until one of ``jobs`` has ended; until all have, if no run ``waits``."""
     me = os.environ["SLURM_JOB_ID"]
     tasks = jobs[:LISTED]
     slurm.run("scontrol", "requeue", me)

@@ -1,4 +1,4 @@
-"""Start the local pool (`mpdit.study.poolprocess`), a process of its own."""
+"""Start the local pool (`mpdit.study.poolprocess`) as a separate process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def default_parallel() -> int:
 def start_pool(
     claim: Path, held: Any, log: Path, code: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a pool in a session of its own; it inherits ``held``, the lock on its claim.
+    """Start a pool in its own session; it inherits ``held``, the lock on its claim.
 
     Args:
         code: the folder that it imports mpdit from; None for the installed package.

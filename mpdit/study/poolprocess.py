@@ -1,6 +1,6 @@
 """The local pool: ``python -m mpdit.study.poolprocess CLAIM`` executes the runs of a claim.
 
-Each run is a process of its own, and only so many run at once. The pool has its own session, so it
+Each run is its own process, and a limited number runs at once. The pool has its own session, so it
 outlives the terminal that started it. TERM or INT stops it; its runs keep their state and can be
 resumed.
 """
@@ -29,8 +29,18 @@ from mpdit.errors import (
     ConfigError,
     reason_of,
 )
+from mpdit.study import preloaded
 from mpdit.study.claims import read_claim
-from mpdit.study.runprocess import cores, crash_reason, find_gpus, record_error, start_run
+from mpdit.study.pool import RUN_COMMAND
+from mpdit.study.preloaded import Forked, Preloaded
+from mpdit.study.runprocess import (
+    cores,
+    crash_reason,
+    find_gpus,
+    record_error,
+    run_variables,
+    start_run,
+)
 from mpdit.study.studydir import StudyDir
 
 POLL_S = 0.1
@@ -40,7 +50,7 @@ POLL_S = 0.1
 class _Child:
     run: RunDir
     slot: int
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     started: float = field(default_factory=time.time)
     cancelled: bool = False
 
@@ -57,6 +67,9 @@ class Pool:
         self.free = list(reversed(range(parallel)))
         self.children: list[_Child] = []
         self.stopping = False
+        # with a GPU a run takes long, and a process that forks must not have met CUDA
+        forks = not self.gpus and tuple(command) == RUN_COMMAND
+        self.preloaded = Preloaded() if forks else None
 
     def work(self) -> None:
         """Execute all runs; return when they have ended or were stopped by a signal."""
@@ -100,7 +113,7 @@ class Pool:
         slot = self.free[-1]
         gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
         try:
-            process = start_run(run, self.command, self.threads, gpu)
+            process = self.start_process(run, gpu)
         except FileNotFoundError:  # its folder was deleted
             self.note(run, None)
             return
@@ -114,9 +127,18 @@ class Pool:
         if self.stopping:  # the signal came while the process was being started
             process.terminate()
 
+    def start_process(self, run: RunDir, gpu: str | None) -> subprocess.Popen[bytes] | Forked:
+        """Start a run's process, or raise ConfigError or OSError."""
+        server = self.preloaded
+        if server is None or not preloaded.serves(run.path) or not server.is_available():
+            return start_run(run, self.command, self.threads, gpu)
+        env = run_variables(run, self.threads, gpu)
+        return server.start([str(run.path)], run.log, env)
+
     def finish(self, child: _Child) -> None:
         """Record how a process ended, and free its slot."""
         code = child.process.returncode
+        assert code is not None
         self.children.remove(child)
         self.free.append(child.slot)
         told = self.stopping or child.cancelled
@@ -129,7 +151,7 @@ class Pool:
         """Release a run; when the disk is full it stays claimed until the pool has ended.
 
         Args:
-            reason: why its process could not start; its own folder may have no room for that.
+            reason: why its process could not start; the run's own folder may be on a full disk.
         """
         why = {} if reason is None else {"reason": reason}
         with suppress(OSError):
@@ -144,7 +166,7 @@ def main(claim: Path) -> None:
     pool = Pool(claim, runs, row["command"], row["parallel"])
     pool.work()
     with suppress(FileNotFoundError):  # the study may have been deleted
-        if not read_claim(claim).reasons:  # which status shows until the next submission
+        if not read_claim(claim).reasons:  # status shows reasons until the next submission
             claim.unlink()
         following = None if pool.stopping else _next_stage(study, row)
         if following is not None:
@@ -165,7 +187,7 @@ def main(claim: Path) -> None:
 
 
 def _next_stage(study: StudyDir, row: dict[str, Any]) -> subprocess.Popen[bytes] | None:
-    """The pool of a staged study's next stage; None where nothing comes next, or cannot."""
+    """Start the pool of a staged study's next stage; None without one, or if it cannot start."""
     if not row.get("next_stages"):
         return None
     from mpdit.study.advance import advance
@@ -174,7 +196,7 @@ def _next_stage(study: StudyDir, row: dict[str, Any]) -> subprocess.Popen[bytes]
     how = Execution(on_end=row["on_end"], command=row["command"], **row["next_stages"])
     try:
         done = advance(study, how)
-    except ConfigError as error:  # the next submit meets it as well
+    except ConfigError as error:  # the next submit reports it too
         print(f"cannot submit the next stage: {error}", file=sys.stderr, flush=True)
         return None
     return done.process if done else None

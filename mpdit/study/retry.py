@@ -29,7 +29,7 @@ def adjust(
 
     Args:
         time, memory: an amount as in a grid, or a factor such as ``x2``; None changes nothing.
-        sets: texts of ``--set``, which go over all others.
+        sets: texts of ``--set``, which override everything else.
 
     Raises:
         ConfigError: for any other text, and for a factor where a run had no amount.
@@ -57,7 +57,7 @@ def adjust(
 
 def _only_resources(texts: Sequence[str], study: StudyDir) -> Sets:
     sets = read_sets(texts)
-    if other := next(iter(sets.layer.values()), sets.seeds):
+    if other := next(iter((*sets.layer.values(), *sets.study.values())), None):
         raise ConfigError(f"{other.source.name}: a retry can only set resources (slurm.…)")
     sets.check_variants([entry["named"] for entry in study.entries if entry.get("named")])
     return sets
@@ -95,7 +95,7 @@ def _with_size(text: str, before: Resources, name: str) -> Resources:
 
 
 def _with_memory(before: Resources, memory: str | None, origin: str) -> Resources:
-    """With this memory in place of any other; sbatch takes one of the options."""
+    """The resources with this memory alone: sbatch accepts only one of its memory options."""
     for share in MEMORY_SHARES if memory else ():
         if share in before.extra:
             before = before.with_value(f"extra.{share}", False, origin)
@@ -103,7 +103,7 @@ def _with_memory(before: Resources, memory: str | None, origin: str) -> Resource
 
 
 def with_memory_times(before: Resources, factor: float, origin: str) -> Resources | None:
-    """The resources with so many times the memory; None where they ask for no amount."""
+    """The resources with ``factor`` times the memory; None where they name no amount."""
     share = next((share for share in MEMORY_SHARES if before.extra.get(share)), None)
     had = before.memory if share is None else str(before.extra[share])
     if had is None or int(had.rstrip("KMGTB")) == 0:  # 0 is all of a node

@@ -48,6 +48,15 @@ def start_run(
 ) -> subprocess.Popen[bytes]:
     """Start the process that executes a run; its output goes to the run's log.
 
+    The arguments and errors are those of `run_variables`.
+    """
+    env = run_variables(run, threads, gpu)
+    return spawn([*command, str(run.path)], run.log, env=env)
+
+
+def run_variables(run: RunDir, threads: int, gpu: str | None) -> dict[str, str]:
+    """The environment of the process that executes a run.
+
     Args:
         threads: the CPU threads that it may use.
         gpu: the only GPU that it sees; None for all that this process sees.
@@ -59,7 +68,7 @@ def start_run(
     env = {**os.environ, **code, "MPDIT_THREADS": str(threads)}
     if gpu is not None:
         env["CUDA_VISIBLE_DEVICES"] = gpu
-    return spawn([*command, str(run.path)], run.log, env=env)
+    return env
 
 
 def spawn(command: Sequence[str], log: Path, **options: Any) -> subprocess.Popen[bytes]:
@@ -88,8 +97,8 @@ def record_error(run: RunDir, reason: str, started: float) -> bool:
     """Write the reason of a failure to state.json, unless the run did so since ``started``.
 
     Returns:
-        whether that is settled: not while another process holds the run, nor on a full disk. Where
-        the folder was deleted, nobody waits for it.
+        whether no other attempt is needed: the reason is written, or the folder was deleted. False
+        while another process holds the run, and on a full disk.
     """
     try:
         with run.lease():

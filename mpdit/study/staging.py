@@ -23,8 +23,8 @@ Row = dict[str, Any]
 def read_stage(plan: Plan, study: StudyDir) -> Stage | None:
     """The stage of a staged study; None of any other. ``plan`` is the study's whole plan.
 
-    A run has ended when it has been evaluated, or when it has diverged: the same command would end
-    alike. A run that crashed or was lost has not.
+    A run has ended when it was evaluated, or when it diverged, as the same command would diverge
+    again. A run that crashed or was lost has not ended.
     """
     if not plan.grid.is_staged:
         return None
@@ -53,7 +53,7 @@ def read_stage(plan: Plan, study: StudyDir) -> Stage | None:
 
 
 def _rows(run: RunDir) -> list[Row]:
-    """The rows of an evaluation, each number once: the last where it was measured again."""
+    """The rows of an evaluation; for a number that was measured again, only the last row."""
     rows = [row for row in read_rows(run.path / "evaluation.jsonl") if _is_number(row)]
     same = ("metric", "role", "weights", "sampling")
     return list({json.dumps([row.get(key) for key in same]): row for row in rows}.values())
@@ -64,7 +64,7 @@ def _is_number(row: Row) -> bool:
 
 
 def _own(rows: list[Row]) -> dict[str, Row]:
-    """Label → the row of the run as it was configured."""
+    """Label → the row that was measured with the run's own settings."""
     return {row["metric"]: row for row in rows if row.get("role", "run") == "run"}
 
 
@@ -82,7 +82,7 @@ def _value(own: Row, rows: list[Row]) -> float:
 
 
 def _measured(row: Row) -> tuple[Any, ...]:
-    """What two sample sets of a run have in common."""
+    """What has to agree for two rows to be repeats: metric, weights, count, reference."""
     reference = row.get("reference") or {}
     name = row["metric"].split("@")[0]
     return name, row.get("weights"), row.get("count"), reference.get("hash")
@@ -94,7 +94,7 @@ def _diverged(run: RunDir) -> bool:
 
 
 def unsubmitted(runs: Sequence[PlannedRun], study: StudyDir) -> list[PlannedRun]:
-    """The runs that have never been submitted: what was cancelled waits for its user."""
+    """The runs that were never submitted; a cancelled run waits until its user submits it."""
     before = {entry["name"] for entry in study.entries if "submitted" in entry}
     places = study.places(runs)
     return [run for run in runs if places.get(run.id, run.name) not in before]

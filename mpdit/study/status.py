@@ -37,8 +37,10 @@ ACTIVE = ("running", "queued", "waiting")
 """``queued`` in Slurm or in a local pool; ``waiting`` for room, not yet accepted by Slurm."""
 WAITING = ("queued", "held")
 TO_DO = ("planned", "waiting", "failed", "lost")
+OWN_LIMIT = {"JobArrayTaskLimit": "max_parallel"}
+"""Slurm's reasons that a study's own key causes → the key."""
 HELD = ("JobHeldUser", "JobHeldAdmin", "JobHoldMaxRequeue")
-"""Slurm's reasons of tasks that wait until somebody releases them."""
+"""Slurm's reasons for tasks that wait until somebody releases them."""
 FRESH_S = 120
 """A run on another host is alive while its heartbeat is younger than this."""
 
@@ -60,6 +62,8 @@ class RunStatus:
     loss: float | None = None
     seconds: float | None = None
     """Seconds from its last start to its last heartbeat."""
+    interruptions: int = 0
+    """How often it was resumed after a process that ended without recording an error."""
     where: str | None = None
     """The host, or Slurm's list of nodes, of a running run."""
     job: str | None = None
@@ -84,7 +88,7 @@ class RunStatus:
 
     @property
     def is_pending(self) -> bool:
-        """Whether it will run, or go on to run, without another submission."""
+        """Whether it runs, or will run without another submission."""
         return self.is_active or self.state == "held"
 
     @property
@@ -94,14 +98,19 @@ class RunStatus:
     @property
     def word(self) -> str:
         """The state as it is printed: ``interrupted`` for a planned run that has begun, ``not
-        needed`` for one that a staged study does without."""
+        needed`` for a run that a staged study no longer needs."""
         if not self.needed and self.state in TO_DO:
             return "not needed"
         return "interrupted" if self.state == "planned" and self.has_begun else self.state
 
     @property
+    def cause_told(self) -> str:
+        """The cause as it is printed: with a question mark where only SIGKILL suggests it."""
+        return self.cause + "?" * ("(out of memory?)" in (self.error or ""))
+
+    @property
     def keeps_code(self) -> bool:
-        """Whether it has begun and its own code is not the reason that it ended."""
+        """Whether a retry keeps its code: it has begun, and it did not fail because of its code."""
         return self.has_begun and self.cause != "failed"
 
     @property
@@ -128,7 +137,7 @@ def survey(
     waiting = read_waiting(study.path)
     places = dict.fromkeys(waiting.runs, Placement("no room", reason=waiting.limit))
     places |= {run: _HERE for claim in claims for run in claim.runs}
-    # ask before reading the disk: a run that ends in between has written so
+    # ask Slurm before reading the disk: a run that ends in between is then done on disk
     places |= (scheduler or Scheduler()).look(claims)
     unstarted = {run: why for claim in known for run, why in claim.reasons.items()}
     chosen, held = None if names is None else set(names), read_held(study.path)
@@ -163,11 +172,11 @@ def read_status(
     held: bool = False,
     unstarted: str | None = None,
 ) -> RunStatus:
-    """The state of one run: the first that holds of unreadable, done, running here, what its claim
-    says, failed, running on another host, lost, and planned.
+    """The state of one run: the first that applies of unreadable, done, running here, the state
+    of its claim, failed, running on another host, lost, and planned.
 
     Args:
-        held: whether the study holds it; of a task that waits, Slurm's reason decides.
+        held: whether the study holds it; for a waiting task, Slurm's reason decides instead.
         unstarted: why the last pool could not start it.
     """
     keys = ("name", "id", "variant", "seed", "in_grid", "needed")
@@ -190,6 +199,7 @@ def read_status(
     if said is not None and said.stage == "done" and not done:
         done = run.is_done()
     seconds = None if said is None else said.heartbeat - said.started
+    common["interruptions"] = 0 if said is None else said.interruptions
     if done:
         return RunStatus(
             state="done", stage="done", step=steps, steps=steps, seconds=seconds, **common
@@ -205,7 +215,8 @@ def read_status(
     if state == "planned" and unstarted and not last.stopped:
         state, error = "failed", f"could not start: {unstarted}"
     if place is not None and place.task:
-        common |= {"job": place.task, "waits": place.reason if state in WAITING else None}
+        waits = OWN_LIMIT.get(place.reason, place.reason) if state in WAITING else None
+        common |= {"job": place.task, "waits": waits}
     elif state == "waiting" and place is not None:
         common["waits"] = place.reason
     if running:

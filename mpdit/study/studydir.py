@@ -1,15 +1,15 @@
-"""The study folder: ``results/<study>/``, what it says of its runs, and who is working on them.
+"""The study folder ``results/<study>/``: its files, its runs, and the claims on them.
 
 ==================  ===============================================================================
 grid.yaml           the grid as it was last submitted
 extensions/         copies of the extensions that it names
-study.json          its runs in the grid's order, then those on disk that are no longer in it
+study.json          its runs in the grid's order, then runs on disk that the grid no longer has
 <run>/              one folder a run (see ``rundir``)
-held.txt            the runs that are not started before they are released (see ``holds``)
+held.txt            the runs that do not start until they are released (see ``holds``)
 .code/<hash>/       a snapshot of the code that runs execute (see ``codesnapshot``)
 .lock               held (flock) by whoever changes any of these
 .jobs/*.jsonl       one claim a submission, and beside it a folder (see ``claims``)
-.jobs/*.notice/     the same folder of the small job that comes after a submission
+.jobs/*.notice/     the same folder for the small job that follows a submission
 .waiting.json       the runs that wait for room in Slurm (see ``waiting``)
 ==================  ===============================================================================
 """
@@ -53,7 +53,7 @@ from mpdit.text import count
 NOTICE = ".notice"
 REMEDY = "Delete it and submit the grid again, which writes it anew"
 OLD_DIGITS = 8
-"""Of the ids in version 0.1."""
+"""Digits of a run's id in version 0.1."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class StudyDir:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Nobody else plans, claims or renames here meanwhile.
+        """Hold the study's lock: no other process plans, claims or renames here meanwhile.
 
         Raises:
             ConfigError: when the lock or the claims' folder is a link (`mpdit.disk.links`).
@@ -90,7 +90,7 @@ class StudyDir:
 
     @cached_property
     def table(self) -> dict[str, Any]:
-        """What study.json says.
+        """The content of study.json.
 
         Raises:
             ConfigError: when there is none.
@@ -105,7 +105,7 @@ class StudyDir:
         if not isinstance(data, dict) or not isinstance(data.get("runs"), list):
             raise ConfigError(f"{file} is damaged: it lists no runs. {REMEDY}")
         if not fits(_HEAD, data):
-            raise ConfigError(f"{file} is damaged: grid or set. {REMEDY}")
+            raise ConfigError(f"{file} is damaged: bad 'grid' or 'set'. {REMEDY}")
         whole = [entry for entry in data["runs"] if fits(_ENTRY, entry)]
         if damaged := len(data["runs"]) - len(whole):
             warn_once(f"{file}: {count(damaged, 'run')} damaged and counted as absent. {REMEDY}")
@@ -133,13 +133,13 @@ class StudyDir:
         there = (self.path / "study.json").exists()
         version = self.table.get("defaults", 1) if there else DEFAULTS
         if type(version) is not int:
-            raise ConfigError(f"{self.path / 'study.json'} is damaged: defaults. {REMEDY}")
+            raise ConfigError(f"{self.path / 'study.json'} is damaged: bad 'defaults'. {REMEDY}")
         return version
 
     def compare(self, plan: Plan) -> tuple[list[str], list[str]]:
-        """The runs that the grid had not when it was last submitted, and those it no longer has.
+        """The runs that the grid has gained since its last submission, and the runs it has lost.
 
-        None are new before the first time, nor the runs of a staged grid that are not needed yet.
+        Before the first submission no run is new. A staged grid's runs are not new until needed.
         """
         try:
             listed = [entry for entry in self.entries if entry.get("in_grid", True)]
@@ -160,7 +160,7 @@ class StudyDir:
         return {run_id: name for name in folders if (run_id := id_in(name)) is not None}
 
     def places(self, runs: Iterable[PlannedRun]) -> dict[str, str]:
-        """Run id → the name of its folder, of those that have one, whatever its readable part."""
+        """Run id → the name of its folder, for runs that have one, whatever its readable part."""
         folders = self.folders()
         found = {}
         for run in runs:
@@ -170,7 +170,7 @@ class StudyDir:
         return found
 
     def _is_of(self, name: str, run: PlannedRun) -> bool:
-        """Whether a folder is the run's: of an older one's short id another run may be as well."""
+        """Whether a folder is the run's: version 0.1's short ids may match another run too."""
         if name.endswith(run.id) or run.name.startswith(name):
             return True
         try:
@@ -181,13 +181,16 @@ class StudyDir:
     def write_table(
         self, plan: Plan, file: str, possible: Sequence[PlannedRun] = ()
     ) -> dict[str, str]:
-        """Write grid.yaml, its extensions and study.json; run id → the name of its folder.
+        """Write grid.yaml, its extensions and study.json.
 
-        An existing folder keeps its name; one that the grid no longer has stays listed. So does
-        one of a staged grid that its results have made unnecessary.
+        An existing folder keeps its name. A folder stays listed when the grid no longer has its
+        run, or when the results of a staged grid have made the run unnecessary.
 
         Args:
-            possible: of a staged grid, all runs that it may need.
+            possible: all runs that a staged grid may need.
+
+        Returns:
+            run id → the name of its folder.
         """
         places = self.places(plan.runs)
         names = {run.id: places.get(run.id, run.name) for run in plan.runs}
@@ -221,7 +224,7 @@ class StudyDir:
         return names
 
     def note_submitted(self, details: dict[str, dict[str, Any]]) -> None:
-        """Write into study.json with what each run was last submitted. Call under the lock."""
+        """Record in study.json the details of runs' last submission. Call under the lock."""
         for entry in self.table["runs"]:
             if entry["name"] in details:
                 entry["submitted"] = details[entry["name"]]
@@ -230,7 +233,10 @@ class StudyDir:
     # Claims --------------------------------------------------------------------------------------
 
     def new_claim(self, cluster: str, runs: list[str], **details: Any) -> tuple[Path, IO[bytes]]:
-        """A claim on ``runs``, and its file, locked: whoever inherits that holds a local claim."""
+        """Create a claim on ``runs``; return its path and its locked file.
+
+        A process that inherits the file holds a local claim.
+        """
         make_folder(self.jobs)
         file = self.jobs / f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(4)}.jsonl"
         handle = file.open("xb")
@@ -244,12 +250,12 @@ class StudyDir:
         return [claim for claim in self.all_claims() if claim.is_live]
 
     def all_claims(self) -> list[Claim]:
-        """The claims, with those that are over but not forgotten."""
+        """All claims, also those that are over and not deleted yet."""
         return [read_claim(file) for file in sorted(self.jobs.glob("*.jsonl"))]
 
     def drop_dead_claims(self) -> None:
-        """Forget the submissions that are over, with their logs, and remove what killed processes
-        wrote aside. Call under the lock."""
+        """Delete the claims that are over, with their logs, and the temporary files of killed
+        processes. Call under the lock."""
         leases.sweep(self.path.glob(".*"))
         live = {claim.file.stem for claim in self.claims()}
         for entry in self.jobs.glob("*"):
@@ -257,13 +263,13 @@ class StudyDir:
             if entry.stem in live or waits:
                 continue
             if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry, ignore_errors=True)  # a task's last words may just be coming
+                shutil.rmtree(entry, ignore_errors=True)  # a task may be writing its last lines
             else:
                 entry.unlink(missing_ok=True)
 
 
 class _Listed(TypedDict):
-    """What every run of study.json has."""
+    """The keys that every run in study.json has."""
 
     name: str
     id: str
@@ -275,7 +281,7 @@ class _Listed(TypedDict):
 
 
 class _Head(TypedDict, total=False):
-    """What study.json may say of its grid."""
+    """The keys of study.json that describe its grid."""
 
     grid: str
     set: list[str]
@@ -312,5 +318,5 @@ def find_study(word: str, results: Path) -> StudyDir:
     known = [file.parent.name for file in results.glob("*/study.json")]
     if Path(word).is_dir():
         raise ConfigError(f"{word} is not a study: it has no study.json")
-    there = f"There are: {', '.join(sorted(known))}." if known else f"There is none in {results}."
+    there = f"Known: {', '.join(sorted(known))}." if known else f"There is none in {results}."
     raise ConfigError(f"there is no study {word!r}.{nearest(word, known)} {there}")

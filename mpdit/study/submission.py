@@ -26,6 +26,7 @@ from mpdit.study.staging import read_stage
 from mpdit.study.status import TO_DO, RunStatus, missing, survey
 from mpdit.study.studydir import StudyDir
 from mpdit.study.waiting import read_waiting, stop_waiting
+from mpdit.trackers import check_installed
 
 if TYPE_CHECKING:
     from mpdit.grid.resources import Resources
@@ -50,20 +51,20 @@ class Submission:
     dropped: tuple[str, ...] = ()
     """Folders of the runs that it no longer has."""
     stage: Stage | None = None
-    """Of a staged study; its runs are those that are needed until now."""
+    """The stage of a staged study; its runs are those needed so far."""
     goes_on: bool = False
     """Whether the study's later stages are submitted by themselves."""
     parallel: int = 0
     arrays: tuple[JobArray, ...] = ()
     """The arrays submitted to Slurm."""
     waiting: tuple[str, ...] = ()
-    """The runs that were asked for and wait, because Slurm accepts no more jobs."""
+    """The requested runs that wait, because Slurm accepts no more jobs."""
     limit: str = ""
     """Slurm's name of the limit that it has reached."""
     said: tuple[str, ...] = ()
-    """What sbatch said beside the jobs that it submitted."""
+    """Lines that sbatch printed beside the job ids."""
     continues: bool = False
-    """Whether a job of its own continues the study: it feeds and retries."""
+    """Whether a small job continues the study: it submits waiting runs and retries failed ones."""
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def stop(self) -> None:
@@ -86,8 +87,8 @@ class Execution:
         on_end: a shell command that is run when all runs have ended.
         live_code: runs execute the checkout as it is when they start, not a snapshot of it.
         retry: how often a run is retried by itself on Slurm; by default as its resources say.
-        feeds: whether runs are submitted that Slurm had no room for or that are retried, so that
-            the job which continues the study is there already.
+        feeds: whether this submission continues a study (`feed`), so that the study's small job
+            exists already.
         command: executes one run, given its folder as last argument.
     """
 
@@ -122,13 +123,13 @@ def check_plan(plan: Plan, results: Path) -> None:
 
     Raises:
         ConfigError: when the results folder cannot be written, or when data, an extractor's
-            weights or a reference file is missing.
+            weights, a reference file or the library of ``train.track`` is missing.
     """
     from mpdit.data.datasets import check_available
     from mpdit.data.preflight import check_evaluable
 
     folder = (results / plan.study).absolute()
-    if not str(folder).isprintable():  # in a script for sbatch, what follows a newline would be run
+    if not str(folder).isprintable():  # a script for sbatch would execute text after a newline
         raise ConfigError(
             f"the path {str(folder)!r} has a control character. Use another --results"
         )
@@ -140,11 +141,13 @@ def check_plan(plan: Plan, results: Path) -> None:
     configs = [run.config for run in plan.runs]
     for data in dict.fromkeys(config.data for config in configs):
         check_available(data)
+    for tool in dict.fromkeys(config.train.track for config in configs):
+        check_installed(tool)
     judged = {(config.data, config.evaluate, config.sample.count): config for config in configs}
     try:
         for config in judged.values():
             check_evaluable(config)
-    except ConfigError:  # a finished run has been evaluated: it needs nothing any more
+    except ConfigError:  # a finished run needs nothing more
         if missing(StudyDir((results / plan.study).absolute()), plan.runs):
             raise
 
@@ -179,7 +182,7 @@ def submit(
     """
     check_plan(plan, results)
     whole = plan if whole is None else whole
-    # a part of a study does not go on by itself
+    # a part of a study does not continue automatically
     goes_on = whole.grid.is_staged and len(plan.runs) == len(whole.runs)
     study = StudyDir((results / plan.study).absolute())
     try:
@@ -194,6 +197,8 @@ def submit(
         largest = 0
         if how.cluster == "slurm" and wanted:
             wanted, largest = _check_resources(study.path, wanted, how)
+        for run in wanted:
+            run.parts  # noqa: B018 - an idea that fails to build fails before anything is written
         study.path.mkdir(parents=True, exist_ok=True)
         with study.lock():
             stage = read_stage(whole, study)  # another submitter may be a stage ahead
@@ -277,10 +282,10 @@ def _start_arrays(
     how: Execution,
     code: Path | None,
 ) -> Submission:
-    """Claim runs and submit them to Slurm; those that it has no room for wait.
+    """Claim runs and submit them to Slurm; runs without room wait.
 
     Returns:
-        ``done`` with what was submitted.
+        ``done`` with the submitted arrays and the waiting runs.
     """
     from mpdit.study.cluster.submitter import Submitter
 
@@ -297,7 +302,7 @@ def _start_arrays(
         max_parallel=how.max_parallel,
         live_code=how.live_code,
     )
-    kept.write(study.path)  # in a claim a run no longer counts as waiting
+    kept.write(study.path)  # once a claim has a run, it no longer counts as waiting
     small = partial(follow_up, study.path, None if done.goes_on else sorted(runs), how.on_end)
     submitter = Submitter(study, how.command, code, None if how.feeds else small)
     submitter.continues = continues
@@ -306,7 +311,7 @@ def _start_arrays(
     try:
         for array in submitter.submit(
             asked, largest, how.max_parallel, little_room=how.feeds
-        ):  # noted one by one: sbatch may reject the next
+        ):  # record each array at once: sbatch may reject the next
             names = {name for task in array.tasks for name in task}
             _note(study, [statuses[name] for name in names], runs, how)
             arrays.append(array)
@@ -335,13 +340,13 @@ def _start_arrays(
 
 
 def _continue(submitter: Submitter, resources: Resources, how: Execution, some_wait: bool) -> None:
-    """Submit the small job after all others, unless it is there already."""
+    """Submit the small job after all others, unless it exists."""
     if submitter.continues or submitter.small is None or not submitter.jobs:
         return
     try:
         submitter.follow_up(resources, submitter.jobs)
     except ConfigError as error:
-        if how.on_end is not None:  # retries are also up to the commands that follow the study
+        if how.on_end is not None:  # without a small job, `status --watch` retries
             them = "Some runs wait for room" if some_wait else "All runs were submitted"
             failure = f"{them}, but Slurm rejected the --on-end job"
             raise ConfigError(f"{failure}: {error}") from None
@@ -378,7 +383,7 @@ def stored_plan(study: StudyDir) -> Plan:
     Raises:
         ConfigError: when its grid.yaml is not a valid grid.
     """
-    copies = study.path / "extensions"  # of what was submitted, whatever the files are now
+    copies = study.path / "extensions"  # the submitted versions, not the present files
     grid = load_grid(study.grid_file, study.table.get("set", ()), copies, site_resources())
     plan = make_plan(grid, study.defaults)
     return replace(plan, grid=replace(plan.grid, study=study.name))

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from mpdit.disk.files import warn_once, write_atomic
 
 AGAIN = "now+10minutes"
-"""When the small job that continues a study looks again, where no job's end can tell it."""
+"""When the small job that continues a study starts again, if it depends on no other job."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Waiting:
 
 
 def read_waiting(study: Path) -> Waiting:
-    """What waits in a study's folder: nothing before its first submission to Slurm."""
+    """Read a study's waiting runs; there are none before its first submission to Slurm."""
     try:
         return _WAITING.validate_json(_file(study).read_bytes())
     except FileNotFoundError:
@@ -54,7 +54,7 @@ def read_waiting(study: Path) -> Waiting:
 
 
 def stop_waiting(study: Path, runs: Collection[str]) -> frozenset[str]:
-    """Let these runs wait no more; return those that did. Call under the study's lock."""
+    """Remove runs from the waiting ones; return those removed. Call under the study's lock."""
     waiting = read_waiting(study)
     dropped = waiting.runs.intersection(runs)
     if dropped:
@@ -63,7 +63,7 @@ def stop_waiting(study: Path, runs: Collection[str]) -> frozenset[str]:
 
 
 def is_mine(study: Path) -> bool:
-    """Whether this user has submitted to Slurm what waits; only their jobs can be continued."""
+    """Whether this user submitted the waiting runs; nobody else can continue them."""
     try:
         return _file(study).stat().st_uid == os.getuid()
     except FileNotFoundError:

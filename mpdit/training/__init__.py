@@ -1,1 +1,1 @@
-"""The trainer and what it keeps, measures and reads."""
+"""The trainer, its checkpoints, measurements and batches."""

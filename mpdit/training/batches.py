@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float16, Int64, Shaped, UInt8
 from torch import Tensor
@@ -21,12 +22,27 @@ from mpdit.runtime.randomness import generator
 Noise = Callable[[], Tensor]
 """Draws standard normal noise for the rows, where it is needed."""
 
+AHEAD, READERS = 4, 16
+"""Batches that are read ahead, and threads that read one batch of latents: on a network file
+system each row takes a millisecond."""
 HELD_SHARE = 4
 """Latents are held on a GPU when they take less than a quarter of its free memory."""
 
 
+def microbatches(count: int, most: int | None, *, even: bool) -> int:
+    """Return the number of microbatches of at most ``most`` images for a shard of ``count``.
+
+    Args:
+        even: whether all should have one size, because each size is compiled separately; then there
+            are up to twice as many, if that divides the shard.
+    """
+    least = -(-count // (most or count))
+    dividing = (n for n in range(least, min(2 * least, count) + 1) if count % n == 0)
+    return next(dividing, least) if even else least
+
+
 class Reader(ABC):
-    """Where images come from, in two steps, so that the first can be taken ahead of time."""
+    """Reads images in two steps, of which the first can run ahead of time."""
 
     labels: Int64[Tensor, " images"]
     """On the CPU."""
@@ -38,22 +54,22 @@ class Reader(ABC):
     def read(
         self, rows: Int64[Tensor, " batch"], flips: Int64[Tensor, " batch"]
     ) -> Shaped[Tensor, "batch ..."]:
-        """What is needed of the chosen images, on the CPU; called from a thread."""
+        """Read the data of the chosen images, on the CPU; called from a thread."""
 
     @abstractmethod
     def x0(
         self, read: Shaped[Tensor, "batch ..."], noise: Noise
     ) -> Float[Tensor, "batch channels height width"]:
-        """What a model is trained on, from what was read, on the device."""
+        """Turn data that were read into the images that a model is trained on, on the device."""
 
 
 class Batches:
-    """The train split; batch ``step`` (from 1) is the same whatever came before.
+    """The train split; batch ``step`` (from 1) does not depend on earlier batches.
 
-    Every epoch is a permutation of its own, and batches run on across its end, so each image is
-    seen equally often. What is random is drawn for the whole batch, so that the rows of a batch are
-    the same bits whoever asks for them; only those asked for are read. While a step is computed,
-    the same rows of the next one are read from disk. The order of an epoch takes 8 bytes an image.
+    Every epoch has its own permutation, and batches continue across its end, so each image is seen
+    equally often. Random numbers are drawn for the whole batch, so its rows have the same bits in
+    every process; only the requested rows are read. While a step is computed, the same rows of the
+    next `AHEAD` batches are read from disk. The order of an epoch takes 8 bytes an image.
     """
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
@@ -67,7 +83,7 @@ class Batches:
         spec = config.data.spec
         self.shape = (spec.channels, spec.size, spec.size)
         self._order = lru_cache(maxsize=2)(self._permutation)
-        self._ahead_of_time = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._ahead_of_time = ThreadPoolExecutor(AHEAD, thread_name_prefix="batches")
         self._ahead: dict[tuple[int, int, int], Future[Tensor]] = {}
 
     def __len__(self) -> int:
@@ -88,7 +104,7 @@ class Batches:
         else:
             future = self._ahead.pop((step, start, stop), None)
             read = future.result() if future is not None else self._read(step, start, stop)
-            self._read_ahead(step + 1, start, stop)
+            self._read_ahead(step, start, stop)
 
         def noise() -> Float[Tensor, "rows channels height width"]:
             random = generator(self.seed, "posterior", step, self.device)
@@ -110,10 +126,13 @@ class Batches:
         return self.reader.read(self._rows(step)[start:stop], self._flips(step)[start:stop])
 
     def _read_ahead(self, step: int, start: int, stop: int) -> None:
-        rows, flips = self._rows(step)[start:stop], self._flips(step)[start:stop]
-        wanted = {key: future for key, future in self._ahead.items() if key[0] in (step - 1, step)}
-        wanted[step, start, stop] = self._ahead_of_time.submit(self.reader.read, rows, flips)
-        self._ahead = wanted
+        """Read these rows of the batches after this step; drop data read for earlier steps."""
+        wanted = {key: future for key, future in self._ahead.items() if key[0] >= step}
+        for later in range(step + 1, step + 1 + AHEAD):
+            if (key := (later, start, stop)) not in wanted:
+                rows, flips = self._rows(later)[start:stop], self._flips(later)[start:stop]
+                wanted[key] = self._ahead_of_time.submit(self.reader.read, rows, flips)
+        self._ahead = {key: wanted[key] for key in wanted if key[0] <= step + AHEAD}
 
     def _flips(self, step: int) -> Int64[Tensor, " batch"]:
         """Which of the stored orientations each image of the batch has."""
@@ -195,12 +214,13 @@ class _Folder(Reader):
 
 
 class _Latents(Reader):
-    """Latents in a store, read from disk at every visit."""
+    """Latents in a store, read from disk at every visit, in several threads."""
 
     slow = True
 
     def __init__(self, store: LatentStore, device: torch.device) -> None:
         self.store, self.device = store, device
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="latents")
         manifest = store.manifest
         self.labels = torch.from_numpy(store.labels)
         self.flips = manifest.flips
@@ -212,7 +232,9 @@ class _Latents(Reader):
     def read(
         self, rows: Int64[Tensor, " batch"], flips: Int64[Tensor, " batch"]
     ) -> Shaped[Tensor, "batch ..."]:
-        return torch.from_numpy(self.store.read(rows.numpy(), flips.numpy()))
+        parts = min(READERS, len(rows)) or 1
+        shares = (np.array_split(numbers.numpy(), parts) for numbers in (rows, flips))
+        return torch.from_numpy(np.concatenate([*self._readers.map(self.store.read, *shares)]))
 
     def x0(
         self,

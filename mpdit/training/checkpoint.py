@@ -1,4 +1,4 @@
-"""Checkpoints: written aside, synced, read back, renamed. Damaged ones are skipped.
+"""Checkpoints: hashed while written aside, synced, renamed. Damaged ones are skipped.
 
 Beside each ``step_00001000.pt`` lies ``step_00001000.json`` with its SHA-256, and the run and data
 that it belongs to. The checksum is renamed first, so a checkpoint under its final name is whole,
@@ -27,11 +27,20 @@ from mpdit.disk.jsontext import parse_json
 KEPT = 2  # the newest, and the one to fall back on when it is damaged
 
 
-def save(folder: Path, step: int, payload: dict[str, Any], mark: Mark | None = None) -> None:
+def save(
+    folder: Path,
+    step: int,
+    payload: dict[str, Any],
+    mark: Mark | None = None,
+    *,
+    read_back: bool = True,
+) -> None:
     """Write ``step_00001000.pt`` and its checksum, then delete all but the newest two.
 
     Args:
-        mark: which run and data it belongs to; it is written beside the checksum.
+        mark: the run and data that it belongs to; it is written beside the checksum.
+        read_back: whether the file is compared with its checksum now. Training leaves that to the
+            resume, which falls back on the checkpoint before.
 
     Raises:
         OSError: when the disk is full, or the content read back differs from what was written;
@@ -42,21 +51,21 @@ def save(folder: Path, step: int, payload: dict[str, Any], mark: Mark | None = N
     file = folder / f"step_{step:08d}.pt"
     with written_aside(file) as temporary:
         digest = _write(temporary, payload)
-        if _sha256(temporary) != digest:
-            raise OSError(errno.EIO, "what is read back is not what was written")
+        if read_back and _sha256(temporary) != digest:
+            raise OSError(errno.EIO, "the content read back differs from the content written")
         with written_aside(file.with_suffix(".json")) as checksum:
             about = {"step": step, "sha256": digest} | ({"identity": mark} if mark else {})
             checksum.write_text(json.dumps(about))
     # later checkpoints are damaged, or training would not have returned to this step
     steps = _kept(folder, file.stem)
-    # with the files that an interrupted save has left
+    # and leftovers of an interrupted save
     _remove(folder, [other for other in folder.glob("*step_*") if other.stem not in steps])
 
 
 def sweep(folder: Path, step: int) -> None:
-    """Remove what an interrupted `save` has left behind the newest two checkpoints up to ``step``.
+    """Remove leftovers of an interrupted `save`, but the newest two checkpoints up to ``step``.
 
-    What lies past ``step`` is damaged, and stays until it is written again.
+    Checkpoints past ``step`` are damaged, and stay until they are overwritten.
     """
     last = f"step_{step:08d}"
     steps = _kept(folder, last)
@@ -168,7 +177,7 @@ class _Hashed:
 
 
 def _sha256(file: Path) -> str:
-    """Hash what is on the disk, not what the page cache holds."""
+    """Hash the content on the disk, not in the page cache."""
     with file.open("rb") as handle:
         if hasattr(os, "posix_fadvise"):  # macOS has none
             os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -12,7 +12,7 @@ from mpdit.config import RunConfig
 from mpdit.disk.rundir import RunDir
 from mpdit.flops import TRAINING_PASSES, forward_flops
 from mpdit.peaks import peak_flops
-from mpdit.runtime.devices import device_name, peak_memory_mb
+from mpdit.runtime.devices import device_name, multiprocessors, peak_memory_mb
 
 MEASURES = ("loss", "mse", "vlb", "grad_norm")
 Row = dict[str, float | int]
@@ -29,7 +29,7 @@ class Meters:
         devices: number of identical devices the speed covers.
 
     Attributes:
-        seconds: time spent in training steps, over all starts.
+        seconds: time spent in training, over all starts: steps, probes, snapshots, checkpoints.
         row_seconds: the part of it since the last row.
     """
 
@@ -38,12 +38,12 @@ class Meters:
         self.sums = torch.zeros(len(MEASURES), device=device)  # since the last row
         self.summed = 0  # steps in the sums
         self.seconds = self.row_seconds = 0.0
-        peak = peak_flops(device_name(device), config.train.precision)
+        peak = peak_flops(device_name(device), config.train.precision, multiprocessors(device))
         self.peak = peak * devices if peak else None  # FLOP/s
         self.flops = TRAINING_PASSES * forward_flops(config.model, config.data.spec)  # an image's
 
     def took(self, seconds: float) -> None:
-        """Add the time of a step."""
+        """Add the time since the step before."""
         self.seconds += seconds
         self.row_seconds += seconds
 

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from mpdit.model import DiT
-from mpdit.model.layers import Attention, MPEmbedding, MPLinear
+from mpdit.model.layers import MLP, Attention, MPEmbedding, MPLinear
 from mpdit.model.modulation import Modulation
 from mpdit.trainconfig import TrainConfig
+from mpdit.training.adam import Adam
 
 
-def make_optimizer(model: DiT, train: TrainConfig) -> torch.optim.Optimizer | MuonAndAdam:
-    """Adam (arXiv:1412.6980); AdamW where there is weight decay; Muon for the blocks' matrices."""
+def make_optimizer(model: DiT, train: TrainConfig) -> Adam | MuonAndAdam:
+    """Adam; AdamW where there is weight decay; Muon for the blocks' matrices."""
     groups = parameter_groups(model, train)
     if train.optimizer == "muon":
         return MuonAndAdam(model, groups, train)
@@ -25,8 +26,8 @@ def make_optimizer(model: DiT, train: TrainConfig) -> torch.optim.Optimizer | Mu
 def parameter_groups(model: DiT, train: TrainConfig) -> list[dict[str, Any]]:
     """Adam's groups: the rest, magnitude-preserving (weight-normalized) parameters, and gains.
 
-    Gains with the rate of the rest are among these, as checkpoints of version 0.1 have them. Each
-    is split where matrices or embeddings have a rate of their own, or matrices weight decay.
+    Gains with the rest's rate are in the rest's group, as in checkpoints of version 0.1. A group is
+    split where matrices or embeddings have their own rate, or matrices have weight decay.
     """
     preserving = model.mp_parameters()
     gains = model.gains() if train.gain_learning_rate != train.learning_rate else []
@@ -55,17 +56,17 @@ def parameter_groups(model: DiT, train: TrainConfig) -> list[dict[str, Any]]:
     ]
 
 
-def _adam(groups: list[dict[str, Any]], train: TrainConfig) -> torch.optim.Optimizer:
-    kind = torch.optim.AdamW if train.weight_decay else torch.optim.Adam  # AdamW: arXiv:1711.05101
-    return kind(groups, betas=train.adam_betas, fused=True)
+def _adam(groups: list[dict[str, Any]], train: TrainConfig) -> Adam:
+    return Adam(groups, train.adam_betas, decoupled=bool(train.weight_decay))
 
 
 class MuonAndAdam:
     """Muon (Jordan et al., 2024) for the matrices of the blocks, Adam or AdamW for the others.
 
-    Muon's update is orthogonal. q, k and v, and the modulation's parts, are matrices of their own
-    there, as they are maps of their own. It is scaled to the magnitude of Adam's (Liu et al.,
-    arXiv:2502.16982, eq. 4), so that rates and weight decay mean the same for both.
+    Muon's update is orthogonal. q, k and v, SwiGLU's first two maps and the modulation's parts
+    count as separate matrices, because they are separate maps. The update is scaled to the
+    magnitude of Adam's (Liu et al., arXiv:2502.16982, eq. 4), so that rates and weight decay mean
+    the same for both.
     """
 
     def __init__(self, model: DiT, groups: list[dict[str, Any]], train: TrainConfig) -> None:
@@ -107,13 +108,15 @@ class MuonAndAdam:
 
 
 def _rows_of_matrices(model: DiT) -> Iterable[tuple[nn.Parameter, list[int]]]:
-    """Yield the matrices of the blocks, each with how many rows the matrices in it have."""
+    """Yield the blocks' parameters that hold matrices, each with the rows of its matrices."""
     for module in model.blocks.modules():
         if isinstance(module, MPLinear):
             yield module.weight, [len(module.weight)]
     for module in model.blocks.modules():
         if isinstance(module, Attention):
             yield module.qkv.weight, [len(module.qkv.weight) // 3] * 3
+        elif isinstance(module, MLP) and module.gated:
+            yield module.first.weight, [len(module.first.weight) // 2] * 2
         elif isinstance(module, Modulation):
             linear = module.linear or model.modulation  # which all blocks share
             assert linear is not None

@@ -26,7 +26,7 @@ Magnitudes = dict[str, list[float]]
 
 
 class Probe:
-    """Measures models on one batch, as the model is given it: images x, times t, labels y."""
+    """Measures models on one batch of model inputs: noisy images x, times t, labels y."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Probe:
 
     @classmethod
     def of_run(cls, config: RunConfig, batches: Batches, objective: Target) -> Probe:
-        """Build the probe from images of the train split, noised to levels of all sizes."""
+        """Build the probe from images of the train split at noise levels over the whole range."""
         random = generator(config.seed, "probe")
         rows = torch.randperm(len(batches), generator=random)[:IMAGES]
         x0, y = batches.images(rows)
@@ -67,7 +67,8 @@ class StepProbe:
     @torch.no_grad()
     def __init__(self, model: DiT) -> None:
         self.weights = weights_of_blocks(model)
-        self.before = [[weight.clone() for weight in block] for block in self.weights]
+        copies = {weight: weight.clone() for block in self.weights for weight in block}
+        self.before = [[copies[weight] for weight in block] for block in self.weights]
         gradients = [[w.grad for w in block if w.grad is not None] for block in self.weights]
         self.gradients = [rms(block) for block in gradients]
 
@@ -82,8 +83,12 @@ class StepProbe:
 
 
 def weights_of_blocks(model: DiT) -> list[list[Tensor]]:
-    """Return the matrices of each block, with those of its modulation and without gains."""
-    return [[p for p in block.parameters() if p.ndim > 1] for block in model.blocks]
+    """Return the matrices of each block, with those of its modulation and without gains.
+
+    A modulation map that all blocks share is one of each block's.
+    """
+    shared: list[Tensor] = [] if model.modulation is None else [model.modulation.weight]
+    return [[*(p for p in block.parameters() if p.ndim > 1), *shared] for block in model.blocks]
 
 
 def rms(tensors: list[Tensor] | tuple[Tensor, ...]) -> float:

@@ -1,4 +1,4 @@
-"""The rows that training writes: which are there after a resume, and which should be."""
+"""The rows that training writes: which rows exist after a resume, and which are missing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mpdit.disk.files import keep_rows, read_rows
 
 
 def resume_rows(file: Path, step: int) -> list[int]:
-    """Drop the rows past ``step``, and return the steps of those that are left.
+    """Drop the rows past ``step``, and return the steps of the remaining rows.
 
     A negative step drops them all.
     """
@@ -25,8 +25,8 @@ def missing_rows(name: str, steps: Sequence[int], written: Sequence[int]) -> str
     """Report which rows of a file are missing; None when none is.
 
     Args:
-        steps: of the rows that are there.
-        written: of those that had been written when the checkpoint was saved.
+        steps: the steps of the existing rows.
+        written: the steps of the rows that had been written when the checkpoint was saved.
     """
     missing = Counter(written) - Counter(steps)
     if not missing:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mpdit.disk.npz import DamagedError
 from mpdit.ema.power import SnapshotFile
-from mpdit.errors import ConfigError
+from mpdit.errors import ConfigError, why_unloadable
 from mpdit.model import DiT
 from mpdit.trainconfig import Start
 
@@ -22,8 +22,8 @@ def load_start(model: DiT, start: Start) -> None:
     """Give the model the weights of a file, in place.
 
     Raises:
-        ConfigError: when the file is missing, unreadable, or not the one that the run was made
-            with; when its tensors are not the model's.
+        ConfigError: when the file is missing, unreadable, or changed since the run was made; when
+            its tensors do not fit the model.
     """
     file = Path(start.path)
     try:
@@ -49,18 +49,22 @@ def load_start(model: DiT, start: Start) -> None:
     model.load_state_dict(state)
 
 
-def _weights(file: Path) -> dict[str, Tensor]:
+def _weights(file: Path) -> Mapping[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             with SnapshotFile(file) as snapshot:
                 return snapshot.read_all()
-        state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)["model"]
-        return state
-    except (DamagedError, pickle.UnpicklingError, RuntimeError, KeyError, EOFError) as error:
-        kind = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        raise ConfigError(
-            f"{file} is neither an EMA snapshot nor a checkpoint of a run ({kind})", KEY
-        ) from None
+        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # any error of a damaged pickle or zip
+        raise _of_something_else(file, why_unloadable(error)) from None
+    state = content.get("model") if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise _of_something_else(file, "it holds no tensors under the key model")
+    return state
+
+
+def _of_something_else(file: Path, why: str) -> ConfigError:
+    return ConfigError(f"{file} is neither an EMA snapshot nor a checkpoint of a run ({why})", KEY)
 
 
 def _said(shape: tuple[int, ...] | None) -> str:

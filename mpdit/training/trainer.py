@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from mpdit.config import RunConfig
 from mpdit.diffusion.objectives import objective_of
@@ -33,17 +33,23 @@ from mpdit.runtime.distributed import World
 from mpdit.runtime.provenance import record_missing_rows
 from mpdit.runtime.randomness import generator
 from mpdit.runtime.session import Interrupted, Session, log
+from mpdit.runtime.tracking import Tracker
 from mpdit.trainconfig import TrainConfig
 from mpdit.training import checkpoint
-from mpdit.training.batches import Batches
-from mpdit.training.meters import Meters
+from mpdit.training.batches import Batches, microbatches
+from mpdit.training.learner import Learner, replicate
+from mpdit.training.meters import Meters, NonFiniteLossError
 from mpdit.training.optimizer import make_optimizer
 from mpdit.training.probe import Magnitudes, Probe, StepProbe
 from mpdit.training.rows import missing_rows, resume_rows
 from mpdit.training.start import load_start
-from mpdit.training.tensorboard import Events
+from mpdit.training.statewriter import StateWriter
+from mpdit.training.weights import StepWeights
 
 ROWS = ("metrics.jsonl", "magnitudes.jsonl")
+ASKED_EVERY = 8
+ASKED_S = 1.0
+"""Steps, or seconds where steps are long, between two exchanges of signals by the processes."""
 
 
 def learning_rate_factor(step: int, train: TrainConfig) -> float:
@@ -62,21 +68,29 @@ def build_model(config: RunConfig, device: torch.device) -> DiT:
 class Trainer:
     """Everything that changes in training, and the step that changes it.
 
-    Several processes each take their share of every batch (`World`); all hold the same weights.
+    Several processes each take their shard of every batch (`World`); all hold the same weights.
     """
 
     def __init__(
-        self, config: RunConfig, session: Session, device: torch.device, world: World
+        self,
+        config: RunConfig,
+        session: Session,
+        device: torch.device,
+        world: World,
+        tracker: Tracker | None = None,
     ) -> None:
         self.config, self.session, self.device, self.world = config, session, device, world
         self.run = session.run
+        self.tracker = tracker or Tracker(session.run, config, None)
         self.batches = Batches(config, device)
         self.objective = objective_of(config, Diffusion().to(device))
         self.model = build_model(config, device)
         self.model.recompute = config.train.gradient_checkpointing
         if config.train.compile:
             self.model.compile_blocks()
-        self.replica = replicate(self.model) if world.size > 1 else None
+        self.weights = StepWeights(self.model, compiled=config.train.compile)
+        self.learner = Learner(self.model)
+        self.replica = replicate(self.learner) if world.size > 1 else None
         self.parameters = list(self.model.parameters())
         self.optimizer = make_optimizer(self.model, config.train)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -84,8 +98,10 @@ class Trainer:
         self.meters = Meters(config, self.run, device, world.size)
         self.probe = Probe.of_run(config, self.batches, self.objective)
         self.learning: Magnitudes = {}  # how the last step changed the weights, where probed
-        self.rows: dict[str, list[int]] = {name: [] for name in ROWS}  # the steps of each file's
-        self.step = 0
+        self.rows: dict[str, list[int]] = {name: [] for name in ROWS}  # the steps in each file
+        self.writer = StateWriter()
+        self.saved = time.perf_counter()  # when the last checkpoint was taken
+        self.step = self.next_asked = 0
 
     def fit(self) -> None:
         """Train to the last step from the newest checkpoint.
@@ -93,47 +109,76 @@ class Trainer:
         Raises:
             Interrupted: when a signal asked to stop; the state is kept.
             NonFiniteLossError: when the loss has become infinite or NaN.
-            ConfigError: when TensorBoard is asked for and not installed, or the processes do not
-                see the same checkpoints, or these were trained with other betas; as `load_start`.
+            OSError: when a checkpoint or another file cannot be written.
+            ConfigError: when the processes do not see the same checkpoints, or these were trained
+                with other betas; as `load_start`.
         """
+        try:
+            self._fit()
+        finally:
+            self.writer.settle()
+        self.writer.check()
+
+    def _fit(self) -> None:
         train, main = self.config.train, self.world.main
         self._resume()
         if self.replica is not None:
             self._settle()
-        events = Events(self.run, self.step) if train.tensorboard and main else None
+        self.tracker.begin(self.step)
         self.session.stage("train", self.step, train.steps)
         if self.step == 0 and main:
             self._probe()
-        began = time.perf_counter()
+        self.saved = before = time.perf_counter()
         while self.step < train.steps:
             self.step += 1
             self.train_step()
             last = self.step == train.steps
             logged = self.step % train.log_every == 0 or last
-            # the means wait for the device: before the clock
-            means = self.meters.means(self.step) if logged else None
-            self.meters.took(time.perf_counter() - began)
+            # before the clock is read: the means wait for the device
+            means = self._means() if logged else None
+            now = time.perf_counter()
+            self.meters.took(now - before)  # with the work after the last step
+            spent, before = now - before, now
             if means is not None:
                 row = self.meters.row(self.step, means, self.optimizer.param_groups[0]["lr"])
                 if main:
                     self._append("metrics.jsonl", row)
-                if events is not None:
-                    events.add(row)
+                    self.tracker.row(row)
             self.session.advance(self.step, train.batch_size, means["loss"] if means else None)
             if self._probed() and main:
                 self._probe()
             if self._due():
                 self._snapshot()
-            stop = self.world.largest(self.session.stop_signal)
-            if self.step % train.checkpoint_every == 0 or last or stop:
+            save, stop = self._asked(spent)
+            if save or last or stop:
                 self._save()
+            self.writer.check()
             if stop:
+                self.writer.drain()
                 # together: a launcher that sees one process end may kill the one that still writes
                 self.world.largest(0)
                 raise Interrupted(stop)
-            began = time.perf_counter()
-        if events is not None:
-            events.close()
+
+    def _asked(self, step_s: float) -> tuple[bool, int]:
+        """Whether a checkpoint is due, and the number of the signal that asks to stop, or 0.
+
+        The answer is the same in all processes.
+
+        Args:
+            step_s: seconds that the step took.
+        """
+        train, every = self.config.train, self.config.train.checkpoint_every
+        due = every is not None and self.step % every == 0
+        if self.world.size > 1 and self.step < self.next_asked and self.step < train.steps:
+            return due, 0
+        minutes = (time.perf_counter() - self.saved) / 60
+        own = self.world.main and every is None and minutes >= train.checkpoint_minutes
+        late, stop, longest_us = self.world.largest_each(
+            own, self.session.stop_signal, int(1e6 * step_s)
+        )
+        steps = ASKED_S * 1e6 / max(longest_us, 1)
+        self.next_asked = self.step + max(1, min(ASKED_EVERY, int(steps)))
+        return due or bool(late), stop
 
     def train_step(self) -> None:
         """Step ``self.step``: gradients of the batch, Adam, the averages."""
@@ -141,7 +186,7 @@ class Trainer:
         factor = learning_rate_factor(step, train)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
-        self.model.normalize_weights()
+        self.weights.force()
         losses = self.gradients(step)
         step_probe = StepProbe(self.model) if self._probed() and self.world.main else None
         gradients = [p.grad for p in self.parameters if p.grad is not None]
@@ -167,7 +212,7 @@ class Trainer:
     ]:
         """Images x₀, times t, noise and labels (some dropped) of this rank's shard of a batch.
 
-        What is random is drawn for the whole batch.
+        Random numbers are drawn for the whole batch.
         """
         train, B = self.config.train, self.config.train.batch_size
         random = generator(self.config.seed, "train", step, self.device)
@@ -192,19 +237,20 @@ class Trainer:
         """
         train, B = self.config.train, self.config.train.batch_size
         x0, t, noise, y = self.draw(step)
-        turns = math.ceil(len(y) / (train.micro_batch_size or len(y)))
+        turns = microbatches(len(y), train.micro_batch_size, even=train.compile)
         parts = zip(*(values.tensor_split(turns) for values in (x0, t, noise, y)), strict=True)
         sums = torch.zeros(3, device=self.device)
-        for turn, part in enumerate(parts, start=1):
-            with self._exchanged(turn == turns):
-                losses = self._losses(*part) / B
-                # replicas' gradients are averaged, and are to be added up
-                (losses[0] * self.world.size).backward()
-            sums += losses.detach()
+        with self.weights.normalized():
+            for turn, part in enumerate(parts, start=1):
+                with self._exchanged(turn == turns):
+                    losses = self._losses(*part) / B
+                    # replicas' gradients are averaged, and are to be added up
+                    (losses[0] * self.world.size).backward()
+                sums += losses.detach()
         return self.world.add_up(sums)
 
     def _exchanged(self, last: bool) -> AbstractContextManager[None]:
-        """Where replicas' gradients are exchanged: in the last turn only."""
+        """The context of a backward pass: gradients are exchanged in the last microbatch only."""
         if self.replica is None or last:
             return nullcontext()
         return self.replica.no_sync()
@@ -219,25 +265,27 @@ class Trainer:
         """Sums over the images of loss, mse and vlb."""
         x_t = self.objective.noised(x0, t, noise)
         bf16 = self.config.train.precision == "bfloat16"
-        model = self.model if self.replica is None else self.replica
+        learner = self.learner if self.replica is None else self.replica
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            output = model(*self.objective.inputs(x_t, t), y)  # (B, 2C, H, W)
+            output, u = learner(*self.objective.inputs(x_t, t), y)  # (B, 2C, H, W); (B) or None
         # autocast's bfloat16 is not for losses
         output = output.to(torch.promote_types(output.dtype, torch.float32))
         terms = self.objective.loss(output, x0, x_t, t, noise)
+        if u is not None:
+            terms["loss"] = terms["loss"] * (-u).exp() + u
         return torch.stack([terms[name].sum() for name in ("loss", "mse", "vlb")])
 
     def _settle(self) -> None:
         """Let the replicas agree on the order in which gradients are exchanged.
 
-        They choose it again after their first backward pass; without one whose gradients are thrown
-        away, the first step after a resume would add in another order than it did before.
+        DDP chooses it again after its first backward pass. Without an extra pass, whose gradients
+        are discarded, the first step after a resume would add in another order than before.
         """
         self.gradients(1)
         self.optimizer.zero_grad()
 
     def _probed(self) -> bool:
-        """Whether this step's magnitudes are wanted."""
+        """Whether this step's magnitudes are recorded."""
         train = self.config.train
         return self.step % (train.probe_every or 1) == 0 or self.step == train.steps
 
@@ -259,17 +307,17 @@ class Trainer:
     def _snapshot(self) -> None:
         self._check_finite()
         if self.world.main:
-            for std in self.ema.averages:
-                self._write_snapshot(std)
+            weights = {s: whole_model(self.model, own) for s, own in self.ema.averages.items()}
+            self.writer.submit(weights, partial(self._write_snapshots, self.step))
 
-    def _write_snapshot(self, std: float) -> None:
+    def _write_snapshots(self, step: int, weights: dict[float, dict[str, Tensor]]) -> None:
         make_folder(self.run.ema)
-        file = snapshot_file(self.run.ema, std, self.step)
         mark = self.session.identity.mark()
-        write_snapshot(file, whole_model(self.model, self.ema.averages[std]), mark)
+        for std, tensors in weights.items():
+            write_snapshot(snapshot_file(self.run.ema, std, step), tensors, mark)
 
     def _mend_snapshots(self) -> None:
-        """Write those of this step again that are missing or damaged, from the checkpoint's."""
+        """Rewrite missing or damaged snapshots of this step from the checkpoint's averages."""
         for std in self.ema.averages:
             file = snapshot_file(self.run.ema, std, self.step)
             try:
@@ -277,16 +325,24 @@ class Trainer:
                     snapshot.read_all()
             except (DamagedError, FileNotFoundError) as error:
                 log.warning("%s; it is made again from the checkpoint", error)
-                self._write_snapshot(std)
+                weights = whole_model(self.model, self.ema.averages[std])
+                self._write_snapshots(self.step, {std: weights})
 
     def _check_finite(self) -> None:
-        """A broken state does not take the place of a good one.
+        """Refuse to replace a good state by a broken one.
 
         Raises:
             NonFiniteLossError: when the loss or a gradient has been infinite or NaN.
         """
         if self.meters.summed:
-            self.meters.means(self.step)
+            self._means()
+
+    def _means(self) -> dict[str, float]:
+        try:
+            return self.meters.means(self.step)
+        except NonFiniteLossError:
+            self.writer.settle()
+            return self.meters.means(self.step)  # the same error, with the newest checkpoint's name
 
     def _save(self) -> None:
         self._check_finite()
@@ -300,10 +356,15 @@ class Trainer:
             "ema": self.ema.state_dict(),
             "rows": {name: torch.tensor(steps).long() for name, steps in self.rows.items()},
         }
-        for name in ROWS:  # the rows up to here are counted on from now on
+        self.writer.submit(state, partial(self._write_checkpoint, self.step))
+        self.saved = time.perf_counter()
+
+    def _write_checkpoint(self, step: int, state: dict[str, Any]) -> None:
+        for name in ROWS:  # a resume from now on expects these rows
             if (self.run.path / name).exists():
                 sync_path(self.run.path / name)
-        checkpoint.save(self.run.checkpoints, self.step, state, self.session.identity.mark())
+        mark = self.session.identity.mark()
+        checkpoint.save(self.run.checkpoints, step, state, mark, read_back=False)
 
     def _resume(self) -> None:
         state = checkpoint.load_newest(self.run.checkpoints, self.device, log.warning)
@@ -353,7 +414,8 @@ class Trainer:
     def _check_betas(self, state: dict[str, Any]) -> None:
         """Compare the checkpoint's betas, which Adam would use, with the config's.
 
-        Those of the last step are never used again: converted runs of version 0.1 have torch's own.
+        A checkpoint of the last step is not checked, as its betas are never used again: in runs
+        that version 0.1 converted they are torch's defaults.
 
         Raises:
             ConfigError: when they differ, as they may where a checkpoint has no mark.
@@ -366,15 +428,3 @@ class Trainer:
                 f"{self.run.path}: the checkpoint of step {state['step']} was trained with "
                 f"train.adam_betas={list(used)}, config.yaml says {list(told)}. {RESTORE}"
             )
-
-
-def replicate(model: DiT) -> DistributedDataParallel:
-    """The model with gradients averaged over all processes, while the backward pass runs."""
-    config = model.config
-    return DistributedDataParallel(
-        model,
-        gradient_as_bucket_view=True,
-        broadcast_buffers=False,  # fixed tables, which all have; else sent in every forward pass
-        # without any modulation the conditioning's embedders have no part in the output
-        find_unused_parameters=not (config.parts or config.final_parts),
-    )

@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis import Study, figures, tables
 from analysis.__main__ import main
 from analysis.figures import panels
-from analysis.judging import answers, conclusions, distances, numerals, plans
+from analysis.judging import answers, conclusions, distances, numerals, plans, words
 from analysis.loading import published
 from analysis.loading.load import load
 from mpdit.disk.rundir import RunDir, RunState
+from mpdit.invocation import typed
 from tests.helpers import synthetic
 
 KEYS = (
@@ -103,7 +105,7 @@ def test_the_command_prints_objects_of_these_keys(
     said = capsys.readouterr().out
     seeds = 3 + row["more_seeds"]
     assert f"B-cosine against A-none: {row['more_seeds']} more seeds of each (about" in said
-    assert f"python launch.py submit experiments/mine.yaml --set seeds={seeds} --only B" in said
+    assert f"submit experiments/mine.yaml --set seeds={seeds} --only B" in said
     decided = write(tmp_path / "decided", CLEAR)
     assert main(["next", str(decided)]) == 0
     assert capsys.readouterr().out == "Every comparison is settled.\n"
@@ -132,6 +134,16 @@ def test_the_declared_margin_and_looks_are_kept_by_a_summary(tmp_path: Path) -> 
         assert plans.as_json(found) == plans.as_json(study)
     strict = load(write(tmp_path / "strict", close, {"margin": 0.01}))
     assert [answer.verdict for answer in answers.answers(strict)] == ["worse"]
+
+
+def test_decided_comparisons_are_said_before_open_ones(tmp_path: Path) -> None:
+    values = {**VAGUE, "C-weight-norm": CLEAR["B-cosine"]}
+    study = load(write(tmp_path / "s", values))
+    verdicts = [answer.verdict for answer in answers.answers(study)]
+    assert verdicts[0] == "undecided" != verdicts[-1]
+    said = conclusions.statements(study)
+    assert "undecided" not in said[0]
+    assert "undecided" in said[-1]
 
 
 def test_runs_that_diverged_are_counted_and_said_first(tmp_path: Path) -> None:
@@ -173,6 +185,8 @@ def test_joined_studies_with_other_configs_are_not_compared_with_each_other(
     pairs = [(answer.variant, answer.baseline) for answer in answers.answers(study)]
     assert pairs == [("m1/B-cosine", "m1/A-none"), ("m2/B-cosine", "m2/A-none")]
     assert conclusions.statements(study)[0].startswith("The 2 studies share no variant")
+    first = answers.answers(study)[0]
+    assert "m1/" not in plans.command(study, first)  # no grid has variants of these names
     more = write(tmp_path / "m3", {"A-none": (40.0, 41.0), "C-weight-norm": (30.0, 30.1)})
     pairs = [(answer.variant, answer.baseline) for answer in answers.answers(load([m1, more]))]
     assert pairs == [("B-cosine", "A-none"), ("C-weight-norm", "A-none")]
@@ -263,7 +277,7 @@ def test_the_report_leads_with_the_answers_and_what_would_decide_the_rest(
     ]
     assert places == sorted(places)
     assert places[-1] < html.index("<table")
-    assert html.index("<table") < html.index('<section id="distance"')
+    assert html.index('<section id="distance"') < html.index("<table")
 
 
 def test_after_the_last_look_no_command_is_named_that_would_add_nothing(tmp_path: Path) -> None:
@@ -272,5 +286,148 @@ def test_after_the_last_look_no_command_is_named_that_would_add_nothing(tmp_path
         load(write(tmp_path / str(looks[-1]), close, {"looks": looks})) for looks in ([3], [3, 5])
     )
     (answer,) = answers.answers(over)
-    assert "launch.py" not in plans.command(over, answer)
-    assert "launch.py" in plans.command(open_still, answer)
+    said = plans.command(over, answer)
+    assert "submit" not in said
+    assert f"seeds: {{looks: [{3 + (answer.more_seeds or 0)}], from: 3}}" in said
+    assert " submit " in plans.command(open_still, answer)
+
+
+def test_seeds_beyond_the_last_look_are_not_promised_by_submit(tmp_path: Path) -> None:
+    close = {"A-none": (40.0, 50.0, 60.0), "B-cosine": (45.0, 48.0, 62.0)}
+    for last, is_beyond in ((5, True), (9_999, False)):
+        study = load(write(tmp_path / str(last), close, {"looks": [3, last]}))
+        [answer] = answers.answers(study)
+        assert answer.more_seeds is not None
+        assert (3 + answer.more_seeds > last) == is_beyond
+        [said] = plans.lines(study)
+        assert (f"but the looks end at {last} seeds" in said) == is_beyond
+        assert said.endswith(typed("submit", "experiments/mine.yaml"))
+
+
+def test_another_seed_takes_the_place_of_a_failed_one(tmp_path: Path) -> None:
+    vague = {"A-none": (40.0, 41.0, 39.5, None), "B-cosine": (38.0, 40.4, 37.7, None)}
+    study = load(write(tmp_path / "s", vague))
+    [answer] = answers.answers(study)
+    assert (answer.seeds, answer.failed) == (3, 2)
+    assert answer.more_seeds is not None
+    assert f"--set seeds={4 + answer.more_seeds} " in plans.command(study, answer)
+
+
+def test_runs_that_wait_for_the_next_look_are_told(tmp_path: Path) -> None:
+    values = {"A-none": (40.0, 50.0, 60.0), "B-cosine": (45.0, 48.0, 62.0)}
+    study = load(write(tmp_path / "at", values, {"looks": [3, 5]}))
+    assert not answers.look_words(study)
+    values["A-none"] += (20.0,)  # moves the mean in the tables, and not the verdict
+    study = load(write(tmp_path / "after", values, {"looks": [3, 5]}))
+    said = conclusions.statements(study)
+    assert said[0] == answers.look_words(study)
+    assert "from the look at 3 seeds. Later seeds are used at the look at 5 seeds" in said[0]
+    assert [answer.seeds for answer in answers.answers(study)] == [3]
+
+
+def crossed(path: Path, **decisions: object) -> Path:
+    """`synthetic.write_factorial` with what its grid declares."""
+    file = synthetic.write_factorial(path) / "study.json"
+    declared = {"metric": None, "margin": 0.05, "scale": "ratio"} | decisions
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"decisions": declared}))
+    return path
+
+
+def test_a_crossed_grid_answers_with_main_effects_and_interactions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = crossed(tmp_path / "s")
+    assert main(["answers", str(path), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert all(tuple(row) == KEYS for row in rows)
+    verdicts = {(row["variant"], row["baseline"]): row["verdict"] for row in rows}
+    assert verdicts == {
+        ("cosine_attention", "no cosine_attention"): "better",
+        ("mp_silu", "no mp_silu"): "undecided",  # worse without cosine attention, better with it
+        ("conditioning rotation", "conditioning adaln"): "worse",
+        ("conditioning rotation_scale", "conditioning adaln"): "equivalent",
+        ("cosine_attention × mp_silu", "no interaction"): "better",
+        **{
+            (f"{flag} × conditioning {mode}", "no interaction"): "equivalent"
+            for flag in ("cosine_attention", "mp_silu")
+            for mode in ("rotation", "rotation_scale")
+        },
+    }
+    study = load(path)
+    shown = pd.concat([tables.main_effects(study), tables.interactions(study)])
+    for key in ("effect", "low", "high", "p"):
+        assert shown[key].tolist() == [row[key] for row in rows]
+    said = conclusions.statements(study)
+    assert any(line.startswith("cosine_attention × mp_silu is better than no int") for line in said)
+    assert "depends on cosine_attention" in next(x for x in said if x.startswith("mp_silu against"))
+
+
+def test_an_effect_whose_side_lost_more_runs_gets_no_good_verdict(tmp_path: Path) -> None:
+    path = crossed(tmp_path / "s")
+    lost = [
+        run
+        for run in map(RunDir, path.glob("*_s0-*"))
+        if "cosine_attention: true" in (run.path / "config.yaml").read_text()
+    ]
+    for run in lost:
+        (run.path / "evaluation.jsonl").unlink()
+        run.write_state(RunState(stage="train", step=100, steps=1000, error=NAN))
+    found = {answer.variant: answer for answer in answers.answers(load(path))}
+    assert found["cosine_attention"].verdict == "undecided"
+    assert "6 of 18 runs failed against 0 of 18" in found["cosine_attention"].reason
+    assert {answer.failed for answer in found.values()} == {6}
+    # as many have failed with rotation as with adaln, and as many together as apart
+    assert found["conditioning rotation"].verdict == "worse"
+    assert found["cosine_attention × mp_silu"].verdict == "better"
+
+
+def test_levels_are_compared_with_the_first_of_the_grid_and_not_of_a_fraction(
+    tmp_path: Path,
+) -> None:
+    levels = {"model.conditioning": ["rotation", "adaln", "rotation_scale"]}
+    path = crossed(tmp_path / "s", fraction="two-way", levels=levels)
+    found = {answer.variant: answer for answer in answers.answers(load(path))}
+    assert found["conditioning adaln"].baseline == "conditioning rotation"
+    assert found["conditioning adaln"].verdict == "better"
+
+
+def test_a_study_with_looks_decides_between_its_variants(tmp_path: Path) -> None:
+    study = load(crossed(tmp_path / "s", looks=[3]))
+    assert {answer.baseline for answer in answers.answers(study)} <= set(study.variants)
+
+
+def test_two_seeds_give_a_picture_and_no_verdict(tmp_path: Path) -> None:
+    two = {variant: found[:2] for variant, found in CLEAR.items()}
+    study = load(write(tmp_path / "s", two))
+    [answer] = answers.answers(study)
+    assert (answer.verdict, answer.seeds) == ("undecided", 2)
+    assert answer.high < 1
+    assert "fewer than 3 seeds" in answer.reason
+    assert answer.more_seeds == 1
+    # the rules by which runs fail and verdicts are reached are said
+    said = words.explanation(study)
+    assert "Fewer than 3 seeds give no verdict" in said
+    assert "worse than its variant's median by more than 10 robust standard deviations" in said
+
+
+def test_the_command_repeats_what_was_set(tmp_path: Path) -> None:
+    path = write(tmp_path / "s", VAGUE)
+    file = path / "study.json"
+    sets = ["train.steps=150", "seeds=3", "description=a b"]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"set": sets}))
+    study = load(path)
+    [answer] = answers.answers(study)
+    said = plans.command(study, answer)
+    assert "mine.yaml --set train.steps=150 --set 'description=a b' --set seeds=" in said
+    assert "seeds=3" not in said
+    assert load(published.write(study, tmp_path / "summary")).sets == tuple(sets)
+
+
+def test_what_waits_for_the_first_look_is_told_once_with_the_command(tmp_path: Path) -> None:
+    one = dict.fromkeys(("A-none", "B-cosine", "C-weight-norm"), (40.0,))
+    study = load(write(tmp_path / "s", one, {"looks": [3, 5]}))
+    [said] = plans.lines(study)
+    assert said == (
+        "B-cosine against A-none, C-weight-norm against A-none: preliminary: the first look is at "
+        f"3 seeds; to continue: {typed('submit', 'experiments/mine.yaml')}"
+    )

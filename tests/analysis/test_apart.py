@@ -10,7 +10,7 @@ import pytest
 from analysis.judging import answers, comparison, tuning
 from analysis.loading.load import load
 from analysis.study import NothingToShow, Study
-from mpdit.disk.rundir import RunDir
+from mpdit.disk.rundir import RunDir, RunState
 from tests.helpers import synthetic
 
 TUNING = (1_000_000, 1_000_001)
@@ -66,3 +66,16 @@ def test_before_the_first_comparison_there_is_a_curve_and_no_answer(tmp_path: Pa
     assert len(tuning.curve(made)) == 6
     with pytest.raises(NothingToShow, match="tuning is not over"):
         answers.answers(made)
+
+
+def test_a_point_that_diverged_is_not_missing(tmp_path: Path) -> None:
+    made = study(tmp_path / "s")
+    runs = [RunDir(path) for path in (tmp_path / "s").glob("A-none_s100000*")]
+    for run in (run for run in runs if run.config().train.learning_rate == 1e-4):
+        (run.path / "evaluation.jsonl").unlink()
+        run.write_state(
+            RunState(stage="train", step=9, steps=99, error="the loss is nan at step 9")
+        )
+    said = tuning.remarks(load(made.path))
+    assert any(line.startswith("A-none: every run failed at 1 of 3 points") for line in said)
+    assert not any("may still be missing" in line for line in said)

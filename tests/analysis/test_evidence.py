@@ -101,22 +101,25 @@ def test_the_tables_of_effects_are_the_fits(crossed: Study) -> None:
 
 def test_a_crossed_grid_answers_what_its_factors_do(crossed: Study) -> None:
     said = conclusions.statements(crossed)
-    assert len(said) == 4
+    assert len(said) == 4 + 5  # main effects, then interactions
     assert said[0].startswith("cosine_attention is better than no cosine_attention: FD-digits@1000")
     # +1 without cosine attention, −2 with it
     assert "depends on cosine_attention: +" in said[1]
     assert "at no cosine_attention, −" in said[1]
     assert said[2].startswith("conditioning rotation is worse than conditioning adaln: ")
+    assert said[4].startswith("cosine_attention × mp_silu is better than no interaction: ")
     assert {row["verdict"] for row in plans.as_json(crossed)} >= {"better", "worse", "undecided"}
 
 
 def test_of_many_comparisons_those_with_a_verdict_are_said_and_the_others_counted(
-    study: Study, monkeypatch: pytest.MonkeyPatch
+    study: Study, crossed: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conclusions, "MANY", 2)
-    said = conclusions.statements(study)
-    assert len(said) == 3
-    assert said[2] == "Of 4 further comparisons, in the tables: 4 undecided."
+    assert conclusions.statements(study) == ["None of 6 comparisons is decided."]
+    better, worse, others = conclusions.statements(crossed)
+    assert " is better than " in better
+    assert " is worse than " in worse
+    assert others.startswith("Of 7 further comparisons, in the tables: 1 undecided, 5 equivalent")
 
 
 def test_levels_may_be_lists_or_nothing(tmp_path: Path) -> None:

@@ -23,13 +23,17 @@ SWITCHES = tuple(f"model.{name}" for name in ("cosine_attention", "mp_silu", "mp
 
 
 def crossed(
-    path: Path, points: list[Axes], distance: Callable[[Axes], float], kind: str = "axes"
+    path: Path,
+    points: list[Axes],
+    distance: Callable[[Axes], float],
+    kind: str = "axes",
+    seeds: int = 2,
 ) -> Study:
     """A run a point and seed; those of ``tune`` are one variant."""
     noise = np.random.default_rng(0)
     entries = []
     for number, axes in enumerate(points):
-        for seed in range(2):
+        for seed in range(seeds):
             parts: dict[str, dict[str, Any]] = {"model": {}, "train": {}}
             for key, value in axes.items():
                 section, _, name = key.partition(".")
@@ -95,6 +99,17 @@ def test_two_factors_with_the_same_levels_have_cells_of_their_own(tmp_path: Path
     assert cells[columns[0], rows[0]].startswith("−21")
 
 
+def test_zipped_keys_are_one_factor_under_the_name_that_tells_all_of_them(tmp_path: Path) -> None:
+    objectives = {"epsilon": 1, "v": 1, "x": 2}
+    zipped = [{"train.batch_size": n, "train.objective": o} for o, n in objectives.items()]
+    points = [one | {SWITCHES[0]: on} for one in zipped for on in (False, True)]
+    study = crossed(tmp_path, points, lambda axes: 20.0 + 5 * (axes["train.objective"] == "x"))
+    fit = comparison.factorial(study)
+    assert fit.factors == ("train.objective", "cosine_attention")
+    x = {e.levels: e for e in fit.effects if e.factors == ("train.objective",)}[("x",)]
+    assert x.estimate.value == pytest.approx(math.log(25 / 20), abs=0.02)
+
+
 def test_a_half_fraction_has_a_map_of_what_can_be_told(tmp_path: Path) -> None:
     points = [
         point
@@ -128,8 +143,8 @@ def test_none_and_lists_can_be_tuned(tmp_path: Path) -> None:
 
 def test_an_interval_that_leaves_the_tuning_curve_ends_in_an_arrow(tmp_path: Path) -> None:
     points = [{"train.learning_rate": rate} for rate in (1e-4, 1e-3)]
-    study = crossed(tmp_path, points, lambda _: 20.0, "tune")
-    wide = study.evaluations.assign(value=pd.Series([10.0, 40.0, 20.0, 20.1]))
+    study = crossed(tmp_path, points, lambda _: 20.0, "tune", seeds=3)
+    wide = study.evaluations.assign(value=pd.Series([5.0, 40.0, 20.0, 20.0, 20.1, 20.2]))
     study = Study(**{**vars(study), "evaluations": wide})
     axes = figures.tuning_curve(study).axes[0]
     arrows = {line.get_marker() for line in axes.lines} & {"v", "^"}

@@ -191,6 +191,18 @@ def test_a_mistyped_study_is_told_the_nearest_one(quickstart: Path, tmp_path: Pa
         load(quickstart.parent)
 
 
+def test_a_folder_of_images_with_the_studys_name_does_not_hide_the_study(
+    quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "shapes").symlink_to(quickstart)
+    (tmp_path / "shapes" / "train" / "circle").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert load("shapes").path == Path("results/shapes")
+    with pytest.raises(ConfigError, match="Did you mean 'results/shapes'"):
+        load("shaps")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -12,6 +12,7 @@ from analysis.__main__ import main
 from analysis.loading import published
 from analysis.loading.load import load
 from analysis.report import paper
+from mpdit.invocation import typed
 from tests.helpers import ROOT, synthetic
 from tests.helpers.plans import load_plan
 
@@ -61,14 +62,14 @@ def test_what_is_there_is_shown_and_what_is_not_has_its_command(
     said = capsys.readouterr().out
     assert "ladder: 14 of 14 runs done" in said
     assert "quickstart: 13 of 14 runs done" in said
-    command = "python launch.py submit experiments/modulation.yaml"
+    command = typed("submit", "experiments/modulation.yaml")
     assert f"modulation: missing; make it with: {command}" in said
     out = results / "paper"
     page = (out / "paper.md").read_text()
     assert said.splitlines()[-1] == f"paper: {out / 'paper.md'}"
     assert f"Missing. Make it with `{command}`." in page
-    assert "1 run is incomplete; `python launch.py submit" in page
-    assert "python launch.py submit experiments/quickstart.yaml" in page
+    assert f"1 run is incomplete; `{typed('submit')}" in page
+    assert typed("submit", "experiments/quickstart.yaml") in page
     assert "31.00 ± 12.71" in (out / "tables/table1-in-full.md").read_text()
     assert "31.00 ± 12.71" in page
     assert "table1: the ladder is of one model size." in page
@@ -87,4 +88,4 @@ def test_no_study_at_all_is_one_message_with_the_command(
     assert main(["paper", "--results", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {tmp_path} has none of the paper's studies (ladder, ")
-    assert error.endswith("python launch.py submit experiments/quickstart.yaml\n")
+    assert error.endswith(f"{typed('submit', 'experiments/quickstart.yaml')}\n")

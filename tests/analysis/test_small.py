@@ -98,5 +98,5 @@ def test_a_grid_whose_effects_cannot_be_told_apart_has_a_report(tmp_path: Path) 
     path = aliased(tmp_path)
     check(path, "verdicts", "ladder", "overhead", "inventory")
     for make in (tables.main_effects, figures.main_effects):
-        with pytest.raises(NothingToShow, match="no main effect can be told"):
+        with pytest.raises(NothingToShow, match="no two axes that are crossed"):
             make(load(path))

@@ -126,7 +126,7 @@ def test_distances_that_may_not_stand_beside_each_other_are_called_out(own: Own)
     synthetic.write_evaluation(runs[2], 30.0, 0, weights="w1")
     said = comparison.left_out(load(path))
     assert f"{runs[1].name} has FD-digits@500 but not FD-digits@1000: left out" in said
-    assert f"{runs[0].name}: its FD-digits@1000 is not a number: failed" in said
+    assert f"{runs[0].name}: its FD-digits@1000 is NaN or infinite: failed" in said
     assert comparison.differing(load(path)) == {"weights": ["w0", "w1"]}
     assert len(comparison.distances(load(path))) == 12
 

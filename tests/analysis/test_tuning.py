@@ -124,9 +124,9 @@ def test_the_remarks_name_what_was_done_and_who_is_at_the_edge(tmp_path: Path) -
     )
     assert tuning.remarks(study) == [
         "train.learning_rate of every variant was chosen for each seed on the other seeds; "
-        "intervals of differences are up to 1.4 times as wide for it",
-        "a: the best point is at the edge of the tried range (train.learning_rate 0.01), "
-        "a better one may lie beyond",
+        "intervals of differences are therefore up to 1.4 times as wide",
+        "a: the best point is at the edge of the tried range (train.learning_rate 0.01); "
+        "a better one may lie outside it",
     ]
 
 
@@ -137,8 +137,8 @@ def test_a_variant_that_is_not_tuned_yet_is_named(tmp_path: Path) -> None:
     found["b", 1e-4] = (4.0, 4.1)
     assert tuning.remarks(tuned_study(tmp_path, found)) == [
         "train.learning_rate of a was chosen for each seed on the other seeds; "
-        "intervals of differences are up to 1.4 times as wide for it",
-        "b: evaluated at 1 of 3 points of train.learning_rate, the best may still be missing",
+        "intervals of differences are therefore up to 1.4 times as wide",
+        "b: evaluated at 1 of 3 points of train.learning_rate; the best may still be missing",
     ]
 
 

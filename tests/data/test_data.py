@@ -13,7 +13,7 @@ from mpdit.diffusion.objectives import objective_of
 from mpdit.diffusion.process import Diffusion
 from mpdit.errors import ConfigError
 from mpdit.runtime.randomness import generator
-from mpdit.training.batches import Batches, _HeldLatents
+from mpdit.training.batches import AHEAD, Batches, _HeldLatents
 from mpdit.training.probe import IMAGES, Probe
 from tests.helpers.latents import make_store
 from tests.helpers.tiny import tiny_config
@@ -148,12 +148,13 @@ def test_a_store_that_fits_is_held_on_a_gpu(store: Path, monkeypatch: pytest.Mon
     assert held.batch(3)[0].is_cuda
 
 
-def test_the_next_step_is_read_ahead_and_what_nobody_asks_for_is_dropped(store: Path) -> None:
+def test_the_next_steps_are_read_ahead_and_what_nobody_asks_for_is_dropped(store: Path) -> None:
     batches = Batches(latents_config(store, train={"batch_size": 20}), CPU)
     for step in (5, 6, 7, 20, 40):
         batches.batch(step, slice(0, 4))
         batches.batch(step, slice(4, 8))
-        assert sorted(batches._ahead) == [(step + 1, 0, 4), (step + 1, 4, 8)]
+        later = range(step + 1, step + 1 + AHEAD)
+        assert sorted(batches._ahead) == [(s, *rows) for s in later for rows in ((0, 4), (4, 8))]
 
 
 def test_an_image_folder_is_read_as_pixels_with_every_tenth_of_a_class_left_out(

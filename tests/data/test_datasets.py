@@ -199,7 +199,7 @@ def test_data_without_a_path_is_looked_for_under_mpdit_data(
     small_folder.rename(small_folder.parent / "folder")
     datasets.check_available(data)
     latents = DataConfig(name="imagenet128-latents")
-    with pytest.raises(ConfigError, match=r"mpdit\.data encode IMAGES .*/imagenet128"):
+    with pytest.raises(ConfigError, match=r"data encode IMAGES .*/imagenet128"):
         datasets.check_available(latents)
 
 

@@ -137,7 +137,7 @@ def test_shards_of_an_older_version_count_as_done(tmp_path: Path) -> None:
 
 def test_a_folder_that_holds_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("all of it")
-    with pytest.raises(ConfigError, match="holds other things"):
+    with pytest.raises(ConfigError, match="holds other files"):
         build_store(MadeUp(50), tmp_path, 0, 1)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -255,7 +255,7 @@ def test_verify_finds_a_single_changed_byte(tmp_path: Path) -> None:
         byte = file.read(1)
         file.seek(5000)
         file.write(bytes([byte[0] ^ 1]))
-    with pytest.raises(ConfigError, match=r"moments-00002\.npy are not"):
+    with pytest.raises(ConfigError, match=r"moments-00002\.npy have changed"):
         verify(tmp_path, seen.append)
 
 

@@ -191,12 +191,21 @@ def test_unequal_variances_fall_back_to_the_paired_t_interval() -> None:
     a, b = noise.normal(0, 1, 8), noise.normal(0, 30, 8)
     runs = outcomes({"A": a.tolist(), "B": b.tolist()})
     found = decide(runs, [("B", "A")], DIFFERENCE)
-    assert found.is_paired
-    assert found.p_equal == pytest.approx(stats.bartlett(a, b).pvalue)
+    assert found.larger == {"B": pytest.approx(2 * stats.f.sf((b.var() / a.var()), 7, 7))}
     expected = stats.ttest_rel(b, a).confidence_interval()
     decision = found.decisions["B", "A"]
     assert (decision.low, decision.high) == pytest.approx((expected.low, expected.high))
     assert decision.p == pytest.approx(stats.ttest_rel(b, a).pvalue)
+    assert decision.is_paired
+
+
+def test_one_loud_variant_leaves_the_other_comparisons_moderated() -> None:
+    noise = np.random.default_rng(7)
+    sds = {"A": 1, "B": 30, "C": 1, "D": 1}
+    runs = outcomes({name: noise.normal(0, sd, 8).tolist() for name, sd in sds.items()})
+    found = decide(runs, [(name, "A") for name in "BCD"], DIFFERENCE)
+    assert [d.is_paired for d in found.decisions.values()] == [True, False, False]
+    assert found.decisions["C", "A"].degrees > 7
 
 
 def test_a_failed_run_is_counted_and_forbids_a_verdict_that_it_contradicts() -> None:

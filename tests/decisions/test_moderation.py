@@ -31,14 +31,25 @@ def test_two_variants_have_no_more_degrees_than_their_runs() -> None:
     assert found.degrees.tolist() == [2, 2]
 
 
-def test_the_check_is_bartletts_test() -> None:
+def test_the_check_is_an_f_test_against_all_others() -> None:
     noise = np.random.default_rng(2)
     samples = [noise.normal(0, sd, size) for sd, size in ((1, 5), (1, 4), (20, 6))]
     found = moderate(
         np.array([x.var(ddof=1) for x in samples]), np.array([len(x) - 1.0 for x in samples])
     )
-    assert found.p_equal == pytest.approx(stats.bartlett(*samples).pvalue)
-    assert found.is_unequal
+    others = (4 * samples[0].var(ddof=1) + 3 * samples[1].var(ddof=1)) / 7
+    expected = 3 * stats.f.sf(samples[2].var(ddof=1) / others, 5, 7)
+    assert found.p_larger[2] == pytest.approx(expected)
+    assert found.is_larger.tolist() == [False, False, True]
+
+
+def test_the_prior_is_the_variances_geometric_mean() -> None:
+    noise = np.random.default_rng(3)
+    variances = noise.chisquare(4, 20_000) / 4
+    found = moderate(variances, np.full(20_000, 4.0))
+    low = variances < 0.5  # and so not limited by their own
+    prior = (6 * found.variances[low] - 4 * variances[low]) / 2
+    assert prior == pytest.approx(1, rel=0.02)  # unbiased where they are equal
 
 
 def test_runs_without_any_spread_are_no_error() -> None:

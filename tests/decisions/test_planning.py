@@ -50,6 +50,17 @@ def test_more_comparisons_and_smaller_effects_take_more_seeds() -> None:
     assert 3 < alone < among < MOST
 
 
-def test_without_an_interval_no_number_is_told() -> None:
+def test_without_an_interval_no_seeds_are_proposed() -> None:
     runs = {"A": {0: 1.0}, "B": {0: math.nan}}
     assert needed(decide(runs, [("B", "A")], RULES).decisions["B", "A"], RULES) is None
+
+
+def test_no_seeds_are_proposed_where_failed_runs_contradict_the_values() -> None:
+    good, bad = {0: 1.0, 1: 1.1, 2: 0.9, 3: math.nan}, {0: 2.0, 1: 2.3, 2: 1.6, 3: 2.1}
+    runs = {"A": bad, "B": good}
+    found = decide(runs, [("B", "A"), ("A", "B")], RULES).decisions
+    assert found["B", "A"].is_open
+    assert needed(found["B", "A"], RULES) is None
+    # the variant with the failed run looks worse: the failure agrees
+    vague = {"A": {0: 1.0, 1: 1.9, 2: 0.4}, "B": {0: 1.8, 1: 2.4, 2: 1.1, 3: math.nan}}
+    assert needed(decide(vague, [("B", "A")], RULES).decisions["B", "A"], RULES) is not None

@@ -17,6 +17,7 @@ from mpdit.diffusion.objectives import objective_of
 from mpdit.diffusion.process import Diffusion
 from mpdit.diffusion.solvers import Heun
 from mpdit.diffusion.target import Target
+from mpdit.errors import ConfigError
 from tests.helpers.tiny import tiny_config
 
 SHAPE = (1, 2, 2)
@@ -57,11 +58,11 @@ def denoised(objective: Target, x: Tensor, t: Tensor) -> Tensor:
 def said(name: str, objective: Target, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     """The prediction of a model that knows x₀ and ε, by the papers' own words."""
     a, s = path(objective, t)
-    if name == "edm":  # D = c_skip x + c_out F, of data with standard deviation 0.5
+    if name == "edm":  # D = c_skip x + c_out F, of data scaled to standard deviation 0.5
         x, sigma = a * x0 + s * noise, s
         skip = 0.25 / (sigma**2 + 0.25)
         out = sigma * 0.5 / (0.25 + sigma**2).sqrt()
-        return (x0 - skip * x) / out
+        return (a * x0 - skip * x) / out
     return {"epsilon": noise, "v": a * noise - s * x0, "x": x0, "flow": noise - x0}[name]
 
 
@@ -167,6 +168,36 @@ def test_every_prediction_of_one_model_gives_the_same_samples(solver, name):
     torch.testing.assert_close(samples(name), samples("epsilon"), rtol=0, atol=2e-4)
 
 
+@pytest.mark.parametrize("name", [*OBJECTIVES])
+@pytest.mark.parametrize("solver", [*SOLVERS])
+def test_an_objective_is_sampled_by_the_solvers_of_its_times_and_by_no_others(solver, name):
+    def made() -> str:
+        config = tiny_config(train={"objective": name}, sample={"solver": solver})
+        return config.sample.solver
+
+    fitting = [key for key, row in SOLVERS.items() if row.continuous == OBJECTIVES[name].continuous]
+    if solver in fitting:
+        assert made() == solver
+        return
+    with pytest.raises(ConfigError) as error:
+        made()
+    said = f"sample.solver {solver} cannot sample a model of train.objective {name}. Set "
+    assert str(error.value) == f"{said}sample.solver to {' or '.join(fitting)}"
+
+
+@pytest.mark.parametrize("name", [*OBJECTIVES])
+def test_guiding_the_output_is_guiding_what_the_solver_takes(name):
+    objective, (of_class, of_null) = of(name), pair()
+    x, t, zero = of_class + of_null, objective.spread(4), torch.zeros_like(of_class)
+
+    def taken(output: Tensor) -> Tensor:
+        return objective.prediction(torch.cat((output, zero), 1), x, t)[:, :1]
+
+    guided = taken(of_null + 3 * (of_class - of_null))
+    expected = taken(of_null) + 3 * (taken(of_class) - taken(of_null))
+    torch.testing.assert_close(guided, expected, rtol=1e-5, atol=1e-5)
+
+
 def error(name: str, objective: Continuous, steps: int) -> float:
     """How far Heun's affine map of the noise is from the flow's own, relative to that.
 
@@ -182,7 +213,9 @@ def error(name: str, objective: Continuous, steps: int) -> float:
     return float((out.flatten(1) - expected).norm() / expected.norm())
 
 
-@pytest.mark.parametrize(("name", "objective"), [("flow", Flow(0.5)), ("edm", EDM(0.5))])
+@pytest.mark.parametrize(
+    ("name", "objective"), [("flow", Flow(0.5)), ("edm", EDM(0.5)), ("edm", EDM(1.0))]
+)
 def test_heun_converges_to_the_flow_at_second_order(name, objective):
     errors = [error(name, objective, steps) for steps in (50, 100, 200)]
     assert errors[-1] < 1e-3

@@ -343,7 +343,7 @@ def wait_for_rows(run: RunDir, process: ForkServerProcess, count: int) -> None:
     [
         ("mpdit.run", "record_start", 1),
         ("mpdit.training.trainer", "append_row", 9),
-        ("mpdit.training.checkpoint", "_sha256", 4),
+        ("mpdit.training.checkpoint", "_write", 4),
         ("mpdit.ema.power", "save_file", 5),
         ("mpdit.sampling.sampler", "to_uint8", 3),
         ("mpdit.evaluation.evaluation", "keep_rows", 1),

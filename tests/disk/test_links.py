@@ -16,11 +16,11 @@ from mpdit.disk.rundir import RunDir, RunState
 from mpdit.ema.power import write_snapshot
 from mpdit.errors import ConfigError
 from mpdit.runtime.session import open_session
+from mpdit.runtime.tracking import TensorBoard
 from mpdit.study.runprocess import start_run
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, submit
 from mpdit.training import checkpoint
-from mpdit.training.tensorboard import Events
 from tests.helpers import stand_in, synthetic
 from tests.helpers.plans import plan
 from tests.helpers.tiny import tiny_config
@@ -70,7 +70,7 @@ OF_A_RUN: list[tuple[str, Callable[[RunDir], object]]] = [
     ("checkpoints", lambda run: checkpoint.sweep(run.checkpoints, 9)),
     ("ema", lambda run: write_snapshot(run.ema / "a.safetensors", {"w": torch.zeros(1)})),
     ("samples", lambda run: write_atomic(run.samples / "grid.png", b"")),
-    ("tensorboard", lambda run: Events(run, 0)),
+    ("tensorboard", lambda run: TensorBoard(run, tiny_config(), "", 0)),
 ]
 
 

@@ -25,6 +25,7 @@ from mpdit.ema.power import (
     write_snapshot,
 )
 from mpdit.training.trainer import build_model
+from tests.helpers.doors import call
 from tests.helpers.tiny import make
 
 STEPS = 400
@@ -141,10 +142,9 @@ def own_run(walk_run, tmp_path):
     return RunDir(Path(shutil.copytree(walk_run[0].path, tmp_path / "run")))
 
 
-def command(monkeypatch, capsys, run, *words):
-    """``python -m mpdit.ema``: its exit status, and all that it says."""
-    monkeypatch.setattr(sys, "argv", ["mpdit.ema.power", str(run.path), *map(str, words)])
-    status = posthoc.main()
+def command(capsys, run, *words):
+    """``mpdit ema``: its exit status, and all that it says."""
+    status = call("ema", run.path, *words)
     said = capsys.readouterr()
     return status, said.out + said.err
 
@@ -205,10 +205,8 @@ def test_the_error_of_the_fit_is_that_of_the_profiles_themselves():
     assert error == pytest.approx(by_hand, rel=1e-4)
 
 
-def test_the_command_writes_snapshots_of_other_widths_and_says_how_good_they_are(
-    own_run, monkeypatch, capsys
-):
-    status, said = command(monkeypatch, capsys, own_run, "--std", 0.07, 0.12, "--step", 40)
+def test_the_command_writes_snapshots_of_other_widths_and_says_how_good_they_are(own_run, capsys):
+    status, said = command(capsys, own_run, "--std", 0.07, 0.12, "--step", 40)
     assert status == 0
     for std in (0.07, 0.12):
         file = snapshot_file(own_run.ema, std, 40)
@@ -216,14 +214,14 @@ def test_the_command_writes_snapshots_of_other_widths_and_says_how_good_they_are
         assert f"{file}  relative error of the profile {error:.1e}" in said
         made = posthoc.reconstruct(own_run, std, 40)
         assert all(torch.equal(made[name], tensor) for name, tensor in load_file(file).items())
-    _, said = command(monkeypatch, capsys, own_run, "--std", 0.27)
+    _, said = command(capsys, own_run, "--std", 0.27)
     assert "doubtful, the stored widths are 0.05, 0.1" in said
 
 
-def test_what_was_reconstructed_is_never_made_from(own_run, monkeypatch, capsys):
+def test_what_was_reconstructed_is_never_made_from(own_run, capsys):
     before = posthoc.reconstruct(own_run, 0.03)
     files = sorted(own_run.ema.iterdir())
-    command(monkeypatch, capsys, own_run, "--std", 0.07, 0.12)
+    command(capsys, own_run, "--std", 0.07, 0.12)
     assert len(list(own_run.ema.iterdir())) == len(files) + 2
     after = posthoc.reconstruct(own_run, 0.03)
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -231,8 +229,8 @@ def test_what_was_reconstructed_is_never_made_from(own_run, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("std", [0, -0.1, 0.28, 1])
-def test_a_width_out_of_range_is_refused_with_the_range(own_run, monkeypatch, capsys, std):
-    status, said = command(monkeypatch, capsys, own_run, "--std", std)
+def test_a_width_out_of_range_is_refused_with_the_range(own_run, capsys, std):
+    status, said = command(capsys, own_run, "--std", std)
     assert status == 2
     assert f"width {std} is out of range: 0 < std < 0.28" in said
 
@@ -245,35 +243,33 @@ def test_a_width_out_of_range_is_refused_with_the_range(own_run, monkeypatch, ca
         (("--std", 0.07, "--step", 41), "at step 41; near it: 38, 40, 42"),
     ],
 )
-def test_what_cannot_be_made_is_said_in_one_line(own_run, monkeypatch, capsys, words, reason):
+def test_what_cannot_be_made_is_said_in_one_line(own_run, capsys, words, reason):
     before = sorted(own_run.ema.iterdir())
-    status, said = command(monkeypatch, capsys, own_run, *words)
+    status, said = command(capsys, own_run, *words)
     assert (status, said.count("\n")) == (2, 1)
     assert reason in said
     assert sorted(own_run.ema.iterdir()) == before
 
 
-def test_a_damaged_snapshot_is_named_and_a_missing_one_is_done_without(
-    own_run, monkeypatch, capsys
-):
+def test_a_damaged_snapshot_is_named_and_a_missing_one_is_done_without(own_run, capsys):
     file = snapshot_file(own_run.ema, 0.10, 24)
     file.write_bytes(file.read_bytes()[:-1])
-    status, said = command(monkeypatch, capsys, own_run, "--std", 0.07)
+    status, said = command(capsys, own_run, "--std", 0.07)
     assert (status, said.count("\n")) == (2, 1)
     assert f"{file} is damaged" in said
     file.unlink()
-    status, said = command(monkeypatch, capsys, own_run, "--std", 0.07)
+    status, said = command(capsys, own_run, "--std", 0.07)
     assert status == 0
     assert "without std0.100_step00000024.safetensors" in said
 
 
-def test_a_folder_without_run_or_snapshots_is_refused(tiny_run, tmp_path, monkeypatch, capsys):
-    status, said = command(monkeypatch, capsys, tiny_run, "--std", 0.07)
+def test_a_folder_without_run_or_snapshots_is_refused(tiny_run, tmp_path, capsys):
+    status, said = command(capsys, tiny_run, "--std", 0.07)
     assert status == 2
     assert "no snapshots of widths 0.05 and 0.1 yet" in said
-    status, said = command(monkeypatch, capsys, RunDir(tmp_path / "none"), "--std", 0.07)
+    status, said = command(capsys, RunDir(tmp_path / "none"), "--std", 0.07)
     assert status == 2
-    assert "is not a run directory" in said
+    assert f"there is no run '{tmp_path / 'none'}'" in said
 
 
 MEASURED = """

@@ -389,7 +389,6 @@ def test_other_official_latents_with_the_same_labels_do_not_count_as_done(
         ("nowhere", (), "there is no folder"),
         ("empty", (), "no images (.bmp"),
         ("pictures", ("--size", 15), "--size 15 is not a multiple of 2"),
-        ("pictures", ("--size", 0), "have to be at least 1"),
         ("pictures", ("--vae", "empty"), "cannot load the VAE empty"),
         ("hf:nosuch", (), "cannot load the Hugging Face data set nosuch, split train: it is away"),
     ],

@@ -89,10 +89,10 @@ def test_a_run_on_latents_is_compared_with_all_images_that_were_encoded(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nowhere", "--size", 8), "there is no folder nowhere"),
-        (("pictures",), "--size: the side of the images in pixels is needed"),
-        (("pictures", "--size", 0), "--size: the side of the images in pixels is needed"),
-        (("pictures", "--size", 8, "--extractor", "digits"), "takes grey images, these have"),
+        (("nowhere", "--size", 8), "nowhere."),
+        (("pictures",), "give --size, the side of the images in pixels"),
+        (("pictures", "--size", 0), "give --size, the side of the images in pixels"),
+        (("pictures", "--size", 8, "--extractor", "digits"), "takes grey images, but these have"),
         (("pictures", "--size", 8, "--extractor", "digit"), "Did you mean"),
         (("digits", "--size", 8), "digits has its own size, and no store"),
         (("pictures", "--store", "pictures"), "pictures is not a latent store"),
@@ -135,7 +135,7 @@ def test_images_that_a_store_was_not_encoded_from_are_refused(
     monkeypatch.setattr(sys, "argv", line)
     assert command.main() == 0
     assert run(monkeypatch, tmp_path / "x.npz", pictures, "--store", store, "--size", 8) == 2
-    assert f"--size 8: the images of {store} are of 16" in capsys.readouterr().err
+    assert f"--size 8: the images of {store} have 16" in capsys.readouterr().err
     (pictures / "ant" / "0.png").unlink()
     assert run(monkeypatch, tmp_path / "x.npz", pictures, "--store", store) == 2
     assert "was not encoded from these images: it holds 20 of 2" in capsys.readouterr().err

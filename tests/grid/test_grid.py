@@ -152,7 +152,11 @@ def test_only_takes_runs_by_name_or_variant() -> None:
     made = plan("variants: {A-x: {}, B: {mp_silu: true}}\nseeds: 2")
     assert [run.variant for run in made.only("A-*").runs] == ["A-x", "A-x"]
     assert [run.seed for run in made.only("*_s1-*").runs] == [1, 1]
+    assert [run.seed for run in made.only("*_s1").runs] == [1, 1]
+    assert [(run.variant, run.seed) for run in made.only("B_s1").runs] == [("B", 1)]
     assert len(made.only("A-*", "B_s0-*").runs) == 3
+    with pytest.raises(ConfigError, match=r"matches none of the 4 runs.*Did you mean 'B_s1'"):
+        made.only("B_s11")
     with pytest.raises(ConfigError, match=r"matches none of the 4 runs.*Did you mean 'A-x'"):
         made.only("B", "A-y")
 

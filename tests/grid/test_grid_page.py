@@ -45,10 +45,10 @@ def test_the_example_of_tuning_makes_the_six_runs_it_says() -> None:
 @pytest.mark.parametrize(
     ("name", "runs", "variants"),
     [
-        ("quickstart", 14, 7),
+        ("quickstart", 35, 7),
         ("ladder", 30, 10),
         ("modulation", 15, 5),
-        ("factorial", 1152, 576),
+        ("factorial", 160, 80),
         ("fashion", 24, 8),
     ],
 )

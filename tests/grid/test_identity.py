@@ -76,12 +76,13 @@ LATENTS = {"channels": 4, "size": 16, "classes": 1000}
 ELSEWHERE: dict[str, list[Any]] = {
     "data.path": ["/data/digits"],
     "train.checkpoint_every": [1, 77],
+    "train.checkpoint_minutes": [0.5, 60.0],
     "train.gradient_checkpointing": [True],
     "train.log_every": [1, 77],
     "train.probe_every": [1, 77],
     "train.compile": [True],
     "train.micro_batch_size": [1, 16],
-    "train.tensorboard": [True],
+    "train.track": ["tensorboard", "wandb", "mlflow"],
     "sample.batch_size": [1, 77],
     "sample.compile": [True],
     "evaluate.inception": ["/data/inception.pth"],
@@ -183,11 +184,6 @@ def test_continuous_time_needs_its_solver_and_no_table_of_timesteps(objective: s
         make_run(tree)
     tree["model"]["time_embedding"] = "mp_fourier"
     assert make_run(tree).train.objective == objective
-
-
-def test_a_discrete_objective_refuses_a_solver_of_continuous_time() -> None:
-    with pytest.raises(ConfigError, match=r"Set sample\.solver to ddpm or ddim or dpm"):
-        make_run(base() | {"sample": {"solver": "heun"}})
 
 
 def test_a_guidance_interval_is_part_of_guided_runs_only() -> None:

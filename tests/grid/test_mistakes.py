@@ -24,6 +24,9 @@ from tests.helpers.plans import BASE, load_plan, plan, refusal, variants
             "variants:\n  A: {}\n  B: {cosine_atention: true}",
             r":8: variants\.B\.cosine_atention: unknown key\. Did you mean 'cosine_attention'",
         ),
+        ("variants: {c: {norm: rms}}", r":6: variants\.c\.norm: .*Did you mean 'model\.norm'"),
+        ("variants: {c: {nrom: rms}}", r"c\.nrom: unknown key\. Did you mean 'model\.norm'"),
+        ("variants: {c: {swiglu: true}}", r"c\.swiglu: .* Did you mean 'model\.mlp: swiglu'"),
         ("grid:\n  model.detph: [1]", r":7: grid\.model\.detph: .*Did you mean 'model\.depth'"),
         (
             "grid:\n  model:\n    depth:\n      - 2\n      - two",
@@ -42,15 +45,15 @@ from tests.helpers.plans import BASE, load_plan, plan, refusal, variants
         ("slurm:\n  extra: {mem: 3}", r":7: slurm\.extra\.mem: set it by slurm\.memory"),
         ("slurm: {extra: {gres: gpu:a100:2}}", "set GPUs by slurm.gpus and slurm.gpu_type"),
         ("slurm: {extra: {gpus_per_task: 1}}", "gpus_per_task: set it by slurm.gpus"),
-        ("slurm: {gpu_type: a100}", "gpu_type needs gpus: how many"),
+        ("slurm: {gpu_type: a100}", "gpu_type needs gpus, their number"),
         ("slurm: {runs_per_job: 2, nodes: 2}", "2 runs share one node, not 2"),
         ("slurm: {runs_per_job: 2, gpus: 4}", "2 runs leave 4 GPUs partly idle"),
         ("seeds: 0", "should be a number of seeds, or a list"),
         ("seeds: [1, 1]", "seed 1 is listed twice"),
         ("seeds: true", "should be a number of seeds"),
         ("grid: {seed: [1, 2]}", "seeds are the study's own"),
-        ("tune: {mp_silu: [true]}\ngrid: {mp_silu: [true]}", "multiplied already|multiplied"),
-        ("ladder: {A: {mp_silu: true}}\ngrid: {mp_silu: [true]}", "only one can be meant"),
+        ("tune: {mp_silu: [true]}\ngrid: {mp_silu: [true]}", "is already an axis in line"),
+        ("ladder: {A: {mp_silu: true}}\ngrid: {mp_silu: [true]}", "is an axis in line 7: keep one"),
         ("exclude:\n  - {variant: X}", r":7: exclude\.variant: there is no variant 'X'"),
         ("exclude: {mp_silu: true}", "should be a list of conditions"),
         ('exclude: [{model.conditioning: "!=adaln"}]', "model.conditioning is not a number"),
@@ -69,6 +72,11 @@ from tests.helpers.plans import BASE, load_plan, plan, refusal, variants
         ("variants: {A: {train.adam_betas: [0.9, 1]}}", r":6: .*adam_betas.*less than 1, not 1"),
         ("variants: {A: {train.adam_betas: [-0.1, 0]}}", r"adam_betas.*greater than or equal to 0"),
         ("variants: {A: {train.adam_betas: [0.9]}}", r"adam_betas: .*two numbers, .* not \[0\.9\]"),
+        (
+            "variants: {A: {sample.guidance_interval: [1]}}",
+            r"guidance_interval: .*two noise levels",
+        ),
+        ("variants: {A: {model.preset: Mods}}", r"unknown preset 'Mods'\. Did you mean 'mods'"),
         ("variants: {A: {train.adam_betas: 0.9}}", r"adam_betas: .*two numbers, .* not 0\.9"),
         ("study: other", r":6: the key 'study' is listed twice \(first in line 1\)"),
     ],
@@ -134,6 +142,22 @@ def test_hostile_or_broken_yaml_is_refused_at_once(text: str, message: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("text", "line"),
+    [("study: s\nbase:\n  data: digits\n model: {}", 4), ("study: s\n  base: {}", 2)],
+)
+def test_a_wrong_indentation_is_called_one(text: str, line: int) -> None:
+    said = refusal(text, base="")
+    assert said.startswith(f"grid.yaml:{line}: not valid YAML: ")
+    assert "indentation" in said
+
+
+def test_text_with_a_colon_is_told_to_need_quotes() -> None:
+    said = refusal("study: s\ndescription: Rotation: which part?", base="")
+    assert said.startswith("grid.yaml:2: not valid YAML: ")
+    assert "colon needs quotes" in said
+
+
+@pytest.mark.parametrize(
     "fifty",
     [
         lambda alias: f"[{', '.join([alias] * 50)}]",
@@ -174,6 +198,26 @@ def test_a_file_that_is_not_there_suggests_its_neighbour(tmp_path: Path) -> None
 @pytest.mark.parametrize("text", ["train.steps", "=3", "x=1", "train.steps=[", "seeds=x", "a=&b 1"])
 def test_a_wrong_set_is_named(text: str) -> None:
     assert f"--set {text}" in refusal("", text)
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ("metrics: []", "metrics"),
+        ("metrics: fd", "metrics"),
+        ("repeats: 0", "repeats"),
+        ("extractor: 3", "extractor"),
+    ],
+)
+def test_a_wrong_value_is_said_without_the_checkers_own_words(options: str, key: str) -> None:
+    said = refusal(f"variants: {{a: {{}}, b: {{evaluate: {{{options}}}}}}}")
+    assert f"evaluate.{key}: should " in said
+    assert not re.search("[Tt]uple|validation|Input", said)
+
+
+def test_a_colon_without_a_space_in_braces_is_explained() -> None:
+    said = refusal("variants: {a: {}, b: {mp_silu:[true]}}")
+    assert re.search(r"grid.yaml:\d+: not valid YAML: .*a space after each colon", said)
 
 
 def test_two_runs_with_one_id_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def test_memory_is_read_as_slurm_reads_it(text: str, memory: str) -> None:
 def test_gpus_may_name_their_kind() -> None:
     found = resources("gpus: a100:2")
     assert (found.gpus, found.gpu_type) == (2, "a100")
-    assert "gpus is a100:2 already" in refusal("slurm: {gpus: a100:2, gpu_type: h100}")
+    assert "gpus already names a kind: a100:2" in refusal("slurm: {gpus: a100:2, gpu_type: h100}")
     assert "text like 'a100:2', not 'many'" in refusal("slurm: {gpus: many}")
 
 

@@ -93,6 +93,15 @@ def test_tuning_apart_without_looks_ends_with_all_seeds_at_the_chosen_points() -
     assert len(stages[-1].runs) == 3 * (2 + 4)
 
 
+def test_a_shared_modulation_is_compared_as_another_conditioning() -> None:
+    made = plan(
+        "ladder: {a: {}, b: {mp_silu: true}, c: {mp_residual: true}}\n"
+        "variants:\n  c-shared: {from: c, shared_modulation: true}\n"
+        "  c-rotation: {from: c, model.conditioning: rotation}\n"
+    )
+    assert pairs(made) == [("b", "a"), ("c", "a"), ("c-shared", "c"), ("c-rotation", "c")]
+
+
 @pytest.mark.parametrize("text", [LOOKS, TUNED])
 def test_whatever_was_finished_first_the_same_runs_are_needed_in_the_end(text: str) -> None:
     made = plan(text)

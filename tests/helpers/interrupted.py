@@ -90,7 +90,7 @@ def signal_at_call(number: int, sent: signal.Signals, action: Callable[[], None]
 def _main(
     folder: Path, said: Path | None, largest_file: int, prepare: Callable[[], None] | None
 ) -> None:
-    import mpdit.run
+    from mpdit.commandline.door import door
 
     if prepare is not None:
         prepare()
@@ -99,8 +99,7 @@ def _main(
     if largest_file:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     os.environ["MPDIT_THREADS"] = "1"
-    sys.argv = ["mpdit.run", str(folder)]
-    sys.exit(mpdit.run.main())
+    sys.exit(door(["run", str(folder)], "mpdit"))
 
 
 def science_of(run: RunDir) -> dict[str, object]:

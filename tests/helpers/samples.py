@@ -1,18 +1,16 @@
 """Sample sets in memory and on disk, and the command that draws them."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
-from mpdit import sample
 from mpdit.disk.rundir import RunDir
 from mpdit.sampling.drawing import Drawing, draw
 from mpdit.sampling.sampler import load_average
 from mpdit.sampling.sampleset import to_uint8
+from tests.helpers.doors import call
 
 CPU = torch.device("cpu")
 
@@ -31,6 +29,5 @@ def drawn(run: RunDir, **changes: object) -> np.ndarray:
     return to_uint8(x.numpy(), drawing.to_uint8)
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["mpdit.sample", *map(str, arguments)])
-    return sample.main()
+def command(*arguments: object) -> int:
+    return call("sample", *arguments)

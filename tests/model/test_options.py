@@ -11,13 +11,18 @@ from torch import nn
 
 from mpdit.catalogue import PAPERS_FLAGS, Dataset
 from mpdit.config import make_run
+from mpdit.disk.rundir import RunDir
 from mpdit.errors import ConfigError
 from mpdit.model import DiT
 from mpdit.model.embedding import AxialRoPE
 from mpdit.model.layers import MLP, SILU_MAGNITUDE, Attention
 from mpdit.model.norm import DYT_MAGNITUDE, norm_of
 from mpdit.modelconfig import PRESETS, ModelConfig
+from mpdit.runtime.distributed import World
+from mpdit.runtime.session import Session
+from mpdit.training.trainer import Trainer
 from tests.helpers.magnitudes import probed
+from tests.helpers.tiny import tiny_config
 
 DATA = Dataset(channels=2, size=8, classes=5, extractor="digits")
 ALL = dict.fromkeys(PAPERS_FLAGS, True)
@@ -136,6 +141,52 @@ def test_shared_modulation_is_at_first_the_same_function_and_has_something_to_sh
     assert not model.modulation.gain.any()
     assert not any(block.modulation.embedding.any() for block in model.blocks)
     refused({"conditioning": "none", "shared_modulation": True}, "shared_modulation needs a modul")
+    refused({"preset": "final", "shared_modulation": True}, "conditioning to parts without blended")
+    turned = {"preset": "final", "shared_modulation": True, "conditioning": "rotation+gate"}
+    assert DiT(config(**turned), DATA).modulation is not None
+
+
+@pytest.mark.parametrize("options", [{}, ALL], ids=["none", "all"])
+def test_the_uncertainty_weights_each_images_loss_and_has_no_part_in_the_output(options, tmp_path):
+    options |= {"time_embedding": "mp_fourier"}
+    train = {"objective": "edm", "batch_size": 8}
+    configs = [
+        tiny_config(
+            model={**options, "learned_uncertainty": on}, train=train, sample={"solver": "heun"}
+        )
+        for on in (False, True)
+    ]
+    plain, weighted = (
+        Trainer(one, Session(RunDir(tmp_path)), torch.device("cpu"), World()) for one in configs
+    )
+    learned = weighted.model.uncertainty
+    random = torch.Generator().manual_seed(0)
+    torch.nn.init.normal_(learned.linear.weight, std=0.1, generator=random)
+    x0, sigma, noise, y = weighted.draw(1)
+    wave = (sigma.log()[:, None] / 4 * learned.features.scale + learned.features.shift).cos()
+    row = learned.linear.weight[0]
+    row = row / (row.norm() + 1e-4) if options.get("weight_normalization") else row
+    u = 2**0.5 * wave @ row
+    shares = [weighted._losses(*(v[i : i + 1] for v in (x0, sigma, noise, y))) for i in range(8)]
+    alone = [plain._losses(*(v[i : i + 1] for v in (x0, sigma, noise, y))) for i in range(8)]
+    for share, of_plain, u_i in zip(shares, alone, u, strict=True):
+        assert share[1].item() == of_plain[1].item()  # the error itself
+        expected = of_plain[0] / u_i.exp() + u_i
+        torch.testing.assert_close(share[0], expected)
+    (slope,) = torch.autograd.grad(shares[0][0], learned.linear.weight)
+    assert bool(slope.any())
+
+
+def test_the_uncertainty_is_of_edms_loss_alone_and_at_first_without_effect():
+    refused({"learned_uncertainty": True}, "learned_uncertainty weights the loss of train.objecti")
+    plain = DiT(config(learned_uncertainty=True), DATA).uncertainty
+    assert not plain(torch.randn(5)).any()
+    # One output of a random row is of unit magnitude only in the mean over rows.
+    rows = [
+        DiT(config(**ALL, learned_uncertainty=True), DATA).uncertainty(torch.randn(64))
+        for _ in range(200)
+    ]
+    assert torch.cat(rows).square().mean().item() == pytest.approx(1, abs=0.1)
 
 
 @pytest.mark.parametrize("options", [{}, {"mp_silu": True}, ALL], ids=["none", "mp_silu", "all"])
@@ -219,9 +270,9 @@ def test_the_model_with_rope_has_no_table_and_sees_places():
 
 
 def test_what_rope_cannot_have_is_one_message_and_a_preset_gives_way():
-    refused({"positions": "rope", "mp_pos_enc": True}, "mp_pos_enc is of the table of positions")
+    refused({"positions": "rope", "mp_pos_enc": True}, "mp_pos_enc changes the table of positions")
     refused({"positions": "rope", "heads": 8}, "width 16 / heads 8 is not a multiple of 4")
-    refused({"positions": "rope", "mean_free_table": True}, "mean_free_table is of the table of")
+    refused({"positions": "rope", "mean_free_table": True}, "mean_free_table changes the table of")
     for preset in PRESETS:
         model = config(preset=preset, positions="rope")
         assert not any((model.mp_pos_enc, model.mean_free_positions, model.mean_free_table))

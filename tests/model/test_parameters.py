@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from analysis.judging.literature import ALL, PARAMETERS
 from mpdit.catalogue import DATASETS
+from mpdit.catalogue.switches import switches
 from mpdit.flops import count_parameters, forward_flops
 from mpdit.model import DiT, counts
 from mpdit.modelconfig import ModelConfig
@@ -54,6 +55,8 @@ MODELS = [
     {"conditioning": "shift", "modulation": "separate", "time_embedding": "table"},
     {"norm": "dyt", "qk_norm": "rms"},
     {"shared_modulation": True},
+    {"shared_modulation": True, "depth": 1},
+    {"learned_uncertainty": True},
     {"mlp": "swiglu"},
     {**MODS, "positions": "rope", "conditioning": "rotation"},
     {**ALL, "mlp": "swiglu", "width": 64},
@@ -75,6 +78,7 @@ def test_the_built_model_has_the_counted_parameters(data, options):
         "modulation": ("modulation",),
         "final": ("final",),
         **({"norms": ("norms",)} if model.norm == "dyt" else {}),
+        **({"other": ("uncertainty",)} if model.added_flags == ("learned_uncertainty",) else {}),
     }
     built = dict.fromkeys(prefixes, 0)
     for name, parameter in DiT(model, spec).named_parameters():
@@ -83,6 +87,14 @@ def test_the_built_model_has_the_counted_parameters(data, options):
         built[next(part for part, names in prefixes.items() if place in names)] += parameter.numel()
     assert count_parameters(model, spec) == built
     assert counts.count_parameters(model, spec) == built
+
+
+@pytest.mark.parametrize("switch", list(switches()), ids=lambda switch: switch.name)
+def test_every_switch_costs_what_the_built_model_has_and_does(switch):
+    for options in (switch.on, switch.off):
+        model = config(**{**SIZES, **options.get("model", {})})
+        assert count_parameters(model, LATENTS) == counts.count_parameters(model, LATENTS)
+        assert forward_flops(model, LATENTS) == counts.forward_flops(model, LATENTS)
 
 
 @pytest.mark.parametrize("size", ["XS", "S", "B", "L", "XL"])

@@ -1,5 +1,6 @@
 """A sample is a function of its set's description and its index, not of the batch."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 from mpdit.catalogue import SOLVERS
 from mpdit.catalogue.respacing import even_timesteps
 from mpdit.config import RunConfig
+from mpdit.diffusion.process import Diffusion
 from mpdit.model import DiT
-from mpdit.sampling.drawing import Drawing, draw
+from mpdit.sampling.drawing import Drawing, OneAhead, draw
 from mpdit.sampling.sampleset import to_uint8
 from mpdit.training.trainer import build_model
 from tests.helpers.tiny import tiny_config
@@ -68,6 +70,25 @@ def test_guidance_is_applied_within_its_interval_of_noise_levels(
     samples(3.0, [1.0, 1e9])  # high noise levels come first
     assert asked == sorted(asked, reverse=True)
     assert set(asked) == {3.0, 1.0}
+
+
+def test_an_interval_includes_its_upper_end_and_not_its_lower_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[float] = []
+
+    def guided(_: DiT, x: torch.Tensor, *given: Any) -> torch.Tensor:
+        asked.append(given[-1])
+        return torch.cat((x, torch.zeros_like(x)), dim=1)
+
+    monkeypatch.setattr(DiT, "guided", guided)
+    process, t = Diffusion(), even_timesteps(8, "dit")[4]
+    level = (process.noise[t] / process.signal[t]).item()
+    for interval, expected in (([0.0, level], 5), ([level, 1e9], 3)):
+        asked.clear()
+        config = solved("ddim", guidance=3.0, guidance_interval=interval)
+        draw(build_model(config, CPU), Drawing.of_run(config), range(2), CPU)
+        assert (asked.count(3.0), len(asked)) == (expected, 8)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -153,3 +174,14 @@ def test_bytes_are_rounded_or_truncated_as_the_official_code_does() -> None:
     exact = np.clip((x.numpy() + 1) * 127.5, 0, 255).transpose(0, 2, 3, 1)
     assert np.abs(to_uint8(x.numpy(), "round") - exact).max() <= 0.5001
     assert (exact - truncated).mean() == pytest.approx(0.5 * (1 - 2 / 12), abs=0.02)
+
+
+def test_noise_drawn_ahead_is_what_would_be_drawn_when_it_is_asked_for() -> None:
+    def noise() -> Callable[[], torch.Tensor]:
+        random = torch.Generator().manual_seed(1)
+        return lambda: torch.randn(3, generator=random)
+
+    plain = noise()
+    with OneAhead(noise(), CPU) as ahead:
+        for _ in range(5):
+            assert torch.equal(ahead(), plain())

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mpdit.data.datasets import images_by_class
 from mpdit.disk.rundir import RunDir
@@ -16,6 +17,7 @@ from mpdit.errors import ConfigError
 from mpdit.runtime.session import Interrupted, Session
 from mpdit.sampling.drawing import Drawing, labels
 from mpdit.sampling.sampler import draw_set, load_average, samples_file
+from mpdit.sampling.sampleset import write_grid
 from tests.helpers.processes import finish, start
 from tests.helpers.samples import arrays, drawn
 from tests.helpers.tiny import tiny_config
@@ -124,3 +126,13 @@ def test_a_precision_that_the_device_lacks_is_refused(run: RunDir) -> None:
     drawing = replace(Drawing.of_run(run.config()), precision="tf32")
     with pytest.raises(ConfigError, match=r"sample\.precision: tf32 needs"):
         draw_set(run.config(), Session(run, recorded=False), drawing, CPU)
+
+
+@pytest.mark.parametrize(("side", "factor"), [(8, 6), (16, 3), (64, 1), (128, 1)])
+def test_small_images_are_enlarged_until_their_class_name_fits(
+    tmp_path: Path, side: int, factor: int
+) -> None:
+    images = np.zeros((10, side, side, 1), dtype=np.uint8)
+    write_grid(images, tmp_path / "grid.png", ["triangle"] * 10)
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.width == 10 * factor * (side + 2)

@@ -49,11 +49,11 @@ def test_a_full_disk_at_the_end_of_a_set_leaves_what_the_same_command_finishes(
     arguments = (run.path, "--count", 12, "--out", out)
     with monkeypatch.context() as broken:
         broken.setattr(place, full)
-        assert command(broken, *arguments) == EXIT_FAILED
+        assert command(*arguments) == EXIT_FAILED
     assert (tmp_path / "set.shards" / "set.json").exists()
-    assert command(monkeypatch, *arguments[:1], "--count", 13, "--out", out) == EXIT_USAGE
+    assert command(*arguments[:1], "--count", 13, "--out", out) == EXIT_USAGE
     assert "part of another sample set" in capsys.readouterr().err
-    assert command(monkeypatch, *arguments) == EXIT_DONE
+    assert command(*arguments) == EXIT_DONE
     assert np.array_equal(arrays(out)[0], drawn(run, count=12))
     assert sorted(file.name for file in tmp_path.glob("set*")) == ["set.npz", "set.png"]
 
@@ -80,13 +80,13 @@ def test_ctrl_c_while_torch_is_imported_is_one_line(
 
 
 def test_samples_that_are_no_numbers_are_a_failure_in_one_line_and_no_images(
-    run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    run: RunDir, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     broken = talking_model(run.config())
     torch.nn.init.constant_(broken.final.linear.weight, float("inf"))
     write_snapshot(snapshot_file(run.ema, 0.05, 24), broken.state_dict())
     out = tmp_path / "set.npz"
-    assert command(monkeypatch, run.path, "--count", 12, "--out", out) == EXIT_FAILED
+    assert command(run.path, "--count", 12, "--out", out) == EXIT_FAILED
     said = capsys.readouterr().err.splitlines()[-1]
     assert "samples 0-11 of samples_count12 are not finite numbers (EMA width 0.05, step" in said
     assert not out.exists()
@@ -101,7 +101,7 @@ def test_the_command_draws_beside_the_run_and_leaves_it_as_it_is(
     before = files()
     monkeypatch.chdir(tmp_path)
     options = ["--classes", "3,7,0-1", "--count", 12, "--guidance", 2, "--seed", 5]
-    assert command(monkeypatch, run.path, *options, "--solver", "dpm++") == EXIT_DONE
+    assert command(run.path, *options, "--solver", "dpm++") == EXIT_DONE
     name = "run_samples_dpmpp_guidance2_seed5_count12_classes3-7-0-1"
     assert name in capsys.readouterr().out
     images, classes = arrays(tmp_path / f"{name}.npz")
@@ -122,6 +122,7 @@ def test_the_command_draws_beside_the_run_and_leaves_it_as_it_is(
         (["--classes", "0-" + "9" * 5000], "999 is not a class or a range"),
         (["--ema-std", "0.5"], "--ema-std: should be less than 0.28"),
         (["--solver", "ddmp"], "Did you mean 'ddpm'?"),
+        (["--solver", "heun"], "error: sample.solver heun cannot sample a model of"),
         (["--steps", "0"], "--steps: should be greater than 0"),
         (["--step", "18"], "no EMA snapshots of step 18 of 24; the newest are of --step 24"),
         (["--out", "{run}/samples/samples.npz"], "--out: {run}/samples/samples.npz is among"),
@@ -134,33 +135,32 @@ def test_a_mistake_is_said_in_one_line(
     run: RunDir,
     options: list[str],
     message: str,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (run.path.parent / "there.npz").touch()
     filled = [option.format(run=run.path) for option in options]
-    assert command(monkeypatch, run.path, *filled) == EXIT_USAGE
+    assert command(run.path, *filled) == EXIT_USAGE
     said = capsys.readouterr().err
     assert message.format(run=run.path) in said
     assert said.count("\n") == 1
 
 
 def test_what_is_no_trained_run_is_said_in_one_line(
-    run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for file in run.ema.glob("*_step00000024*"):
         file.unlink()
-    assert command(monkeypatch, run.path) == EXIT_USAGE
+    assert command(run.path) == EXIT_USAGE
     assert (
         "no EMA snapshots of step 24 of 24; the newest are of --step 12" in capsys.readouterr().err
     )
     snapshot_file(run.ema, 0.05, 12).write_bytes(b"torn")
     out = ["--out", run.path.parent / "x.npz"]
-    assert command(monkeypatch, run.path, "--step", 12, *out) == EXIT_USAGE
+    assert command(run.path, "--step", 12, *out) == EXIT_USAGE
     assert "step00000012.safetensors is damaged" in capsys.readouterr().err
     for file in run.ema.iterdir():
         file.unlink()
-    assert command(monkeypatch, run.path) == EXIT_USAGE
+    assert command(run.path) == EXIT_USAGE
     assert "train it first" in capsys.readouterr().err
-    assert command(monkeypatch, run.path.parent) == EXIT_USAGE
+    assert command(run.path.parent) == EXIT_USAGE
     assert "is not a run directory" in capsys.readouterr().err

@@ -101,7 +101,7 @@ def test_half_a_study_is_cancelled_and_goes_on(tmp_path: Path) -> None:
     launch(tmp_path, "grid.yaml")
     study = StudyDir(tmp_path / "results" / "s")
     wait_for(study, lambda found: all_running(found[2:3]))
-    assert "waiting in Slurm: 1 (JobArrayTaskLimit)" in launch(tmp_path, "status", "s")
+    assert "waiting in Slurm: 1 (max_parallel)" in launch(tmp_path, "status", "s")
     said = launch(tmp_path, "cancel", "s")
     assert said == "stopped; 2 of 4 done, 1 interrupted, 1 planned\n"
     again = launch(tmp_path, "submit", "grid.yaml", "--wait")

@@ -66,6 +66,12 @@ def test_a_run_of_a_pool_is_cancelled_and_the_others_go_on(begun: Submission) ->
     assert not study.claims()
 
 
+def test_a_run_is_chosen_by_its_name_without_its_id(tmp_path: Path) -> None:
+    study = StudyDir(tmp_path)
+    study.write_table(THREE, "grid.yaml")
+    assert [select_runs(study, [name]) for name in ("b", "b_s0", B)] == [[B]] * 3
+
+
 def test_held_runs_do_not_start_before_they_are_released(begun: Submission) -> None:
     study = begun.study
     assert [status.name for status in hold(study, [SLOW, B, C]).runs] == [B, C]

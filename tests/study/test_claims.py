@@ -5,20 +5,26 @@ from __future__ import annotations
 import io
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from mpdit import slurm
 from mpdit.disk.files import append_row
+from mpdit.disk.rundir import RunState
 from mpdit.errors import ConfigError
 from mpdit.grid.resources import Resources
-from mpdit.study.cluster.scheduler import Scheduler
+from mpdit.study.cancel import Cancelled, cancel
+from mpdit.study.cluster.scheduler import Placement, Scheduler
 from mpdit.study.cluster.submitter import Submitter
 from mpdit.study.reconcile import reconcile
 from mpdit.study.screens.logs import show_logs
-from mpdit.study.status import survey
+from mpdit.study.status import read_status, survey
 from mpdit.study.studydir import StudyDir
+from mpdit.study.submission import Execution, submit
+from tests.helpers.fake_slurm import FakeSlurm
+from tests.helpers.plans import plan
 
 
 def test_two_claims_of_one_process_in_one_second_are_two(tmp_path: Path) -> None:
@@ -201,3 +207,49 @@ def test_a_kind_of_gpu_is_asked_for_with_a_process_for_each(
     lines = (claim.folder / "1_submission.sh").read_text().splitlines()
     asked = ("gpus-per-node=a100:2", "ntasks-per-node=2", "gres=shard:1", "requeue")
     assert {f"#SBATCH --{option}" for option in asked} <= set(lines)
+
+
+@pytest.mark.parametrize("before", [None, "ValueError: of an earlier attempt"])
+def test_a_queued_run_that_was_cancelled_is_planned_even_where_slurm_has_forgotten_its_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    FakeSlurm(monkeypatch, 10)
+    made = plan("variants: {a: {}, b: {mp_silu: true}}\nslurm: {time: 5}")
+    study = submit(made, tmp_path, Execution("slurm")).study
+    chosen, other = (run.name for run in made.runs)
+    if before is not None:
+        study.run(chosen).write_state(RunState(error=before, heartbeat=1.0))
+    assert cancel(study, only=[chosen]) == Cancelled(1, 1)
+    states = {status.name: status for status in survey(study)}
+    assert (states[chosen].state, states[other].state) == ("planned", "queued")
+    again = submit(made, tmp_path, Execution("slurm"))
+    assert [status.name for status in again.started] == [chosen]
+    assert [status.attempts for status in survey(again.study)] == [(), ()]
+
+
+def test_the_study_is_named_where_its_own_limit_lets_a_run_wait(tmp_path: Path) -> None:
+    entry = {"name": "a", "id": "0", "variant": "v"}
+    for reason, told in (("JobArrayTaskLimit", "max_parallel"), ("Priority", "Priority")):
+        place = Placement("waiting", "7_1", reason=reason)
+        assert read_status(StudyDir(tmp_path).run("a"), entry, place).waits == told
+
+
+@pytest.mark.parametrize("has_error", [False, True])
+def test_the_logs_have_the_jobs_output_where_the_runs_log_lacks_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_error: bool
+) -> None:
+    fake = FakeSlurm(monkeypatch, 10)
+    made = plan("seeds: 1\nslurm: {time: 5}")
+    study = submit(made, tmp_path, Execution("slurm")).study
+    (name,), (claim,) = [run.name for run in made.runs], study.claims()
+    run, error = study.run(name), "slurm_script: line 9: module: command not found"
+    run.log.write_text(f"of an earlier attempt\n{error * has_error}\n")
+    os.utime(run.log, (1, 1))
+    claim.task_log("1").write_text(f"{error}\n")
+    fake.end("1", "FAILED")
+    if has_error:
+        run.write_state(RunState(error=error, heartbeat=time.time() + 9))
+    out = io.StringIO()
+    assert show_logs(study, [name], out, follow=False) == []
+    assert out.getvalue().startswith(run.log.read_text())
+    assert out.getvalue().count(error) == 1

@@ -38,7 +38,7 @@ def planned(text: str) -> list[PlannedRun]:
 
 def test_disk_is_within_three_percent_of_what_a_finished_run_takes(tmp_path: Path) -> None:
     model = {"depth": 4, "width": 64, "heads": 4, "patch_size": 2}
-    run = make(tmp_path / "run", model=model, train={"tensorboard": False})
+    run = make(tmp_path / "run", model=model, train={"track": None})
     finish_forked(run)
     taken = {
         name: sum(file.stat().st_size for file in (run.path / name).iterdir())
@@ -153,9 +153,9 @@ def test_a_large_bill_is_asked_about_on_a_terminal(tmp_path: Path) -> None:
 def test_the_quickstart_is_no_large_bill() -> None:
     runs = planned((ROOT / "experiments" / "quickstart.yaml").read_text())
     assert not make_bill(runs, None).is_large
-    assert make_bill(runs, None).hours["core"] == pytest.approx(0.3, rel=0.5)  # nine minutes of two
+    assert make_bill(runs, None).hours["core"] == pytest.approx(0.6, rel=0.5)  # at most
 
 
 def test_a_device_without_a_known_peak_is_an_error_with_its_line() -> None:
-    with pytest.raises(Exception, match=r"no peak is known of 'H10O'.*H100"):
+    with pytest.raises(Exception, match=r"the peak speed of 'H10O' is not known.*H100"):
         planned(GRID + "slurm: {gpus: 1, device: H10O}\n")

@@ -90,3 +90,8 @@ def test_the_cause_is_kept_with_the_line_that_says_so_and_with_no_other(
 def kept(error: str) -> RunStatus:
     run = {"name": "a", "id": "a", "variant": "a", "seed": 0, "stage": "train"}
     return RunStatus(**run, state="failed", step=1, steps=2, error=error)  # type: ignore[arg-type]
+
+
+def test_a_signal_that_only_suggests_a_cause_is_told_with_its_doubt() -> None:
+    told = [kept(error).cause_told for error in ("killed by SIGKILL (out of memory?)", "timed out")]
+    assert told == ["out of memory?", "timed out"]

@@ -154,6 +154,18 @@ def test_what_slurm_would_refuse_is_named_with_its_place(
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize("accepts", ["''", "*--test-only*"])
+def test_what_no_node_has_is_named_by_the_keys_that_ask_for_it(
+    slurm: PretendedSlurm, tmp_path: Path, accepts: str
+) -> None:
+    slurm.refuse("*--mem=90T*", "Requested node configuration is not available", accepts)
+    keys = "time: 5, memory: 90T, account: a, extra: {mincpus: 900, nice: 1}"
+    with pytest.raises(ConfigError) as caught:
+        sent(slurm, tmp_path, f"slurm: {{{keys}}}")
+    message = str(caught.value)
+    assert message.startswith("grid.yaml:6: slurm.memory; grid.yaml:6: slurm.extra.mincpus: sbatch")
+
+
 RULES = """\
 slurm:
   {partition: gpu, account: a, qos: q, constraint: c, gpus: h100:4, time: 5, memory: 90G,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mpdit.disk.files import read_rows
 from mpdit.disk.rundir import RunDir, RunState
 from mpdit.grid.plan import Plan
 from mpdit.study.advance import advance, stage_on_disk
@@ -81,17 +85,80 @@ def test_a_killed_study_goes_on_where_it_was(results: Path) -> None:
     assert done_runs(done.study) == expected(made)
 
 
+def began(study: StudyDir, name: str) -> int:
+    return sum("began" in row for row in read_rows(study.path / name / "starts.jsonl"))
+
+
+SMALL = """
+variants: {a: {}, better: {mp_silu: true}}
+tune: {train.learning_rate: [1e-3, 1e-2], seeds: 1}
+seeds: {looks: [3, 4]}
+"""
+
+
+def test_a_pool_killed_whenever_runs_end_comes_to_the_same_runs(results: Path) -> None:
+    made = plan(SMALL)
+    wanted = expected(made)
+    study = start(made, results).study
+    end = time.monotonic() + PATIENCE_S
+    # at the end of the first stage, when the next is listed or not yet; and in the next
+    for number in (4, 6):
+        while len(done_runs(study)) < number and time.monotonic() < end:
+            time.sleep(0.01)
+        POOLS[-1].send_signal(signal.SIGKILL)
+        POOLS[-1].wait(PATIENCE_S)
+        start(made, results)
+    # runs of a killed pool may live on for a moment, and hold up a stage
+    while done_runs(study) != wanted and time.monotonic() < end:
+        again = start(made, results)
+        if again.process is not None:
+            again.process.wait(PATIENCE_S)
+        time.sleep(0.1)
+    assert done_runs(study) == wanted
+    now = stage_on_disk(StudyDir(study.path))
+    assert now is not None
+    assert now.is_over
+
+
+def test_whoever_submits_meanwhile_the_same_runs_begin_once(results: Path) -> None:
+    made = plan(SMALL)
+    wanted = expected(made)
+    study = start(made, results).study
+    errors: list[BaseException] = []
+
+    def submit_again() -> None:
+        try:
+            end = time.monotonic() + PATIENCE_S
+            while done_runs(study) != wanted and time.monotonic() < end:
+                start(made, results)  # beside the pool that goes on by itself, and each other
+                time.sleep(0.05)
+        except BaseException as error:
+            errors.append(error)
+
+    submitters = [threading.Thread(target=submit_again) for _ in range(2)]
+    for submitter in submitters:
+        submitter.start()
+    for submitter in submitters:
+        submitter.join()
+    assert not errors
+    assert done_runs(study) == wanted
+    assert {name: began(study, name) for name in wanted} == dict.fromkeys(wanted, 1)
+    assert {entry["name"] for entry in StudyDir(study.path).entries} == wanted
+
+
 def test_launch_waits_for_all_stages_and_says_them(tmp_path: Path) -> None:
-    (tmp_path / "grid.yaml").write_text(BASE + TEXT)
+    (tmp_path / "grid.yaml").write_text(BASE + SMALL)
     said = subprocess.run(
         [sys.executable, "-c", LAUNCH, "grid.yaml", "--wait"],
         cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert said.returncode == 0, said.stdout + said.stderr
-    assert "tuning 1 of 2" in said.stdout
+    assert "tuning 1 of 1" in said.stdout
+    assert re.search(r"the next stage needs \d+ more run", said.stdout)
+    assert "stopped at" not in said.stdout  # what has just been listed has not been stopped
     assert "all comparisons are decided" in said.stdout or "after the last look" in said.stdout
     study = StudyDir(tmp_path / "results" / "s")
-    assert done_runs(study) == expected(plan(TEXT))
+    assert done_runs(study) == expected(plan(SMALL))
 
 
 def finish(study: StudyDir, name: str, **row: Any) -> None:

@@ -12,9 +12,10 @@ import pytest
 from mpdit import slurm
 from mpdit.disk.files import append_row
 from mpdit.study.cluster import scheduler
-from mpdit.study.screens import watch
+from mpdit.study.screens import statustable, watch
 from mpdit.study.status import RunStatus
 from mpdit.study.studydir import StudyDir
+from mpdit.text import PLAIN
 from tests.helpers.plans import plan
 
 
@@ -108,3 +109,43 @@ def test_what_waits_is_tried_soon_after_a_run_has_ended_and_then_ever_more_seldo
     assert tried[:5] == [0, 5, 15, 35, 75]
     assert [now for now in tried if now > 700][:2] == [701, 711]
     assert len(tried) < 20
+
+
+def test_a_cancelled_run_is_stopped_where_it_was_or_was_not_started() -> None:
+    lines = watch._Lines(io.StringIO())
+    lines.show([replace(status("a", 0), state="queued"), status("b", 0), status("c", 7)])
+    lines.out = out = io.StringIO()
+    ended = {"a": 0, "b": 0, "c": 7}
+    lines.show([replace(status(name, step), state="planned") for name, step in ended.items()])
+    told = [line.split("  ")[1] for line in out.getvalue().splitlines()]
+    assert told == ["a was not started", "b stopped at train 0", "c stopped at train 7"]
+
+
+def test_a_study_that_is_done_has_no_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(watch, "time", clock)
+    display = watch._Display()
+    display.left([status("a", 0)])
+    clock.sleep(10)
+    assert display.left([replace(status("a", 100), state="done")]) is None
+
+
+def test_the_time_of_a_resumed_run_is_told_with_its_interruptions() -> None:
+    done = replace(status("a", 100, seconds=11.0), state="done")
+    told = [statustable.finished(replace(done, interruptions=n)) for n in (0, 1, 2)]
+    assert told[0] == "finished in 11 s"
+    assert [text.removeprefix(told[0]) for text in told[1:]] == [
+        " after 1 interruption",
+        " after 2 interruptions",
+    ]
+
+
+def test_the_end_of_an_earlier_failure_is_kept_and_its_folders_are_not() -> None:
+    error = (
+        "its job ended before the run started: /shared/people/me/results/s/.jobs/1/slurm_script: "
+        "line 9: module: command not found (FAILED, exit 127)"
+    )
+    attempts = ({"error": error, "time": None, "memory": None},)
+    (_, line) = statustable.status_lines([status("a", 0, attempts=attempts)], PLAIN)
+    assert "line 9: module: command not found" in line
+    assert "/shared" not in line

@@ -112,7 +112,7 @@ def test_a_bit_lost_on_the_way_to_the_disk_is_noticed_before_the_old_state_is_dr
         synced(descriptor)
 
     monkeypatch.setattr(os, "fsync", lossy)
-    with pytest.raises(OSError, match=r"not what was written: '.*step_00000003\.pt'"):
+    with pytest.raises(OSError, match=r"differs from the content written: '.*step_00000003\.pt'"):
         save(tmp_path, 3)
     assert names(tmp_path) == before
 

@@ -1,6 +1,5 @@
-"""What training says of itself: TensorBoard's events, utilization, a precision that is missing."""
+"""What training says of itself: utilization, a precision that is missing."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,40 +11,9 @@ from mpdit.model import DiT
 from mpdit.peaks import peak_flops
 from mpdit.runtime import devices
 from mpdit.training.meters import Meters
-from mpdit.training.tensorboard import Events
 from tests.helpers.tiny import tiny_config
 
 CPU = torch.device("cpu")
-
-
-def scalars(run: RunDir, name: str) -> dict[int, float]:
-    """Step → value, as TensorBoard shows it; a step shown twice is an error."""
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    events = accumulator.EventAccumulator(str(run.path / "tensorboard"))
-    events.Reload()
-    values = [(event.step, event.value) for event in events.Scalars(name)]
-    assert len(dict(values)) == len(values)
-    return dict(values)
-
-
-def test_tensorboard_shows_the_rows_and_forgets_those_past_a_resume(tmp_path: Path) -> None:
-    run = RunDir(tmp_path)
-    first = Events(run, 0)
-    for step in (5, 10, 15):
-        first.add({"step": step, "loss": float(step)})
-    first.close()
-    again = Events(run, 10)
-    again.add({"step": 15, "loss": -1.0})
-    again.close()
-    assert scalars(run, "loss") == {5: 5.0, 10: 10.0, 15: -1.0}
-
-
-def test_tensorboard_that_is_missing_is_said_in_one_message(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", None)
-    with pytest.raises(ConfigError, match="pip install tensorboard"):
-        Events(RunDir(tmp_path), 0)
 
 
 @pytest.mark.parametrize(
@@ -58,10 +26,24 @@ def test_tensorboard_that_is_missing_is_said_in_one_message(
         ("NVIDIA H100 NVL", "bfloat16", 835),
         ("NVIDIA GeForce RTX 4090", "float32", 82.6),
         ("NVIDIA L40S", "float32", 91.6),
+        ("NVIDIA A100 80GB PCIe", "bfloat16", 312),
+        ("NVIDIA H200 NVL", "bfloat16", 835),
+        ("NVIDIA GH200 480GB", "tf32", 494),
+        ("NVIDIA A10G", "bfloat16", 70),
+        ("NVIDIA GeForce RTX 5090", "bfloat16", 209.5),
     ],
 )
 def test_a_gpu_s_peak_is_its_data_sheet_s(name: str, precision: str, teraflops: float) -> None:
     assert peak_flops(name, precision) == teraflops * 1e12
+
+
+def test_a_slice_of_a_gpu_has_its_part_of_the_peak() -> None:
+    slice_ = "NVIDIA A100-SXM4-40GB MIG 3g.20gb"
+    assert peak_flops(slice_, "bfloat16") == pytest.approx(312e12 * 3 / 7)
+    assert peak_flops(slice_, "bfloat16", 42) == pytest.approx(312e12 * 42 / 108)
+    pcie = "NVIDIA H100 PCIe MIG 1g.10gb"
+    assert peak_flops(pcie, "bfloat16", 16) == pytest.approx(756e12 * 16 / 114)
+    assert peak_flops("NVIDIA A100-SXM4-40GB", "bfloat16", 108) == 312e12
 
 
 def test_utilization_is_counted_products_over_peak(
@@ -89,7 +71,8 @@ def test_utilization_is_counted_products_over_peak(
 
 
 @pytest.mark.parametrize(
-    "name", ["NVIDIA RTX A4000", "NVIDIA L40", "NVIDIA A10G", "NVIDIA GeForce RTX 4090 Laptop GPU"]
+    "name",
+    ["NVIDIA RTX A4000", "NVIDIA L40", "NVIDIA GeForce RTX 5090 D", "NVIDIA RTX 4090 Laptop GPU"],
 )
 def test_a_gpu_that_only_sounds_like_another_has_no_known_peak(name: str) -> None:
     assert peak_flops(name, "bfloat16") is None

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from mpdit.catalogue import PAPERS_FLAGS
 from mpdit.disk.rundir import RunDir
+from mpdit.flops import muon_flops
 from mpdit.model.layers import MPEmbedding, MPLinear
 from mpdit.runtime.distributed import World
 from mpdit.runtime.session import Session
@@ -64,18 +66,21 @@ def test_weight_decay_takes_its_share_of_linear_maps_and_of_nothing_else(
 
 
 def test_muon_steps_each_matrix_by_itself_as_torchs_own_does(tmp_path: Path) -> None:
-    started = trainer(tmp_path, dict.fromkeys(PAPERS_FLAGS, True), optimizer="muon")
+    model = dict.fromkeys(PAPERS_FLAGS, True) | {"mlp": "swiglu"}
+    started = trainer(tmp_path, model, optimizer="muon")
     optimizer, block = started.optimizer, started.model.blocks[0]
     assert isinstance(optimizer, MuonAndAdam)
     started.gradients(1)
     width = started.config.model.width
+    hidden = len(block.mlp.first.weight) // 2
     pieces = {
-        **{f"qkv {i}": (block.attention.qkv.weight, i) for i in range(3)},
-        **{f"modulation {i}": (block.modulation.linear.weight, i) for i in range(6)},
+        **{f"qkv {i}": (block.attention.qkv.weight, i, width) for i in range(3)},
+        **{f"modulation {i}": (block.modulation.linear.weight, i, width) for i in range(6)},
+        **{f"swiglu {i}": (block.mlp.first.weight, i, hidden) for i in range(2)},
     }
     expected = {}
-    for name, (weight, i) in pieces.items():
-        rows = slice(i * width, (i + 1) * width)
+    for name, (weight, i, height) in pieces.items():
+        rows = slice(i * height, (i + 1) * height)
         alone = torch.nn.Parameter(weight.detach()[rows].clone())
         assert weight.grad is not None
         alone.grad = weight.grad[rows].clone()
@@ -84,11 +89,31 @@ def test_muon_steps_each_matrix_by_itself_as_torchs_own_does(tmp_path: Path) -> 
     optimizer.step()
     for weight, rows, alone, before in expected.values():
         assert torch.equal(weight[rows], alone)
-        step = (alone - before) / (1e-3 * 0.2 * width**0.5)
+        step = (alone - before) / (1e-3 * 0.2 * max(alone.shape) ** 0.5)
         values = torch.linalg.svdvals(step.detach())
         assert 0.3 < values.median() < 1.3  # Newton and Schulz's are between 0.7 and 1.2
-    hidden = sum(piece.numel() for piece, _, _ in optimizer.pieces)
-    assert hidden == sum(p.numel() for p in block.parameters() if p.ndim == 2)
+    stepped = sum(piece.numel() for piece, _, _ in optimizer.pieces)
+    assert stepped == sum(p.numel() for p in block.parameters() if p.ndim == 2)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"depth": 2},
+        {"preset": "final", "depth": 2},
+        {"shared_modulation": True, "depth": 2, "conditioning": "rotation_scale"},
+        {"mlp": "swiglu"},
+        {"conditioning": "none"},
+    ],
+    ids=str,
+)
+def test_muons_flops_are_the_flop_counters(model: dict[str, object], tmp_path: Path) -> None:
+    started = trainer(tmp_path, model, optimizer="muon")
+    started.gradients(1)
+    assert isinstance(started.optimizer, MuonAndAdam)
+    with FlopCounterMode(display=False) as counter:
+        started.optimizer.step()
+    assert muon_flops(started.config.model) == counter.get_total_flops()
 
 
 def test_muon_leaves_embeddings_gains_and_the_ends_of_the_model_to_adam(tmp_path: Path) -> None:

@@ -77,6 +77,24 @@ def test_a_steps_numbers_are_those_of_a_step_by_hand():
     assert [rms(block) for block in blocks] == pytest.approx([1.9, 1.8])
 
 
+def test_a_map_that_all_blocks_share_is_one_of_each_blocks_matrices():
+    config = tiny_config(model={"depth": 2, "shared_modulation": True})
+    model = DiT(config.model, config.data.spec)
+    shared = model.modulation.weight
+    of_blocks = [{id(weight) for weight in block} for block in weights_of_blocks(model)]
+    assert set.intersection(*of_blocks) == {id(shared)}
+    for parameter in model.parameters():
+        parameter.data.fill_(2.0)
+        parameter.grad = torch.zeros_like(parameter)
+    shared.grad.fill_(1.0)
+    step = StepProbe(model)
+    torch.optim.SGD([shared], lr=0.1).step()
+    share = shared.numel() / sum(weight.numel() for weight in weights_of_blocks(model)[0])
+    measured = step.after()
+    assert measured["gradient"] == pytest.approx([share**0.5] * 2)
+    assert measured["update"] == pytest.approx([0.05 * share**0.5] * 2)
+
+
 def test_weights_are_copied_only_in_the_steps_that_are_probed(tmp_path, monkeypatch):
     steps: list[int] = []
     made = probe.StepProbe.__init__

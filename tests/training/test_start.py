@@ -111,3 +111,8 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_text("hello")
         with pytest.raises(ConfigError, match="neither an EMA snapshot nor a checkpoint"):
             begun(tmp_path / f"run {name}", tmp_path / name)
+    contents = [1, 2], torch.zeros(3), {"model": 3}, {"model": {"a": "b"}}, {"a": torch.zeros(3)}
+    for number, content in enumerate(contents):
+        torch.save(content, file := tmp_path / f"{number}.pt")
+        with pytest.raises(ConfigError, match="it holds no tensors under the key model"):
+            begun(tmp_path / f"run {number}", file)

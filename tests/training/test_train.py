@@ -19,7 +19,7 @@ from mpdit.errors import ConfigError
 from mpdit.runtime.distributed import World
 from mpdit.runtime.randomness import generator
 from mpdit.runtime.session import Interrupted, Session
-from mpdit.training.batches import Batches
+from mpdit.training.batches import Batches, microbatches
 from mpdit.training.meters import NonFiniteLossError
 from mpdit.training.optimizer import parameter_groups
 from mpdit.training.trainer import (
@@ -45,14 +45,18 @@ def trainer(run: RunDir, config: RunConfig) -> Trainer:
     [
         {"precision": "bfloat16"},
         {"gradient_checkpointing": True, "micro_batch_size": 3, "objective": "x"},
-        {"objective": "edm", "micro_batch_size": 3},
+        {"objective": "edm", "micro_batch_size": 3, "optimizer": "muon"},
         {"optimizer": "muon", "weight_decay": 0.1, "matrix_learning_rate": 1e-2},
     ],
     ids=lambda train: "+".join(map(str, train.values())),
 )
 def test_a_stop_after_every_step_changes_no_bit(tmp_path: Path, train: dict[str, object]) -> None:
     config = tiny_config(
-        model={**ALL, "time_embedding": "mp_fourier"},
+        model={
+            **ALL,
+            "time_embedding": "mp_fourier",
+            "learned_uncertainty": train.get("objective") == "edm",
+        },
         train={"steps": 6, **train},
         sample={"solver": "heun" if train.get("objective") == "edm" else "ddpm"},
     )
@@ -122,6 +126,15 @@ def test_gradient_checkpointing_changes_no_bit(tmp_path: Path) -> None:
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_compiled_microbatches_are_of_one_size_where_that_divides_the_batch() -> None:
+    assert microbatches(256, 100, even=False) == 3  # 86, 85 and 85 images
+    assert microbatches(256, 100, even=True) == 4
+    assert microbatches(256, 128, even=True) == microbatches(256, 128, even=False) == 2
+    assert microbatches(257, 100, even=True) == 3  # a prime
+    assert microbatches(85, None, even=True) == 1
+    assert microbatches(3, 1, even=True) == 3
+
+
 def test_the_rate_warms_up_stays_and_falls_with_the_root_of_the_step() -> None:
     # 400,000 steps: linear to 2,666, constant to 40,000, then 1/sqrt
     train = tiny_config(train={"steps": 400_000, "snapshot_every": None, "probe_every": None}).train
@@ -156,11 +169,13 @@ def test_clipping_bounds_the_step_s_gradient_and_not_its_measure(tmp_path: Path)
         run = RunDir(tmp_path / str(clip))
         started = trainer(run, tiny_config(train={"clip_norm": clip, "steps": 1}))
         norms: list[torch.Tensor] = []
-        started.optimizer.register_step_pre_hook(
-            lambda *_, p=started.parameters, n=norms: n.append(
-                torch.stack([q.grad.norm() for q in p if q.grad is not None]).norm()
-            )
-        )
+        step = started.optimizer.step
+
+        def measure_and_step(p=started.parameters, n=norms, step=step) -> None:
+            n.append(torch.stack([q.grad.norm() for q in p if q.grad is not None]).norm())
+            step()
+
+        started.optimizer.step = measure_and_step
         started.fit()
         runs[clip] = float(norms[0]), read_rows(run.path / "metrics.jsonl")[0]["grad_norm"]
     assert runs[1e-4][0] == pytest.approx(1e-4, rel=1e-2)

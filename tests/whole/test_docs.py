@@ -1,6 +1,8 @@
 """The docs' tables are the package's, and every file that docs/adding.md names is one."""
 
+import inspect
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,11 +10,25 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mpdit.catalogue import DATASETS, TABLES
-from mpdit.catalogue.__main__ import page
+from analysis.figures import style
+from mpdit.catalogue import (
+    DATASETS,
+    FLAGS,
+    TABLES,
+    dataset,
+    flag,
+    metric,
+    objective,
+    part,
+    solver,
+)
+from mpdit.catalogue.__main__ import ENVIRONMENT, page
+from mpdit.config import SECTIONS, known_keys
 from mpdit.flops import count_parameters, forward_flops
+from mpdit.model import DiT
 from mpdit.modelconfig import PRESETS, ModelConfig
 from tests.helpers import ROOT
+from tests.helpers.plans import plan
 
 DOCS = ROOT / "docs"
 LINK = re.compile(r"\]\(((?:\.\./|[\w-]+/|[\w-]+\.)[^)#]*)\)")
@@ -20,6 +36,35 @@ LINK = re.compile(r"\]\(((?:\.\./|[\w-]+/|[\w-]+\.)[^)#]*)\)")
 
 def test_the_page_of_all_tables_is_the_one_that_the_tables_make() -> None:
     assert (DOCS / "catalogue.md").read_text() == page()
+
+
+def test_the_page_has_every_key_that_a_grid_may_set() -> None:
+    keys = set(known_keys()) - {"seed", *SECTIONS} - {f"model.{flag}" for flag in FLAGS}
+    assert {key for key in keys if f"`{key}`" not in page()} == set()
+    assert {flag for flag in FLAGS if f"| {flag} " not in page()} == set()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "takes"),
+    [
+        ("time", "12:00:00", "or text"),
+        ("gpus", "a100:2", "or text"),
+        ("memory", "0", "or `0`"),
+        ("setup", "module load cuda", "or text"),
+    ],
+)
+def test_the_page_describes_every_kind_of_value_that_a_resource_takes(
+    key: str, value: str, takes: str
+) -> None:
+    assert plan(f"slurm: {{{key}: {value}}}").runs
+    [row] = re.findall(rf"^\| `{key}` .*", page(), re.MULTILINE)
+    assert takes in row.split("|")[3]
+
+
+def test_the_page_has_every_environment_variable() -> None:
+    sources = [file.read_text() for file in (ROOT / "mpdit").rglob("*.py")]
+    used = {name for text in sources for name in re.findall(r"\bMPDIT_[A-Z][A-Z0-9]*", text)}
+    assert used == set(ENVIRONMENT)
 
 
 def test_the_costs_of_the_official_generations_are_the_counted_ones() -> None:
@@ -50,6 +95,37 @@ def test_the_costs_of_the_official_generations_are_the_counted_ones() -> None:
         assert float(megaflops) == pytest.approx((model[1] - whole[1]) / 1e6, abs=5e-3), name
 
 
+def test_the_page_on_ideas_has_every_argument_of_the_decorators() -> None:
+    text = (DOCS / "adding.md").read_text()
+    rows = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| ")]
+    known = [(name, argument) for kind, arguments in rows for name in kind.split(",")
+             for argument in arguments.split(",")]  # fmt: skip
+    said = {(name.strip(" `@"), argument.strip(" `*")) for name, argument in known}
+    for decorator in (dataset, flag, metric, objective, part, solver):
+        arguments = [*inspect.signature(decorator).parameters]
+        missing = {a for a in arguments if not {(decorator.__name__, a), ("all", a)} & said}
+        assert missing == set(), decorator.__name__
+
+
+def test_the_page_on_ideas_shows_an_example_that_a_grid_uses() -> None:
+    code = (ROOT / "experiments" / "ideas" / "squared_relu.py").read_text()
+    [shown] = re.findall(r"```python\n(.*?)```", (DOCS / "adding.md").read_text(), re.DOTALL)
+    assert code.endswith(shown)
+    assert "ideas/squared_relu.py" in (ROOT / "experiments" / "ideas.yaml").read_text()
+
+
+def test_the_page_on_ideas_has_the_models_modules_and_the_shapes_of_their_weights() -> None:
+    [tree] = re.findall(r"```text\nDiT(.*?)```", (DOCS / "adding.md").read_text(), re.DOTALL)
+    config = {"depth": 2, "width": 64, "heads": 4, "patch_size": 2}
+    shape = DATASETS["digits"].shape
+    assert shape is not None
+    model = DiT(ModelConfig.model_validate(config), shape)
+    children = [name for _, module in model.named_modules() for name, _ in module.named_children()]
+    assert {name for name in children if not name.isdecimal() and name not in tree} == set()
+    for name, weight in model.named_parameters():
+        assert " × ".join(map(str, weight.shape)) in tree, name
+
+
 def test_every_row_says_what_it_does() -> None:
     rows = [row for table in TABLES.values() for row in table.values()]
     assert all(row.does for row in rows)
@@ -63,9 +139,50 @@ def test_the_page_shows_an_extensions_rows_as_well() -> None:
     assert "log_scale" in done.stdout, done.stderr
 
 
+def test_the_pages_command_has_help() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mpdit.catalogue", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "EXTENSION" in done.stdout
+
+
 @pytest.mark.parametrize(
     "page", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda p: p.name
 )
 def test_links_lead_to_files(page: Path) -> None:
     targets = LINK.findall(page.read_text())
     assert [t for t in targets if not (page.parent / t).exists()] == []
+
+
+OTHER_WORDS = re.compile(
+    r"launch\.py [a-z]|python -m (analysis|mpdit\.(sample|evaluate|ema|data|official|catalogue))\b"
+)
+"""Commands that do the same as ``mpdit COMMAND``. ``torchrun -m mpdit.data`` has no such form."""
+
+
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), *sorted(DOCS.glob("*.[ms][dv]*"))],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_the_pages_write_each_command_as_mpdit(page: Path) -> None:
+    if page.name != "command.md":
+        assert OTHER_WORDS.findall(page.read_text()) == []
+
+
+@pytest.mark.parametrize("page", ["analysis.md", "api.md", "python.md"])
+def test_the_python_of_a_page_works(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(ROOT / "results" / "published" / "quickstart", results / "quickstart")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(style, "RC", dict(style.RC))
+    monkeypatch.setattr(style, "COLUMN", style.COLUMN)
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+    codes = [block for block in blocks if "mpdit.load(" not in block]  # needs a trained model
+    assert any("analysis.load(" in code for code in codes)
+    for code in codes:
+        exec(code, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
 import subprocess
@@ -10,17 +11,20 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import analysis
 from analysis import tables
 from mpdit import extensions
-from mpdit.catalogue import TABLES
+from mpdit.catalogue import TABLES, Dataset
 from mpdit.config import make_run
 from mpdit.disk.files import read_rows
 from mpdit.disk.rundir import RunDir
-from mpdit.errors import ConfigError
+from mpdit.errors import EXIT_FAILED, ConfigError
 from mpdit.grid.plan import Plan
+from mpdit.model import DiT
+from mpdit.modelconfig import ModelConfig
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, stored_plan, submit
 from tests.helpers import ROOT
@@ -147,7 +151,6 @@ def ideas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_kind_of_idea_is_trained_sampled_and_evaluated(ideas: Path) -> None:
     runs = {folder.name.partition("_s0")[0]: RunDir(folder) for folder in ideas.glob("*_s0-*")}
-    assert {*runs} == {"plain", "sigmoid", "log-scale", "min-snr", "half-stochastic", "stripes"}
     for run in runs.values():
         metrics = [row["metric"] for row in read_rows(run.path / "evaluation.jsonl")]
         assert {"FD-digits@40", "MD-digits@40"} <= set(metrics), run.name
@@ -156,6 +159,7 @@ def test_every_kind_of_idea_is_trained_sampled_and_evaluated(ideas: Path) -> Non
     assert used == {
         "plain": ["mean_distance"],
         "sigmoid": ["mean_distance", "sigmoid_attention"],
+        "squared-relu": ["mean_distance", "squared_relu"],
         "log-scale": ["log_scale", "mean_distance"],
         "min-snr": ["mean_distance", "min_snr"],
         "half-stochastic": ["mean_distance", "stochastic_ddim"],
@@ -164,6 +168,23 @@ def test_every_kind_of_idea_is_trained_sampled_and_evaluated(ideas: Path) -> Non
     for name, run in runs.items():
         copies = sorted(file.stem for file in (run.path / "extensions").iterdir())
         assert copies == used[name]
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_the_squared_relu_keeps_magnitude_with_mp_silu(normalized: bool) -> None:
+    flags = {"weight_normalization": normalized, "mp_silu": True, "squared_relu": True}
+    sizes = {"depth": 1, "width": 256, "heads": 4, "patch_size": 2}
+    extensions.load(IDEAS / "squared_relu.py")
+    model = DiT(ModelConfig.model_validate(sizes | flags), Dataset(1, 8, 10, "digits"))
+    extensions.unload("squared_relu")
+    mlp = model.blocks[0].mlp
+    assert mlp.act(torch.randn(1000, 256)).square().mean().sqrt().item() == pytest.approx(
+        1, rel=0.02
+    )
+    if normalized:
+        assert mlp(torch.randn(1000, 256)).square().mean().sqrt().item() == pytest.approx(
+            1, rel=0.1
+        )
 
 
 def test_the_report_shows_an_extensions_metric_and_executes_nothing(ideas: Path) -> None:
@@ -196,6 +217,18 @@ def test_a_finished_run_is_sampled_and_measured_again_with_its_own_copy(ideas: P
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
     assert {r["role"] for r in read_rows(run / "evaluation.jsonl")} >= {"run", "sweep"}
+
+
+def test_a_run_with_an_extension_is_exported_with_it_and_draws_its_own_samples(
+    ideas: Path, tmp_path: Path
+) -> None:
+    run = next(path for path in ideas.iterdir() if path.name.startswith("sigmoid"))
+    launch("export", run, tmp_path / "exported")
+    code = "import mpdit, numpy, sys; numpy.save(sys.argv[2], mpdit.load(sys.argv[1]).sample())"
+    for made, out in ((run, "run.npy"), (tmp_path / "exported", "exported.npy")):
+        command = [sys.executable, "-c", code, made, tmp_path / out]
+        subprocess.run(command, cwd=ROOT, check=True)
+    assert (tmp_path / "run.npy").read_bytes() == (tmp_path / "exported.npy").read_bytes()
 
 
 def test_two_processes_train_one_run_with_an_extension(tmp_path: Path) -> None:
@@ -300,6 +333,64 @@ def test_a_broken_extension_is_one_message_with_file_and_line(
     assert "\n" not in text
     assert f"{tmp_path / 'idea.py'}" + (f":{line}: " if line else "") in text
     assert {kind: list(table) for kind, table in TABLES.items()} == rows
+
+
+FAILING = """\
+from mpdit.catalogue import flag
+
+
+@flag("mine", code="x", does="")
+def change(model):
+    {}
+"""
+BODIES = ["model.blokcs", "model.forward = lambda *_: nothing_of_this_name"]
+"""The sixth line, which fails when the model is built, or when it is run."""
+
+
+@pytest.mark.parametrize(
+    ("body", "command"),
+    [*itertools.product(BODIES, [["plan"], ["submit"]]), (BODIES[0], ["submit", "--yes"])],
+)
+def test_an_idea_that_fails_is_one_message_with_its_file_and_line(
+    tmp_path: Path, body: str, command: list[str]
+) -> None:
+    grid = GRID.replace("sigmoid_attention", "mine")
+    file = write_grid(tmp_path, FAILING.format(body), grid)
+    words = [sys.executable, ROOT / "launch.py", *command, file, "--results", tmp_path / "results"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {tmp_path / 'idea.py'}:6: ")
+    assert done.stderr.endswith(" (variant x)\n")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_run_whose_idea_fails_records_its_file_and_line(tmp_path: Path) -> None:
+    grid = GRID.replace("sigmoid_attention", "mine")
+    run = RunDir(tmp_path / "run")
+    made = load_plan(write_grid(tmp_path, FAILING.format(BODIES[1]), grid))
+    run.write_config(made.runs[1].config)
+    done = subprocess.run([*RUN, str(run.path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    state = run.state()
+    assert state is not None
+    assert state.error is not None
+    assert state.error.startswith("extensions/idea.py:6: NameError: ")
+    assert "Traceback" in run.log.read_text()
+    assert done.stderr.splitlines()[-1].startswith(f"error: {run.path}/extensions/idea.py:6: ")
+
+
+def test_a_file_that_an_idea_does_not_find_is_told_with_the_ideas_line(tmp_path: Path) -> None:
+    grid = GRID.replace("sigmoid_attention", "mine")
+    run = RunDir(tmp_path / "study" / "run")
+    body = "model.forward = lambda *_: open('/nowhere/at/all')"
+    run.write_config(load_plan(write_grid(tmp_path, FAILING.format(body), grid)).runs[1].config)
+    done = subprocess.run([*RUN, str(run.path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == EXIT_FAILED
+    state = run.state()
+    assert state is not None
+    assert state.error is not None
+    assert "extensions/idea.py:6: FileNotFoundError: " in state.error
 
 
 def test_two_extensions_with_one_name_for_their_rows_are_one_message(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def refused(here: Path, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["plan", "experiments/quickstart.yaml"], ["status", "STUDY"]]
+    "words", [["--help"], ["plan", "experiments/fashion.yaml"], ["status", "STUDY"]]
 )
 def test_help_plans_and_states_do_not_wait_for_torch(words: list[str], tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text('{"runs": []}')
@@ -144,6 +144,24 @@ def test_a_plan_in_a_pipe_is_never_cut(here: Path) -> None:
     assert name in launch(here, "plan", "long.yaml").stdout
 
 
+@pytest.mark.parametrize("place", ["~nosuchuser/x", "~/x", "nowhere"])
+def test_plan_tells_that_the_data_is_not_here(here: Path, place: str) -> None:
+    done = launch(here, "plan", "grid.yaml", "--set", f"data.path={place}")
+    absolute = (here / os.path.expanduser(place)).absolute()  # noqa: PTH111
+    assert done.returncode == 0
+    assert f"there is no {absolute} here (data.path)" in done.stdout
+
+
+def test_plan_tells_that_the_extractors_weights_are_not_here(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(here / "none"))
+    done = launch(here, "plan", "grid.yaml", "--set", "evaluate.extractor=inception")
+    assert done.returncode == 0
+    assert str(here / "none") in done.stdout
+    assert str(here / "none") not in launch(here, "plan", "grid.yaml").stdout
+
+
 def test_plan_as_json_is_a_list_of_whole_runs(here: Path) -> None:
     runs = json.loads(launch(here, "plan", "grid.yaml", "--json").stdout)
     assert [run["seed"] for run in runs] == [0, 1, 0, 1]
@@ -192,6 +210,32 @@ def test_a_failed_run_is_named_with_its_log_and_can_be_tried_again(here: Path) -
     assert sorted(states(here)) == ["done", "done", "planned", "planned"]
 
 
+IDEA = """\
+from mpdit.catalogue import flag
+
+@flag("mine", code="x", does="")
+def change(model):
+    pass
+"""
+
+
+@pytest.mark.parametrize("edited", [[], ["idea.py"], ["grid.yaml"]])
+def test_a_retry_of_older_files_than_the_users_names_them_and_the_command_that_uses_them(
+    here: Path, edited: list[str]
+) -> None:
+    (here / "idea.py").write_text(IDEA)
+    grid = GRID.replace("{A: {}, B: {mp_silu: true}}", "{raises: {mine: true}}")
+    (here / "grid.yaml").write_text(f"extensions: [idea.py]\n{grid}")
+    sets = ["--set", "train.steps=9", "--results", "other"]
+    assert launch(here, "grid.yaml", "--wait", *sets).returncode == 1
+    for name in edited:
+        (here / name).write_text((here / name).read_text() + "# mended\n")
+    retried = launch(here, "retry", "other/s", "--wait").stdout.splitlines()
+    told = [line for line in retried if "changed since" in line]
+    assert [name for name in ("idea.py", "grid.yaml") if f" {name}." in "".join(told)] == edited
+    assert all(line.endswith(f"submit grid.yaml {' '.join(sets)}") for line in told)
+
+
 def test_more_memory_at_a_retry_is_for_what_failed_and_asks_nothing_of_the_others(
     here: Path,
 ) -> None:
@@ -233,7 +277,10 @@ def test_a_study_left_alone_goes_on_and_can_be_cancelled(here: Path) -> None:
     assert states(here)[1:] == ["queued"] * 3
     assert "left alone" in launch(here, "slow.yaml").stdout
     assert "stopped; 0 of 4 done, 1 interrupted, 3 planned" in launch(here, "cancel", "s").stdout
-    assert "nothing of s is running" in launch(here, "cancel", "s").stdout
+    assert "no run of s is running" in launch(here, "cancel", "s").stdout
+    retried = launch(here, "retry", "s").stdout
+    assert "nothing to submit; left alone: 1 interrupted, 3 planned" in retried
+    assert retried.splitlines()[-1].endswith("submit slow.yaml")
 
 
 def test_a_part_of_a_study_is_shown_held_released_and_cancelled(here: Path) -> None:
@@ -249,7 +296,7 @@ def test_a_part_of_a_study_is_shown_held_released_and_cancelled(here: Path) -> N
     assert [(run["variant"], run["state"]) for run in json.loads(part)] == [("B", "held")] * 2
     assert "0 of 2 done, 2 held" in launch(here, "status", "s", "--only", "B", "--watch").stdout
     assert "now 2 queued" in launch(here, "release", "s").stdout
-    assert "nothing of s (B) is held" in launch(here, "release", "s", "--only", "B").stdout
+    assert "no run of s (B) is held" in launch(here, "release", "s", "--only", "B").stdout
     assert "stopped; 0 of 2 done, 2 planned" in launch(here, "cancel", "s", "--only", "B").stdout
     assert states(here) == ["running", "queued", "planned", "planned"]
     logs = launch(here, "logs", "s", "--only", "*_s0-*")
@@ -319,7 +366,7 @@ import launch
     )
     assert done.returncode == 130, done.stderr
     assert "the runs keep their state" in done.stdout
-    assert "nothing of s is running" in launch(here, "cancel", "s").stdout
+    assert "no run of s is running" in launch(here, "cancel", "s").stdout
 
 
 def test_a_renamed_studys_runs_are_tried_again_where_they_are(here: Path) -> None:
@@ -344,7 +391,7 @@ def test_latents_can_be_planned_without_a_store_which_submit_says_how_to_make(
     data = "data: {name: latents, channels: 4, size: 16, classes: 10}"
     (here / "grid.yaml").write_text(GRID.replace("data: digits", data))
     assert launch(here, "plan", "grid.yaml").returncode == 0
-    assert "python -m mpdit.data encode IMAGES" in refused(here, "grid.yaml")
+    assert "data encode IMAGES" in refused(here, "grid.yaml")
 
 
 def test_set_values_are_kept_for_a_retry(here: Path) -> None:

@@ -72,7 +72,7 @@ def test_the_quickstart_goes_from_grid_to_table_in_ten_cells() -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like the repository's root, whose published quickstart was trained here."""
+    """A folder like the repository's root, whose published studies are one that is trained here."""
     root = tmp_path_factory.mktemp("root")
     shutil.copytree(ROOT / "notebooks", root / "notebooks")
     grid = root / "experiments" / "quickstart.yaml"
@@ -87,7 +87,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for run in load(root / "results/quickstart").runs["run"][::2]:  # one seed's
         folder = str(root / "results/quickstart" / run)
         python("-m", "mpdit.evaluate", folder, "--ema-std", "0.05", "0.1")
-    published.write(load(root / "results/quickstart"), root / "results/published/quickstart")
+    for name in ("quickstart", "tuned"):
+        published.write(load(root / "results/quickstart"), root / "results/published" / name)
     return root
 
 

@@ -16,7 +16,7 @@ from analysis.loading.load import load
 from analysis.report import terminal
 from mpdit import slurm
 from mpdit.catalogue.__main__ import main as list_catalogue
-from mpdit.disk.rundir import RunDir
+from mpdit.disk.rundir import RunDir, chosen_run, find_run
 from mpdit.errors import ConfigError
 from mpdit.evaluate import measure_again
 from mpdit.study.cluster import arrays
@@ -42,10 +42,11 @@ def test_the_commands_that_are_printed_name_their_folders_for_a_shell(tmp_path: 
     words = ["submit", "grid.yaml", "--results", ODD]
     first, *others = launch_here(tmp_path, *words)
     assert first.startswith("s: 1 run submitted")
-    printed = [shlex.split(line)[2:] for line in others]
-    assert printed == [["status", study, "--watch"], ["cancel", study]]
+    watch, cancel = (shlex.split(line) for line in others)
+    assert (watch[-3:], cancel[-2:]) == (["status", study, "--watch"], ["cancel", study])
+    assert "s" in subprocess.check_output(others[1], shell=True, cwd=tmp_path, text=True)
     *_, last = launch_here(tmp_path, *words, "--wait")
-    assert shlex.split(last.removeprefix("next:")) == ["python", "-m", "analysis", study]
+    assert shlex.split(last.removeprefix("next:"))[-2:] == ["report", study]
 
 
 def launch_here(folder: Path, *words: str) -> list[str]:
@@ -62,7 +63,7 @@ def test_a_message_that_names_a_command_quotes_its_folder(tmp_path: Path) -> Non
     with pytest.raises(ConfigError) as caught:
         measure_again(run)
     command = str(caught.value).partition("(")[2].removesuffix(")")
-    assert shlex.split(command) == ["python", "-m", "mpdit.run", str(run.path)]
+    assert shlex.split(command)[-2:] == ["run", str(run.path)]
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "bell\a", "escape\x1b[31m"])
@@ -99,6 +100,23 @@ def test_only_a_folder_with_a_config_is_taken_for_a_run(tmp_path: Path) -> None:
     assert done.process.wait(60) == 0
     assert submit(plan("seeds: 1"), tmp_path / "results", how).started == ()
     assert [status.name for status in survey(StudyDir(study))] == list(done.runs)
+
+
+def test_a_run_is_found_by_its_study_and_the_beginning_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    results = Path("results")
+    for study in ("one", "two"):
+        for run in plan("variants: {A: {}, B: {mp_silu: true}}").runs:
+            RunDir(results / study / run.name).write_config(run.config)
+    with pytest.raises(ConfigError, match=r"any of 2 runs: .* logs STUDY --only"):
+        find_run("A_s0", results)
+    with pytest.raises(ConfigError, match="there is no run 'three/A_s0'"):
+        find_run("three/A_s0", results)
+    for word in ("two/A_s0", "results/two/A_s0", str(tmp_path / "results" / "two" / "A_s0")):
+        (found,) = {find_run(word, results), chosen_run(word, results)}
+        assert (found.path.parent.name, found.name[:5]) == ("two", "A_s0-")
 
 
 def test_a_file_that_an_older_version_took_for_a_run_does_not_stop_the_status(

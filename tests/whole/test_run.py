@@ -12,6 +12,7 @@ from PIL import Image
 from mpdit.disk.files import read_rows
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import EXIT_BUSY, EXIT_FAILED, EXIT_USAGE
+from mpdit.runtime.session import Session
 from mpdit.sampling.sampleset import CAPTION_PIXELS
 from tests.helpers.images import class_folders
 from tests.helpers.interrupted import finish, fork, science_of, start
@@ -122,6 +123,13 @@ def test_an_empty_state_is_no_state(tiny_run: RunDir) -> None:
     assert tiny_run.state() is None
 
 
+def test_a_run_counts_its_interruptions_and_not_its_errors(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    Session(run).end(stopped="SIGTERM")
+    Session(run).end(error="ValueError: no")
+    assert Session(run).state.interruptions == 1
+
+
 def test_a_run_that_is_being_executed_is_left_alone(tiny_run: RunDir) -> None:
     with tiny_run.lease():
         assert tiny_run.is_leased()
@@ -137,16 +145,16 @@ def test_an_infinite_loss_stops_the_run_and_says_so(tmp_path: Path) -> None:
     run = make(tmp_path / "hot", train={"checkpoint_every": 3})
     # weights this large are what a diverged run comes to
     script = (
-        "import sys, torch, mpdit.run, mpdit.training.trainer as t; from pathlib import Path\n"
+        "import torch, mpdit.training.trainer as t; from mpdit.commandline.door import main\n"
         "build = t.build_model\n"
         "def broken(*a):\n"
         "    model = build(*a); torch.nn.init.constant_(model.final.linear.weight, 1e30)\n"
         "    return model\n"
         "t.build_model = broken\n"
-        "sys.exit(mpdit.run.main())"
+        "main()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(run.path)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", script, "run", run.path], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == EXIT_FAILED, done.stderr
     state = run.state()

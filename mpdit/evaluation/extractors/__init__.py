@@ -1,4 +1,4 @@
-"""The networks in whose features distances are taken."""
+"""The networks in whose features distances are measured."""
 
 from __future__ import annotations
 

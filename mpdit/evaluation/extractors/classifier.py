@@ -1,4 +1,4 @@
-"""A small convolutional classifier; its last hidden layer is where distances are taken.
+"""A small convolutional classifier; distances are measured in its last hidden layer.
 
 The weights beside this file were made by ``python -m mpdit.evaluation.extractors.train``, which
 also wrote the test accuracy into them.
@@ -56,7 +56,7 @@ class Classifier(FeatureNetwork):
 
 
 def weights_file(name: str) -> Path:
-    """Where the shipped weights of ``name`` (a data set's) lie."""
+    """The file of the shipped weights for the data set ``name``."""
     return Path(__file__).with_name(f"{name}.safetensors")
 
 

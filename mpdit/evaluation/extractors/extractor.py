@@ -1,4 +1,4 @@
-"""What every extractor is: 8-bit images → features and class logits."""
+"""The interface of extractors: 8-bit images → features and class logits."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from jaxtyping import Float32, Shaped, UInt8
 from torch import Tensor, nn
 
 from mpdit.errors import ConfigError, why_unloadable
+from mpdit.runtime.devices import float32_products
 
 
 class Features(NamedTuple):
     """A network's features and logits of images."""
 
     pooled: Float32[np.ndarray, "images features"]
-    """Where distances are taken."""
+    """The features in which distances are measured."""
     logits: Float32[np.ndarray, "images classes"]
 
     @classmethod
     def join(cls, parts: Iterable[Features]) -> Features:
-        """Those of all the images in several parts."""
+        """Join the features of several parts."""
         return cls(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
@@ -38,7 +39,7 @@ class FeatureNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class Extractor:
-    """A network with the hash of its weights (16 hex digits) and what it does to 8-bit images."""
+    """A network with the hash of its weights (16 hex digits) and its preprocessing of images."""
 
     name: str
     weights: str
@@ -56,7 +57,7 @@ class Extractor:
         """
         for batch in batches:
             images = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2)
-            with torch.no_grad():
+            with torch.no_grad(), float32_products():
                 found = self.network.look(images)
             yield Features(*(part.float().cpu().numpy() for part in found))
 
@@ -67,7 +68,7 @@ class Extractor:
 
 @contextmanager
 def reading_weights(file: Path, what: str) -> Iterator[None]:
-    """Turn any error of a file that holds something else into one message."""
+    """Turn any error from a file with other content into one message."""
     try:
         yield
     except Exception as error:  # it may fail anywhere

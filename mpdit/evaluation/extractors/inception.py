@@ -1,6 +1,6 @@
 """Inception v3 as TensorFlow's 2015 graph has it, the network of FID, through torch-fidelity.
 
-Its weights are never downloaded by a job: `mpdit.data.preflight` says where they lie.
+No job downloads its weights: `mpdit.data.preflight` finds their file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mpdit.data.latents import checksum
 from mpdit.evaluation.extractors.extractor import Extractor, FeatureNetwork, reading_weights
 
 LAYERS = ("2048", "logits_unbiased")
-"""What torch-fidelity takes for FID, KID and precision/recall, and for the Inception score."""
+"""torch-fidelity's layers for FID, KID and precision/recall, and for the Inception score."""
 
 
 class Inception(FeatureNetwork):
@@ -41,7 +41,7 @@ def load(file: Path, device: torch.device) -> Extractor:
         ConfigError: when they are not its weights.
     """
     with reading_weights(file, f"Inception's weights as torch-fidelity has them ({INCEPTION.url})"):
-        # torch-fidelity unpickles whatever the file holds: only tensors may come that far
+        # torch-fidelity unpickles any file, so only tensors may get there
         torch.load(file, map_location="meta", weights_only=True)
         network = Inception(file)
     return Extractor(

@@ -1,7 +1,7 @@
 """Train a shipped classifier: ``python -m mpdit.evaluation.extractors.train digits``.
 
-On the data set's train split; the accuracy on the test split, which took no part, goes into the
-file. The same command makes the same weights on one machine.
+It trains on the data set's train split, and records the accuracy on the test split in the file. On
+one machine the same command makes the same weights.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mpdit.runtime.randomness import generator
 
 
 class Recipe(NamedTuple):
-    """Passes over the data, AdamW's peak rate, and what depends on the images' size."""
+    """Passes over the data, AdamW's peak rate, and options that depend on the images' size."""
 
     epochs: int
     peak_rate: float

@@ -29,6 +29,8 @@ from mpdit.study.cluster import partitions
 from mpdit.study.studydir import StudyDir
 
 NOTICE_MIN = 10
+_OF_NODES = ("memory", "cpus", "gpus", "gpu_type", "nodes", "constraint")
+"""The keys that may ask for what no node has."""
 UNLIMITED_TIMEOUTS = 1_000_000
 """submitit counts timeouts; `Job` ends a run that makes no progress."""
 
@@ -121,7 +123,7 @@ def _limited(batches: Sequence[Batch], at_once: int | None, first: int = 0) -> l
 def check(
     resources: Mapping[str, Resources], max_parallel: int | None = None
 ) -> tuple[dict[str, Resources], int]:
-    """Check against the cluster what a `Submitter` will submit.
+    """Check with the cluster the jobs that a `Submitter` will submit.
 
     Returns:
         the resources of each run, with the partition's default time where they have none (submitit
@@ -141,8 +143,8 @@ def check(
         except slurm.NoRoomError:
             continue  # the runs wait until there is room
         except ConfigError as error:
-            if slurm.has_nodes(batch.resources.partition):  # else it rejects every job
-                raise ConfigError(_blamed(str(error), batch.resources)) from None
+            if slurm.has_nodes(batch.resources.partition):  # without nodes, it rejects every job
+                raise ConfigError(blamed(str(error), batch.resources)) from None
     return timed, slurm.largest_array()
 
 
@@ -152,12 +154,17 @@ def _rehearse(batch: Batch) -> None:
     slurm.rehearse([shlex.split(option)[0].replace(r"\\", "\\") for option in options])
 
 
-def _blamed(message: str, resources: Resources) -> str:
-    """The message of sbatch behind the places of the options that it names."""
+def blamed(message: str, resources: Resources) -> str:
+    """sbatch's message, preceded by the places where the options in it were written.
+
+    Of a job that fits no node, these are all options on a node's size.
+    """
+    fits_no_node = "node configuration" in message.lower()
     places = [
         resources.blame(key)
         for key in resources.origins
-        if re.search(
+        if (fits_no_node and key.removeprefix("extra.") in (*_OF_NODES, *OF_SIZE))
+        or re.search(
             rf"\b{re.escape(key.removeprefix('extra.').rstrip('s'))}", message, re.IGNORECASE
         )
     ]
@@ -168,8 +175,8 @@ def check_path(study: Path) -> None:
     """Check the study's folder, in which Slurm writes the tasks' logs.
 
     Raises:
-        ConfigError: when Slurm or submitit would take a part of the path for a pattern. Both would
-            have to be given it escaped, and in two ways.
+        ConfigError: when Slurm or submitit would read a part of the path as a pattern. They would
+            need it escaped in two different ways.
     """
     for sign in "%\\":
         if sign in str(study):
@@ -205,9 +212,9 @@ def preview(
 
 
 def notice_batch(resources: Resources) -> Batch:
-    """The small job of a notice: where and how the others run, but none of their size.
+    """The batch of the small job: with the partition and setup of the other jobs, not their size.
 
-    It has one GPU where Slurm rejects it without.
+    It has one GPU where Slurm rejects a job without a GPU.
     """
     where = {"partition", "account", "qos", "constraint", "setup", "python"}
     kept = Resources(
@@ -226,14 +233,14 @@ def notice_batch(resources: Resources) -> Batch:
 
 
 def new_job_name(study: StudyDir) -> str:
-    """A name of a submission's jobs that no other one has."""
+    """A name for a submission's jobs that no other submission has."""
     return f"{study.name}-{datetime.now():%m%d%H%M%S}-{secrets.token_hex(4)}"
 
 
 def script(
     batch: Batch, name: str, claim: Path, after: Sequence[str] = (), code: Path | None = None
 ) -> str:
-    """The script that sbatch is given; the job imports mpdit from ``code``.
+    """The script for sbatch; the job imports mpdit from ``code``.
 
     submitit 1.5 has no public way to make a script without submitting it, so this function uses
     private methods. No other code does.
@@ -282,14 +289,14 @@ def _executor(
     srun = [] if batch.ranks_per_node * (resources.nodes or 1) == 1 else ["--kill-on-bad-exit=1"]
     if asked["cpus_per_task"]:  # since Slurm 22.05, srun does not inherit it from sbatch
         srun.append(f"--cpus-per-task={asked['cpus_per_task']}")
-    if "export" in options:  # which is for the script; srun would pass on no more than that
+    if "export" in options:  # it is for the script; srun would pass on only these
         srun.append("--export=ALL")
     setup = [f"export {name}={shlex.quote(value)}" for name, value in used_variables().items()]
     setup += ["set -e", *resources.setup, "set +e"] if resources.setup else []
     executor.update_parameters(
         **{key: _escaped(value) for key, value in asked.items() if value is not None},
         setup=setup or None,
-        wckey=None,  # else it is submitit's own
+        wckey=None,  # else submitit sets its own
         job_name=name,
         time=batch.minutes,
         nodes=resources.nodes or 1,
@@ -304,5 +311,5 @@ def _executor(
 
 
 def _escaped(value: Any) -> Any:
-    """A text for sbatch, which takes a backslash for an escape also between single quotes."""
+    """Escape a text for sbatch, which reads a backslash as an escape even in single quotes."""
     return value.replace("\\", r"\\") if isinstance(value, str) else value

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 class Cause(NamedTuple):
     """``kind`` is ``timed out``, ``deadline``, ``out of memory``, ``node failed``, ``preempted``,
-    ``cancelled``, ``failed`` or '' (unknown); ``line`` is the line of the log that tells it, or the
-    last one."""
+    ``cancelled``, ``failed`` or '' (unknown); ``line`` is the line of the log that shows the cause,
+    or the last one."""
 
     kind: str
     line: str
@@ -43,7 +43,7 @@ _PATTERNS = {
 }
 """A stored error (`status.explain_end`) begins with its kind."""
 _NOT_STARTED = ("exit 0:53", "JobLaunchFailure", "launch failed requeued held")
-"""The node could not open the job's files, as where it does not see their folder."""
+"""Slurm's words for a node that could not open the job's files, such as without their folder."""
 
 _STATUS = re.compile(r"srun: error: .*: Exited with exit code \d+")
 

@@ -1,10 +1,10 @@
-"""One task of a Slurm array: it executes its runs side by side, each in a process of its own.
+"""One task of a Slurm array: it executes its runs side by side, each in its own process.
 
 submitit calls a `Job` in every process that srun starts. Slurm sends USR2 ahead of the time limit
-and at preemption; submitit then calls `Job.checkpoint` and requeues what it returns. A run that is
+and at preemption; submitit then calls `Job.checkpoint` and requeues its result. A run that is
 done or failed is released with a file ``<run>.exit``. A run that was stopped half-way is not
-released: the requeued job resumes it, and no other run. A run that somebody else has released
-(`cancel`, where a task has other runs too) is not started, or stopped.
+released: the requeued job resumes only such runs. A run that `cancel` has released, in a task that
+also has other runs, is stopped or not started.
 
 Slurm sends the signals to all processes of a step, so the runs' processes receive them too.
 """
@@ -44,16 +44,16 @@ LINGER_S = 900
 PEERS_S = 30
 """Seconds that the other processes of a run have to write their logs when one has died."""
 STALLS = 3
-"""Allocations in a row that may time out without progress; then the limit is too short."""
+"""The most allocations in a row that may time out without progress: the limit is too short."""
 EARLY_S = 60
 """Seconds by which Slurm may send the signal too early."""
 BUSY_S = 30
-"""Seconds between two tries of a run that another process holds."""
+"""Seconds between two attempts to start a run that another process holds."""
 BUSY_TRIES = 20
 RELEASED_S = 2
-"""Seconds between two looks at which runs of a shared task somebody else has released."""
+"""Seconds between two checks which runs of a shared task `cancel` has released."""
 INTERRUPTED = (EXIT_INTERRUPTED, -signal.SIGTERM, -signal.SIGUSR2)
-"""The exit statuses of a stopped run: its own, or the signal's before it could catch one."""
+"""The exit statuses of a stopped run: its own, or the signal's if it could not catch it yet."""
 
 
 @dataclass(eq=False)
@@ -78,7 +78,7 @@ class Job:
     stalls: int = 0
 
     def __post_init__(self) -> None:
-        # the values for a signal that comes before the runs are started
+        # used when a signal comes before the runs are started
         self._main = True  # only the main process is told to checkpoint
         self._began = float("inf")
         self._interrupted = self._failed = False
@@ -116,7 +116,7 @@ class Job:
         sys.exit(EXIT_FAILED if self._failed else EXIT_DONE)
 
     def checkpoint(self, names: Sequence[str]) -> DelayedSubmission:
-        """Stop the runs, which keep their state, and return what is to be requeued."""
+        """Stop the runs, which keep their state, and return the job to requeue."""
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a second one would requeue twice
         for child in self._children.values():
             child.terminate()
@@ -167,8 +167,8 @@ class Job:
             if code in INTERRUPTED:
                 self._interrupted |= not self._exit_file(run).exists()
             elif code == EXIT_BUSY:
-                # held by another process, or by an orphan that Slurm could not confirm as ended.
-                # If this process is the orphan, it stays busy: its next allocation has the run
+                # Another process holds the run, or an orphan that Slurm could not confirm as ended.
+                # If this task is itself the orphan, the run stays busy: a later allocation has it.
                 self._busy[run] += 1
                 if self._busy[run] < BUSY_TRIES:
                     self._due[run] = time.monotonic() + BUSY_S

@@ -1,4 +1,4 @@
-"""The Slurm tasks of a study's claimed runs: one squeue for all, one sacct for those gone."""
+"""The Slurm tasks of a study's claimed runs: one squeue for all, one sacct for ended tasks."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Placement:
     """The task of a claimed run: ``waiting``, ``running``, ``gone``, or ``unknown`` while Slurm has
     not answered.
 
-    ``reason`` is Slurm's reason of a waiting task; of a gone one it is the kind of its end
-    (`endings.Cause`), ``said`` the line of its log, and ``ended`` what Slurm's record says.
+    For a waiting task, ``reason`` is Slurm's reason. For a gone task, ``reason`` is the kind of its
+    end (`endings.Cause`), ``said`` the line of its log, and ``ended`` the state in Slurm's record.
     ``task`` is its id, ``elapsed`` seconds, ``since`` the time of its submission.
     """
 
@@ -77,13 +77,13 @@ class Scheduler:
         try:
             queued = slurm.queue([array.name for array in arrays])
         except ConfigError as error:
-            self.silence = str(error)  # and the last answer stays valid
+            self.silence = str(error)  # the last answer stays valid
             return
         self.silence = ""
         self._names = frozenset(array.name for array in arrays)
         self._known = {task.id: _placed(task) for task in queued}
         gone = {
-            task: claim
+            task: (claim, runs)
             for claim in claims
             for array in claim.arrays
             for task, runs in array.task_ids().items()
@@ -92,18 +92,24 @@ class Scheduler:
         if gone:
             self._explain(gone)
 
-    def _explain(self, gone: dict[str, Claim]) -> None:
-        """Find out how tasks ended: from sacct where it works, the controller, and their logs."""
+    def _explain(self, gone: dict[str, tuple[Claim, tuple[str, ...]]]) -> None:
+        """Find out how tasks ended: from sacct where it works, the controller, and their logs.
+
+        Slurm may forget a task that never started: the claim names those that were cancelled.
+        """
         records: dict[str, slurm.Ended] = {}
         for ask in (slurm.accounting, slurm.remembered):
             jobs = {task.partition("_")[0] for task in gone if task not in records}
             with suppress(ConfigError):
                 records |= (ask(jobs) if jobs else None) or {}
-        for task, claim in gone.items():
+        cancelled = {claim.file: claim.cancelled_runs() for claim, _ in gone.values()}
+        for task, (claim, runs) in gone.items():
             record = records.get(task, slurm.Ended(state="", nodes=""))
             # all allocations of a requeued job append to one log
             said = tail(claim.task_log(task)).rpartition("Starting with JobEnvironment")[2]
             kind, line = classify(record.state, said, record.detail)
+            if not record.state and not kind and not cancelled[claim.file].isdisjoint(runs):
+                kind = "cancelled"
             ended = ", ".join(filter(None, (record.state, record.detail)))
             self._known[task] = Placement("gone", task, kind, record.nodes, said=line, ended=ended)
 

@@ -1,7 +1,7 @@
 """Submit batches of runs to Slurm, as many tasks as it accepts.
 
 Where a limit on the number of jobs is reached, Slurm refuses a whole array. The array is then
-halved until a part is accepted, which finds the room on any cluster, whatever sets the limit.
+halved until a part is accepted. This finds the room on any cluster, for any kind of limit.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from mpdit.study.claims import JobArray
 from mpdit.study.cluster.arrays import (
     UNLIMITED_TIMEOUTS,
     Batch,
+    blamed,
     make_batches,
     new_job_name,
     notice_batch,
@@ -38,18 +39,18 @@ from mpdit.text import count
 class Submitter:
     """One submission to Slurm. Create and use it under the study's lock.
 
-    Its claim holds the runs of each array from before sbatch is called until they end. An array
-    whose sbatch failed without Slurm's answer stays claimed, and `reconcile` finds out.
+    Its claim holds the runs of each array from before sbatch is called until they end. If sbatch
+    fails without Slurm's answer, the array stays claimed until `reconcile` finds it or not.
 
     Attributes:
         command: executes one run, given its folder as last argument.
         code: the folder that the jobs import mpdit from; None for the installed package.
-        small: the work of the small job that continues the study. It is submitted by itself where
-            runs have to wait.
+        small: the work of the small job that continues the study. `submit` submits it where runs
+            have to wait.
         continues: whether a small job continues the study, this submission's or an earlier one's.
         small_name: the name of the small job of this submission, '' without one.
         jobs: Slurm's ids of the arrays that it has accepted.
-        said: what sbatch said beside them.
+        said: other lines that sbatch printed.
         limit: Slurm's name of the limit that it has reached, '' where all runs were accepted.
     """
 
@@ -117,7 +118,7 @@ class Submitter:
                     )
                 except slurm.NoRoomError as error:
                     if not self.limit and self.small is not None and not self.continues:
-                        with suppress(ConfigError):  # before parts of the array fill the room
+                        with suppress(ConfigError):  # before parts of the array take all room
                             self.follow_up(own, [], waiting.AGAIN)
                     self.limit = error.limit
                     full.add(limited)
@@ -135,12 +136,12 @@ class Submitter:
                 broken.add(index)
 
     def _make_room(self) -> bool:
-        """Cancel the small job where it has taken the only room: it would wait for itself.
+        """Cancel the small job where it takes the only room: it would wait for runs without room.
 
-        `MaxJobCount` counts a cancelled job for some minutes, so there it stays.
+        Under `MaxJobCount` it stays, as that limit counts a cancelled job for some minutes.
 
         Returns:
-            whether there was one to cancel.
+            whether it was cancelled.
         """
         others = (claim for claim in self.study.claims() if claim.cluster == "slurm")
         if not self.small_name or self.limit == "MaxJobCount" or any(c.arrays for c in others):
@@ -167,7 +168,8 @@ class Submitter:
                 append_row(self.file, {"array": index, "job": None})
             done = count(len(self.jobs), "array")
             there = f"{done} submitted before that; " if self.jobs else ""
-            raise ConfigError(f"{error} ({there}submit again to add the missing runs)") from None
+            said = blamed(str(error), batch.resources)
+            raise ConfigError(f"{said} ({there}submit again to add the missing runs)") from None
         append_row(self.file, {"array": index, "job": job})
         self.jobs.append(job)
         return JobArray(name, batch.tasks, job)

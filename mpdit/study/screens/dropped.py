@@ -12,7 +12,7 @@ from mpdit.text import Paint
 
 
 def still_active(study: StudyDir, outside: Collection[str]) -> list[RunStatus]:
-    """Those of the runs outside the grid that run or wait."""
+    """The runs outside the grid that run or wait."""
     found = survey(study, outside) if outside else []
     return [status for status in found if status.is_pending]
 

@@ -1,4 +1,4 @@
-"""Print the logs of runs, or their Slurm tasks' logs while they have none."""
+"""Print the logs of runs, and their Slurm tasks' logs where those tell why a run ended."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mpdit.disk.rundir import RunDir
 from mpdit.errors import ConfigError
 from mpdit.study.claims import read_claim
 from mpdit.study.cluster.scheduler import ASK_S, Scheduler
+from mpdit.study.runprocess import tail
 from mpdit.study.status import WAITING, RunStatus, survey
 from mpdit.study.studydir import StudyDir
 
@@ -19,9 +20,9 @@ POLL_S = 0.5
 
 
 def show_logs(study: StudyDir, names: Sequence[str], out: TextIO, follow: bool) -> list[str]:
-    """Copy the logs of runs to ``out``, and with ``follow`` what is added until the runs end.
+    """Copy the logs of runs to ``out``, and with ``follow`` new lines until the runs end.
 
-    With several runs, a line names the run wherever the text of another one begins.
+    With several runs, a line names the run whenever the text changes to another run.
 
     Returns:
         why runs have no log, one line for each.
@@ -36,6 +37,9 @@ def show_logs(study: StudyDir, names: Sequence[str], out: TextIO, follow: bool) 
             reason = f"{name} has not written a log yet{_waits(statuses.get(name))}"
             if run.log.exists():
                 copier.copy(run, run.log)
+                task = None if name in active else _task_log(study, run)
+                if task is not None and _tells_more(task, run, statuses.get(name)):
+                    copier.copy(run, task, ": the job's own output")
             elif not follow or name not in active:
                 if name not in active and (task := _task_log(study, run)) is not None:
                     copier.copy(run, task)
@@ -50,14 +54,14 @@ def show_logs(study: StudyDir, names: Sequence[str], out: TextIO, follow: bool) 
 
 
 def _statuses(study: StudyDir, names: Sequence[str], scheduler: Scheduler) -> dict[str, RunStatus]:
-    """The runs that study.json lists, none where it is damaged: logs can be read without."""
+    """The runs in study.json; none where it is damaged, as logs can be read without it."""
     with suppress(ConfigError):
         return {status.name: status for status in survey(study, names, scheduler)}
     return {}
 
 
 class _Copier:
-    """Copies what files have gained since they were last copied."""
+    """Copies the text that was added to files since the last copy."""
 
     def __init__(self, out: TextIO, several: bool) -> None:
         self.out = out
@@ -65,13 +69,14 @@ class _Copier:
         self.positions: dict[Path, int] = {}
         self.last = ""
 
-    def copy(self, run: RunDir, file: Path) -> None:
-        """Copy what is new in a file of a run."""
+    def copy(self, run: RunDir, file: Path, what: str = "") -> None:
+        """Copy the new text of a run's file; ``what`` describes a second file of the run."""
         with file.open(errors="replace", newline="\n") as log:
             log.seek(self.positions.get(file, 0))
-            if (text := log.read()) and self.several and run.name != self.last:
-                self.out.write(f"==> {run.name} <==\n")
-                self.last = run.name
+            shown = run.name + what
+            if (text := log.read()) and (self.several or what) and shown != self.last:
+                self.out.write(f"==> {shown} <==\n")
+                self.last = shown
             self.out.write(text)
             self.out.flush()
             self.positions[file] = log.tell()
@@ -85,6 +90,14 @@ def _task_log(study: StudyDir, run: RunDir) -> Path | None:
         if task is not None and claim.task_log(task).exists():
             return claim.task_log(task)
     return None
+
+
+def _tells_more(task: Path, run: RunDir, status: RunStatus | None) -> bool:
+    """Whether a task's log is newer than the run's, which does not have the run's error."""
+    if status is None or status.state not in ("failed", "lost"):
+        return False
+    is_newer = task.stat().st_mtime > run.log.stat().st_mtime
+    return is_newer and (status.error is None or status.error not in tail(run.log))
 
 
 def _waits(status: RunStatus | None) -> str:

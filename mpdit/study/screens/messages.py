@@ -29,7 +29,7 @@ def doubtful_bill(part: Plan, results: Path) -> tuple[str, Sequence[str]]:
 
 
 def announcement(submission: Submission, paint: Paint) -> Iterator[str]:
-    """What was submitted, and what was left alone."""
+    """Lines on the runs that were submitted, and on the runs that were left alone."""
     name = paint(submission.study.name, "bold")
     left = f"; left alone: {tally(submission.left, paint)}" if submission.left else ""
     if submission.started or submission.waiting:
@@ -37,7 +37,7 @@ def announcement(submission: Submission, paint: Paint) -> Iterator[str]:
         place = f", {_place(submission)}" if submission.started else ""
         yield f"{name}: {runs} submitted{place}{left}"
         yield from _waiting(submission, paint)
-        causes = Counter(filter(None, (status.cause for status in submission.started)))
+        causes = Counter(filter(None, (status.cause_told for status in submission.started)))
         if causes:
             yield f"  before: {', '.join(f'{n:,} {cause}' for cause, n in causes.items())}"
     else:
@@ -70,17 +70,17 @@ def _place(submission: Submission) -> str:
 
 
 def held_lines(done: Changed, nothing: str, paint: Paint) -> Iterator[str]:
-    """What was held or released, and what was not."""
+    """Lines on the runs that were held or released, and on the runs that were not."""
     yield f"now {tally(done.runs, paint)}" if done.runs else nothing
     if any(status.state == "planned" for status in done.runs):
         yield "  planned runs are in no queue: submit starts them"
     if done.shared:
         shared = shortlist(done.shared, LISTED)
-        yield paint(f"  unchanged, as their jobs have runs that were not named: {shared}", "yellow")
+        yield paint(f"  unchanged, because their jobs also have other runs: {shared}", "yellow")
 
 
 def dry_run(part: Plan, results: Path, how: Execution) -> Iterator[str]:
-    """Show what would be submitted; nothing is written.
+    """Show the jobs or runs that would be submitted, without writing anything.
 
     Raises:
         ConfigError: when Slurm would reject a job.

@@ -1,13 +1,14 @@
-"""A plan as lines of text: its runs, what was left out or merged, and the cost."""
+"""A plan as lines of text: its runs, the excluded and merged runs, and the cost."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
-from mpdit.catalogue import FLAGS, PAPERS_FLAGS
+from mpdit.catalogue import EXTRACTORS, FLAGS, PAPERS_FLAGS
 from mpdit.catalogue.flags import code_of
 from mpdit.config import DEFAULTS, known_keys
+from mpdit.errors import ConfigError
 from mpdit.grid.exclusions import yaml_text
 from mpdit.grid.plan import Plan, PlannedRun
 from mpdit.grid.resources import Resources
@@ -15,15 +16,14 @@ from mpdit.grid.settings import SIZE_KEYS, shortest
 from mpdit.grid.site import unused_variables
 from mpdit.modelconfig import PRESETS
 from mpdit.study.cost import Bill
-from mpdit.text import Paint, align, count, shortlist
+from mpdit.text import Paint, align, count, expanded, shortlist
 
 LISTED = 5
 ALIASES = 3
 
 
 def plan_lines(plan: Plan, bill: Bill, paint: Paint) -> Iterator[str]:
-    """One line a run with the columns that differ, then what was left out or merged, and the
-    cost."""
+    """One line a run with the columns that differ, then excluded and merged runs, and the cost."""
     runs = plan.runs
     total = sum(run.config.train.steps for run in runs)
     yield paint(plan.study, "bold") + (plan.grid.description and f"  {plan.grid.description}")
@@ -32,7 +32,9 @@ def plan_lines(plan: Plan, bill: Bill, paint: Paint) -> Iterator[str]:
     factors = [count(variants, "variant")]
     factors += [count(tuned, "tuned setting")] if tuned > 1 else []
     factors += [count(len({run.seed for run in runs}), "seed")]
-    yield f"{count(len(runs), 'run')}: {', '.join(factors)}; {total:,} training steps in all"
+    until, in_all = (" up to this stage", "") if plan.grid.is_staged else ("", " in all")
+    summary = f"{count(len(runs), 'run')}{until}: {', '.join(factors)}"
+    yield f"{summary}; {total:,} training steps{in_all}"
     yield ""
     columns = _columns(plan)
     numbers = [("parameters", [f"{run.parameters:,}" for run in runs])]
@@ -46,8 +48,8 @@ def plan_lines(plan: Plan, bill: Bill, paint: Paint) -> Iterator[str]:
     for cells in body:
         yield "  ".join(cells)
     if any(title == "flags" for title, _ in columns):
-        added = {flag for run in runs for flag in run.config.model.added_flags}
-        legend = ", ".join(f"{code_of(flag)} {flag}" for flag in (*PAPERS_FLAGS, *sorted(added)))
+        on = dict.fromkeys(flag for run in runs for flag in run.config.model.flags)
+        legend = ", ".join(f"{code_of(flag)} {flag}" for flag in on)
         yield paint(f"flags: {legend}", "dim")
     yield from _left_out(plan, paint)
     yield from fraction_lines(plan, paint)
@@ -58,9 +60,29 @@ def plan_lines(plan: Plan, bill: Bill, paint: Paint) -> Iterator[str]:
         yield from (f"  {line}" for line in resources)
     if plan.defaults < DEFAULTS:
         yield ""
-        yield paint("older defaults, with which this study began: docs/training.md", "yellow")
+        yield paint("this study keeps the older defaults it began with: docs/training.md", "yellow")
+    paths = dict.fromkeys(run.config.data.path for run in runs)
+    for place in [expanded(path).absolute() for path in paths if path]:
+        if not place.exists():
+            yield ""
+            yield paint(f"there is no {place} here (data.path)", "yellow")
+    for line in _absent_weights(runs):
+        yield ""
+        yield paint(line, "yellow")
     yield ""
     yield from bill.lines()
+
+
+def _absent_weights(runs: Sequence[PlannedRun]) -> Iterator[str]:
+    """Where an extractor's weights are not here: what `submit` would say of them."""
+    for evaluate in dict.fromkeys(run.config.evaluate for run in runs):
+        if EXTRACTORS.find(evaluate.extractor).weights is not None:
+            from mpdit.data.preflight import weights_file  # it imports numpy
+
+            try:
+                weights_file(evaluate)
+            except ConfigError as error:
+                yield str(error)
 
 
 def _relative_sizes(runs: Sequence[PlannedRun]) -> list[str]:
@@ -107,7 +129,7 @@ def _flags(run: PlannedRun) -> str:
 
 def resource_lines(runs: Sequence[Resources]) -> Iterator[str]:
     """One line for each value that was given: the key, the value, and where it comes from."""
-    shared = Counter(map(id, runs))  # the runs of a variant have theirs in common
+    shared = Counter(map(id, runs))  # the runs of a variant share one object
     counts: Counter[tuple[str, str, str]] = Counter()
     for resources in {id(resources): resources for resources in runs}.values():
         counts.update(dict.fromkeys(resources.rows(), shared[id(resources)]))
@@ -117,6 +139,12 @@ def resource_lines(runs: Sequence[Resources]) -> Iterator[str]:
         number = counts[row]
         part = f"  ({number:,} of {count(len(runs), 'run')})" if number < len(runs) else ""
         yield f"{'  '.join(cells).rstrip()}{part}"
+    shared_by = max((run.runs_per_job / run.gpus for run in runs if run.gpus), default=0)
+    if shared_by > 1:
+        yield (
+            f"{shared_by:.2g} runs share a GPU: without CUDA's MPS they take turns on it, and its "
+            "compute mode has to be default (docs/slurm.md)"
+        )
     if unused := unused_variables():
         yield f"not used, as submission sets these options itself: {', '.join(unused)}"
 
@@ -139,7 +167,7 @@ def _left_out(plan: Plan, paint: Paint) -> Iterator[str]:
 
 
 def fraction_lines(plan: Plan, paint: Paint) -> Iterator[str]:
-    """What a fraction of a grid can estimate, how well, and what is confounded."""
+    """The effects that a fraction of a grid can estimate, how well, and which are confounded."""
     if plan.fraction is None:
         return
     found, factors = plan.fraction.found, plan.fraction.factors
@@ -157,9 +185,9 @@ def fraction_lines(plan: Plan, paint: Paint) -> Iterator[str]:
             span = f"{min(ratios):.2f} to {max(ratios):.2f}"
             yield f"  standard errors of {what}: {span} times those of the whole grid"
     if found.effects == "two-way":
-        yield "  effects of three factors or more are taken to be zero"
+        yield "  effects of three factors or more are assumed to be zero"
     else:
-        yield "  interactions are taken to be zero. What a main effect contains of them:"
+        yield "  interactions are assumed to be zero. Each main effect includes (share):"
     for term, aliases in found.aliases.items():
         parts = [f"{name(other)} ({share:.2f})" for other, share in aliases]
         yield paint(f"    {name(term)}: {shortlist(parts, ALIASES) or 'nothing'}", "dim")

@@ -21,7 +21,7 @@ LISTED = 5
 def stage_lines(
     stage: Stage | None, statuses: Sequence[RunStatus], retry: str, paint: Paint
 ) -> Iterator[str]:
-    """Where a staged study stands, and the runs that hold it up; nothing without stages.
+    """The stage of a staged study, and the failed runs that block it; nothing without stages.
 
     Args:
         retry: the command that runs them again.
@@ -32,8 +32,9 @@ def stage_lines(
     pending = {run.id for run in stage.pending}
     ended = [s for s in statuses if s.id in pending and s.state in ("failed", "lost")]
     if ended:
+        were = "were" if len(ended) > 1 else "was"
         yield paint(
-            f"  held up by {count(len(ended), 'run')} that failed or was lost: {retry}", "red"
+            f"  blocked by {count(len(ended), 'run')} that failed or {were} lost: {retry}", "red"
         )
 
 
@@ -76,7 +77,7 @@ def forecast_lines(plan: Plan, stage: Stage | None, study: StudyDir, paint: Pain
     yield f"  in all at least {needs(found.least)}"
     yield f"         at most {needs(found.most)}"
     if declared.looks:
-        how = "where nothing is known yet, half of the open comparisons end at each look"
+        how = "assuming that half of the open comparisons end at each look without results"
         yield f"        expected {needs(found.expected)} ({how})"
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from mpdit.disk.rundir import share_done
 from mpdit.study.status import COLOURS, FRESH_S, RunStatus, summary, tally
-from mpdit.text import Paint, align, bar, duration, one_line
+from mpdit.text import Paint, align, bar, count, duration, one_line
 
 NO_ROOM = "waiting until Slurm has room"
 TROUBLED = ("failed", "lost", "unreadable")
+_FOLDERS = re.compile(r"(?<!\S)/(?:[^/\s:]+/)+")
+"""The folders of an absolute path: the reason after them matters more."""
 MANY = 40
 """A status lists all runs up to this many."""
 
@@ -41,16 +45,15 @@ def time_left(seconds: float | None) -> str:
 
 
 def progress(status: RunStatus) -> float:
-    """The fraction of a run that is done; training counts for nine tenths."""
+    """The fraction of a run that is done (`mpdit.disk.rundir.share_done`)."""
     if status.state == "done":
         return 1.0
-    fraction = status.step / status.steps if status.steps else 0.0
-    return {"train": 0.9 * fraction, "sample": 0.9 + 0.08 * fraction}.get(status.stage, 0.98)
+    stage = "evaluate" if status.stage == "done" else status.stage
+    return share_done(stage, status.step, status.steps)
 
 
 def status_lines(statuses: Sequence[RunStatus], paint: Paint) -> Iterator[str]:
-    """A table of all runs, or where they are many of those running, failed, lost or
-    interrupted."""
+    """A table of all runs, or of many only the running, failed, lost and interrupted runs."""
     shown = list(statuses) if len(statuses) <= MANY else _interesting(statuses)
     if shown:
         right = [False, False, False, True, False, True, True, True, True, False]
@@ -100,13 +103,21 @@ def trouble(status: RunStatus, paint: Paint) -> str:
     return paint(f"{status.name} {status.state}: {reason}", COLOURS[status.state])
 
 
+def finished(status: RunStatus) -> str:
+    """The time of a done run's last start, and how often it was interrupted before."""
+    after = f" in {duration(status.seconds)}" if status.seconds else ""
+    before = f" after {count(status.interruptions, 'interruption')}" if status.interruptions else ""
+    return f"finished{after}{before}"
+
+
 def _attempts(status: RunStatus) -> str:
     """Each earlier attempt: why it failed, and the resources that it had."""
     told = []
     for attempt in status.attempts:
         minutes = attempt["time"] and duration(60 * attempt["time"])
         had = ", ".join(filter(None, (minutes, attempt["memory"])))
-        told.append(one_line(attempt["error"], 60) + (f" (with {had})" if had else ""))
+        error = _FOLDERS.sub("…/", attempt["error"])
+        told.append(one_line(error, 120) + (f" (with {had})" if had else ""))
     return "; ".join(told)
 
 
@@ -127,5 +138,5 @@ def _note(status: RunStatus) -> str:
     if status.state == "lost":
         notes.append("its process is gone")
     if status.state == "done" and status.seconds:
-        notes.append(f"finished in {duration(status.seconds)}")
+        notes.append(finished(status))
     return "; ".join(notes)

@@ -1,8 +1,7 @@
-"""Submit and follow runs in a terminal: what is asked, shown and concluded."""
+"""Submit and follow runs in a terminal: the question, the progress, the result."""
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -12,19 +11,21 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from mpdit.errors import ConfigError
 from mpdit.grid.plan import Plan
+from mpdit.invocation import typed
 from mpdit.study.advance import stage_on_disk
 from mpdit.study.choosing import outside as runs_outside
+from mpdit.study.screens.codelines import LISTED, changed_files
 from mpdit.study.screens.dropped import active_lines, still_active
 from mpdit.study.screens.messages import announcement, doubtful_bill
 from mpdit.study.screens.plantable import grid_changes, unmatched
-from mpdit.study.screens.program import command, program
+from mpdit.study.screens.program import command, resubmit
 from mpdit.study.screens.stagelines import stage_lines
 from mpdit.study.screens.watch import follow, outcome
 from mpdit.study.status import RunStatus, survey
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, Submission, check_plan
 from mpdit.study.submission import submit as start
-from mpdit.text import painter, shell_line
+from mpdit.text import painter, shortlist
 
 if TYPE_CHECKING:  # numpy takes longer than a plan
     from mpdit.grid.stages import Stage
@@ -82,23 +83,31 @@ def submit(
 
 
 def _is_over(statuses: list[RunStatus], stage: Stage | None) -> bool:
-    """Whether the runs are done; of a staged study, whether it needs no more."""
+    """Whether the runs are done; for a staged study, whether it needs no more runs."""
     if stage is not None:
         return stage.is_over
     return all(status.state == "done" for status in statuses)
 
 
 def _announce(submission: Submission, whole: Plan) -> None:
-    """Print what was submitted and what was not, and what changed in the grid."""
+    """Print the submitted runs, the other runs, and the changes of the grid."""
     study = submission.study
     changed = changes(study, whole, submission.new, submission.dropped)
     print(*announcement(submission, painter()), *unmatched(whole, painter()), *changed, sep="\n")
+    again = resubmit(study, whole.grid.set_texts)
+    if files := changed_files(submission, whole):
+        print(
+            f"  changed since the last submission: {shortlist(files, LISTED)}. A retry uses the "
+            f"submitted copies; to use the new ones:  {again}"
+        )
+    if any(status.state == "planned" for status in submission.left):
+        print(f"  to start or resume planned and interrupted runs:  {again}")
     if any(status.state == "held" for status in submission.left):
         print(f"  to start the held runs:  {command('release', study)}")
 
 
 def changes(study: StudyDir, whole: Plan, new: Sequence[str], dropped: Sequence[str]) -> list[str]:
-    """What a grid has gained and lost, and how to cancel what still runs of the lost."""
+    """Lines on the runs that a grid gained and lost, and how to cancel lost runs that still run."""
     outside = runs_outside(study, whole)
     active = still_active(study, outside)
     lost = {status.name for status in active}
@@ -122,10 +131,9 @@ def _conclude(
     elif any(status.state == "held" for status in statuses):
         print(f"to start the held runs:  {command('release', study)}")
     elif not _is_over(statuses, stage):
-        print(f"to resume:  {program(*sys.argv[1:])}")
+        print(f"to resume:  {typed(*sys.argv[1:])}")
     else:
-        analyse = shell_line("python", "-m", "analysis", os.path.relpath(study.path))
-        print(paint(f"next:  {analyse}", "dim"))
+        print(paint(f"next:  {command('report', study)}", "dim"))
 
 
 def _interrupt(_number: int, _frame: Any) -> NoReturn:

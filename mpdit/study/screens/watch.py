@@ -12,6 +12,7 @@ from mpdit.study.cluster.scheduler import ASK_S, Scheduler
 from mpdit.study.feed import feed, wants
 from mpdit.study.screens.statustable import (
     TROUBLED,
+    finished,
     overview,
     progress,
     status_lines,
@@ -24,8 +25,8 @@ from mpdit.text import Paint, count, duration, fit, one_line, terminal
 
 POLL_S = 0.5
 FEED_S = (5.0, 300.0)
-"""Seconds between two tries to submit what waits: after a run has ended, and at most. Slurm counts
-a task for some seconds after its run has ended, so the pause begins small and doubles."""
+"""The first and the longest pause in seconds between two attempts to submit waiting runs. Slurm
+counts a task for some seconds after its run has ended, so the pause begins small and doubles."""
 PAUSE_S = 2.0
 """The longest pause in seconds between two updates, however long reading the study takes."""
 REPORT_S = 15.0
@@ -42,7 +43,7 @@ def follow(
     `feed.feed`.
 
     Args:
-        names: the runs; None for all of a staged study, those of later stages too.
+        names: the runs; None: all runs of a staged study, including later stages.
 
     Returns:
         the final state of each run.
@@ -79,9 +80,9 @@ class _Feeder:
         self.pause = 0.0
 
     def attend(self, statuses: list[RunStatus], *, ended: bool) -> list[str]:
-        """Feed the study if there may be room or something to retry; say what came of it.
+        """Feed the study if there may be room or a run to retry; return lines on the result.
 
-        With ``ended`` also where no run is active, as another stage may come next.
+        With ``ended``, feed it also where no run is active: another stage may come next.
         """
         is_next = ended and not any(status.is_active for status in statuses)
         seen = Counter(status.state for status in statuses)
@@ -95,7 +96,7 @@ class _Feeder:
         try:
             fed = feed(self.study)
         except (ConfigError, OSError) as error:
-            return [f"cannot submit what waits: {error}"]
+            return [f"cannot submit the waiting runs: {error}"]
         return [f"{count(len(submission.started), 'run')} more submitted" for submission in fed]
 
 
@@ -111,14 +112,15 @@ class _Display:
     def __exit__(self, *_: object) -> None: ...
 
     def left(self, statuses: list[RunStatus]) -> float | None:
-        """Seconds left at the pace since the first look, None while that is unknown.
+        """Seconds left at the pace since the first update, None while that is unknown, and when
+        all runs are done.
 
         Never less than the slowest run has left by its own estimate.
         """
         behind = sum(map(progress, statuses))
         self.first = behind if self.first is None else self.first
         seconds, gained = time.monotonic() - self.began, behind - self.first
-        if gained <= 0 or seconds < 5:
+        if gained <= 0 or seconds < 5 or behind == len(statuses):
             return None
         slowest = max((status.eta or 0 for status in statuses), default=0)
         return max(slowest, seconds / gained * (len(statuses) - behind))
@@ -169,9 +171,12 @@ class _Lines(_Display):
         self.reported = self.began
 
     def show(self, statuses: list[RunStatus]) -> None:
+        if self.before and (fresh := sum(s.name not in self.before for s in statuses)):
+            self.report(f"the next stage needs {count(fresh, 'more run')}")
         for status in statuses:
-            changed = status.state != self.before.get(status.name)
-            if changed and (self.before or status.state == "running"):
+            before = self.before.get(status.name)
+            is_new = before is None and status.state == "planned"
+            if status.state != before and not is_new and (self.before or status.state == "running"):
                 self.event(status)
         self.before = {status.name: status.state for status in statuses}
         left = self.left(statuses)
@@ -189,10 +194,11 @@ class _Lines(_Display):
                 on = f" on {status.where}" if status.job and status.where else ""
                 self.report(f"{status.name} started{at}{on}")
             case "done":
-                after = f" in {duration(status.seconds)}" if status.seconds else ""
-                self.report(f"{status.name} finished{after}")
+                self.report(f"{status.name} {finished(status)}")
             case "failed":
                 self.report(f"{status.name} failed: {one_line(status.error or '')}")
+            case "planned" if not status.has_begun and self.before.get(status.name) != "running":
+                self.report(f"{status.name} was not started")
             case "planned" | "lost":
                 self.report(f"{status.name} stopped at {status.stage} {status.step:,}")
 
