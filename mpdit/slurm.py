@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ calls: Counter[str] = Counter()
 
 PATIENCE_S = 40
 """Seconds until a command is killed; Slurm's own timeouts are 9 to 20 s."""
+ASK_AGAIN_S = 2
+"""Seconds between two attempts of a job to requeue itself."""
 LOOK_BACK = "now-30days"
 """`find_jobs` ignores jobs that ended before this."""
 
@@ -37,7 +40,9 @@ _UNREACHABLE = "Unable to contact slurm controller"
 _NO_ROOM = re.compile(r"SubmitJob|retrying|temporarily unavailable")
 """The names of all limits on the number of jobs (``AssocMaxSubmitJobLimit``), and what sbatch
 prints before it waits, for up to two minutes, until the controller has room (``MaxJobCount``)."""
-_UNHEARD = re.compile(r"timed out|timeout|contact|connect|communicat|socket|zero bytes", re.I)
+_UNHEARD = re.compile(
+    "timed out|timeout|contact|connect|communicat|socket|zero bytes|unexpected message", re.I
+)
 _OVER = ("PENDING", "COMPLETING")
 _UNENDED = ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING")
 
@@ -214,6 +219,28 @@ def release(ids: Collection[str]) -> None:
     """Release held jobs or single tasks."""
     for part in _parts(_grouped(ids), 100):
         run("scontrol", "release", *part)
+
+
+def requeue(job: str) -> None:
+    """Requeue the job or the task that this process belongs to.
+
+    It asks until Slurm answers. Until then nothing can end the job at its time limit either.
+
+    Raises:
+        RefusedError: when Slurm does not requeue it.
+    """
+    while True:
+        try:
+            run("scontrol", "requeue", job)
+        except RefusedError as refused:
+            if "pending execution" in refused.message:  # it did after all, without an answer
+                return
+            raise
+        except ConfigError as silence:
+            print(f"{silence}; asking again in {ASK_AGAIN_S} s", flush=True)
+            time.sleep(ASK_AGAIN_S)
+        else:
+            return
 
 
 def _grouped(ids: Collection[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -47,8 +48,10 @@ def follow_up(folder: Path, runs: Collection[str] | None, command: str | None) -
     retried.
 
     While runs are active, the job requeues itself. So it keeps its place among the user's jobs; a
-    new job might find no room.
+    new job might find no room. It ignores Slurm's signal ahead of the time limit, which may come
+    as soon as it starts, and at preemption: Slurm requeues a preempted job.
     """
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     for pause in (0, SETTLE_S):
         time.sleep(pause)
         fed = subprocess.run([*FEED, str(folder)], check=False)
@@ -89,7 +92,7 @@ def _requeue(jobs: Sequence[str], waits: bool) -> None:
     """Requeue this job until one of ``jobs`` has ended; until all have, if no run ``waits``."""
     me = os.environ["SLURM_JOB_ID"]
     tasks = jobs[:LISTED]
-    slurm.run("scontrol", "requeue", me)
+    slurm.requeue(me)
     later = ("?" if waits else ",").join(f"afterany:{task}" for task in tasks)
     when = f"Dependency={later}" if tasks else f"StartTime={AGAIN}"
     with suppress(ConfigError):  # it then starts two minutes later

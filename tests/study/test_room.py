@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +26,14 @@ from mpdit.study.submission import Execution, Submission, submit
 from mpdit.text import PLAIN
 from tests.helpers.fake_slurm import LIMIT, FakeSlurm
 from tests.helpers.plans import plan
+
+
+@pytest.fixture(autouse=True)
+def _usr2() -> Iterator[None]:
+    """The small job ignores it."""
+    before = signal.getsignal(signal.SIGUSR2)
+    yield
+    signal.signal(signal.SIGUSR2, before)
 
 
 def start(folder: Path, text: str, **how: object) -> Submission:

@@ -24,7 +24,9 @@ from pathlib import Path
 
 from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
+from submitit.slurm.slurm import SlurmJobEnvironment
 
+from mpdit import slurm
 from mpdit.disk.files import write_atomic
 from mpdit.disk.rundir import STAGES, RunDir
 from mpdit.errors import (
@@ -91,6 +93,7 @@ class Job:
     def __call__(self, names: Sequence[str]) -> None:
         """Execute the runs, then exit with status 1 when one has failed, else 0."""
         place = JobEnvironment()
+        SlurmJobEnvironment._requeue = _requeue  # type: ignore[method-assign]  # it asks once
         self._main = place.global_rank == 0  # it alone releases runs
         self._began = time.time()
         runs = self._runs(names)
@@ -208,6 +211,10 @@ class Job:
     def _is_cancelled(self, names: Sequence[str]) -> bool:
         file = self.claim / "cancelled"
         return file.exists() and not set(names).isdisjoint(file.read_text().split())
+
+
+def _requeue(self: SlurmJobEnvironment, countdown: int) -> None:
+    slurm.requeue(self.job_id)
 
 
 def _cores(tasks: int) -> int:
