@@ -213,7 +213,7 @@ class Job:
         return file.exists() and not set(names).isdisjoint(file.read_text().split())
 
 
-def _requeue(self: SlurmJobEnvironment, countdown: int) -> None:
+def _requeue(self: SlurmJobEnvironment, countdown: int) -> None:  # noqa: ARG001
     slurm.requeue(self.job_id)
 
 
