@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from mpdit.commandline.completers import grids, runs, studies
 from mpdit.commandline.parser import Options, at_least
 from mpdit.commandline.row import STEER, STUDY, Command
+
+A_STUDY = "a study's folder, or its name under results/"
 
 
 def _grid(options: Options) -> None:
@@ -14,9 +17,8 @@ def _grid(options: Options) -> None:
     options.add("grid", type=Path, metavar="GRID", complete=grids, help=text)
 
 
-def _study(options: Options) -> None:
-    text = "a study's folder, or its name under results/"
-    options.add("study", metavar="STUDY", complete=studies, help=text)
+def _study(options: Options, text: str = A_STUDY, **more: Any) -> None:
+    options.add("study", metavar="STUDY", complete=studies, help=text, **more)
     options.results()
 
 
@@ -76,7 +78,7 @@ def _retry(options: Options) -> None:
 
 
 def _status(options: Options) -> None:
-    _study(options)
+    _study(options, f"{A_STUDY}; without it, one line for each study", nargs="?")
     _only(options)
     options.flag("--watch", "follow the study until it ends")
     _json(options)
@@ -121,8 +123,8 @@ ROWS = (
     Command(
         "status",
         STEER,
-        "STUDY",
-        "print the state of every run; --watch follows them",
+        "[STUDY]",
+        "print the state of every run, or one line for each study; --watch follows a study",
         "mpdit.study.actions:status",
         _status,
     ),

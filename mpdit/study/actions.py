@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -123,8 +124,13 @@ def retry(
     return submitting.submit(part, found.path.parent, how, wait, plan, **options)
 
 
-def status(study: str, results: Path, only: Words, watch: bool, as_json: bool) -> None:
-    """Print the state of every run of a study."""
+def status(study: str | None, results: Path, only: Words, watch: bool, as_json: bool) -> None:
+    """Print the state of every run of a study, or one line for each study."""
+    if study is None:
+        if only or watch:
+            raise ConfigError("--only and --watch need a study: name one")
+        _studies(results, as_json)
+        return
     from mpdit.study.advance import stage_on_disk
     from mpdit.study.choosing import select_runs
     from mpdit.study.cluster.scheduler import Scheduler
@@ -160,6 +166,39 @@ def status(study: str, results: Path, only: Words, watch: bool, as_json: bool) -
     stages = stage_lines(stage, statuses, command("retry", found), paint)
     codes = (paint(line, "dim") for line in differing(found, statuses))
     print(*head, *stages, *dropped, *codes, "", *status_lines(statuses, paint), sep="\n")
+
+
+def _studies(results: Path, as_json: bool) -> None:
+    """Print the counts of every study under a folder.
+
+    Raises:
+        ConfigError: when there is none.
+    """
+    from mpdit.study.cluster.scheduler import Scheduler
+    from mpdit.study.screens.statustable import overview
+    from mpdit.study.status import survey
+    from mpdit.study.studydir import StudyDir
+    from mpdit.text import painter
+
+    files = sorted(results.glob("*/study.json"))
+    if not files:
+        raise ConfigError(f"there is no study in {results}. submit GRID starts one")
+    scheduler, paint = Scheduler(), painter()
+    width = max(len(file.parent.name) for file in files)
+    rows = []
+    for file in files:
+        study = StudyDir(file.parent)
+        try:
+            found = survey(study, scheduler=scheduler)
+        except ConfigError as error:  # the others are still shown
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        if as_json:
+            rows.append({"study": study.name, **Counter(status.word for status in found)})
+        else:
+            print(*overview(study.name.ljust(width), found, scheduler.silence, paint), sep="\n")
+    if as_json:
+        _print_json(rows)
 
 
 def logs(run: str, results: Path, only: Words, follow: bool) -> None:
