@@ -108,7 +108,7 @@ def further(study: str, results: Path) -> None:
 
     loaded = load(study_folder(study, results))
     try:
-        print("\n".join(plans.lines(loaded)) or "Every comparison is settled.")
+        print("\n".join(map(str, plans.steps(loaded))) or "Every comparison is settled.")
     except NothingToShow as nothing:
         raise ConfigError(f"{study}: {nothing}") from None
 

@@ -32,6 +32,17 @@ class OpenComparison:
     cost: float | None
 
 
+@dataclass(frozen=True)
+class Step:
+    """What would settle a comparison: a text, and the command to type, '' where there is none."""
+
+    text: str
+    command: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.command}" if self.command else self.text
+
+
 @once
 def plans(study: Study) -> dict[tuple[str, str], OpenComparison]:
     """Return the open comparisons by (variant, baseline), in the tables' order.
@@ -79,25 +90,25 @@ def _hours(study: Study) -> pd.Series[float]:
     return by_seed.groupby(level=0, sort=False).mean()
 
 
-def command(study: Study, answer: Answer) -> str:
-    """Return the command that submits further seeds of an open comparison.
+def _further(study: Study, answer: Answer, text: str) -> Step:
+    """Return how to submit further seeds of an open comparison, after what they would do.
 
-    With declared looks, it goes up to the last look; after that look, and for joined studies, it
-    is advice in words.
+    With declared looks, the command goes up to the last look; after that look, and for joined
+    studies, there is advice in words.
     """
     if study.is_joined:
-        return "submit them with the grid of each study"
+        return Step(f"{text}: submit them with the grid of each study")
     if study.declared.get("looks"):
         if answers.family(study).wanted:
-            return _submit(study)
+            return Step(text, _submit(study))
         compared = study.runs.loc[~study.runs["seed"].isin(tuning.seeds_apart(study)), "seed"]
         looks = f"{{looks: [{_seeds_in_all(study, answer)}], from: {compared.max() + 1}}}"
-        return f"declare them in a new study, with seeds: {looks}"
+        return Step(f"{text}: declare them in a new study, with seeds: {looks}")
     submit = f"{_submit(study)} --set seeds={_seeds_in_all(study, answer)}"
     if answers.is_crossed(study):
-        return submit
+        return Step(text, submit)
     variant, baseline = (shlex.quote(name) for name in (answer.variant, answer.baseline))
-    return f"{submit} --only {variant} --only {baseline}"
+    return Step(text, f"{submit} --only {variant} --only {baseline}")
 
 
 def _seeds_in_all(study: Study, answer: Answer) -> int:
@@ -133,7 +144,7 @@ def hours_text(hours: float | None, unit: str) -> str:
     return f"{hours:,.0f} {unit}" if hours >= 10 else f"{hours:.2g} {unit}"
 
 
-def lines(study: Study) -> list[str]:
+def steps(study: Study) -> list[Step]:
     """Return what would settle each open comparison, with the command; the cheapest first.
 
     All open main effects are named, and then the `LISTED` cheapest interactions.
@@ -143,7 +154,8 @@ def lines(study: Study) -> list[str]:
     """
     hindered: dict[str, list[str]] = {}
     looks = study.declared.get("looks") or ()
-    said, each = [], "every variant" if answers.is_crossed(study) else "each"
+    said: list[Step] = []
+    each = "every variant" if answers.is_crossed(study) else "each"
     found = sorted(plans(study).values(), key=_rank)
     main = sum(not plan.answer.is_interaction for plan in found)
     for plan in found[: main + LISTED]:
@@ -157,21 +169,27 @@ def lines(study: Study) -> list[str]:
         limit = ""
         if looks and _seeds_in_all(study, answer) > looks[-1]:
             limit = f", but the looks end at {looks[-1]} seeds"
-        said.append(
+        text = (
             f"{what}: {more:,} more seed{'s' * (more > 1)} of {each}{cost} would settle it with "
-            f"80 % probability{limit}: "
-            f"{command(study, answer)}"
+            f"80 % probability{limit}"
         )
+        said.append(_further(study, answer, text))
     for why, names in hindered.items():
         names_and_why = f"{shortlist(names, LISTED)}: {why}"
         is_coming = why.startswith("preliminary") and study.declared.get("looks")
         is_coming = is_coming and not study.is_joined
-        rest = f"; to continue: {_submit(study)}" if is_coming else "."
-        said.append(names_and_why + rest)
+        said.append(
+            Step(f"{names_and_why}; to continue", _submit(study))
+            if is_coming
+            else Step(f"{names_and_why}.")
+        )
     if len(found) > main + LISTED:
         what = count(len(found) - main - LISTED, "further open interaction")
-        where = "see the table" if study.is_joined else typed("answers", study.path, "--json")
-        said.append(f"{what}: {where}")
+        said.append(
+            Step(f"{what}: see the table")
+            if study.is_joined
+            else Step(what, typed("answers", study.path, "--json"))
+        )
     return said
 
 

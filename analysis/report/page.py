@@ -115,9 +115,9 @@ def _html(study: Study, folder: Path) -> str:
     )
 
 
-def _steps(study: Study) -> list[str]:
+def _steps(study: Study) -> list[plans.Step]:
     with suppress(NothingToShow):
-        return plans.lines(study)
+        return plans.steps(study)
     return []
 
 

@@ -170,7 +170,7 @@ def _lines(chapter: Chapter, study: Study, out: Path) -> Iterator[str]:
     yield ""
     yield from (f"- {said}" for said in conclusions.statements(study))
     with suppress(NothingToShow):
-        yield from (f"- Next: {said}" for said in plans.lines(study))
+        yield from (f"- Next: {step}" for step in plans.steps(study))
     yield from (f"- Note: {said}." for said in words.warnings(study))
     yield from ("", words.explanation(study), "")
     for name, table in chapter.tables.items():

@@ -70,11 +70,11 @@ def show(study: Study, console: Console | None = None) -> None:
 def _next(study: Study) -> list[str]:
     """Return what settles the cheapest open comparison, and the command that lists the others."""
     try:
-        lines, open_ = plans.lines(study), len(plans.plans(study))
+        steps, open_ = plans.steps(study), len(plans.plans(study))
     except NothingToShow:
         return []
-    if not lines:
+    if not steps:
         return []
     what = count(open_ - 1, "other open comparison")
     where = "see the report" if study.is_joined else typed("next", study.path)
-    return [f"next: {lines[0]}", *([f"next: {what}: {where}"] if open_ > 1 else [])]
+    return [f"next: {steps[0]}", *([f"next: {what}: {where}"] if open_ > 1 else [])]

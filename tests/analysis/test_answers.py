@@ -299,7 +299,7 @@ def test_seeds_beyond_the_last_look_are_not_promised_by_submit(tmp_path: Path) -
         [answer] = answers.answers(study)
         assert answer.more_seeds is not None
         assert (3 + answer.more_seeds > last) == is_beyond
-        [said] = plans.lines(study)
+        [said] = map(str, plans.steps(study))
         assert (f"but the looks end at {last} seeds" in said) == is_beyond
         assert said.endswith(typed("submit", "experiments/mine.yaml"))
 
@@ -426,7 +426,7 @@ def test_the_command_repeats_what_was_set(tmp_path: Path) -> None:
 def test_what_waits_for_the_first_look_is_told_once_with_the_command(tmp_path: Path) -> None:
     one = dict.fromkeys(("A-none", "B-cosine", "C-weight-norm"), (40.0,))
     study = load(write(tmp_path / "s", one, {"looks": [3, 5]}))
-    [said] = plans.lines(study)
+    [said] = map(str, plans.steps(study))
     assert said == (
         "B-cosine against A-none, C-weight-norm against A-none: preliminary: the first look is at "
         f"3 seeds; to continue: {typed('submit', 'experiments/mine.yaml')}"
