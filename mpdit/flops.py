@@ -20,6 +20,12 @@ NEWTON_SCHULZ = 5
 """Iterations in which Muon makes a matrix orthogonal (torch's ``ns_steps``)."""
 
 
+def _is_calculated(model: ModelConfig) -> bool:
+    """Whether the counts follow from the config: an extension's flag or part may hold anything."""
+    own = all(PARTS.find(part).origin == "mpdit" for part in model.parts)
+    return own and CALCULATED.issuperset(model.added_flags)
+
+
 def part_width(part: str, model: ModelConfig) -> int:
     """The number of values that one part of a modulation takes."""
     acting = "rotation" if part == "gate" and model.gate == "rotation" else part
@@ -69,9 +75,9 @@ def count_parameters(model: ModelConfig, data: Dataset) -> dict[str, int]:
 
     ``modulation`` and ``norms`` are the blocks'; the final layer's own are counted in ``final``.
     ``other`` is the loss's learned uncertainty.
-    Where another added flag changes the model, the built one is counted, with torch.
+    With an extension's flag or part, the built model is counted, with torch.
     """
-    if not CALCULATED.issuperset(model.added_flags):
+    if not _is_calculated(model):
         built: dict[str, int] = load_code("mpdit.model.counts:count_parameters")(model, data)
         return built
     width, depth = model.width, model.depth
@@ -108,9 +114,9 @@ def forward_flops(model: ModelConfig, data: Dataset) -> int:
 
     A shared modulation has M·D once; SwiGLU with h hidden channels has 4·D + 3·h for 12·D.
 
-    Where another added flag changes the model, the built one's are counted, with torch.
+    With an extension's flag or part, the built model's are counted, with torch.
     """
-    if not CALCULATED.issuperset(model.added_flags):
+    if not _is_calculated(model):
         return int(load_code("mpdit.model.counts:forward_flops")(model, data))
     width, T = model.width, (data.size // model.patch_size) ** 2
     patch = model.patch_size**2 * data.channels

@@ -1,7 +1,7 @@
-"""Parameters and FLOPs of a model that an added flag changes, from the built model itself.
+"""Parameters and FLOPs of a model with an extension's flag or part, from the built model itself.
 
-`mpdit.flops` calculates them from the config alone; the effect of an added flag is known only from
-the built model. Nothing is computed: the model is built and run on the meta device.
+`mpdit.flops` calculates the others from the config alone. Nothing is computed: the model is built
+and run on the meta device.
 """
 
 import torch

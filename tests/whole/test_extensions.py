@@ -22,6 +22,7 @@ from mpdit.config import make_run
 from mpdit.disk.files import read_rows
 from mpdit.disk.rundir import RunDir
 from mpdit.errors import EXIT_FAILED, ConfigError
+from mpdit.flops import forward_flops
 from mpdit.grid.plan import Plan
 from mpdit.model import DiT
 from mpdit.modelconfig import ModelConfig
@@ -363,6 +364,43 @@ def test_an_idea_that_fails_is_one_message_with_its_file_and_line(
     assert done.stderr.endswith(" (variant x)\n")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "results").exists()
+
+
+PART = """\
+from mpdit.catalogue import part
+
+
+@part("turn", does="a matrix product for each block")
+def turn(x, values):
+    return {}
+"""
+
+
+def test_a_part_that_fails_is_told_by_the_plan(tmp_path: Path) -> None:
+    grid = GRID.replace(
+        "sigmoid_attention: [false, true]", "model.conditioning: [adaln, turn+gate]"
+    )
+    file = write_grid(tmp_path, PART.format("x @ values"), grid)
+    words = [sys.executable, ROOT / "launch.py", "plan", file]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {tmp_path / 'idea.py'}:6: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_matrix_products_of_a_part_are_counted(tmp_path: Path) -> None:
+    grid = GRID.replace(
+        "sigmoid_attention: [false, true]", "model.conditioning: [adaln, turn+gate]"
+    )
+    without = load_plan(write_grid(tmp_path, PART.format("x + values"), grid)).runs[1].config
+    flops = forward_flops(without.model, without.data.spec)
+    extensions.unload("idea")
+    # (tokens, width) by (width, tokens) and back, in two sublayers of the block and the final layer
+    product = "x + (x @ x.mT) @ x * values"
+    config = load_plan(write_grid(tmp_path, PART.format(product), grid)).runs[1].config
+    tokens, width = 4, config.model.width
+    more = 2 * 2 * tokens * tokens * width
+    assert forward_flops(config.model, config.data.spec) - flops == 3 * more
 
 
 def test_a_run_whose_idea_fails_records_its_file_and_line(tmp_path: Path) -> None:
