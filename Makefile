@@ -1,5 +1,5 @@
 # make quickstart   install, run the small study on this machine, write its report
-# make test         the tests (about ten minutes on two cores; two of four workers wait for a Slurm)
+# make test         the tests but the long ones, which CI runs too (two of four workers wait for a Slurm)
 # make gpu          check and measure this machine's GPU; results are kept in gpu.jsonl
 # make notebooks    run the notebooks and the tutorial from top to bottom, on small studies
 # make docs         the pages: build/docs/index.html, readable offline; a broken link is an error

@@ -185,8 +185,7 @@ def test_joined_studies_with_other_configs_are_not_compared_with_each_other(
     pairs = [(answer.variant, answer.baseline) for answer in answers.answers(study)]
     assert pairs == [("m1/B-cosine", "m1/A-none"), ("m2/B-cosine", "m2/A-none")]
     assert conclusions.statements(study)[0].startswith("The 2 studies share no variant")
-    first = answers.answers(study)[0]
-    assert "m1/" not in plans.command(study, first)  # no grid has variants of these names
+    assert not any(step.command for step in plans.steps(study))  # no grid has both variants
     more = write(tmp_path / "m3", {"A-none": (40.0, 41.0), "C-weight-norm": (30.0, 30.1)})
     pairs = [(answer.variant, answer.baseline) for answer in answers.answers(load([m1, more]))]
     assert pairs == [("B-cosine", "A-none"), ("C-weight-norm", "A-none")]
@@ -286,10 +285,11 @@ def test_after_the_last_look_no_command_is_named_that_would_add_nothing(tmp_path
         load(write(tmp_path / str(looks[-1]), close, {"looks": looks})) for looks in ([3], [3, 5])
     )
     (answer,) = answers.answers(over)
-    said = plans.command(over, answer)
-    assert "submit" not in said
-    assert f"seeds: {{looks: [{3 + (answer.more_seeds or 0)}], from: 3}}" in said
-    assert " submit " in plans.command(open_still, answer)
+    (step,) = plans.steps(over)
+    assert step.command == ""
+    assert f"seeds: {{looks: [{3 + (answer.more_seeds or 0)}], from: 3}}" in step.text
+    (step,) = plans.steps(open_still)
+    assert " submit " in step.command
 
 
 def test_seeds_beyond_the_last_look_are_not_promised_by_submit(tmp_path: Path) -> None:
@@ -310,7 +310,8 @@ def test_another_seed_takes_the_place_of_a_failed_one(tmp_path: Path) -> None:
     [answer] = answers.answers(study)
     assert (answer.seeds, answer.failed) == (3, 2)
     assert answer.more_seeds is not None
-    assert f"--set seeds={4 + answer.more_seeds} " in plans.command(study, answer)
+    (step,) = plans.steps(study)
+    assert f"--set seeds={4 + answer.more_seeds} " in step.command
 
 
 def test_runs_that_wait_for_the_next_look_are_told(tmp_path: Path) -> None:
@@ -416,8 +417,8 @@ def test_the_command_repeats_what_was_set(tmp_path: Path) -> None:
     sets = ["train.steps=150", "seeds=3", "description=a b"]
     file.write_text(json.dumps(json.loads(file.read_text()) | {"set": sets}))
     study = load(path)
-    [answer] = answers.answers(study)
-    said = plans.command(study, answer)
+    [step] = plans.steps(study)
+    said = step.command
     assert "mine.yaml --set train.steps=150 --set 'description=a b' --set seeds=" in said
     assert "seeds=3" not in said
     assert load(published.write(study, tmp_path / "summary")).sets == tuple(sets)

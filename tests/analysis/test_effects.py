@@ -168,6 +168,7 @@ def test_a_combination_that_makes_no_sense_costs_only_its_own_interaction() -> N
     assert values == pytest.approx(TRUE, abs=1e-6)
 
 
+@pytest.mark.long
 def test_the_intervals_of_all_effects_hold_together() -> None:
     noise, factors = np.random.default_rng(1), ["norm", "forced", "mode"]
     held = []
@@ -177,6 +178,7 @@ def test_the_intervals_of_all_effects_hold_together() -> None:
     assert np.mean(held) > 0.93
 
 
+@pytest.mark.long
 def test_false_findings_among_all_effects_are_rare() -> None:
     noise = np.random.default_rng(2)
     grid = pd.DataFrame(

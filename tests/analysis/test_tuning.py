@@ -229,6 +229,7 @@ def test_the_decisions_on_a_tuned_study_are_widened(tmp_path: Path) -> None:
     assert row["half_width"] == pytest.approx(tuning.widening(3, 2, 0) * mean.half_width)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("seeds", "points"), [(3, 3), (5, 3)])
 def test_effects_of_a_tuned_factorial_hold_the_truth(seeds: int, points: int) -> None:
     """Two crossed factors without effect, all points alike: the worst case."""

@@ -338,6 +338,7 @@ def wait_for_rows(run: RunDir, process: ForkServerProcess, count: int) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "stops",
     [

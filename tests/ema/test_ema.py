@@ -293,6 +293,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is Linux's")
 def test_memory_is_that_of_one_model_however_many_snapshots_there_are(tmp_path):
     run = make(

@@ -173,6 +173,7 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, pictures, vae
     assert read_manifest(tmp_path / "store").images == 30
 
 
+@pytest.mark.long
 def test_two_processes_make_the_same_store_as_one(tmp_path, pictures, vae, monkeypatch):
     code = (
         "import sys; from mpdit.encoding import build; build.SMALLEST_SHARD = 8;"

@@ -168,6 +168,7 @@ def test_a_kernel_distance_whose_subset_is_a_whole_set_has_no_spread(m: int, n: 
     assert set(metrics.measure("kid", samples, real)[0]) == {"value"}
 
 
+@pytest.mark.long
 def test_a_kernel_distance_over_real_subsets_has_their_spread() -> None:
     a, b = features(0, 1100), features(1, 1200)
     assert metrics.kernel_distance(a, b).subset_std > 0

@@ -100,6 +100,7 @@ def model_of(grid: Grid, **wanted: str) -> ModelConfig:
     return to_run(fold([grid.base, cell]), seed=0).model
 
 
+@pytest.mark.long
 def test_the_controls_tell_what_magnitude_preservation_does_against_each_of_its_rivals() -> None:
     grid = load_grid(ROOT / "experiments" / "controls.yaml")
     made = make_plan(grid)

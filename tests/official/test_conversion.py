@@ -56,6 +56,12 @@ def old_run(
     return folder
 
 
+OF_EACH_GENERATION = [
+    next(path for path in MODELS if path.stem.startswith(kind))
+    for kind in ("flags", "mods", "final")
+]
+
+
 @pytest.fixture(params=MODELS, ids=lambda path: path.stem)
 def golden(request: pytest.FixtureRequest) -> Golden:
     return Golden(request.param)
@@ -183,6 +189,7 @@ def test_a_run_is_read_as_its_command_line_writes_it(tmp_path, golden, prefix):
     assert config.train.decay_offset == 1
 
 
+@pytest.mark.parametrize("golden", OF_EACH_GENERATION, indirect=True, ids=lambda path: path.stem)
 def test_a_converted_run_is_sampled(tmp_path, golden, vae, monkeypatch):
     """The VAE and the latents' statistics come from a store, as for any other run on latents."""
     make_store(tmp_path / "latents", images=32)
@@ -351,6 +358,7 @@ def test_a_run_that_is_there_is_not_overwritten(tmp_path):
         convert(old_run(tmp_path / "old", Golden(MODELS[0])), tmp_path / "new")
 
 
+@pytest.mark.long
 def test_the_command_says_what_it_did_or_why_not(tmp_path):
     old = old_run(tmp_path / "old", Golden(MODELS[0]))
     command = [

@@ -63,6 +63,7 @@ def test_gradients_and_losses_are_those_of_one_process_at_once(
         torch.testing.assert_close(many[name], expected, rtol=rtol, atol=atol, msg=name)
 
 
+@pytest.mark.long
 def test_the_loss_curve_is_that_of_one_process(tmp_path: Path) -> None:
     one, two = make(tmp_path / "one"), make(tmp_path / "two")
     finish(start([*RUN, str(one.path)], 1))
@@ -75,6 +76,7 @@ def test_the_loss_curve_is_that_of_one_process(tmp_path: Path) -> None:
             assert shared[measure] == pytest.approx(alone[measure], rel=1e-3)
 
 
+@pytest.mark.long
 def test_a_signal_to_any_process_stops_all_and_the_run_goes_on_to_the_same_bits(
     tmp_path: Path,
 ) -> None:
@@ -126,6 +128,7 @@ def test_processes_find_each_other_in_submitit_s_environment() -> None:
     assert finish(tasks).count("1 2") == 2
 
 
+@pytest.mark.long
 def test_a_run_that_is_held_is_left_alone_by_all_processes(tiny_run: RunDir) -> None:
     with tiny_run.lease():
         output = finish(start([*RUN, str(tiny_run.path)], 2), EXIT_BUSY)

@@ -21,6 +21,7 @@ def catches(pid: int, number: signal.Signals) -> bool:
     return bool(int(mask, 16) >> (number - 1) & 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
 def test_a_signal_while_torch_is_imported_stops_the_run_with_its_state_kept(
     tmp_path: Path, number: signal.Signals

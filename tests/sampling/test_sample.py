@@ -72,6 +72,7 @@ def test_an_interrupted_set_is_resumed_and_other_sets_keep_away(
     assert sorted(file.name for file in run.samples.iterdir()) == ["grid.png", "samples.npz"]
 
 
+@pytest.mark.long
 def test_two_processes_draw_the_set_of_one(run: RunDir, tmp_path: Path) -> None:
     own, one, two = drawn(run), tmp_path / "one.npz", tmp_path / "two.npz"
     for out, processes in ((one, 1), (two, 2)):

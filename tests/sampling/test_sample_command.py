@@ -58,6 +58,7 @@ def test_a_full_disk_at_the_end_of_a_set_leaves_what_the_same_command_finishes(
     assert sorted(file.name for file in tmp_path.glob("set*")) == ["set.npz", "set.png"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("program", ["mpdit.sample", "mpdit.evaluate"])
 def test_ctrl_c_while_torch_is_imported_is_one_line(
     program: str, run: RunDir, tmp_path: Path

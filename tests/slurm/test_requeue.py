@@ -26,6 +26,7 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+@pytest.mark.long
 def test_a_run_whose_limit_comes_while_the_controller_is_away_goes_on(
     cluster: Cluster, tmp_path: Path
 ) -> None:

@@ -91,6 +91,7 @@ def test_a_run_whose_time_is_up_goes_on_to_the_same_bits(
     assert interrupted.science_of(run) == alone
 
 
+@pytest.mark.long
 def test_a_requeued_run_goes_on_to_the_same_bits(
     cluster: Cluster, tmp_path: Path, alone: dict[str, object]
 ) -> None:
@@ -130,6 +131,7 @@ def test_an_orphan_of_a_failed_node_corrupts_nothing(
     assert_same(the_run(study), alone, starts=2)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("cluster")
 def test_one_run_on_two_nodes_is_the_run_of_two_processes_here(tmp_path: Path) -> None:
     study = train(slurm(nodes=2), tmp_path).study

@@ -112,6 +112,7 @@ def test_a_waiting_run_executes_the_code_that_submitted_it(
     wait_until(lambda: not study.claims())
 
 
+@pytest.mark.long
 def test_two_checkouts_share_a_study_and_no_current_folder_comes_between(checkout: Path) -> None:
     other, decoy = checkout.with_name("other"), checkout.with_name("decoy")
     shutil.copytree(checkout, other)

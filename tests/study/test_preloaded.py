@@ -88,6 +88,7 @@ def test_a_forked_run_keeps_its_state_when_it_is_told_to_stop(results: Path) -> 
     assert list(run.checkpoints.iterdir())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("config", [None, "model: {depth: x}"], ids=["done", "wrong"])
 def test_exit_status_and_output_are_those_of_a_process(results: Path, config: str | None) -> None:
     submission = started(results)
@@ -108,6 +109,7 @@ def test_exit_status_and_output_are_those_of_a_process(results: Path, config: st
     assert outputs[0] == outputs[1]
 
 
+@pytest.mark.long
 def test_runs_are_done_where_no_socket_fits_into_the_temporary_folder(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

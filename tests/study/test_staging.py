@@ -146,6 +146,7 @@ def test_whoever_submits_meanwhile_the_same_runs_begin_once(results: Path) -> No
     assert {entry["name"] for entry in StudyDir(study.path).entries} == wanted
 
 
+@pytest.mark.long
 def test_launch_waits_for_all_stages_and_says_them(tmp_path: Path) -> None:
     (tmp_path / "grid.yaml").write_text(BASE + SMALL)
     said = subprocess.run(
@@ -250,6 +251,7 @@ def test_the_folder_of_a_study_without_stages_has_none(results: Path) -> None:
     assert RunDir(done.study.path / made.runs[0].name).is_done()
 
 
+@pytest.mark.long
 def test_a_retry_goes_on_with_the_stages_that_its_run_held_up(results: Path) -> None:
     made = plan(TEXT.replace("a: {}", "raises: {}"))
     done = start(made, results)

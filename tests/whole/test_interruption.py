@@ -71,6 +71,7 @@ def kill_at_random(run: RunDir, kills: int, working: float, seed: int) -> Counte
     return stages
 
 
+@pytest.mark.long
 def test_a_run_killed_at_random_many_times_comes_to_the_same_bits(
     busy: tuple[RunDir, float], tmp_path: Path
 ) -> None:

@@ -232,7 +232,9 @@ def change(model):
 """
 
 
-@pytest.mark.parametrize("edited", [[], ["idea.py"], ["grid.yaml"]])
+@pytest.mark.parametrize(
+    "edited", [pytest.param([], marks=pytest.mark.long), ["idea.py"], ["grid.yaml"]]
+)
 def test_a_retry_of_older_files_than_the_users_names_them_and_the_command_that_uses_them(
     here: Path, edited: list[str]
 ) -> None:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from mpdit.disk.rundir import RunDir
 from tests.helpers.launching import git, make_checkout
 
@@ -31,6 +33,7 @@ def quiet(model):
 """
 
 
+@pytest.mark.long
 def test_a_run_of_one_of_several_checkouts_records_all_of_its_code(tmp_path: Path) -> None:
     checkout, elsewhere = make_checkout(tmp_path / "checkout"), make_checkout(tmp_path / "other")
     head = git(checkout, "rev-parse", "HEAD")

@@ -258,7 +258,7 @@ class Cluster:
             for state in ("DOWN", "RESUME"):
                 for node in NODES:
                     words = (f"NodeName={node}", f"State={state}", "Reason=completing")
-                    self.run("scontrol", "update", *words)
+                    self.succeeds("scontrol", "update", *words)
             self.wait_for_queue()
 
     # Looking -------------------------------------------------------------------------------------
