@@ -175,6 +175,7 @@ def test_what_has_just_been_written_is_not_kept(
 ) -> None:
     for name in KINDS:
         monkeypatch.setattr(parse, name, replace(getattr(parse, name), worth_keeping=0))
+    monkeypatch.setattr(stamp, "SETTLED", 1e9)  # whatever time the test takes
     path = own(seeds=1)
     load(path)
     assert all(found(path) for _ in range(2))
