@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpdit.errors import EXIT_DONE, EXIT_FAILED, ConfigError
+from mpdit.errors import EXIT_DONE, EXIT_FAILED, ConfigError, reason_of
 
 if TYPE_CHECKING:
     from mpdit.grid.plan import Plan
@@ -190,8 +190,8 @@ def _studies(results: Path, as_json: bool) -> None:
         study = StudyDir(file.parent)
         try:
             found = survey(study, scheduler=scheduler)
-        except ConfigError as error:  # the others are still shown
-            print(f"error: {error}", file=sys.stderr)
+        except (ConfigError, OSError) as error:  # the others are still shown
+            print(f"error: {reason_of(error)}", file=sys.stderr)
             continue
         if as_json:
             rows.append({"study": study.name, **Counter(status.word for status in found)})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import launch
 from analysis.__main__ import main as analyse
 from analysis.loading.load import load
 from mpdit.errors import EXIT_DONE, EXIT_FAILED, ConfigError
+from mpdit.study.status import survey
 from mpdit.study.studydir import StudyDir
 from tests.helpers import synthetic
 from tests.helpers.permissions import sealed
@@ -49,6 +53,24 @@ def test_a_closed_study_is_one_message(
     assert line.startswith("error: ")
     assert "results/s" in line
     assert line.endswith("Permission denied")
+
+
+def test_status_without_a_study_has_a_line_for_each_that_can_be_read(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("t", "closed", "damaged"):
+        shutil.copytree(study, study.parent / name)
+    (study.parent / "damaged" / "study.json").write_text("{")
+    done = Counter(status.state for status in survey(StudyDir(study)))
+    with sealed(study.parent / "closed"):
+        assert run("status") == EXIT_DONE
+        told = capsys.readouterr()
+        assert run("status", "--json") == EXIT_DONE
+        rows = json.loads(capsys.readouterr().out)
+    assert [line.split()[0] for line in told.out.splitlines()] == ["s", "t"]
+    for name in ("closed", "damaged"):
+        assert any(name in line for line in told.err.splitlines())
+    assert rows == [{"study": name, **done} for name in ("s", "t")]
 
 
 def test_the_status_names_a_closed_run_and_shows_the_others(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -209,18 +208,6 @@ def test_a_failed_run_is_named_with_its_log_and_can_be_tried_again(here: Path) -
     assert again.returncode == 0, again.stdout
     assert "s: 1 run submitted" in again.stdout
     assert sorted(states(here)) == ["done", "done", "planned", "planned"]
-
-
-def test_status_without_a_study_has_a_line_for_each_that_can_be_read(here: Path) -> None:
-    launch(here, "grid.yaml", "--wait", "--only", "A")
-    for name in ("t", "damaged"):
-        shutil.copytree(here / "results/s", here / "results" / name)
-    (here / "results/damaged/study.json").write_text("{")
-    done = launch(here, "status")
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["s", "t"]
-    assert "damaged/study.json" in done.stderr
-    rows = json.loads(launch(here, "status", "--json").stdout)
-    assert rows == [{"study": name, "done": 2, "planned": 2} for name in ("s", "t")]
 
 
 IDEA = """\
