@@ -27,33 +27,15 @@ from mpdit.modelconfig import ModelConfig
 from mpdit.study.studydir import StudyDir
 from mpdit.study.submission import Execution, stored_plan, submit
 from tests.helpers import ROOT
+from tests.helpers.ideas import GRID, IDEAS, write_grid
 from tests.helpers.plans import load_plan
 from tests.helpers.processes import RUN, finish, start
 from tests.helpers.stand_in import COMMAND
 
-IDEAS = ROOT / "experiments" / "ideas"
 SHORT = [
     *("train.steps=6", "train.snapshot_every=3", "train.log_every=3"),
     *("sample.count=40", "sample.steps=3", "train.batch_size=8"),
 ]
-GRID = """\
-study: s
-extensions: [idea.py]
-base:
-  data: digits
-  model: {depth: 1, width: 16, heads: 2, patch_size: 4}
-  train: {steps: 4, batch_size: 8}
-  sample: {count: 20, steps: 2}
-grid: {sigmoid_attention: [false, true]}
-"""
-
-
-def write_grid(folder: Path, idea: str | None = None, grid: str = GRID) -> Path:
-    """A grid beside its extension."""
-    text = (IDEAS / "sigmoid_attention.py").read_text() if idea is None else idea
-    (folder / "idea.py").write_text(text)
-    (folder / "grid.yaml").write_text(grid)
-    return folder / "grid.yaml"
 
 
 def ids(plan: Plan) -> dict[str, str]:

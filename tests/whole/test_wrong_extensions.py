@@ -14,9 +14,9 @@ from mpdit.disk.rundir import RunDir
 from mpdit.errors import EXIT_FAILED, ConfigError
 from mpdit.flops import forward_flops
 from tests.helpers import ROOT
+from tests.helpers.ideas import GRID, IDEAS, write_grid
 from tests.helpers.plans import load_plan
 from tests.helpers.processes import RUN
-from tests.whole.test_extensions import GRID, IDEAS, write_grid
 
 FLAG = "from mpdit.catalogue import flag\n"
 
