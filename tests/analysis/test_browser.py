@@ -49,11 +49,10 @@ def column(page: "sync_api.Page", section: str, number: int) -> list[str]:
     return [text.strip() for text in cells.all_inner_texts()]
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_renders_without_errors_network_or_overflow(
-    browser: "sync_api.Browser", report: Path, size: str, scheme: str
-) -> None:
+def watched(
+    browser: "sync_api.Browser", size: str, scheme: str
+) -> "tuple[sync_api.Page, list[str], list[str]]":
+    """An empty page; what its console will say, and the addresses that it will ask for."""
     width, height = SIZES[size]
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
     said: list[str] = []
@@ -61,6 +60,16 @@ def test_the_page_renders_without_errors_network_or_overflow(
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
+    return page, said, asked
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_renders_without_errors_network_or_overflow(
+    browser: "sync_api.Browser", report: Path, size: str, scheme: str
+) -> None:
+    page, said, asked = watched(browser, size, scheme)
+    width, _ = SIZES[size]
     page.goto(report.as_uri())
     assert said == []
     assert [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
@@ -195,13 +204,8 @@ def test_the_live_page_fits_and_asks_only_its_server(
     browser: "sync_api.Browser", live: tuple[server.LiveServer, RunDir], size: str, scheme: str
 ) -> None:
     running, _ = live
-    width, height = SIZES[size]
-    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-    said: list[str] = []
-    asked: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+    page, said, asked = watched(browser, size, scheme)
+    width, _ = SIZES[size]
     page.goto(running.address)
     for summary in page.locator(".groups summary").all():
         summary.click()

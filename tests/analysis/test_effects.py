@@ -186,7 +186,7 @@ def test_false_findings_among_all_effects_are_rare() -> None:
     )
     found = [
         factorial(grid.assign(value=noise.normal(size=len(grid))), list("abcd")).effects
-        for _ in range(150)
+        for _ in range(300)
     ]
     assert np.mean([any(e.is_conclusive for e in main) for main in found]) < 0.085
     for effect in found[0]:

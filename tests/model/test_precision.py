@@ -137,7 +137,7 @@ from tests.helpers.precision import ALL, build, relative, run
 OPTIONS = {"norm": "rms", "qk_norm": "rms", "mlp": "swiglu", "positions": "rope"}
 with torch.no_grad():
     shared = {"preset": "mods", "shared_modulation": True, **OPTIONS}
-    for options, precisions in ((ALL, (False, True)), (shared, (False,))):
+    for options, precisions in ((ALL, (False, True)), (shared, (False, True))):
         model = build(**options, depth=1)
         eager = [run(model, bf16) for bf16 in precisions]
         model.compile_blocks()
@@ -156,7 +156,7 @@ def test_compiled_blocks_are_the_same_model():
         check=True,
     )
     lines = process.stdout.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     for line in lines:
         most, difference = map(float, line.split())
         assert difference < most

@@ -56,9 +56,14 @@ def old_run(
     return folder
 
 
-OF_EACH_GENERATION = [
+FIRST = [
     next(path for path in MODELS if path.stem.startswith(kind))
     for kind in ("flags", "mods", "final")
+]
+"""One model of each generation."""
+LONG_BUT_FIRST = [
+    pytest.param(path, marks=() if path in FIRST else pytest.mark.long, id=path.stem)
+    for path in MODELS
 ]
 
 
@@ -189,7 +194,7 @@ def test_a_run_is_read_as_its_command_line_writes_it(tmp_path, golden, prefix):
     assert config.train.decay_offset == 1
 
 
-@pytest.mark.parametrize("golden", OF_EACH_GENERATION, indirect=True, ids=lambda path: path.stem)
+@pytest.mark.parametrize("golden", LONG_BUT_FIRST, indirect=True)
 def test_a_converted_run_is_sampled(tmp_path, golden, vae, monkeypatch):
     """The VAE and the latents' statistics come from a store, as for any other run on latents."""
     make_store(tmp_path / "latents", images=32)

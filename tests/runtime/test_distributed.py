@@ -80,19 +80,19 @@ def test_the_loss_curve_is_that_of_one_process(tmp_path: Path) -> None:
 def test_a_signal_to_any_process_stops_all_and_the_run_goes_on_to_the_same_bits(
     tmp_path: Path,
 ) -> None:
-    steps = {"train": {"steps": 150, "checkpoint_every": 1000, "snapshot_every": 150}}
+    steps = {"train": {"steps": 300, "checkpoint_every": 1000, "snapshot_every": 300}}
     whole, broken = make(tmp_path / "whole", **steps), make(tmp_path / "broken", **steps)
-    finish(start([*RUN, str(whole.path)], 2))
-    processes = start([*RUN, str(broken.path)], 2)
+    finish(start([*RUN, str(whole.path)], 3))
+    processes = start([*RUN, str(broken.path)], 3)
     while len(read_rows(broken.path / "metrics.jsonl")) < 10:
         assert processes[0].poll() is None, processes[0].communicate()[0]
         time.sleep(0.01)
     processes[1].send_signal(signal.SIGUSR2)
     output = finish(processes, EXIT_INTERRUPTED)
     assert output.count("stopped by SIGUSR2") == 1
-    finish(start([*RUN, str(broken.path)], 2))
+    finish(start([*RUN, str(broken.path)], 3))
     assert "resuming from step" in broken.log.read_text()
-    last = [run.ema / "std0.050_step00000150.safetensors" for run in (whole, broken)]
+    last = [run.ema / "std0.050_step00000300.safetensors" for run in (whole, broken)]
     assert last[0].read_bytes() == last[1].read_bytes()
 
 

@@ -60,7 +60,13 @@ BODIES = ["model.blokcs", "model.forward = lambda *_: nothing_of_this_name"]
 
 @pytest.mark.parametrize(
     ("body", "command"),
-    [(BODIES[0], ["plan"]), (BODIES[1], ["submit"]), (BODIES[0], ["submit", "--yes"])],
+    [
+        (BODIES[0], ["plan"]),
+        (BODIES[1], ["submit"]),
+        (BODIES[0], ["submit", "--yes"]),
+        pytest.param(BODIES[1], ["plan"], marks=pytest.mark.long),
+        pytest.param(BODIES[0], ["submit"], marks=pytest.mark.long),
+    ],
 )
 def test_an_idea_that_fails_is_one_message_with_its_file_and_line(
     tmp_path: Path, body: str, command: list[str]
