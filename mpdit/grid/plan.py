@@ -13,7 +13,7 @@ from mpdit.catalogue import Dataset
 from mpdit.catalogue.measures import labelled
 from mpdit.config import DEFAULTS, RunConfig
 from mpdit.errors import ConfigError
-from mpdit.extensions import blamed
+from mpdit.extensions import Extension, blamed
 from mpdit.flops import count_parameters
 from mpdit.grid.exclusions import Exclusion, conditions_text
 from mpdit.grid.grid import Axis, Grid
@@ -63,7 +63,7 @@ class PlannedRun:
             ConfigError: when an extension's function fails.
         """
         with self.blamed():
-            return _parts(self.config.model, self.config.data.spec)
+            return _parts(self.config.model, self.config.data.spec, self.config.extensions)
 
     def blamed(self) -> AbstractContextManager[None]:
         """Turn an error in an extension's code into one message that names the variant."""
@@ -76,7 +76,8 @@ class PlannedRun:
 
 
 @cache
-def _parts(model: ModelConfig, data: Dataset) -> dict[str, int]:
+def _parts(model: ModelConfig, data: Dataset, _extensions: tuple[Extension, ...]) -> dict[str, int]:
+    # an edited extension gives the same names other parameters
     return count_parameters(model, data)
 
 

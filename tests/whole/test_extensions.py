@@ -260,7 +260,7 @@ def test_a_config_with_an_extension_is_read_without_it_and_is_the_same_run(tmp_p
     assert done.stdout.split() == [run.id, "sigmoid_attention"], done.stderr
 
 
-def test_the_plan_counts_what_an_extension_adds(tmp_path: Path) -> None:
+def test_the_plan_counts_what_an_extension_adds_as_it_is_now(tmp_path: Path) -> None:
     idea = """\
 from mpdit.catalogue import flag
 from mpdit.model.layers import MPLinear
@@ -274,6 +274,8 @@ def more(model):
     off, on = load_plan(write_grid(tmp_path, idea)).runs
     assert on.parameters - off.parameters == 16 * 3 + 5 * 7
     assert on.parts["other"] == 5 * 7
+    off, on = load_plan(write_grid(tmp_path, idea.replace("5, 7", "5, 8"))).runs
+    assert on.parts["other"] == 5 * 8
 
 
 def test_a_retry_uses_the_files_that_were_submitted(tmp_path: Path) -> None:
