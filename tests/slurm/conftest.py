@@ -22,7 +22,7 @@ def _running(accounting: bool, tmp_path_factory: pytest.TempPathFactory) -> Iter
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("slurm") / "run"
     with running(folder, accounting) as cluster, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+        patch.setenv("SLURM_CONF", cluster.users_conf)
         yield cluster
 
 
@@ -48,7 +48,7 @@ def _on_its_cluster(
     for name in FIXTURES:
         if name in request.fixturenames:
             used = request.getfixturevalue(name)
-            monkeypatch.setenv("SLURM_CONF", used.environment["SLURM_CONF"])
+            monkeypatch.setenv("SLURM_CONF", used.users_conf)
             yield
             used.reset()
             return

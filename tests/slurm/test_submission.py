@@ -253,12 +253,12 @@ def test_what_ran_out_of_memory_is_told_so_and_has_more_at_the_retry(tmp_path: P
     study = train("slurm: {memory: 60M, time: 10}", tmp_path).study
     (status,) = wait_for_end(study)
     assert (status.state, status.cause) == ("failed", "out of memory")
-    more = partial(adjust, study=StudyDir(study.path), time=None, memory="x20")
+    more = partial(adjust, study=StudyDir(study.path), time=None, memory="x50")
     submit(stored_plan(study), tmp_path, Execution("slurm"), states=STATES, adjust=more)
     (entry,) = StudyDir(study.path).entries
-    assert entry["submitted"]["memory"] == "1200M"
+    assert entry["submitted"]["memory"] == "3000M"
     (status,) = wait_for_end(study)
-    assert status.state == "done"
+    assert status.state == "done", status
 
 
 SUBMIT = f"""\

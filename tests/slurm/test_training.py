@@ -21,7 +21,7 @@ LONG = ("train.steps=2500", "train.checkpoint_every=250")
 
 
 def slurm(**resources: object) -> str:
-    asked = {"memory": "1500M", "cpus": 1, "time": 30, **resources}
+    asked = {"memory": "3000M", "cpus": 1, "time": 30, **resources}
     return f"slurm: {json.dumps(asked)}\n"
 
 

@@ -29,6 +29,8 @@ NODES = ("n1", "n2", "n3", "n4")
 DAEMONS = ("munged", "slurmctld", "slurmd", "setpriv")
 DATABASE = ("slurmdbd", "mariadbd", "mariadb-install-db")
 TEMPLATES = Path(__file__).parent
+USERS = "users-slurm.conf"
+"""As slurm.conf, save that a command soon gives up a controller that is away."""
 MARK = "TEST_CLUSTER_NODE"
 """In the environment of a node's daemons, and not of its jobs."""
 
@@ -69,6 +71,7 @@ class Cluster:
         self.folder = folder
         self.accounting = accounting
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+        self.users_conf = str(folder / USERS)
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
 
     # Start and stop ------------------------------------------------------------------------------
@@ -129,8 +132,10 @@ class Cluster:
             "enforced": "AccountingStorageEnforce=wckeys\nTrackWCKey=yes" * self.accounting,
             "first_job": int(time.time()) % 60_000_000 + 1,
         }
-        for name in ("slurm.conf", "slurmdbd.conf", "gres.conf"):
-            text = Template((TEMPLATES / name).read_text()).substitute(values)
+        written = {"slurm.conf": 20, USERS: 3, "slurmdbd.conf": 0, "gres.conf": 0}
+        for name, timeout_s in written.items():
+            template = Template((TEMPLATES / name.removeprefix("users-")).read_text())
+            text = template.substitute(values, message_timeout=timeout_s)
             (self.folder / name).write_text(text)
         (self.folder / "slurmdbd.conf").chmod(0o600)
 
