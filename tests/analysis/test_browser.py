@@ -21,6 +21,13 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="there is no chromium (Debian: apt-get install chromium)"
 )
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+SCREENS = [
+    *(("light", "desktop"), ("dark", "phone")),
+    *(
+        pytest.param(*others, marks=pytest.mark.long)
+        for others in (("light", "phone"), ("dark", "desktop"))
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +70,7 @@ def watched(
     return page, said, asked
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("scheme", "size"), SCREENS)
 def test_the_page_renders_without_errors_network_or_overflow(
     browser: "sync_api.Browser", report: Path, size: str, scheme: str
 ) -> None:
@@ -198,8 +204,7 @@ def live(tmp_path: Path) -> Iterator[tuple[server.LiveServer, RunDir]]:
         thread.join()
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("scheme", "size"), SCREENS)
 def test_the_live_page_fits_and_asks_only_its_server(
     browser: "sync_api.Browser", live: tuple[server.LiveServer, RunDir], size: str, scheme: str
 ) -> None:

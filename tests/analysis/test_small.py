@@ -17,6 +17,7 @@ from mpdit.disk.rundir import RunDir
 from tests.helpers import synthetic
 
 Own = Callable[..., Path]
+SEEDS = [1, pytest.param(3, marks=pytest.mark.long)]
 
 
 def one_variant(path: Path, seeds: int, rates: tuple[float | None, ...] = (None,)) -> Path:
@@ -68,7 +69,7 @@ def check(path: Path, *has: str) -> None:
     terminal.show(study, Console(quiet=True))
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("seeds", SEEDS)
 def test_a_study_of_one_variant_has_a_report(tmp_path: Path, seeds: int) -> None:
     path = one_variant(tmp_path, seeds)
     check(path, "ladder", "overhead", "inventory")
@@ -76,7 +77,7 @@ def test_a_study_of_one_variant_has_a_report(tmp_path: Path, seeds: int) -> None
     assert "the study has one variant" in (path / "report/report.html").read_text()
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("seeds", SEEDS)
 def test_a_study_that_only_tunes_has_a_report(tmp_path: Path, seeds: int) -> None:
     path = one_variant(tmp_path, seeds, rates=(1e-3, 1e-2))
     check(path, "ladder", "tuning", "overhead", "inventory")

@@ -147,6 +147,7 @@ def test_images_that_change_while_they_are_encoded_are_not_recorded(
     assert run(monkeypatch, *command_line) == 0
 
 
+@pytest.mark.long
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, pictures, vae, monkeypatch):
     code = "import sys; from mpdit.encoding import build, encoders; build.SMALLEST_SHARD = 2;"
     slow = (

@@ -263,6 +263,7 @@ class Counting(Extractor):
             yield from super().look([batch])
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("drawn")
 def test_all_metrics_of_10000_samples_look_at_each_image_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

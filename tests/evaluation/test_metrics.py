@@ -19,6 +19,8 @@ from mpdit.evaluation.metrics import Reference, Statistics, frechet_distance, st
 from tests.helpers.tiny import tiny_config
 
 CPU = torch.device("cpu")
+SHIPPED = ["digits", pytest.param("fashion-mnist", marks=pytest.mark.long)]
+"""The data sets whose classifier comes with the package."""
 
 
 def features(seed: int, n: int, d: int = 16) -> np.ndarray:
@@ -253,7 +255,7 @@ def stated_accuracy(name: str) -> float:
         return float(weights.metadata()["test_accuracy"])
 
 
-@pytest.mark.parametrize("name", ["digits", "fashion-mnist"])
+@pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_classifier_has_the_accuracy_it_states(name: str) -> None:
     test = datasets.load(available(name), "test")
     logits = classifier.load(name, CPU).features(datasets.to_uint8(test.pixels)).logits
@@ -266,7 +268,7 @@ def test_the_digits_weights_are_those_of_every_record_so_far() -> None:
     assert classifier.load("digits", CPU).weights == "063b3b7da6bfbb9f"
 
 
-@pytest.mark.parametrize("name", ["digits", "fashion-mnist"])
+@pytest.mark.parametrize("name", SHIPPED)
 def test_distances_order_real_blurred_and_noise_and_see_missing_classes(name: str) -> None:
     extractor, data = classifier.load(name, CPU), available(name)
     train, test = (datasets.load(data, split) for split in ("train", "test"))

@@ -146,6 +146,7 @@ with torch.no_grad():
 """
 
 
+@pytest.mark.long
 def test_compiled_blocks_are_the_same_model():
     # in a process of its own: the shapes that are checked under test cannot be traced
     process = subprocess.run(

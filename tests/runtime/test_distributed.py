@@ -35,9 +35,10 @@ def gradients(folder: Path, processes: int, **changes: object) -> dict[str, torc
     ("processes", "micro_batch_size", "conditioning", "objective", "optimizer"),
     [
         (1, 3, "adaln", "epsilon", "muon"),
-        (2, 2, "adaln", "v", "muon"),
+        pytest.param(2, 2, "adaln", "v", "muon", marks=pytest.mark.long),
         (3, 2, "adaln", "edm", "adam"),  # shares of 2, 3 and 3 images of the eight
-        (2, None, "none", "edm", "adam"),  # the conditioning's embedders have no gradients
+        # the conditioning's embedders have no gradients
+        pytest.param(2, None, "none", "edm", "adam", marks=pytest.mark.long),
     ],
 )
 def test_gradients_and_losses_are_those_of_one_process_at_once(

@@ -48,6 +48,7 @@ def test_a_dry_run_shows_the_scripts_that_are_submitted(tmp_path: Path) -> None:
     assert "#SBATCH --array=0-1%1" in shown[0]
 
 
+@pytest.mark.long
 def test_what_is_submitted_from_within_a_job_inherits_nothing_of_it(
     cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -110,6 +111,7 @@ def test_half_a_study_is_cancelled_and_goes_on(tmp_path: Path) -> None:
     assert_done_once(study, 4)
 
 
+@pytest.mark.long
 def test_the_log_of_a_run_that_waits_is_followed_to_its_end(tmp_path: Path) -> None:
     later = f"slurm: {{{MEMORY}, extra: {{begin: now+4}}}}"
     text = f"variants: {{raises: {{}}, b: {{mp_silu: true}}}}\n{later}"

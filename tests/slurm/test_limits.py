@@ -57,6 +57,7 @@ def test_more_runs_than_a_user_may_submit_are_fed_while_one_waits(tmp_path: Path
     assert_done_once(StudyDir(tmp_path / "results" / "s"), 7)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("limited")
 def test_more_runs_than_a_user_may_submit_are_fed_by_a_job_and_their_end_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -82,6 +83,7 @@ def test_room_for_one_job_is_a_runs_own(cluster: Cluster, tmp_path: Path) -> Non
         allow(cluster, 3)
 
 
+@pytest.mark.long
 def test_a_controller_whose_queue_is_full_holds_nobody_up(
     bare_cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -146,6 +148,7 @@ def test_a_node_that_cannot_open_the_jobs_files_is_named_and_avoided(tmp_path: P
     launch_failure(tmp_path, "FAILED, (exit 0:53|JobLaunchFailure)")  # from sacct once it knows
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("bare_cluster")
 def test_it_is_without_accounting_too(tmp_path: Path) -> None:
     launch_failure(tmp_path, "FAILED, JobLaunchFailure")

@@ -46,6 +46,7 @@ def test_a_small_job_submits_the_next_stages(tmp_path: Path) -> None:
     assert now.is_over
 
 
+@pytest.mark.long
 def test_waiting_submits_the_next_stages(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "grid.yaml").write_text(BASE + TEXT)
     said = launch(tmp_path, "submit", "grid.yaml", "--wait")
@@ -55,6 +56,7 @@ def test_waiting_submits_the_next_stages(cluster: Cluster, tmp_path: Path) -> No
     cluster.run("scancel", "--user", "root")  # the small job has nothing left to do
 
 
+@pytest.mark.long
 def test_a_killed_task_and_a_killed_small_job_end_in_the_same_runs(
     cluster: Cluster, tmp_path: Path
 ) -> None:

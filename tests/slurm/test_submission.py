@@ -41,6 +41,7 @@ pytestmark = pytest.mark.usefixtures("cluster")
 MEMORY = "memory: 200M"
 
 
+@pytest.mark.long
 def test_a_hundred_runs_are_done_so_many_at_once_while_others_time_out_and_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +212,7 @@ def test_a_cancelled_study_keeps_its_state_and_goes_on(tmp_path: Path) -> None:
     assert int(str(starts(study.run(again.started[0].name))[1]["step"])) > 2
 
 
+@pytest.mark.long
 def test_some_runs_of_jobs_are_cancelled_and_the_others_go_on(tmp_path: Path) -> None:
     alone = "slurm: {runs_per_job: 1}"
     text = (
@@ -233,6 +235,7 @@ def test_some_runs_of_jobs_are_cancelled_and_the_others_go_on(tmp_path: Path) ->
     assert_done_once(study, 6)
 
 
+@pytest.mark.long
 def test_a_controller_that_is_away_makes_nothing_dead(cluster: Cluster, tmp_path: Path) -> None:
     text = (
         f"variants: {{slow: {{}}, next: {{mp_silu: true}}}}\nslurm: {{{MEMORY}, max_parallel: 1}}"
@@ -344,7 +347,13 @@ def test_what_slurm_would_refuse_is_said_before_anything_is_written(
     wait_until(lambda: not cluster.run("squeue", "-h"))
 
 
-@pytest.mark.parametrize("name", ["it's a $HOME", '#1 ünï & "q"', "a;b `c`"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "it's a $HOME",
+        *(pytest.param(n, marks=pytest.mark.long) for n in ('#1 ünï & "q"', "a;b `c`")),
+    ],
+)
 def test_runs_below_a_folder_of_any_name_are_done_and_have_their_logs_there(
     tmp_path: Path, name: str
 ) -> None:

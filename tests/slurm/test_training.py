@@ -103,6 +103,7 @@ def test_a_requeued_run_goes_on_to_the_same_bits(
     assert_same(the_run(submission.study), alone, starts=2)
 
 
+@pytest.mark.long
 def test_a_run_of_a_failed_node_goes_on_elsewhere_to_the_same_bits(
     cluster: Cluster, tmp_path: Path, alone: dict[str, object]
 ) -> None:
@@ -114,6 +115,7 @@ def test_a_run_of_a_failed_node_goes_on_elsewhere_to_the_same_bits(
     assert_same(the_run(study), alone, starts=2)
 
 
+@pytest.mark.long
 def test_an_orphan_of_a_failed_node_corrupts_nothing(
     cluster: Cluster, tmp_path: Path, alone: dict[str, object]
 ) -> None:

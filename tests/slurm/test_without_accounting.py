@@ -66,6 +66,7 @@ def test_a_killed_job_has_failed_by_slurms_word_and_is_tried_again(
     assert_done_once(study, 1)
 
 
+@pytest.mark.long
 def test_waiting_runs_are_held_until_they_are_released(tmp_path: Path) -> None:
     text = (
         "variants: {steady: {}, b: {mp_silu: true}, c: {mp_residual: true}}\n"

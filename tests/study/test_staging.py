@@ -53,6 +53,7 @@ def done_runs(study: StudyDir) -> set[str]:
     return {status.name for status in survey(StudyDir(study.path)) if status.state == "done"}
 
 
+@pytest.mark.long
 def test_the_local_pool_goes_on_through_all_stages(results: Path) -> None:
     made = plan(TEXT)
     done = start(made, results)

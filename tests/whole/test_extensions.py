@@ -188,6 +188,7 @@ def test_the_report_shows_an_extensions_metric_and_executes_nothing(ideas: Path)
     assert not tables.metrics(study).empty
 
 
+@pytest.mark.long
 def test_a_finished_run_is_sampled_and_measured_again_with_its_own_copy(ideas: Path) -> None:
     (run,) = ideas.glob("sigmoid_s0-*")
     for door, *words in (
@@ -200,6 +201,7 @@ def test_a_finished_run_is_sampled_and_measured_again_with_its_own_copy(ideas: P
     assert {r["role"] for r in read_rows(run / "evaluation.jsonl")} >= {"run", "sweep"}
 
 
+@pytest.mark.long
 def test_a_run_with_an_extension_is_exported_with_it_and_draws_its_own_samples(
     ideas: Path, tmp_path: Path
 ) -> None:

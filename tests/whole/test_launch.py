@@ -220,7 +220,12 @@ def change(model):
 
 
 @pytest.mark.parametrize(
-    "edited", [pytest.param([], marks=pytest.mark.long), ["idea.py"], ["grid.yaml"]]
+    "edited",
+    [
+        pytest.param([], marks=pytest.mark.long),
+        ["idea.py"],
+        pytest.param(["grid.yaml"], marks=pytest.mark.long),
+    ],
 )
 def test_a_retry_of_older_files_than_the_users_names_them_and_the_command_that_uses_them(
     here: Path, edited: list[str]

@@ -15,7 +15,7 @@ from mpdit.errors import EXIT_BUSY, EXIT_FAILED, EXIT_USAGE
 from mpdit.runtime.session import Session
 from mpdit.sampling.sampleset import CAPTION_PIXELS
 from tests.helpers.images import class_folders
-from tests.helpers.interrupted import finish, fork, science_of, start
+from tests.helpers.interrupted import finish, finish_forked, fork, science_of, start
 from tests.helpers.tiny import make
 
 
@@ -55,19 +55,19 @@ def test_a_done_run_is_left_alone(uninterrupted: RunDir) -> None:
         return {f: f.read_bytes() for f in uninterrupted.path.rglob("*") if f.is_file()}
 
     before = files()
-    finish(uninterrupted)
+    finish_forked(uninterrupted)
     assert files() == before
 
 
 def test_the_same_config_and_seed_give_the_same_bits(uninterrupted: RunDir, tmp_path: Path) -> None:
     again = make(tmp_path / "again")
-    finish(again)
+    finish_forked(again)
     assert science_of(again) == science_of(uninterrupted)
 
 
 def test_another_seed_gives_other_numbers(uninterrupted: RunDir, tmp_path: Path) -> None:
     other = make(tmp_path / "other", seed=1)
-    finish(other)
+    finish_forked(other)
     assert science_of(other)["samples"] != science_of(uninterrupted)["samples"]
 
 
@@ -81,7 +81,7 @@ def folder_run(tmp_path: Path) -> RunDir:
 
 
 def test_a_run_of_a_folder_keeps_the_names_of_its_classes(folder_run: RunDir) -> None:
-    finish(folder_run)
+    finish_forked(folder_run)
     assert json.loads((folder_run.path / "classes.json").read_text()) == ["ant", "bee"]
     with Image.open(folder_run.samples / "grid.png") as grid:
         tiles = 5 * 40  # rows of 8 pixels and a margin of 2, enlarged four times
@@ -110,7 +110,7 @@ def test_a_torn_evaluation_is_neither_done_nor_in_the_way(tmp_path: Path) -> Non
     run = make(tmp_path / "run")
     (run.path / "evaluation.jsonl").write_text('{"metric": "FD-d')
     assert not run.is_done()
-    finish(run)
+    finish_forked(run)
     rows = read_rows(run.path / "evaluation.jsonl")
     assert [(row["role"], row["metric"]) for row in rows] == [
         ("run", "FD-digits@50"),
