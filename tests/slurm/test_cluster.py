@@ -4,9 +4,10 @@ import pytest
 
 from tests.helpers.slurm.cluster import Cluster, wait_until
 
-pytestmark = pytest.mark.slow  # the studies' tests live on the same, and are in the default run
+slow = pytest.mark.slow  # the studies' tests live on the same, and are in the default run
 
 
+@slow
 def test_a_killed_nodes_jobs_are_requeued_while_their_processes_live_on(cluster: Cluster) -> None:
     word = cluster.folder / "word"
     job = cluster.submit(f"sleep 1; while sleep 0.1; do date +%N > {word}; done", "--nodelist=n2")
@@ -20,6 +21,16 @@ def test_a_killed_nodes_jobs_are_requeued_while_their_processes_live_on(cluster:
     wait_until(lambda: not cluster.job_processes("n2"))
 
 
+@pytest.mark.long
+def test_a_killed_node_is_one_clusters(cluster: Cluster, bare_cluster: Cluster) -> None:
+    job = bare_cluster.submit("sleep 3; exit 7", "--nodelist=n2")
+    bare_cluster.wait_for_state(job, "RUNNING")
+    cluster.kill_node("n2")
+    assert bare_cluster.is_up("n2")
+    bare_cluster.wait_for_state(job, "FAILED")
+
+
+@slow
 def test_a_requeued_job_starts_again_in_seconds_and_knows_it(cluster: Cluster) -> None:
     words = cluster.folder / "restarts"
     job = cluster.submit(f"echo ${{SLURM_RESTART_COUNT:-0}} >> {words}; sleep 100")
@@ -28,6 +39,7 @@ def test_a_requeued_job_starts_again_in_seconds_and_knows_it(cluster: Cluster) -
     wait_until(lambda: words.read_text().split() == ["0", "1"])
 
 
+@slow
 def test_jobs_outlive_the_controller(cluster: Cluster) -> None:
     job = cluster.submit("sleep 14; exit 7", "--no-requeue")
     cluster.wait_for_state(job, "RUNNING")
@@ -37,6 +49,7 @@ def test_jobs_outlive_the_controller(cluster: Cluster) -> None:
     cluster.wait_for_state(job, "FAILED")
 
 
+@slow
 def test_a_cluster_without_accounting_has_none(bare_cluster: Cluster) -> None:
     job = bare_cluster.submit("true")
     bare_cluster.wait_for_state(job, "COMPLETED")

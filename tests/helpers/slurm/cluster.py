@@ -95,7 +95,7 @@ class Cluster:
                 self.cancel_all()
         for name in reversed(list(self.daemons)):
             self._end(name)
-        for pid in self._pids(f"SLURM_CONF={self.environment['SLURM_CONF']}"):
+        for pid in self._processes():
             _kill(pid)  # orphans, and whoever still asks
         shutil.rmtree(self.folder)
 
@@ -238,7 +238,7 @@ class Cluster:
         The controller, which would notice in half a minute, is told, and requeues the node's jobs.
         """
         self._end(node, signal.SIGKILL)
-        for pid in self._pids(f"{MARK}={node}"):  # the slurmstepd of each step
+        for pid in self._processes(f"{MARK}={node}"):  # the slurmstepd of each step
             _kill(pid)
         if not orphans:
             self.kill_orphans(node)
@@ -251,8 +251,7 @@ class Cluster:
 
     def job_processes(self, node: str) -> list[int]:
         """The processes of all jobs on a node, orphans as well."""
-        here = set(self._pids(f"SLURM_CONF={self.environment['SLURM_CONF']}"))
-        return [pid for pid in self._pids(f"SLURMD_NODENAME={node}") if pid in here]
+        return self._processes(f"SLURMD_NODENAME={node}")
 
     def requeue(self, job: str) -> None:
         """Requeue a job, as a user or an administrator would: it gets no signal to save by."""
@@ -346,12 +345,17 @@ class Cluster:
             daemon.kill()
             daemon.wait()
 
-    def _pids(self, variable: str) -> list[int]:
-        """The processes that began with ``NAME=value`` in their environment, save this one."""
-        wanted, found = variable.encode(), []
+    def _processes(self, *variables: str) -> list[int]:
+        """This cluster's that began with ``NAME=value`` in their environment, save this one.
+
+        Beside it there may be another one, whose nodes have the same names.
+        """
+        wanted = [f"SLURM_CONF={self.environment['SLURM_CONF']}", *variables]
+        found = []
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                began = (folder / "environ").read_bytes().split(b"\0")
+                if all(variable.encode() in began for variable in wanted):
                     found.append(int(folder.name))
         return [pid for pid in found if pid != os.getpid()]
 
