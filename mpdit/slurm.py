@@ -228,6 +228,7 @@ def requeue(job: str) -> None:
 
     Raises:
         RefusedError: when Slurm does not requeue it.
+        ConfigError: when scontrol is not installed.
     """
     while True:
         try:
@@ -237,6 +238,8 @@ def requeue(job: str) -> None:
                 return
             raise
         except ConfigError as silence:
+            if shutil.which("scontrol") is None:
+                raise
             print(f"{silence}; asking again in {ASK_AGAIN_S} s", flush=True)
             time.sleep(ASK_AGAIN_S)
         else:

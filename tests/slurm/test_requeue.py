@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.slurm.cluster import Cluster
+from tests.helpers.slurm.cluster import Cluster, wait_until
 from tests.helpers.slurm.studies import (
     all_running,
     assert_done_once,
@@ -36,8 +35,10 @@ def test_a_run_whose_limit_comes_while_the_controller_is_away_goes_on(
     state = run.state()
     assert state is not None
     cluster.stop_controller()
+    (claim,) = study.claims()
+    (task,) = claim.arrays[0].task_ids()
     os.kill(parent(state.pid), signal.SIGUSR2)
-    time.sleep(10)  # the first scontrol has given up
+    wait_until(lambda: "scontrol" in claim.task_log(task).read_text(), 120)  # the first gave up
     cluster.start_controller()
     wait_for_end(study)
     assert_done_once(study, 1)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from mpdit import slurm
 from mpdit.disk.files import append_row, read_rows
 from mpdit.disk.rundir import RunDir
-from mpdit.errors import EXIT_FAILED, EXIT_INTERRUPTED
+from mpdit.errors import EXIT_FAILED, EXIT_INTERRUPTED, ConfigError
 from mpdit.study.cluster.job import Job
 from tests.helpers import stand_in
 from tests.helpers.tiny import tiny_config
@@ -244,3 +245,11 @@ def test_a_run_that_cannot_be_started_says_why(claim: Path) -> None:
     assert state is not None
     assert state.error is not None
     assert "Is a directory" in state.error
+
+
+def test_a_job_whose_node_has_no_scontrol_does_not_ask_for_ever(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="scontrol"):
+        slurm.requeue("1")
