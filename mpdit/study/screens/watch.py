@@ -173,11 +173,21 @@ class _Lines(_Display):
     def show(self, statuses: list[RunStatus]) -> None:
         if self.before and (fresh := sum(s.name not in self.before for s in statuses)):
             self.report(f"the next stage needs {count(fresh, 'more run')}")
+        unstarted = []
         for status in statuses:
             before = self.before.get(status.name)
             is_new = before is None and status.state == "planned"
-            if status.state != before and not is_new and (self.before or status.state == "running"):
+            if status.state == before or is_new or not (self.before or status.state == "running"):
+                continue
+            if status.state == "planned" and not status.has_begun and before != "running":
+                unstarted.append(status.name)
+            else:
                 self.event(status)
+        if len(unstarted) > LISTED:
+            self.report(f"{len(unstarted):,} runs were not started")
+        else:
+            for name in unstarted:
+                self.report(f"{name} was not started")
         self.before = {status.name: status.state for status in statuses}
         left = self.left(statuses)
         if time.monotonic() - self.reported >= REPORT_S:
@@ -197,8 +207,6 @@ class _Lines(_Display):
                 self.report(f"{status.name} {finished(status)}")
             case "failed":
                 self.report(f"{status.name} failed: {one_line(status.error or '')}")
-            case "planned" if not status.has_begun and self.before.get(status.name) != "running":
-                self.report(f"{status.name} was not started")
             case "planned" | "lost":
                 self.report(f"{status.name} stopped at {status.stage} {status.step:,}")
 
