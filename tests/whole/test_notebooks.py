@@ -1,11 +1,13 @@
 """The notebooks run from top to bottom, and are committed with what they show."""
 
+import ast
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -62,6 +64,26 @@ def test_a_notebook_is_committed_as_it_ran_with_outputs_that_need_no_kernel(path
             assert "image/png" in kinds[number + 1]
     assert path.stat().st_size < 1_000_000
     assert all(str(place) not in path.read_text() for place in (ROOT, Path.home(), sys.prefix))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_a_notebook_uses_of_the_package_is_there(path: Path) -> None:
+    """The notebooks themselves run in minutes, and in CI only."""
+    code = "\n".join("".join(cell["source"]) for cell in cells(json.loads(path.read_text())))
+    nodes = list(ast.walk(ast.parse(code.replace("%matplotlib inline", ""))))
+    imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    names: dict[str, Any] = {}
+    exec("\n".join(map(ast.unparse, imports)), names)
+    used = [
+        (node.value.id, node.attr)
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    ]
+    ours = [
+        (name, attribute) for name, attribute in used if isinstance(names.get(name), ModuleType)
+    ]
+    assert ours
+    assert [pair for pair in ours if not hasattr(names[pair[0]], pair[1])] == []
 
 
 def test_the_quickstart_goes_from_grid_to_table_in_ten_cells() -> None:
