@@ -29,7 +29,7 @@ from mpdit.training.trainer import (
     snapshot_file,
 )
 from tests.helpers import interrupted
-from tests.helpers.tiny import tiny_config
+from tests.helpers.tiny import make, tiny_config
 
 CPU = torch.device("cpu")
 ALL = dict.fromkeys(PAPERS_FLAGS, True)
@@ -88,13 +88,18 @@ def test_a_broken_gradient_leaves_only_states_from_before(tmp_path: Path) -> Non
     assert len(list(run.ema.iterdir())) == 2
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "precision",
+    [
+        pytest.param("float32", marks=pytest.mark.long),
+        pytest.param("bfloat16", marks=pytest.mark.slow),
+    ],
+)
 def test_a_compiled_run_goes_on_to_the_same_bits(tmp_path: Path, precision: str) -> None:
     train = {"compile": True, "precision": precision, "steps": 2000, "snapshot_every": 2000}
-    whole, broken = (
-        interrupted.make(tmp_path / name, model=ALL, train=train) for name in ("whole", "broken")
-    )
+    # with the variance that such a short training learns, ddpm would overflow
+    options = {"model": ALL, "train": train, "sample": {"solver": "dpm++"}}
+    whole, broken = (make(tmp_path / name, **options) for name in ("whole", "broken"))
     interrupted.finish(whole)
     process = interrupted.start(broken)
     while len(read_rows(broken.path / "metrics.jsonl")) < 100:
