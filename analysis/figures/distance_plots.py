@@ -28,7 +28,7 @@ def distance(study: Study) -> Figure:
     """
     table = comparison.distances(study)
     rows = {}
-    for variant in panels.shown(study, study.variants, panels.ROWS):
+    for variant in panels.shown_in_rows(study, study.variants):
         average = paired.average(table, variant)
         text = f"n = {average.n}" if average.n else "no result"
         rows[variant] = panels.VariantRow(list(paired.values(table, variant)), average, text)

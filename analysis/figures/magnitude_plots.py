@@ -81,8 +81,9 @@ def magnitude_training(study: Study) -> Figure:
     variants = panels.shown(study, data["variant"].unique())
     look = panels.looks(study)
     means = data.groupby(["variant", "step", "block"], observed=True)["magnitude"].mean()
+    titles = [style.wrap(variant, 24) for variant in variants]
     figure, grid = panels.panels(len(variants), 2, sharex=True, sharey=True)
-    for axes, variant in zip(grid, variants, strict=True):
+    for axes, variant, title in zip(grid, variants, titles, strict=True):
         traces = means[variant].unstack("block")
         tint = LinearSegmentedColormap.from_list("", (PALE, look[variant].color))
         shades = tint(np.linspace(0, 1, len(traces.columns) + 2))[2:]
@@ -93,13 +94,15 @@ def magnitude_training(study: Study) -> Figure:
                 text, (traces.index[-1], end), xytext=(2, 0), textcoords="offset points",
                 va="center", fontsize=5.5,
             )  # fmt: skip
-        axes.set_title(style.wrap(variant, 24))
+        axes.set_title(title)
         axes.xaxis.set_major_locator(MaxNLocator(3))
         panels.thousands(axes)
     panels.name_bottom(grid, 2, "step")
     _around_one(grid[0])
     figure.supylabel("residual magnitude (RMS)", fontsize=7)
-    figure.set_size_inches(style.COLUMN, 0.6 + 1.05 * -(-len(variants) // 2))
+    rows = [titles[at : at + 2] for at in range(0, len(titles), 2)]
+    more = sum(max(title.count("\n") for title in row) for row in rows)
+    figure.set_size_inches(style.COLUMN, 0.6 + 1.05 * len(rows) + 0.13 * more)
     return figure
 
 

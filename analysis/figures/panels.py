@@ -21,7 +21,8 @@ from analysis.judging.statistics import Estimate
 from analysis.study import NothingToShow, Study, once
 
 ROWS = 40
-"""The most variants in a figure with one row per variant."""
+"""The most variants in a figure with one row per variant, if each name fits into `ROW_LINES`."""
+ROW_LINES = 4
 LINE = 44
 """Letters of a name that fit into one line of a column."""
 
@@ -53,6 +54,13 @@ def shown(study: Study, there: Iterable[str], limit: int = style.SHOWN) -> list[
     chosen = [variant for variant in ranking(study) if variant in present][:limit]
     left_out(len(chosen), len(present), "variants, the baseline and the best")
     return [variant for variant in study.variants if variant in set(chosen)]
+
+
+def shown_in_rows(study: Study, there: Iterable[str]) -> list[str]:
+    """Return the variants that a figure with one row per variant draws: fewer if names are long."""
+    names = list(map(str, there))
+    lines = max((1 + style.wrap(name).count("\n") for name in names), default=1)
+    return shown(study, names, min(ROWS, ROWS * ROW_LINES // lines))
 
 
 def left_out(drawn: int, there: int, what: str) -> None:

@@ -46,7 +46,7 @@ def loss(study: Study) -> Figure:
 def speed(study: Study) -> Figure:
     """Draw training speed per variant: each run, the mean and its interval (`judging.speed`)."""
     runs = of_runs(study).astype({"variant": str})
-    variants = panels.shown(study, runs["variant"], panels.ROWS)
+    variants = panels.shown_in_rows(study, runs["variant"])
     runs = runs[runs["variant"].isin(variants)]
     speeds = dict(iter(runs.groupby("variant")["images_per_s"]))
     label = "training speed (images/s; larger is faster)"

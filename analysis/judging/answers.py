@@ -166,10 +166,11 @@ def is_crossed(study: Study) -> bool:
     if study.declared.get("looks"):
         return False
     try:
-        comparison.factorial(study).of(1)
+        if not study.declared.get("fraction"):  # of a fraction's first runs, no effect can be told
+            comparison.factorial(study).of(1)
+        return not comparison.differing(study)
     except NothingToShow:
         return False
-    return not comparison.differing(study)
 
 
 @once
@@ -181,7 +182,9 @@ def answers(study: Study) -> list[Answer]:
     """
     rules = distances.rules(study)
     if is_crossed(study):
-        return [_of_effect(study, found, rules) for found in comparison.factorial(study).effects]
+        found = comparison.factorial(study)
+        found.of(1)
+        return [_of_effect(study, effect, rules) for effect in found.effects]
     return [of_decision(decision, rules) for decision in family(study).decisions.values()]
 
 

@@ -33,10 +33,13 @@ from analysis.judging.statistics import Estimate
 from analysis.study import NothingToShow
 from mpdit.catalogue.flags import code_of
 from mpdit.decisions.family import LEVEL, Rules
+from mpdit.text import shortlist
 
 FADES = 1 / 3
 """An effect depends on another factor if its sign differs between two levels of that factor, or if
 the smaller of the two effects is less than this fraction of the larger."""
+LISTED = 4
+"""Of the effects that cannot be estimated, so many are named."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class Factorial:
     Attributes:
         factors: the grid's factors.
         effects: main effects, then interactions.
-        left_out: a sentence for each effect that cannot be estimated.
+        left_out: sentences that name the effects that cannot be estimated.
         residual_sd: standard deviation within a seed, with ``degrees`` of freedom.
     """
 
@@ -136,19 +139,24 @@ def factorial(
             ``two-way``.
     """
     grid = CellGrid.of(runs, factors, is_fraction=fraction == "two-way")
-    pairs, left_out = list(itertools.combinations(factors, 2)), []
+    pairs, empty = list(itertools.combinations(factors, 2)), []
     if fraction == "main":
         pairs = []
     for a, b in list(pairs):
-        if len(empty := np.argwhere(~grid.seen[a, b])):
+        if len(absent := np.argwhere(~grid.seen[a, b])):
             pairs.remove((a, b))
-            cell = grid.levels[a][empty[0, 0]], grid.levels[b][empty[0, 1]]
-            left_out.append(f"{a} × {b} cannot be estimated: no run is '{name((a, b), cell)}'")
+            cell = grid.levels[a][absent[0, 0]], grid.levels[b][absent[0, 1]]
+            empty.append((f"{a} × {b}", name((a, b), cell)))
+    left_out = [f"{pair} cannot be estimated: no run is '{cell}'" for pair, cell in empty]
+    if len(empty) > LISTED:
+        named = shortlist([pair for pair, _ in empty], LISTED)
+        left_out = [f"{named} cannot be estimated: they have combinations without a run"]
     asked = [*((factor,) for factor in factors), *pairs]
     fit = LeastSquares(
         grid, [(), ("seed",), *asked], runs["value"].to_numpy(dtype=float), rules, widened
     )
     found: dict[int, list[tuple[Cell, Effect]]] = {1: [], 2: []}
+    mixed: list[str] = []
     for term in asked:
         of_term = []
         for index in itertools.product(*(range(1, len(grid.levels[key])) for key in term)):
@@ -156,10 +164,12 @@ def factorial(
             effect = _effect(grid, fit, at)
             if effect is None:
                 words = name(term, grid.named(at))
-                left_out.append(f"{words} cannot be told from other effects")
+                mixed.append(words)
             else:
                 of_term.append((at, effect))
         found[len(term)] += of_term
+    if mixed:
+        left_out.append(f"{shortlist(mixed, LISTED)} cannot be told from other effects")
     kinds = sum(map(bool, found.values()))
     corrected = {
         order: [(at, _corrected(effect, fit.degrees, kinds * len(all_))) for at, effect in all_]

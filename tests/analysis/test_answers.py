@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import Study, figures, tables
+from analysis import NothingToShow, Study, figures, tables
 from analysis.__main__ import main
 from analysis.figures import panels
 from analysis.judging import answers, conclusions, distances, numerals, plans, words
@@ -332,6 +333,21 @@ def crossed(path: Path, **decisions: object) -> Path:
     declared = {"metric": None, "margin": 0.05, "scale": "ratio"} | decisions
     file.write_text(json.dumps(json.loads(file.read_text()) | {"decisions": declared}))
     return path
+
+
+def test_a_fraction_of_which_a_part_has_run_compares_no_single_variants(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = crossed(tmp_path / "s", fraction="two-way")
+    for run in path.glob("v*_s*"):
+        if run.name.partition("_")[0] not in ("v0", "v4"):  # which differ in two factors
+            shutil.rmtree(run)
+    study = load(path)
+    assert answers.is_crossed(study)
+    with pytest.raises(NothingToShow):
+        answers.answers(study)
+    assert main([str(path)]) == 0
+    assert "cannot be told from other effects" in capsys.readouterr().out
 
 
 def test_a_crossed_grid_answers_with_main_effects_and_interactions(

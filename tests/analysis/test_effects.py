@@ -236,8 +236,20 @@ def test_factors_that_change_together_are_told_apart_from_no_effect() -> None:
     runs["also_T"] = runs["T"]
     found = factorial(runs, ["T", "also_T", "C"])
     assert [effect.factors for effect in found.effects] == [("C",)]
-    assert "T cannot be told from other effects" in found.left_out
+    *_, mixed = found.left_out
+    assert mixed.startswith("T, also_T, T × C, also_T × C ")
     assert found.effects[0].estimate.value == pytest.approx(-5)
+
+
+def test_many_effects_that_cannot_be_estimated_are_two_sentences() -> None:
+    names = list("abcdefgh")
+    runs = pd.DataFrame({name: [False, True] * 4 for name in names})
+    runs = runs.assign(value=np.arange(8.0), seed=np.repeat(range(4), 2))
+    found = factorial(runs, names)
+    assert found.effects == ()
+    pairs, mains = found.left_out
+    assert pairs.startswith("a × b, a × c, a × d, a × e, … 24 more ")
+    assert mains.startswith("a, b, c, d, … 4 more ")
 
 
 def test_without_repeats_there_is_a_value_and_no_interval() -> None:

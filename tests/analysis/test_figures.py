@@ -69,6 +69,15 @@ def test_no_label_is_cut_off_however_long_the_names(own: Own, tmp_path: Path, na
     assert box.y1 <= height + slack
 
 
+def test_names_of_many_lines_cover_no_panel(own: Own) -> None:
+    names = {name.replace("-", "_"): "norm-layer_qk-none_" * 8 + name for name in VARIANTS}
+    figure = figures.magnitude_training(load(own(**names)))
+    figure.draw_without_rendering()
+    boxes = [axes.get_window_extent() for axes in figure.axes]
+    titles = [axes.title.get_window_extent() for axes in figure.axes]
+    assert not any(title.overlaps(box) for title in titles for box in boxes)
+
+
 def test_distance_shows_every_seed_the_mean_the_interval_and_n(study: Study) -> None:
     axes = figures.distance(study).axes[0]
     assert axes.get_xlabel() == "FD-digits@1000 (smaller is better)"
@@ -401,6 +410,10 @@ def test_more_variants_than_one_can_tell_apart_are_cut_in_figures_of_lines(
     assert "v1" not in panels.shown(worse, worse.variants)
     drawn = panels.looks(worse)
     assert len({drawn[v] for v in panels.shown(worse, worse.variants)}) == style.SHOWN
+    for entry in entries:
+        entry["variant"] = "long-" * 60 + str(entry["variant"])
+    long = load(synthetic.write_listing(tmp_path, entries))
+    assert 1 < len(figures.distance(long).axes[0].get_yticks()) < style.SHOWN
 
 
 def test_figures_are_the_same_bytes_every_time(study: Study, tmp_path: Path) -> None:
