@@ -166,7 +166,7 @@ def is_crossed(study: Study) -> bool:
     if study.declared.get("looks"):
         return False
     try:
-        if not study.declared.get("fraction"):  # of a fraction's first runs, no effect can be told
+        if not study.declared.get("fraction"):  # whose first runs determine no effect
             comparison.factorial(study).of(1)
         return not comparison.differing(study)
     except NothingToShow:
@@ -183,7 +183,7 @@ def answers(study: Study) -> list[Answer]:
     rules = distances.rules(study)
     if is_crossed(study):
         found = comparison.factorial(study)
-        found.of(1)
+        found.of(1)  # raises before there is a main effect
         return [_of_effect(study, effect, rules) for effect in found.effects]
     return [of_decision(decision, rules) for decision in family(study).decisions.values()]
 

@@ -173,21 +173,13 @@ class _Lines(_Display):
     def show(self, statuses: list[RunStatus]) -> None:
         if self.before and (fresh := sum(s.name not in self.before for s in statuses)):
             self.report(f"the next stage needs {count(fresh, 'more run')}")
-        unstarted = []
-        for status in statuses:
-            before = self.before.get(status.name)
-            is_new = before is None and status.state == "planned"
-            if status.state == before or is_new or not (self.before or status.state == "running"):
-                continue
-            if status.state == "planned" and not status.has_begun and before != "running":
-                unstarted.append(status.name)
-            else:
-                self.event(status)
+        changed = [status for status in statuses if self._is_news(status)]
+        unstarted = [status for status in changed if self._was_not_started(status)]
         if len(unstarted) > LISTED:
             self.report(f"{len(unstarted):,} runs were not started")
-        else:
-            for name in unstarted:
-                self.report(f"{name} was not started")
+            changed = [status for status in changed if status not in unstarted]
+        for status in changed:
+            self.event(status)
         self.before = {status.name: status.state for status in statuses}
         left = self.left(statuses)
         if time.monotonic() - self.reported >= REPORT_S:
@@ -196,6 +188,17 @@ class _Lines(_Display):
             if len(running) > LISTED:
                 running[LISTED:] = [f"{len(running) - LISTED} more"]
             self.report("; ".join([f"{summary(statuses)}{time_left(left)}", *running]))
+
+    def _is_news(self, status: RunStatus) -> bool:
+        before = self.before.get(status.name)
+        is_new = before is None and status.state == "planned"
+        return (
+            status.state != before and not is_new and bool(self.before or status.state == "running")
+        )
+
+    def _was_not_started(self, status: RunStatus) -> bool:
+        before = self.before.get(status.name)
+        return status.state == "planned" and not status.has_begun and before != "running"
 
     def event(self, status: RunStatus) -> None:
         match status.state:
@@ -207,6 +210,8 @@ class _Lines(_Display):
                 self.report(f"{status.name} {finished(status)}")
             case "failed":
                 self.report(f"{status.name} failed: {one_line(status.error or '')}")
+            case "planned" if self._was_not_started(status):
+                self.report(f"{status.name} was not started")
             case "planned" | "lost":
                 self.report(f"{status.name} stopped at {status.stage} {status.step:,}")
 
